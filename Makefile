@@ -1,0 +1,139 @@
+# StoatMQ: three programs, their libraries, their tests.
+#
+#   make          build/stoatmq, build/stoatctl, build/stoatperf
+#   make run      the same, then the broker with its data in ./data
+#   make test     everything built, every test passed
+#   make asan     all tests under AddressSanitizer and UBSan; make tsan: under ThreadSanitizer
+#   make bench    the benchmarks in tests/bench
+#   make format   clang-format over the tree
+#   make install  to $(DESTDIR)$(PREFIX)
+#
+# A folder is a library, and a library may use those below it: that is the order of LIBRARIES. A file that
+# appears in a folder is built; nothing is listed by name. BUILD and SANITIZE make a second build beside the
+# first, which is how `make asan` works.
+
+BUILD    ?= build
+SANITIZE ?=
+PREFIX   ?= /usr/local
+CC       ?= cc
+VERSION  := 0.1.0
+
+WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual \
+            -Wwrite-strings -Wvla -Wundef -Wformat=2 -Wimplicit-fallthrough
+HARDEN   := -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE -D_FORTIFY_SOURCE=2
+ifneq ($(SANITIZE),)
+HARDEN   := -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer -fPIE
+endif
+CPPFLAGS := -I. -Ibroker -D_GNU_SOURCE -DSTOATMQ_VERSION='"$(VERSION)"'
+CFLAGS   ?= -O2 -g
+ALL_CFLAGS  = -std=c17 -pthread $(CFLAGS) $(WARNINGS) $(HARDEN) $(CPPFLAGS) -MMD -MP
+ALL_LDFLAGS = -pthread -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(LDFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+
+# From the top of the picture in the style guide to its bottom: each may use what stands after it.
+LIBRARIES := manage session core access net store amqp base
+DIR_manage := broker/manage
+DIR_session := broker/session
+DIR_core := broker/core
+DIR_access := broker/access
+DIR_net := broker/net
+DIR_store := store
+DIR_amqp := amqp
+DIR_base := broker/base
+
+BROKER_LIBS := -llmdb -levent_core -levent_extra -ljansson
+TOOL_LIBS   := -lcurl -ljansson
+
+objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard $(1)/*.c)))
+archive = $(foreach l,$(1),$(BUILD)/lib$(l).a)
+
+PROGRAMS := $(BUILD)/stoatmq $(BUILD)/stoatctl $(BUILD)/stoatperf
+SERVER_OBJECTS := $(filter-out $(BUILD)/obj/broker/main.o,$(call objects,broker))
+UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
+BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
+
+.PHONY: all run test check asan tsan bench format install clean deps test-deps tests
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: deps
+	@$(MAKE) --no-print-directory $(PROGRAMS)
+
+deps:
+	@etc/deps build
+
+test-deps:
+	@etc/deps test
+
+run: all
+	exec $(BUILD)/stoatmq --data-dir ./data
+
+# Without a -j of the caller's own, use every core.
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+export MAKEFLAGS := -j$(shell nproc)
+endif
+
+$(foreach l,$(LIBRARIES),$(eval $(BUILD)/lib$(l).a: $(call objects,$(DIR_$(l)))))
+$(BUILD)/libserver.a: $(SERVER_OBJECTS)
+$(BUILD)/libtest.a: $(call objects,tests/lib)
+$(BUILD)/lib%.a:
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+SERVER_LIBS := $(BUILD)/libserver.a $(call archive,$(LIBRARIES))
+
+$(BUILD)/stoatmq: $(BUILD)/obj/broker/main.o $(SERVER_LIBS)
+	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS)
+
+$(BUILD)/stoatctl: $(BUILD)/obj/tools/stoatctl.o $(call archive,base)
+	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(TOOL_LIBS)
+
+$(BUILD)/stoatperf: $(filter $(BUILD)/obj/tools/stoatperf%,$(call objects,tools)) $(call archive,amqp base)
+	$(CC) -o $@ $^ $(ALL_LDFLAGS) -ljansson -lm
+
+# A unit test may use the whole broker and tests/lib.
+$(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libtest.a $(SERVER_LIBS)
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
+
+$(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(SERVER_LIBS)
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lm
+
+tests: $(PROGRAMS) $(UNIT_TESTS)
+
+test: test-deps
+	@$(MAKE) --no-print-directory tests
+	@tests/run --build $(BUILD)
+
+# The quick ones: unit tests only, quiet unless something fails.
+check: test-deps
+	@$(MAKE) --no-print-directory $(UNIT_TESTS)
+	@tests/run --build $(BUILD) --quiet unit
+
+asan:
+	@$(MAKE) --no-print-directory test BUILD=build/asan SANITIZE=address,undefined
+
+tsan:
+	@$(MAKE) --no-print-directory test BUILD=build/tsan SANITIZE=thread
+
+bench: test-deps
+	@$(MAKE) --no-print-directory $(PROGRAMS) $(BENCHES)
+	@for b in $(BENCHES); do echo "# $$b"; $$b || exit 1; done
+
+format:
+	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
+
+install: all
+	install -D -m 0755 $(BUILD)/stoatmq $(DESTDIR)$(PREFIX)/bin/stoatmq
+	install -D -m 0755 $(BUILD)/stoatctl $(DESTDIR)$(PREFIX)/bin/stoatctl
+	install -D -m 0755 $(BUILD)/stoatperf $(DESTDIR)$(PREFIX)/bin/stoatperf
+
+clean:
+	rm -rf build
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

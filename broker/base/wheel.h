@@ -1,0 +1,45 @@
+/* A hierarchical timer wheel. The timer lives in the object that waits; setting and cancelling are O(1). Times are
+ * milliseconds of the monotonic clock; any horizon up to 2^63 ms. */
+#ifndef BASE_WHEEL_H
+#define BASE_WHEEL_H
+
+#include "base/base.h"
+
+struct timer {
+    TAILQ_ENTRY(timer) link;
+    uint64_t deadline_ms;
+    void (*on_expire)(struct timer *timer); /* may set or cancel this and any other timer */
+    struct wheel *wheel;                    /* NULL when not set */
+    uint16_t slot;                          /* valid while set */
+};
+TAILQ_HEAD(timer_list, timer);
+
+#define WHEEL_LEVELS 11
+#define WHEEL_SLOTS  64
+
+struct wheel {
+    uint64_t now_ms;
+    struct timer_list slots[WHEEL_LEVELS * WHEEL_SLOTS];
+    uint64_t occupied[WHEEL_LEVELS]; /* a bit per slot that holds a timer */
+    struct timer_list expired;
+};
+
+void wheel_init(struct wheel *wheel, uint64_t now_ms);
+
+/* Sets or moves the timer; a deadline that has passed expires at the next wheel_advance. on_expire must be set. */
+void timer_set(struct wheel *wheel, struct timer *timer, uint64_t deadline_ms);
+void timer_cancel(struct timer *timer); /* nothing happens when it is not set */
+
+static inline bool timer_is_set(const struct timer *timer)
+{
+    return timer->wheel != NULL;
+}
+
+/* Moves time forward and runs what has expired, earliest first. */
+void wheel_advance(struct wheel *wheel, uint64_t now_ms);
+
+/* Milliseconds from now until something may expire (never too late, perhaps too early); UINT64_MAX when no timer
+ * is set. */
+uint64_t wheel_wait_ms(const struct wheel *wheel);
+
+#endif
