@@ -6,9 +6,9 @@
 #include "base/slice.h"
 
 struct buf {
-    uint8_t *data;   /* NULL until something is written */
-    size_t begin;    /* first byte not yet consumed */
-    size_t end;      /* one past the last byte written */
+    uint8_t *data; /* NULL until something is written */
+    size_t begin;  /* first byte not yet consumed */
+    size_t end;    /* one past the last byte written */
     size_t capacity;
 };
 
