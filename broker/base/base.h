@@ -23,7 +23,7 @@
 #define min_of(a, b) ((a) < (b) ? (a) : (b))
 #define max_of(a, b) ((a) > (b) ? (a) : (b))
 
-#define printf_like(format, first) __attribute__((format(printf, format, first)))
+#define printf_like(string, first) __attribute__((format(printf, string, first)))
 #define likely(x)                  __builtin_expect(!!(x), 1)
 #define unlikely(x)                __builtin_expect(!!(x), 0)
 
