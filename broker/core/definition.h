@@ -1,6 +1,16 @@
-/* Definitions as bytes, for the store: vhosts, exchanges, queues and bindings as named records. A key starts with the kind, then the names, each
- * with its length, so that a vhost's records stand together and kinds come in the order in which recovery needs them: vhost, exchange, queue,
- * binding. A value starts with the format version. */
+/* Definitions as bytes, for the store: vhosts, exchanges, queues and bindings as named records.
+ *
+ *     key     kind (1) | id (8)                     id: given once, counted up; a queue's is its id in the store
+ *     value   version (1) | names and flags as below, names with one octet of size, arguments with four
+ *
+ *       vhost      name
+ *       exchange   vhost, name, type, flags (1: auto-delete, 2: internal), arguments
+ *       queue      vhost, name, flags (1: auto-delete), arguments
+ *       binding    vhost, source, flags (1: to an exchange), destination, key, arguments
+ *
+ * Kinds are numbered in the order in which recovery needs them. The key has no names in it, because they do not fit: a binding's identity alone is
+ * longer than the store's keys, and shortening it by a hash would let a peer look for collisions. So the names are in the value, and the object
+ * in memory remembers its id. Only what is durable is here; the predeclared exchanges are implied by their vhost. */
 #ifndef CORE_DEFINITION_H
 #define CORE_DEFINITION_H
 
