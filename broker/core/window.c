@@ -201,9 +201,20 @@ void window_remove(struct window *window, struct place place)
 
 struct segment *window_first_range(struct window *window)
 {
-    struct place place;
+    struct segment *segment;
 
-    return window_first_ready(window, &place) == WINDOW_ON_DISK ? window->cursor : NULL;
+    TAILQ_FOREACH (segment, &window->segments, link)
+        if (is_range(segment))
+            return segment;
+    return NULL;
+}
+
+void window_remove_range(struct window *window, struct segment *range)
+{
+    assert(is_range(range));
+    window->ready_count -= range->count;
+    window->ready_bytes -= range->bytes;
+    segment_free(window, range);
 }
 
 struct place window_add_loaded(struct window *window, struct segment *range, uint64_t position,
@@ -231,12 +242,8 @@ void window_shorten_range(struct window *window, struct segment *range, uint64_t
     assert(is_range(range) && next >= range->first && next <= range->end);
 
     range->first = next;
-    if (next < range->end && range->count > 0)
-        return;
-    /* Whatever the counters still say is not there. */
-    window->ready_count -= range->count;
-    window->ready_bytes -= range->bytes;
-    segment_free(window, range);
+    if (next == range->end || range->count == 0)
+        window_remove_range(window, range);
 }
 
 void window_drop_from_range(struct window *window, struct segment *range, uint64_t bytes)

@@ -4,6 +4,7 @@
 
 #include "access/user.h"
 #include "core/broker.h"
+#include "core/exchange.h"
 #include "net/listener.h"
 #include "session/connection.h"
 
