@@ -18,10 +18,11 @@
 #include "core/queue.h"
 #include "core/vhost.h"
 
-void definition_put_vhost(const struct vhost *vhost);
-void definition_put_exchange(const struct exchange *exchange);
+/* Into the open batch; but for a queue, which has its id, they give the object its record_id. */
+void definition_put_vhost(struct vhost *vhost);
+void definition_put_exchange(struct exchange *exchange);
 void definition_put_queue(const struct queue *queue);
-void definition_put_binding(const struct binding *binding);
+void definition_put_binding(struct binding *binding);
 void definition_delete_exchange(const struct exchange *exchange);
 void definition_delete_queue(const struct queue *queue);
 void definition_delete_binding(const struct binding *binding);

@@ -61,7 +61,7 @@ struct exchange_options {
 };
 
 struct exchange {
-    struct map_link by_name;         /* in vhost->exchanges */
+    struct map_link by_name;          /* in vhost->exchanges */
     TAILQ_ENTRY(exchange) by_deleted; /* in vhost->doomed, then vhost->deleted */
     struct vhost *vhost;
     const struct exchange_type *type;
@@ -76,8 +76,8 @@ struct exchange {
     uint64_t route_mark;
     uint64_t record_id; /* in the store; 0: not there (not durable, or predeclared) */
     uint64_t lsn;       /* the batch that holds its definition */
-    void *of_type;    /* the type's index over bindings */
-    struct task task; /* frees it, in REAP */
+    void *of_type;      /* the type's index over bindings */
+    struct task task;   /* frees it, in REAP */
     uint64_t published;
 };
 TAILQ_HEAD(exchange_list, exchange);

@@ -21,7 +21,8 @@ struct vhost {
     struct exchange_list deleted; /* freed in the REAP phase */
     uint64_t record_id;           /* in the store */
     uint64_t lsn;                 /* the batch that holds its definition */
-    uint64_t deletion_lsn; /* the last batch that deletes something durable: every delete-ok and unbind-ok waits for
+    uint64_t
+        deletion_lsn; /* the last batch that deletes something durable: every delete-ok and unbind-ok waits for
                               it, those that found nothing to delete too */
 };
 
