@@ -1,6 +1,6 @@
 /* The configuration, checked, as a struct; every limit has its default here.
  *
- * Sources, the last word wins: defaults, the file, conf.d/*.conf beside it in name order, the environment (STOATMQ_ and the key in upper case
+ * Sources, the last word wins: defaults, the file, then every .conf in conf.d beside it, by name, the environment (STOATMQ_ and the key in upper case
  * with dots as underscores), --set. Keys are RabbitMQ's where the meaning is the same. An unknown key or a bad value
  * refuses to start, with source, line and the nearest known key. One table in config.c holds every key: name, kind, range, default, place. */
 #ifndef BROKER_CONFIG_H

@@ -33,6 +33,7 @@
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
 
+#include "base/mailbox.h"
 #include "base/slice.h"
 
 struct store;
@@ -41,34 +42,37 @@ struct store;
 
 struct store_options {
     const char *directory; /* exists already, is ours alone (the caller holds its lock) */
-    size_t map_size;       /* of address space, not of memory; 0: 1 TiB (a small one under valgrind or ASan) */
+    size_t map_size; /* of address space, not of memory; 0: 1 TiB, or what the system grants */
 };
 
 enum { STORE_ERROR_SIZE = 256 };
 
 /* Opens or creates the store and starts its threads. 0, or -errno with a sentence for the operator in error. A format
  * version that is newer than ours is -EPROTONOSUPPORT and nothing is modified. */
-int store_open(const struct store_options *options, struct store **store, char error[STORE_ERROR_SIZE]);
+int store_open(const struct store_options *options, struct store **store,
+               char error[STORE_ERROR_SIZE]);
 
-/* Submits what the open batch holds, waits until it is durable, marks the store cleanly closed, and frees it. Clears *store.
- * Returns 0 or -errno. */
+/* Submits what the open batch holds, waits until it is durable, marks the store cleanly closed, hands all bodies back and frees the
+ * store. Clears *store. Fetches under way are dropped without on_done. Returns 0 or -errno. */
 int store_close(struct store **store);
 
 /* ---- recovery: once, after opening, before the first operation -------------------------------------------- */
 
 struct store_queue_state {
     uint64_t queue_id;
-    uint64_t head;        /* no entry lives below this position */
-    uint64_t tail;        /* one past the highest position ever stored */
-    uint64_t count;       /* entries alive */
-    uint64_t bytes;       /* sum of their weights */
-    uint64_t delivered;   /* entries below this position may have been delivered; after an unclean stop: tail */
+    uint64_t head;      /* no entry lives below this position */
+    uint64_t tail;      /* one past the highest position ever stored */
+    uint64_t count;     /* entries alive */
+    uint64_t bytes;     /* sum of their weights */
+    uint64_t delivered; /* entries below it may have been delivered; after an unclean stop: tail */
 };
 
 struct store_recovery {
     void *context;
-    void (*on_record)(void *context, struct slice key, struct slice value); /* in key order; valid during the call */
-    void (*on_queue)(void *context, const struct store_queue_state *queue); /* in id order, after all records */
+    /* In key order; the slices are valid during the call. */
+    void (*on_record)(void *context, struct slice key, struct slice value);
+    /* In id order, after all records. */
+    void (*on_queue)(void *context, const struct store_queue_state *queue);
     bool was_clean; /* set by store_recover: the last close was a clean one */
 };
 
@@ -77,7 +81,8 @@ int store_recover(struct store *store, struct store_recovery *recovery);
 
 /* ---- the open batch --------------------------------------------------------------------------------------- */
 
-/* Called for each body when its batch is durable (or given up with the store): the owner's reference ends. */
+/* Called for each body when its batch is durable or given up with the store, from store_process and store_close; and at once from
+ * store_take_back when its last entry was taken back. The owner's reference ends. */
 typedef void store_body_done(void *body_owner);
 
 void store_on_body_done(struct store *store, store_body_done *done);
@@ -95,22 +100,24 @@ size_t store_open_bytes(const struct store *store);
 void store_put_record(struct store *store, struct slice key, struct slice value);
 void store_delete_record(struct store *store, struct slice key); /* absent is fine */
 
-/* A body for entries of the open batch. Returns its number within the batch. body_owner comes back through
- * store_body_done, exactly once, even if every entry was taken back. */
+/* A body for entries of the open batch, at least one. Returns its number within the batch. body_owner comes back through
+ * store_body_done, exactly once, even if every entry was taken back: once that has happened, the number must not be used any
+ * more. */
 uint32_t store_add_body(struct store *store, struct slice bytes, void *body_owner);
 
 struct store_entry {
     uint64_t queue_id;
-    uint64_t position;     /* above all positions put for this queue before */
-    uint64_t expires_ms;   /* wall clock; 0: never. Kept and returned, not acted upon */
-    uint32_t weight;       /* what it adds to the queue's bytes */
-    uint8_t flags;         /* the owner's, kept and returned */
+    uint64_t position;   /* above all positions put for this queue before */
+    uint64_t expires_ms; /* wall clock; 0: never. Kept and returned, not acted upon */
+    uint32_t weight;     /* what it adds to the queue's bytes */
+    uint8_t flags;       /* the owner's, kept and returned */
 };
 
 /* Puts an entry that refers to a body of the open batch. Returns its number, for store_take_back. */
 uint32_t store_put_entry(struct store *store, const struct store_entry *entry, uint32_t body);
 
-/* Undoes store_put_entry; only while its batch is open. */
+/* Undoes store_put_entry; once, only while its batch is open. When no entry of the body is left, the body is handed back before
+ * this returns. */
 void store_take_back(struct store *store, uint32_t entry_number);
 
 /* Deletes an entry put in an earlier batch; it must be alive. weight as it was put. */
@@ -118,17 +125,18 @@ void store_delete_entry(struct store *store, uint64_t queue_id, uint64_t positio
 
 /* Deletes every entry alive in [first, end), which count and weigh as given. Costs O(1) now; the work is done in slices behind. Entries
  * of the open batch must be taken back instead, or lie outside. */
-void store_delete_range(struct store *store, uint64_t queue_id, uint64_t first, uint64_t end, uint64_t count,
-                        uint64_t weight);
+void store_delete_range(struct store *store, uint64_t queue_id, uint64_t first, uint64_t end,
+                        uint64_t count, uint64_t weight);
 
 /* A new queue: its id has never been used before. Without it entries cannot be put. */
 void store_create_queue(struct store *store, uint64_t queue_id);
 
-/* The queue and all its entries are gone; O(1) now, trimmed in slices behind. Entries of the open batch are taken back. */
+/* The queue and all its entries are gone; O(1) now, trimmed in slices behind. Entries of the open batch are taken back with it; their
+ * bodies come back with the batch, or sooner if the caller takes the entries back as well. */
 void store_delete_queue(struct store *store, uint64_t queue_id);
 
-/* Entries below position may have been delivered. Rides along with the next commit that touches the queue; never
- * the reason for one. */
+/* Entries below position may have been delivered. Rides along with the next commit; never the reason for one. It counts
+ * only after a clean stop, so that marking every queue once, before store_close, is enough. */
 void store_mark_delivered(struct store *store, uint64_t queue_id, uint64_t position);
 
 /* ---- durability ------------------------------------------------------------------------------------------- */
@@ -157,14 +165,15 @@ struct store_fetched {
     uint64_t expires_ms;
     uint32_t weight;
     uint8_t flags;
-    bool damaged;        /* its checksum or place does not hold: bytes is empty, never deliver it */
-    struct slice bytes;  /* the body; inside the fetch, until store_fetch_release */
+    bool damaged;       /* its checksum or place does not hold: bytes is empty, never deliver it */
+    struct slice bytes; /* the body; inside the fetch, until store_fetch_release */
 };
 
 /* A read of entries alive in [first, end), lowest positions first, that goes on until count_max entries or bytes_max
  * bytes (at least one entry is returned if any is alive). Only entries of durable batches are seen. The struct is the
  * caller's and must stay until on_done ran. Entries deleted meanwhile by operations not yet durable may still come
- * back: the caller knows what it deleted. */
+ * back: the caller knows what it deleted. Entries whose place in the index is damaged do not come back at all: a range
+ * can be at its end with fewer entries than were counted. */
 struct store_fetch {
     uint64_t queue_id, first, end;
     uint32_t count_max;
@@ -173,13 +182,15 @@ struct store_fetch {
     /* results */
     struct store_fetched *entries;
     size_t count;
-    uint64_t next;       /* where to go on; == end when nothing alive is left in the range */
-    void *memory;        /* the store's */
-    struct store_fetch *link;
+    uint64_t next;    /* where to go on; == end when nothing alive is left in the range */
+    uint32_t damaged; /* entries returned as damaged, and index rows that could not be read */
+    void *memory;     /* the store's, as is the letter */
+    struct letter letter;
 };
 
 void store_fetch(struct store *store, struct store_fetch *fetch);
-void store_fetch_release(struct store_fetch *fetch); /* frees the results; harmless when there are none */
+/* Frees the results; harmless when there are none. */
+void store_fetch_release(struct store_fetch *fetch);
 
 /* ---- figures ---------------------------------------------------------------------------------------------- */
 

@@ -25,9 +25,11 @@ struct broker {
     struct random *random;
     struct store *store;
     struct map vhosts;      /* by name */
+    struct map queues;      /* durable ones, by id */
     struct parking parking; /* replies that wait for the store */
     uint64_t next_queue_id; /* never used before, in any run */
     uint64_t route_mark;    /* a fresh one per message routed: see core/exchange.h */
+    size_t fetches;         /* reads from the store under way */
     struct broker_counters counters;
     struct task store_task;     /* hands the open batch over, in the STORE phase */
     struct source store_source; /* the store's eventfd */
@@ -47,6 +49,9 @@ static inline void broker_touch_store(struct broker *broker)
 {
     loop_queue(broker->loop, LOOP_STORE, &broker->store_task);
 }
+
+/* An id that no queue ever had; remembered by the open batch. */
+uint64_t broker_new_queue_id(struct broker *broker);
 
 /* The open batch has grown so large that publishers should be held until it is handed over. */
 bool broker_store_is_full(const struct broker *broker);

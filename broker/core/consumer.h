@@ -19,8 +19,10 @@ struct consumer_ops {
 };
 
 struct consumer {
-    TAILQ_ENTRY(consumer) by_queue; /* in turn order: the next to be served first */
-    struct queue *queue;            /* NULL once detached */
+    TAILQ_ENTRY(consumer)
+    by_queue;            /* in queue->turn, the next to be served first, or in queue->idle */
+    struct queue *queue; /* NULL once detached */
+    bool idle;           /* found without room: in queue->idle until consumer_wake */
     const struct consumer_ops *ops;
     struct slice tag;       /* the session's bytes */
     struct slice arguments; /* likewise; a field table */
@@ -29,6 +31,9 @@ struct consumer {
     uint32_t unacked_count; /* kept by queue_deliver and the settling functions of queue.h */
 };
 TAILQ_HEAD(consumer_list, consumer);
+
+/* It may have room again: takes its turn at the end. Harmless when it never was without, or is detached. */
+void consumer_wake(struct consumer *consumer);
 
 static inline bool consumer_has_credit(const struct consumer *consumer)
 {

@@ -32,7 +32,7 @@ struct publisher {
 void publisher_ref(struct publisher *publisher);
 void publisher_unref(struct publisher **publisher);
 
-enum { MESSAGE_VERSION = 1, MESSAGE_HEAD_SIZE = 8 };
+enum { MESSAGE_VERSION = 1, MESSAGE_HEAD_SIZE = 8, MESSAGE_FLAG_PERSISTENT = 1 };
 
 struct message {
     uint32_t refs;
@@ -54,7 +54,7 @@ struct message {
 
 /* With room for the whole body, none of it present. exchange and routing_key at most 255 octets. The caller owns the one reference. */
 struct message *message_new(struct slice exchange, struct slice routing_key,
-                            struct slice properties, uint32_t body_size);
+                            struct slice properties, uint32_t body_size, bool persistent);
 
 /* From a record read back; NULL when it is none. */
 struct message *message_from_record(struct slice record);
@@ -66,7 +66,16 @@ static inline struct message *message_ref(struct message *message)
     message->refs++;
     return message;
 }
-void message_unref(struct message **message);
+void message_free(struct message *message); /* message_unref's last step */
+static inline void message_unref(struct message **message)
+{
+    struct message *gone = *message;
+
+    *message = NULL;
+    assert(gone->refs > 0);
+    if (--gone->refs == 0)
+        message_free(gone);
+}
 
 static inline struct slice message_exchange(const struct message *m)
 {

@@ -46,6 +46,7 @@ struct queue_counters {
 
 struct queue {
     struct map_link by_name;     /* in vhost->queues */
+    struct map_link by_id;       /* in broker->queues, when durable */
     TAILQ_ENTRY(queue) by_owner; /* when owner is set */
     struct vhost *vhost;
     struct broker *broker;
@@ -60,8 +61,10 @@ struct queue {
     uint64_t lsn; /* the batch that holds its definition; 0 when not durable */
 
     struct window window;
-    struct consumer_list consumers;
-    uint32_t consumer_count;
+    uint64_t delivered; /* entries read back below this position may have been delivered before */
+    struct consumer_list turn; /* consumers that may have room, the next to be served first */
+    struct consumer_list idle; /* the others */
+    uint32_t consumer_count;   /* in both */
     bool has_exclusive_consumer;
     bool had_consumer;            /* auto_delete waits for the first one */
     struct binding_list bindings; /* that lead here */
@@ -78,12 +81,16 @@ struct queue {
 /* The queue that is to be; must not exist. Durable ones join the open batch: queue->lsn is what declare-ok waits for. */
 struct queue *queue_new(struct vhost *vhost, const struct queue_options *options);
 
-/* As the store has it; nothing is written. */
+/* As the store has it; nothing is written. First the definition, later, if the store knows entries, their counters. */
 struct queue *queue_recover(struct vhost *vhost, const struct queue_options *options, uint64_t id);
+void queue_recover_entries(struct queue *queue, const struct store_queue_state *state);
 
-/* Removes it with its bindings, entries and consumers (on_queue_deleted is called for each but `except`, which may be NULL). Returns the LSN
- * that a reply must wait for; 0 when nothing durable changed. Calls vhost's auto-delete rules for exchanges. */
-uint64_t queue_delete(struct queue *queue, struct consumer *except);
+/* Removes it with its bindings, entries and consumers; on_queue_deleted is called for each of these. Returns the LSN that a
+ * reply must wait for; 0 when nothing durable changed. */
+uint64_t queue_delete(struct queue *queue);
+
+/* Out of memory only, for broker_release: the store keeps it. */
+void queue_free(struct queue **queue);
 
 void queue_owner_init(struct queue_owner *owner);
 void queue_owner_release(struct queue_owner *owner); /* deletes them all */
@@ -100,7 +107,7 @@ void queue_push(struct queue *queue, struct message *message);
 /* Something to hand out, or someone to take it, has appeared. */
 static inline void queue_wake(struct queue *queue)
 {
-    if (queue->window.ready_count > 0 && queue->consumer_count > 0)
+    if (queue->window.ready_count > 0 && !TAILQ_EMPTY(&queue->turn))
         loop_queue(queue->broker->loop, LOOP_DEFERRED, &queue->task);
 }
 
@@ -112,9 +119,10 @@ void queue_waiter_cancel(struct queue_waiter *waiter); /* harmless when not wait
 
 /* Settling one delivery. consumer is who got it, or NULL (basic.get, or a consumer that is gone). */
 void queue_ack(struct queue *queue, struct place place, struct consumer *consumer);
+void queue_drop(struct queue *queue, struct place place, struct consumer *consumer); /* rejected */
 void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer);
 
-/* Drops the ready entries; unacked stay. *lsn: what purge-ok must wait for, or 0. */
+/* Drops the ready entries; unacked stay. Returns how many; *lsn: what purge-ok must wait for, or 0. */
 uint64_t queue_purge(struct queue *queue, uint64_t *lsn);
 
 void queue_attach(struct queue *queue, struct consumer *consumer);

@@ -83,13 +83,16 @@ void window_requeue(struct window *window,
 void window_remove(struct window *window,
                    struct place place); /* ready or unacked -> gone; drops the message */
 
-/* The range that window_first_ready stopped at; NULL if it does not. */
+/* The first range, or NULL when all entries are in memory. */
 struct segment *window_first_range(struct window *window);
 
-/* Positions [range->first, next) of the range were read: a segment of them, to be filled by window_add_loaded in ascending order, stands
- * before the range, which now begins at next and is gone when next is its end. */
+/* The range is gone with all its entries. */
+void window_remove_range(struct window *window, struct segment *range);
+
+/* An entry of the range was read: it is in memory now, before the range, which begins behind it. Positions ascend. */
 struct place window_add_loaded(struct window *window, struct segment *range, uint64_t position,
                                struct message *message);
+/* Nothing alive is left in the range below next: it begins there, and is gone when that is its end. */
 void window_shorten_range(struct window *window, struct segment *range, uint64_t next);
 
 /* An entry of the range could not be read back: it counts no more. */

@@ -15,6 +15,7 @@
 #include "core/vhost.h"
 #include "session/dispatch.h"
 #include "session/service.h"
+#include "session/subscription.h"
 #include "session/tx.h"
 
 enum {
@@ -38,34 +39,14 @@ struct channel *channel_new(struct connection *connection, uint16_t number)
 
 /* ---- the end ---- */
 
-static void detach_consumers(struct channel *channel)
-{
-    map_each (&channel->consumers, link) {
-        struct consumer *consumer = &container_of(link, struct subscription, by_tag)->consumer;
-        if (consumer->queue != NULL)
-            queue_detach(consumer->queue, consumer);
-    }
-}
-
-/* From young to old, so that each finds its place before the next (6.5). */
-static void requeue_deliveries(struct channel *channel)
-{
-    struct delivery delivery;
-
-    while (deliveries_take_youngest(&channel->deliveries, &delivery)) {
-        queue_requeue(delivery.queue, delivery.place, delivery.consumer);
-        queue_unref(&delivery.queue);
-    }
-}
-
 static void free_consumers(struct channel *channel)
 {
     struct map_link *link;
     while ((link = map_next(&channel->consumers, NULL)) != NULL) {
-        map_remove(&channel->consumers, link);
-        free(container_of(link, struct subscription, by_tag));
+        struct subscription *subscription = container_of(link, struct subscription, by_tag);
+        subscription_free(&subscription);
     }
-    channel->consumer_count = 0;
+    assert(channel->consumer_count == 0);
 }
 
 /* Everything that it holds of the broker goes: it could be opened anew. A basic.get that waits ends the connection's hold. */
@@ -80,8 +61,7 @@ static void drop_work(struct channel *channel)
         tx_free(&channel->tx);
     if (channel->confirms != NULL)
         confirms_close(&channel->confirms);
-    detach_consumers(channel);
-    requeue_deliveries(channel);
+    channel_requeue_all(channel); /* 6.5; before the consumers: no tag is left to forget one */
     free_consumers(channel);
     if (channel->message != NULL)
         message_unref(&channel->message);
@@ -95,7 +75,6 @@ void channel_free(struct channel **channel_)
 
     drop_work(channel);
     connection_remove_channel(channel->connection, channel);
-    loop_unqueue(channel->broker->loop, &channel->flush_task);
     deliveries_release(&channel->deliveries);
     map_release(&channel->consumers);
     buf_release(&channel->last_queue);
@@ -163,12 +142,10 @@ static void blame_publish(struct amqp_error *error)
 static bool finish_publish(struct channel *channel, struct amqp_error *error)
 {
     channel->expects = EXPECT_METHOD;
-    const bool good = channel_publish(channel, error) || refuse_request(channel, error);
-    if (channel->message != NULL)
-        message_unref(&channel->message);
-    if (likely(good))
-        connection_await_store(channel->connection);
-    return good;
+    if (unlikely(!channel_publish(channel, error)))
+        return refuse_request(channel, error);
+    connection_await_store(channel->connection);
+    return true;
 }
 
 static bool on_header_frame(struct channel *channel, const struct amqp_frame *frame,
@@ -203,7 +180,8 @@ static bool on_header_frame(struct channel *channel, const struct amqp_frame *fr
     channel->message =
         message_new(slice_of(channel->publish_exchange, channel->publish_exchange_size),
                     slice_of(channel->publish_key, channel->publish_key_size), header.properties,
-                    (uint32_t)header.body_size);
+                    (uint32_t)header.body_size,
+                    amqp_properties_delivery_mode(header.properties) == AMQP_DELIVERY_PERSISTENT);
     if (header.body_size == 0)
         return finish_publish(channel, error);
     channel->expects = EXPECT_BODY;
@@ -357,9 +335,6 @@ void channel_remember_queue(struct channel *channel, struct slice name)
 
 void channel_wake_consumers(struct channel *channel)
 {
-    map_each (&channel->consumers, link) {
-        struct consumer *consumer = &container_of(link, struct subscription, by_tag)->consumer;
-        if (consumer->queue != NULL)
-            queue_wake(consumer->queue);
-    }
+    map_each (&channel->consumers, link)
+        consumer_wake(&container_of(link, struct subscription, by_tag)->consumer);
 }

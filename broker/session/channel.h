@@ -15,16 +15,7 @@
 #include "session/confirm.h"
 #include "session/connection.h"
 #include "session/delivery.h"
-
-struct tx;
-
-/* A consumer of this channel: made by basic.consume, freed by basic.cancel, the end of its queue, or the end of the channel. */
-struct subscription {
-    struct consumer consumer;
-    struct map_link by_tag; /* in channel->consumers */
-    struct channel *channel;
-    uint8_t bytes[]; /* the tag, then the arguments */
-};
+#include "session/tx.h"
 
 enum channel_state { CHANNEL_OPEN, CHANNEL_AWAIT_CLOSE_OK };
 enum channel_expects { EXPECT_METHOD, EXPECT_HEADER, EXPECT_BODY };
@@ -55,10 +46,10 @@ struct channel {
     struct confirms *confirms; /* confirm mode, or NULL */
     struct tx *tx;             /* tx mode, or NULL */
 
-    struct queue_waiter get_waiter; /* a basic.get that waits for the disk */
+    struct queue_waiter
+        get_waiter;          /* a basic.get whose message is on disk: the connection is held */
+    struct queue *get_queue; /* that it asked, while it waits */
     bool get_no_ack;
-    struct task
-        flush_task; /* confirms settled in this turn leave, in the OUTPUT phase's stead: see confirm.h */
     uint64_t published, delivered, acknowledged, confirmed, returned;
 };
 
@@ -92,12 +83,28 @@ void channel_remember_queue(struct channel *channel, struct slice name);
 /* After credit came back: its consumers' queues are woken. */
 void channel_wake_consumers(struct channel *channel);
 
-/* The assembled publish, in class_basic.c. channel->message stays the channel's, which drops its reference right after. */
-bool channel_publish(struct channel *channel, struct amqp_error *error);
+/* ---- in class_channel.c ---- */
 
-/* channel.open, close and close-ok, in class_channel.c: those that make and end a channel. */
-bool channel_open(struct connection *connection, const struct amqp_frame *frame, struct amqp_error *error);
+/* A frame for a channel that is not open: channel.open makes it. */
+bool channel_open(struct connection *connection, const struct amqp_frame *frame,
+                  struct amqp_error *error);
+/* channel.close and close-ok: the channel is gone after them. */
 void channel_on_close(struct channel *channel);
 void channel_on_close_ok(struct channel *channel);
+
+/* ---- in class_basic.c ---- */
+
+/* channel->message is whole: checks it, then routes it or holds it for tx.commit. */
+bool channel_publish(struct channel *channel, struct amqp_error *error);
+
+/* Routes a message that passed all checks, and sees to its return or confirm. Takes over the caller's reference. */
+void channel_route(struct channel *channel, struct exchange *exchange, struct message *message,
+                   bool mandatory);
+
+/* Settles one delivery now. */
+void channel_settle(struct channel *channel, struct delivery *delivery, enum settlement how);
+
+/* Everything unacked goes back to its queues, the youngest first. */
+void channel_requeue_all(struct channel *channel);
 
 #endif

@@ -2,12 +2,14 @@
 #include "session/dispatch.h"
 
 #include "core/vhost.h"
-#include "session/names.h"
 
 /* 7.5. The default exchange is refused here as everywhere. */
 static struct exchange *find_passively(struct vhost *vhost, struct slice name,
                                        struct amqp_error *error)
 {
+    uint8_t room[NAME_SIZE_MAX];
+
+    name = vhost_strip_name(name, room);
     if (name.size == 0) {
         amqp_fail(error, AMQP_ACCESS_REFUSED, "operation not permitted on the default exchange");
         return NULL;
@@ -20,9 +22,8 @@ bool on_exchange_declare(struct channel *channel, const struct amqp_method *meth
 {
     const struct amqp_exchange_declare *declare = &method->exchange_declare;
     struct vhost *vhost = channel->connection->vhost;
-    struct name_scratch scratch;
     const struct exchange_options options = {
-        .name = name_clean(declare->exchange, &scratch),
+        .name = declare->exchange,
         .type = declare->type,
         .durable = declare->durable,
         .auto_delete = declare->auto_delete,
@@ -30,9 +31,9 @@ bool on_exchange_declare(struct channel *channel, const struct amqp_method *meth
         .arguments = declare->arguments,
     };
 
-    uint64_t lsn = 0;
+    uint64_t lsn;
     const struct exchange *exchange =
-        declare->passive ? find_passively(vhost, options.name, error)
+        declare->passive ? find_passively(vhost, declare->exchange, error)
                          : vhost_declare_exchange(vhost, &options, &lsn, error);
     if (exchange == NULL)
         return false;
@@ -46,10 +47,9 @@ bool on_exchange_delete(struct channel *channel, const struct amqp_method *metho
                         struct amqp_error *error)
 {
     const struct amqp_exchange_delete *delete = &method->exchange_delete;
-    struct name_scratch scratch;
 
-    uint64_t lsn = 0;
-    if (!vhost_delete_exchange(channel->connection->vhost, name_clean(delete->exchange, &scratch),
+    uint64_t lsn;
+    if (!vhost_delete_exchange(channel->connection->vhost, delete->exchange,
                                delete->if_unused, &lsn, error))
         return false;
     if (!delete->no_wait)
@@ -62,16 +62,15 @@ bool on_exchange_bind(struct channel *channel, const struct amqp_method *method,
 {
     const struct amqp_exchange_bind *bind = &method->exchange_bind;
     struct connection *connection = channel->connection;
-    struct name_scratch source, destination;
     const struct binding_request request = {
-        .source = name_clean(bind->source, &source),
-        .destination = name_clean(bind->destination, &destination),
+        .source = bind->source,
+        .destination = bind->destination,
         .to_exchange = true,
         .key = bind->routing_key,
         .arguments = bind->arguments,
     };
 
-    uint64_t lsn = 0;
+    uint64_t lsn;
     if (!vhost_bind(connection->vhost, &request, &connection->owned, &lsn, error))
         return false;
     if (!bind->no_wait)
@@ -84,16 +83,15 @@ bool on_exchange_unbind(struct channel *channel, const struct amqp_method *metho
 {
     const struct amqp_exchange_unbind *unbind = &method->exchange_unbind;
     struct connection *connection = channel->connection;
-    struct name_scratch source, destination;
     const struct binding_request request = {
-        .source = name_clean(unbind->source, &source),
-        .destination = name_clean(unbind->destination, &destination),
+        .source = unbind->source,
+        .destination = unbind->destination,
         .to_exchange = true,
         .key = unbind->routing_key,
         .arguments = unbind->arguments,
     };
 
-    uint64_t lsn = 0;
+    uint64_t lsn;
     if (!vhost_unbind(connection->vhost, &request, &connection->owned, &lsn, error))
         return false;
     if (!unbind->no_wait)

@@ -21,27 +21,27 @@ struct channel;
 struct confirms {
     struct publisher publisher; /* what messages hold on to */
     struct channel *channel;    /* NULL once the channel is gone */
-    uint64_t *
-        ring; /* of LSNs: what a number waits for; a settled one is CONFIRM_SETTLED or CONFIRM_SENT */
-    size_t capacity; /* a power of two, or 0 */
-    uint64_t base,
-        next; /* numbers in [base, next) are in the ring; below base all are acknowledged */
-    uint64_t early_count;            /* settled above base, not yet sent */
-    uint64_t early_first, early_end; /* where to look for them */
-    struct parked parked;
-    struct task task; /* sends what has been settled in this turn */
+    uint64_t *ring;             /* what a number waits for: an LSN, or one of the two below */
+    size_t capacity;            /* a power of two, or 0 */
+    uint64_t base, next; /* numbers in [base, next) are in the ring; all below are acknowledged */
+    uint64_t early_first, early_end; /* numbers settled since the last flush lie in this range */
+    struct parked parked;            /* on the LSN that the number at base waits for */
+    struct task task;                /* the flush, in the STORE phase */
 };
 
-#define CONFIRM_SETTLED UINT64_MAX
-#define CONFIRM_SENT    (UINT64_MAX - 1)
+#define CONFIRM_SETTLED UINT64_MAX       /* by nothing that waits; not yet acknowledged */
+#define CONFIRM_SENT    (UINT64_MAX - 1) /* acknowledged ahead of its turn */
 
 struct confirms *confirms_new(struct channel *channel);
 void confirms_close(struct confirms **confirms); /* the channel is gone */
 
-/* A publish begins: its number, 1 for the first. */
-uint64_t confirms_begin(struct confirms *confirms);
+/* A publish was routed: it waits for lsn, or for nothing (0). Returns its number, 1 for the first. */
+uint64_t confirms_add(struct confirms *confirms, uint64_t lsn);
 
-/* It was routed: it waits for lsn, or for nothing (0). */
-void confirms_wait(struct confirms *confirms, uint64_t sequence, uint64_t lsn);
+/* Numbers not yet acknowledged. */
+static inline uint64_t confirms_waiting(const struct confirms *confirms)
+{
+    return confirms->next - confirms->base;
+}
 
 #endif

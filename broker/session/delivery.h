@@ -14,32 +14,43 @@ struct delivery {
     struct queue *queue; /* a counted reference; NULL: settled, a hole */
     struct place place;
     struct consumer *consumer; /* NULL: basic.get, or the consumer is gone */
+    bool by_consumer;          /* not by basic.get: counts against the channel's prefetch (10.4) */
+    bool held;                 /* a settlement of it waits for tx.commit */
 };
 
 struct deliveries {
     struct delivery *ring;
     size_t capacity;    /* a power of two, or 0 */
-    size_t begin, used; /* index of the oldest; records including holes */
-    size_t count;       /* without holes: deliveries unacked */
+    size_t begin, used; /* index of the oldest; records, holes included */
+    size_t count;       /* without holes: what is unacked */
     uint64_t next_tag;
 };
 
 void deliveries_init(struct deliveries *deliveries);
 void deliveries_release(struct deliveries *deliveries); /* must be empty */
 
-uint64_t deliveries_skip(struct deliveries *deliveries); /* a tag for a no-ack delivery */
+/* A tag for a no-ack delivery. */
+static inline uint64_t deliveries_skip(struct deliveries *deliveries)
+{
+    return deliveries->next_tag++;
+}
+
+/* Records a delivery and gives it the next tag. Takes a reference on the queue; consumer is NULL for basic.get. */
 uint64_t deliveries_add(struct deliveries *deliveries, struct queue *queue, struct place place,
                         struct consumer *consumer);
 
-/* Takes out the record of this tag; false if there is none. The queue reference is the caller's now. */
-bool deliveries_take(struct deliveries *deliveries, uint64_t tag, struct delivery *out);
+/* The record of this tag, or NULL; it stays where it is until the next call that adds or takes. */
+struct delivery *deliveries_find(struct deliveries *deliveries, uint64_t tag);
 
-/* Takes out the oldest if its tag is at most `last`. */
-bool deliveries_take_oldest(struct deliveries *deliveries, uint64_t last, struct delivery *out);
-/* Takes out the youngest: requeueing goes from young to old. */
-bool deliveries_take_youngest(struct deliveries *deliveries, struct delivery *out);
+/* The oldest and the youngest record, or NULL. */
+struct delivery *deliveries_oldest(struct deliveries *deliveries);
+struct delivery *deliveries_youngest(struct deliveries *deliveries);
 
-bool deliveries_has(const struct deliveries *deliveries, uint64_t tag);
+/* The next younger record after this one, or NULL. */
+struct delivery *deliveries_next(struct deliveries *deliveries, struct delivery *delivery);
+
+/* Takes the record out; its queue reference is the caller's now. */
+struct delivery deliveries_take(struct deliveries *deliveries, struct delivery *delivery);
 
 /* The consumer is gone: its deliveries stay, without it (10.9). */
 void deliveries_forget_consumer(struct deliveries *deliveries, const struct consumer *consumer);

@@ -94,17 +94,14 @@ void service_accept(struct service *service, int fd, const struct endpoint *loca
 void service_stop(struct service *service, const char *reason)
 {
     const bool again = service->stopping;
-    char text[200];
-    snprintf(text, sizeof(text), "broker forced connection closure with reason '%s'",
-             reason); /* 4.5.3 */
 
     service->stopping = true;
     struct connection *connection, *next;
     TAILQ_FOREACH_SAFE(connection, &service->connections, link, next) {
         if (again)
-            connection_drop(connection, text);
+            connection_drop(connection, reason);
         else
-            connection_force_close(connection, text);
+            connection_force_close(connection, reason);
     }
     if (service->connection_count == 0 && service->on_idle != NULL)
         service->on_idle(service);

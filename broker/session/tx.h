@@ -6,24 +6,30 @@
 #include "base/base.h"
 
 struct channel;
+struct delivery;
 struct message;
 struct amqp_error;
 
-enum tx_settle { TX_ACK, TX_REJECT, TX_REQUEUE };
+enum settlement { SETTLE_ACK, SETTLE_DROP, SETTLE_REQUEUE };
 
 struct tx;
 
 struct tx *tx_new(struct channel *channel);
 void tx_free(struct tx **tx); /* drops what it holds */
 
-/* Holds a routed publish; takes its own reference on the message. */
+/* Holds a publish that passed all checks; takes over the caller's reference. */
 void tx_publish(struct tx *tx, struct message *message, bool mandatory);
-/* Holds a settlement of the delivery with this tag, which is known to be outstanding. */
-void tx_settle(struct tx *tx, uint64_t tag, enum tx_settle how);
-bool tx_holds(const struct tx *tx, uint64_t tag); /* a settlement of this tag is held already */
 
-/* Applies everything; *lsn is what commit-ok must wait for, or 0. */
+/* Holds a settlement of this delivery, which must not be held yet. */
+void tx_settle(struct tx *tx, struct delivery *delivery, enum settlement how);
+
+/* Applies everything; *lsn is what commit-ok must wait for, or 0. false with error filled: nothing was applied. */
 bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error);
+
+/* Its deliveries are about to be requeued by other means: basic.recover. */
+void tx_forget_settlements(struct tx *tx);
+
+/* Forgets everything: publishes are dropped, deliveries stay unacked (9.17). */
 void tx_rollback(struct tx *tx);
 
 #endif

@@ -1,5 +1,5 @@
-/* check's own TAP output names a test by its source file and case and breaks on messages of several lines. Its log,
- * written to a file in memory, has everything needed:
+/* check's own TAP output names a test by its source file and case and breaks on messages of several
+ * lines. Its log, written to a file in memory, has everything needed:
  *
  *     Running suite map
  *     tests/unit/test_map.c:31:P:map:finds_what_was_inserted:0: Passed
@@ -18,8 +18,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* check's four seconds are too few under a sanitizer on a busy machine. Cases read the variable when they are
- * created, which is before unit_main. */
+/* check's four seconds are too few under a sanitizer on a busy machine. Cases read the variable
+ * when they are created, which is before unit_main. */
 __attribute__((constructor)) static void set_default_timeout(void)
 {
     setenv("CK_DEFAULT_TIMEOUT", "60", 0);

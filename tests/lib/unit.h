@@ -1,4 +1,5 @@
-/* Runs a suite of `check` tests and reports in TAP 13, so that tests/run reads unit tests like every other kind.
+/* Runs a suite of `check` tests and reports in TAP 13, so that tests/run reads unit tests like
+ * every other kind.
  *
  *     START_TEST(finds_what_was_inserted) { ... }
  *     END_TEST
@@ -18,8 +19,8 @@
  *     ok 1 - map/finds_what_was_inserted
  *     1..1
  *
- * Each test runs in a process of its own; CK_FORK=no keeps them in this one, for a debugger. CK_RUN_CASE,
- * CK_DEFAULT_TIMEOUT and check's other variables work as check documents them. */
+ * Each test runs in a process of its own; CK_FORK=no keeps them in this one, for a debugger.
+ * CK_RUN_CASE, CK_DEFAULT_TIMEOUT and check's other variables work as check documents them. */
 #ifndef TESTS_LIB_UNIT_H
 #define TESTS_LIB_UNIT_H
 
