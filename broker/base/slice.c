@@ -10,9 +10,9 @@
  *
  *     mixing   hash = (a ^ key[0]) * (b ^ hash), 128 bits wide, the halves joined by xor
  *
- * Both factors hold a part of the key, so a peer cannot arrange for one of them to be zero, which
- * is how one makes the well-known unkeyed relatives collide. The size goes in first and last:
- * overlapping reads of keys of different sizes never meet. */
+ * Each factor holds a part of the key and one of the secret, so a peer cannot arrange for one of
+ * them to be zero, which is how one makes the well-known unkeyed relatives collide. The size goes
+ * in first and last: overlapping reads of keys of different sizes never meet. */
 #include "base/slice.h"
 
 #include "base/alloc.h"
@@ -102,7 +102,7 @@ bool slice_to_u64(struct slice s, uint64_t max, uint64_t *value)
     uint64_t number = 0;
     for (size_t i = 0; i < s.size; i++) {
         const uint64_t digit = (uint64_t)s.data[i] - '0';
-        if (digit > 9 || number > max / 10 || number * 10 > max - digit)
+        if (digit > 9 || digit > max || number > (max - digit) / 10)
             return false;
         number = number * 10 + digit;
     }
