@@ -51,8 +51,8 @@ bool on_channel_flow(struct channel *channel, const struct amqp_method *method,
 {
     if (!method->channel_flow.active)
         return amqp_fail(error, AMQP_NOT_IMPLEMENTED, "active=false");
-    channel_send(channel, &(struct amqp_method){.id = AMQP_CHANNEL_FLOW_OK,
-                                                .channel_flow_ok.active = true});
+    channel_send(channel,
+                 &(struct amqp_method){.id = AMQP_CHANNEL_FLOW_OK, .channel_flow_ok.active = true});
     return true;
 }
 

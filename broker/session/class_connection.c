@@ -91,12 +91,12 @@ static void refuse_login(struct connection *connection, struct slice user, const
 static void send_tune(struct connection *connection)
 {
     const struct service_limits *limits = &connection->service->limits;
-    connection_send(connection, 0,
-                    &(struct amqp_method){
-                        .id = AMQP_CONNECTION_TUNE,
-                        .connection_tune = {.channel_max = limits->channel_max,
-                                            .frame_max = limits->frame_size_max,
-                                            .heartbeat = (uint16_t)limits->heartbeat_s}});
+    connection_send(
+        connection, 0,
+        &(struct amqp_method){.id = AMQP_CONNECTION_TUNE,
+                              .connection_tune = {.channel_max = limits->channel_max,
+                                                  .frame_max = limits->frame_size_max,
+                                                  .heartbeat = (uint16_t)limits->heartbeat_s}});
 }
 
 static bool on_start_ok(struct connection *connection, const struct amqp_method *method,

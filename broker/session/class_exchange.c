@@ -32,9 +32,9 @@ bool on_exchange_declare(struct channel *channel, const struct amqp_method *meth
     };
 
     uint64_t lsn;
-    const struct exchange *exchange =
-        declare->passive ? find_passively(vhost, declare->exchange, error)
-                         : vhost_declare_exchange(vhost, &options, &lsn, error);
+    const struct exchange *exchange = declare->passive
+                                          ? find_passively(vhost, declare->exchange, error)
+                                          : vhost_declare_exchange(vhost, &options, &lsn, error);
     if (exchange == NULL)
         return false;
     if (!declare->no_wait)
@@ -49,8 +49,8 @@ bool on_exchange_delete(struct channel *channel, const struct amqp_method *metho
     const struct amqp_exchange_delete *delete = &method->exchange_delete;
 
     uint64_t lsn;
-    if (!vhost_delete_exchange(channel->connection->vhost, delete->exchange,
-                               delete->if_unused, &lsn, error))
+    if (!vhost_delete_exchange(channel->connection->vhost, delete->exchange, delete->if_unused,
+                               &lsn, error))
         return false;
     if (!delete->no_wait)
         channel_send_durable(channel, &(struct amqp_method){.id = AMQP_EXCHANGE_DELETE_OK}, lsn);

@@ -35,23 +35,22 @@ bool on_queue_declare(struct channel *channel, const struct amqp_method *method,
     };
 
     uint64_t lsn;
-    struct queue *queue =
-        declare->passive
-            ? find_passively(connection, declare->queue, &lsn, error)
-            : vhost_declare_queue(connection->vhost, &options, &connection->owned, &lsn, error);
+    struct queue *queue = declare->passive ? find_passively(connection, declare->queue, &lsn, error)
+                                           : vhost_declare_queue(connection->vhost, &options,
+                                                                 &connection->owned, &lsn, error);
     if (queue == NULL)
         return false;
     channel_remember_queue(channel, queue->name);
     if (!declare->no_wait)
-        channel_send_durable(channel,
-                             &(struct amqp_method){
-                                 .id = AMQP_QUEUE_DECLARE_OK,
-                                 .queue_declare_ok.queue = queue->name,
-                                 .queue_declare_ok.message_count =
-                                     clamp_count(queue->window.ready_count), /* 8.5 */
-                                 .queue_declare_ok.consumer_count = queue->consumer_count,
-                             },
-                             lsn);
+        channel_send_durable(
+            channel,
+            &(struct amqp_method){
+                .id = AMQP_QUEUE_DECLARE_OK,
+                .queue_declare_ok.queue = queue->name,
+                .queue_declare_ok.message_count = clamp_count(queue->window.ready_count), /* 8.5 */
+                .queue_declare_ok.consumer_count = queue->consumer_count,
+            },
+            lsn);
     return true;
 }
 

@@ -16,12 +16,14 @@
 
 #include "amqp/frame.h"
 #include "base/alloc.h"
+#include "core/vhost.h"
 #include "session/channel.h"
 #include "session/service.h"
 
 enum {
-    LINGER_MS = 3000,          /* for the peer to read our last word (2.3), or to wait after a refused login (4.2.5) */
-    CLOSE_WAIT_MAX_MS = 30000, /* for close-ok (4.5.2) */
+    LINGER_MS =
+        3000, /* for the peer to read our last word (2.3), or to wait after a refused login (4.2.5) */
+    CLOSE_WAIT_MAX_MS = 30000,             /* for close-ok (4.5.2) */
     CHOKE_SIZE = 4 * TRANSPORT_HIGH_WATER, /* of output not taken by the peer, beside one message */
 };
 
@@ -286,16 +288,15 @@ void connection_await_store(struct connection *connection)
 {
     struct broker *broker = connection->broker;
 
-    if (unlikely(broker_store_is_full(broker)) && store_is_busy(broker->store) &&
-        !connection->held)
+    if (unlikely(broker_store_is_full(broker)) && store_is_busy(broker->store) && !connection->held)
         hold_until(connection, broker->parking.durable + 1);
 }
 
 static bool must_choke(const struct connection *connection)
 {
     const struct transport *transport = &connection->transport;
-    return transport->chunks_size > CHOKE_SIZE && transport->chunks_size - CHOKE_SIZE >
-                                                      connection->service->limits.message_size_max;
+    return transport->chunks_size > CHOKE_SIZE &&
+           transport->chunks_size - CHOKE_SIZE > connection->service->limits.message_size_max;
 }
 
 static void on_drained(struct transport *transport)
@@ -432,7 +433,7 @@ static size_t on_frames(struct connection *connection, struct slice input)
     while (is_reading(connection)) {
         struct amqp_frame frame;
         struct amqp_error error;
-        size_t used;
+        size_t used = 0;
         const enum amqp_parse parse =
             amqp_frame_parse(input, connection->frame_size_max, &frame, &used, &error);
         if (parse == AMQP_PARSE_MORE)
@@ -511,19 +512,16 @@ static const struct transport_events events = {
     .on_broken = on_broken,
 };
 
-static int print_endpoint(char *text, size_t size, const struct endpoint *endpoint)
-{
-    const bool brackets = strchr(endpoint->host, ':') != NULL;
-    return snprintf(text, size, "%s%s%s:%u", brackets ? "[" : "", endpoint->host,
-                    brackets ? "]" : "", endpoint->port);
-}
-
+/* "127.0.0.1:52771 -> 127.0.0.1:5672", "[::1]:52771 -> [::1]:5672" */
 static void print_name(struct connection *connection)
 {
-    char peer[80], local[80];
-    print_endpoint(peer, sizeof(peer), &connection->peer);
-    print_endpoint(local, sizeof(local), &connection->local);
-    snprintf(connection->name, sizeof(connection->name), "%s -> %s", peer, local);
+    struct buf text = BUF_EMPTY;
+    const struct endpoint *ends[] = {&connection->peer, &connection->local};
+    for (size_t i = 0; i < countof(ends); i++)
+        buf_printf(&text, strchr(ends[i]->host, ':') != NULL ? "%s[%s]:%u" : "%s%s:%u",
+                   i == 0 ? "" : " -> ", ends[i]->host, ends[i]->port);
+    snprintf(connection->name, sizeof(connection->name), "%.*s", SLICE_ARG(buf_slice(&text)));
+    buf_release(&text);
 }
 
 struct connection *connection_new(struct service *service, const struct endpoint *local,

@@ -86,11 +86,9 @@ static const struct row *find_row(uint32_t id)
 static bool check_mode(const struct channel *channel, enum mode mode, struct amqp_error *error)
 {
     if (mode == MODE_NOT_TX && channel->tx != NULL)
-        return amqp_fail(error, AMQP_PRECONDITION_FAILED,
-                         "cannot switch from tx to confirm mode");
+        return amqp_fail(error, AMQP_PRECONDITION_FAILED, "cannot switch from tx to confirm mode");
     if (mode == MODE_NOT_CONFIRM && channel->confirms != NULL)
-        return amqp_fail(error, AMQP_PRECONDITION_FAILED,
-                         "cannot switch from confirm to tx mode");
+        return amqp_fail(error, AMQP_PRECONDITION_FAILED, "cannot switch from confirm to tx mode");
     if (mode == MODE_TX && channel->tx == NULL)
         return amqp_fail(error, AMQP_PRECONDITION_FAILED, "channel is not transactional");
     return true;

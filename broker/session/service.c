@@ -97,7 +97,7 @@ void service_stop(struct service *service, const char *reason)
 
     service->stopping = true;
     struct connection *connection, *next;
-    TAILQ_FOREACH_SAFE(connection, &service->connections, link, next) {
+    TAILQ_FOREACH_SAFE (connection, &service->connections, link, next) {
         if (again)
             connection_drop(connection, reason);
         else
