@@ -386,13 +386,16 @@ static void find_nearest(enum spelling spelling, const char *wrong, char nearest
     if (strlen(wrong) >= NAME_SIZE)
         return;
     const char *dot = strrchr(wrong, spelling == SPELLED_PLAIN ? '.' : '_');
+    const char *ending = dot == NULL ? "" : dot + 1;
     size_t best = max_of(strlen(wrong) / 4, (size_t)2) + 1;
     for (size_t i = 0; i < countof(keys); i++) {
+        if (is_family(&keys[i]) && *ending == '\0')
+            continue;
         char known[NAME_SIZE];
         spell(spelling, keys[i].name, known);
         const size_t length = strlen(known);
         if (is_family(&keys[i]))
-            snprintf(known + length, NAME_SIZE - length, "%s", dot == NULL ? "" : dot + 1);
+            snprintf(known + length, NAME_SIZE - length, "%s", ending);
         const size_t distance = edit_distance(wrong, known);
         if (distance < best) {
             best = distance;
