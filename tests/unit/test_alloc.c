@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <signal.h>
 
+#include "base/log.h"
 #include "tests/lib/unit.h"
 
 static jmp_buf failed;
@@ -94,6 +95,7 @@ END_TEST
 
 START_TEST(aborts_without_a_callback)
 {
+    log_to(-1);
     alloc_fail_at(1, NULL);
     free(xmalloc(1));
 }

@@ -54,7 +54,8 @@ START_TEST(below_keeps_its_bound)
 }
 END_TEST
 
-/* A bound of three quarters of 2^64: a plain modulo would hit the first third twice as often as the others. */
+/* A bound of three quarters of 2^64: a plain modulo would hit the first third twice as often as the
+ * others. */
 START_TEST(below_is_even)
 {
     struct random random;
