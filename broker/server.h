@@ -3,6 +3,7 @@
 #define BROKER_SERVER_H
 
 #include "config.h"
+#include "base/random.h"
 #include "net/loop.h"
 
 struct server;

@@ -10,9 +10,9 @@
  *
  *     mixing   hash = (a ^ key[0]) * (b ^ hash), 128 bits wide, the halves joined by xor
  *
- * Both factors hold a part of the key, so a peer cannot arrange for one of them to be zero, which
- * is how one makes the well-known unkeyed relatives collide. The size goes in first and last:
- * overlapping reads of keys of different sizes never meet. */
+ * Each factor holds a part of the key and one of the secret, so a peer cannot arrange for one of
+ * them to be zero, which is how one makes the well-known unkeyed relatives collide. The size goes
+ * in first and last: overlapping reads of keys of different sizes never meet. */
 #include "base/slice.h"
 
 #include "base/alloc.h"
@@ -20,14 +20,7 @@
 /* Until slice_hash_seed is called any digits will do: these are of the roots of 2, 3 and 5. */
 static uint64_t hash_key[3] = {0x6a09e667f3bcc909, 0xbb67ae8584caa73b, 0x3c6ef372fe94f82b};
 
-static inline uint64_t read_8(const uint8_t *bytes)
-{
-    uint64_t word;
-    memcpy(&word, bytes, sizeof word);
-    return word;
-}
-
-static inline uint64_t read_4(const uint8_t *bytes)
+static inline uint64_t load_4(const uint8_t *bytes)
 {
     uint32_t word;
     memcpy(&word, bytes, sizeof word);
@@ -50,15 +43,15 @@ uint64_t slice_hash(struct slice s)
     if (size > 16) {
         size_t left = size;
         for (; left > 16; left -= 16, bytes += 16)
-            hash = fold(read_8(bytes) ^ hash_key[0], read_8(bytes + 8) ^ hash);
-        a = read_8(bytes + left - 16);
-        b = read_8(bytes + left - 8);
+            hash = fold(slice_load_8(bytes) ^ hash_key[0], slice_load_8(bytes + 8) ^ hash);
+        a = slice_load_8(bytes + left - 16);
+        b = slice_load_8(bytes + left - 8);
     } else if (size >= 8) {
-        a = read_8(bytes);
-        b = read_8(bytes + size - 8);
+        a = slice_load_8(bytes);
+        b = slice_load_8(bytes + size - 8);
     } else if (size >= 4) {
-        a = read_4(bytes);
-        b = read_4(bytes + size - 4);
+        a = load_4(bytes);
+        b = load_4(bytes + size - 4);
     } else if (size > 0) {
         a = (uint64_t)bytes[0] << 16 | (uint64_t)bytes[size / 2] << 8 | bytes[size - 1];
     }
@@ -102,7 +95,7 @@ bool slice_to_u64(struct slice s, uint64_t max, uint64_t *value)
     uint64_t number = 0;
     for (size_t i = 0; i < s.size; i++) {
         const uint64_t digit = (uint64_t)s.data[i] - '0';
-        if (digit > 9 || number > max / 10 || number * 10 > max - digit)
+        if (digit > 9 || digit > max || number > (max - digit) / 10)
             return false;
         number = number * 10 + digit;
     }

@@ -17,8 +17,20 @@ struct vhost {
     struct slice name;
     struct map exchanges, queues;
     struct exchange *default_exchange;
-    uint64_t lsn;
+    struct exchange_list doomed;  /* being deleted: their bindings are still there; empty at rest */
+    struct exchange_list deleted; /* freed in the REAP phase */
+    uint64_t record_id;           /* in the store */
+    uint64_t lsn;                 /* the batch that holds its definition */
+    uint64_t
+        deletion_lsn; /* the last batch that deletes something durable: every delete-ok and unbind-ok waits for
+                              it, those that found nothing to delete too */
 };
+
+enum { NAME_SIZE_MAX = 255, ARGUMENTS_SIZE_MAX = 256 * 1024 };
+
+/* The name without CR and LF (8.1): itself, or a copy in room. The operations below that take a request do so themselves; this
+ * is for who must know the name before, to ask for permission. */
+struct slice vhost_strip_name(struct slice name, uint8_t room[NAME_SIZE_MAX]);
 
 struct vhost *vhost_find(struct broker *broker, struct slice name);
 struct vhost *vhost_new(
@@ -59,6 +71,11 @@ bool vhost_bind(struct vhost *vhost, const struct binding_request *request,
                 const struct queue_owner *asking, uint64_t *lsn, struct amqp_error *error);
 bool vhost_unbind(struct vhost *vhost, const struct binding_request *request,
                   const struct queue_owner *asking, uint64_t *lsn, struct amqp_error *error);
+
+/* As the store has them; nothing is written. NULL or false when they do not fit what is there already. */
+struct exchange *vhost_recover_exchange(struct vhost *vhost,
+                                        const struct exchange_options *options);
+struct binding *vhost_recover_binding(struct vhost *vhost, const struct binding_request *request);
 
 /* For queue_delete: its bindings go, and auto-delete exchanges with their last one. Returns the LSN as above. */
 uint64_t vhost_drop_bindings_of_queue(struct vhost *vhost, struct queue *queue);

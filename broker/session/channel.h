@@ -15,8 +15,7 @@
 #include "session/confirm.h"
 #include "session/connection.h"
 #include "session/delivery.h"
-
-struct tx;
+#include "session/tx.h"
 
 enum channel_state { CHANNEL_OPEN, CHANNEL_AWAIT_CLOSE_OK };
 enum channel_expects { EXPECT_METHOD, EXPECT_HEADER, EXPECT_BODY };
@@ -47,10 +46,10 @@ struct channel {
     struct confirms *confirms; /* confirm mode, or NULL */
     struct tx *tx;             /* tx mode, or NULL */
 
-    struct queue_waiter get_waiter; /* a basic.get that waits for the disk */
+    struct queue_waiter
+        get_waiter;          /* a basic.get whose message is on disk: the connection is held */
+    struct queue *get_queue; /* that it asked, while it waits */
     bool get_no_ack;
-    struct task
-        flush_task; /* confirms settled in this turn leave, in the OUTPUT phase's stead: see confirm.h */
     uint64_t published, delivered, acknowledged, confirmed, returned;
 };
 
@@ -59,7 +58,7 @@ typedef bool channel_handler(struct channel *channel, const struct amqp_method *
                              struct amqp_error *error);
 
 struct channel *channel_new(struct connection *connection, uint16_t number);
-/* Requeues what is unacked, cancels its consumers, drops an uncommitted tx; frees it. Sends nothing. */
+/* Requeues what is unacked, cancels its consumers, drops an uncommitted tx; takes it off its connection and frees it. Sends nothing. */
 void channel_free(struct channel **channel);
 
 /* One frame for this channel; false: the connection must end with error. */
@@ -73,7 +72,10 @@ void channel_send_durable(struct channel *channel, const struct amqp_method *met
 void channel_send_content(struct channel *channel, const struct amqp_method *method,
                           struct message *message);
 
-/* The queue that a method names: empty means the one last declared (8.9). NULL with error filled. */
+/* The name of the queue that a method names: empty means the one last declared (8.9). False with error filled when there is none. */
+bool channel_queue_name(struct channel *channel, struct slice *name, struct amqp_error *error);
+
+/* The queue that a method names. NULL with error filled: 404, or 405 when it is exclusive to another connection. */
 struct queue *channel_find_queue(struct channel *channel, struct slice name,
                                  struct amqp_error *error);
 void channel_remember_queue(struct channel *channel, struct slice name);
@@ -81,7 +83,28 @@ void channel_remember_queue(struct channel *channel, struct slice name);
 /* After credit came back: its consumers' queues are woken. */
 void channel_wake_consumers(struct channel *channel);
 
-/* The assembled publish, in class_basic.c. */
+/* ---- in class_channel.c ---- */
+
+/* A frame for a channel that is not open: channel.open makes it. */
+bool channel_open(struct connection *connection, const struct amqp_frame *frame,
+                  struct amqp_error *error);
+/* channel.close and close-ok: the channel is gone after them. */
+void channel_on_close(struct channel *channel);
+void channel_on_close_ok(struct channel *channel);
+
+/* ---- in class_basic.c ---- */
+
+/* channel->message is whole: checks it, then routes it or holds it for tx.commit. */
 bool channel_publish(struct channel *channel, struct amqp_error *error);
+
+/* Routes a message that passed all checks, and sees to its return or confirm. Takes over the caller's reference. */
+void channel_route(struct channel *channel, struct exchange *exchange, struct message *message,
+                   bool mandatory);
+
+/* Settles one delivery now. */
+void channel_settle(struct channel *channel, struct delivery *delivery, enum settlement how);
+
+/* Everything unacked goes back to its queues, the youngest first. */
+void channel_requeue_all(struct channel *channel);
 
 #endif
