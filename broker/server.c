@@ -94,7 +94,6 @@ struct server *server_new(const struct config *config, struct clock *clock, stru
     if (failed != 0) {
         snprintf(error, SERVER_ERROR_SIZE, "cannot read the store in %s: %s", config->data_dir,
                  strerror(-failed));
-        broker_release(&server->broker);
         loop_release(&server->loop);
         free(server);
         return NULL;

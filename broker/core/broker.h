@@ -38,7 +38,8 @@ struct broker {
     void (*on_store_failure)(struct broker *broker); /* set by the server */
 };
 
-/* Takes over the store, reads what it holds, and makes default_vhost if the store has none. 0 or -errno, logged. */
+/* Takes over the store, reads what it holds, and makes default_vhost if the store has none. 0, or -errno
+ * with nothing taken over. */
 int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
                 struct random *random, struct store *store, struct slice default_vhost);
 

@@ -6,6 +6,7 @@
 #include "amqp/properties.h"
 #include "amqp/table.h"
 #include "base/alloc.h"
+#include "core/argument.h"
 #include "core/exchange.h"
 
 struct header {
@@ -49,6 +50,7 @@ static const struct mode *find_mode(struct slice name)
 static bool headers_check_binding(const struct exchange *exchange, struct slice key,
                                   struct slice arguments, struct amqp_error *error)
 {
+    struct argument_text text;
     struct amqp_value value;
     (void)exchange;
     (void)key;
@@ -57,7 +59,8 @@ static bool headers_check_binding(const struct exchange *exchange, struct slice 
         return true;
     if (value.type != AMQP_STRING)
         return amqp_fail(error, AMQP_PRECONDITION_FAILED,
-                         "Invalid x-match field type; expected longstr");
+                         "Invalid x-match field type %s (value %s); expected longstr",
+                         argument_type_name(&value), argument_print(&value, &text));
     if (find_mode(value.bytes) == NULL)
         return amqp_fail(error, AMQP_PRECONDITION_FAILED,
                          "Invalid x-match field value <<\"%.*s\">>; "
