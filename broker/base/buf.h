@@ -23,7 +23,8 @@ static inline size_t buf_size(const struct buf *buf)
 
 static inline struct slice buf_slice(const struct buf *buf)
 {
-    return (struct slice){buf->data + buf->begin, buf->end - buf->begin};
+    const uint8_t *begin = buf->begin > 0 ? buf->data + buf->begin : buf->data; /* may be NULL */
+    return (struct slice){begin, buf->end - buf->begin};
 }
 
 void buf_grow(struct buf *buf, size_t size);
