@@ -17,7 +17,7 @@ static void fail_frame(struct slice input, uint16_t code, const char *reason,
               reason);
 }
 
-enum amqp_parse amqp_frame_refuse(struct slice input, uint32_t frame_max, struct amqp_error *error)
+void amqp_frame_refuse(struct slice input, uint32_t frame_max, struct amqp_error *error)
 {
     assert(input.size >= AMQP_FRAME_HEAD_SIZE && frame_max >= AMQP_FRAME_OVERHEAD);
     uint8_t type = input.data[0];
@@ -42,7 +42,6 @@ enum amqp_parse amqp_frame_refuse(struct slice input, uint32_t frame_max, struct
     }
     error->class_id = error->method_id = 0;
     fail_frame(input, code, reason, error);
-    return AMQP_PARSE_BAD;
 }
 
 size_t amqp_frame_begin(struct buf *out, enum amqp_frame_type type, uint16_t channel)

@@ -146,8 +146,7 @@ static uint8_t *open_frame(struct buf *out, uint32_t id, size_t size)
         unsigned bit = 0;                                                                          \
         uint8_t *at = open_frame(out, AMQP_##NAME, room_##name(method));                           \
         (void)bit;                                                                                 \
-        arguments                                                                                  \
-        close_frame(out, channel, at);                                                             \
+        arguments close_frame(out, channel, at);                                                   \
     }
 #include "amqp/methods.def"
 #undef WRITE

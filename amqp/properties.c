@@ -11,16 +11,15 @@ bool amqp_properties_decode(struct slice bytes, struct amqp_properties *properti
     struct amqp_reader reader = amqp_reader_of(bytes);
     uint16_t flags = amqp_read_u16(&reader);
 
-    *properties = (struct amqp_properties){.flags = flags};
+    properties->flags = flags;
     if (flags & ~DEFINED_FLAGS)
         return false;
-#define READ(NAME, name, read)                                                                     \
-    if (flags & AMQP_PROPERTY_##NAME)                                                              \
-        properties->name = read(&reader);
-#define SHORTSTR(NAME, name, bit) READ(NAME, name, amqp_read_shortstr)
-#define LONGSTR(NAME, name, bit)  READ(NAME, name, amqp_read_longstr)
-#define OCTET(NAME, name, bit)    READ(NAME, name, amqp_read_u8)
-#define LONGLONG(NAME, name, bit) READ(NAME, name, amqp_read_u64)
+#define READ(NAME, name, read, absent)                                                             \
+    properties->name = flags & AMQP_PROPERTY_##NAME ? read(&reader) : absent;
+#define SHORTSTR(NAME, name, bit) READ(NAME, name, amqp_read_shortstr, ((struct slice){NULL, 0}))
+#define LONGSTR(NAME, name, bit)  READ(NAME, name, amqp_read_longstr, ((struct slice){NULL, 0}))
+#define OCTET(NAME, name, bit)    READ(NAME, name, amqp_read_u8, 0)
+#define LONGLONG(NAME, name, bit) READ(NAME, name, amqp_read_u64, 0)
     AMQP_PROPERTY_LIST(SHORTSTR, LONGSTR, OCTET, LONGLONG)
 #undef READ
 #undef SHORTSTR

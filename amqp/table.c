@@ -68,6 +68,16 @@ static void read_value(struct amqp_reader *reader, struct amqp_value *value)
     }
 }
 
+/* The size of a value behind its tag, and one more; 0 where there is no such tag. */
+enum { SIZED = 0xFF }; /* as long as its first 32 bits say */
+static const uint8_t value_sizes[256] = {
+    [AMQP_VOID] = 1 + 0,      [AMQP_BOOL] = 1 + 1,    [AMQP_INT8] = 1 + 1,   [AMQP_UINT8] = 1 + 1,
+    [AMQP_INT16] = 1 + 2,     [AMQP_UINT16] = 1 + 2,  [AMQP_INT32] = 1 + 4,  [AMQP_UINT32] = 1 + 4,
+    [AMQP_FLOAT] = 1 + 4,     [AMQP_DECIMAL] = 1 + 5, [AMQP_INT64] = 1 + 8,  ['L'] = 1 + 8,
+    [AMQP_TIMESTAMP] = 1 + 8, [AMQP_DOUBLE] = 1 + 8,  [AMQP_STRING] = SIZED, [AMQP_BYTES] = SIZED,
+    [AMQP_TABLE] = SIZED,     [AMQP_ARRAY] = SIZED,
+};
+
 bool amqp_table_check(struct slice table)
 {
     struct {
@@ -88,20 +98,24 @@ bool amqp_table_check(struct slice table)
             continue;
         }
 
-        struct amqp_value value;
         if (keyed)
             amqp_read_shortstr(&reader);
-        read_value(&reader, &value);
+        uint8_t type = amqp_read_u8(&reader);
+        uint8_t size = value_sizes[type];
+        if (size == 0)
+            return false;
+        struct slice content =
+            size == SIZED ? amqp_read_longstr(&reader) : amqp_read_bytes(&reader, size - 1);
         if (reader.bad)
             return false;
-        if (value.type == AMQP_TABLE || value.type == AMQP_ARRAY) {
+        if (type == AMQP_TABLE || type == AMQP_ARRAY) {
             if (depth == countof(outer))
                 return false;
             outer[depth].end = reader.end;
             outer[depth].keyed = keyed;
             depth++;
-            reader = amqp_reader_of(value.bytes);
-            keyed = value.type == AMQP_TABLE;
+            reader = amqp_reader_of(content);
+            keyed = type == AMQP_TABLE;
         }
     }
 }

@@ -30,21 +30,31 @@ static void parse_frames(struct slice input, struct buf *out)
         sink += frame.payload.size;
 }
 
+/* Decodes what is no body; true when it is one. */
+static bool take_apart(const struct amqp_frame *frame, struct amqp_method *method,
+                       struct amqp_content_header *header)
+{
+    struct amqp_error error;
+    bool ok = true;
+    if (frame->type == AMQP_FRAME_METHOD)
+        ok = amqp_method_decode(frame->payload, method, &error);
+    else if (frame->type == AMQP_FRAME_HEADER)
+        ok = amqp_content_header_decode(frame->payload, header, &error);
+    assert(ok);
+    return frame->type == AMQP_FRAME_BODY;
+}
+
 static void decode(struct slice input, struct buf *out)
 {
     struct amqp_frame frame;
-    struct amqp_method method;
-    struct amqp_content_header header;
-    struct amqp_error error;
+    struct amqp_method method = {0};
+    struct amqp_content_header header = {0};
 
     (void)out;
-    while (next_frame(&input, &frame)) {
-        if (frame.type == AMQP_FRAME_METHOD && amqp_method_decode(frame.payload, &method, &error))
-            sink += method.basic_publish.routing_key.size;
-        else if (frame.type == AMQP_FRAME_HEADER &&
-                 amqp_content_header_decode(frame.payload, &header, &error))
-            sink += amqp_properties_delivery_mode(header.properties);
-    }
+    while (next_frame(&input, &frame))
+        if (take_apart(&frame, &method, &header))
+            sink += method.basic_publish.routing_key.size +
+                    amqp_properties_delivery_mode(header.properties);
 }
 
 static void deliver(struct buf *out, const struct amqp_method *publish,
@@ -68,18 +78,12 @@ static void decode_and_deliver(struct slice input, struct buf *out)
     struct amqp_frame frame;
     struct amqp_method method = {0};
     struct amqp_content_header header = {0};
-    struct amqp_error error;
     uint64_t tag = 0;
 
     buf_clear(out);
-    while (next_frame(&input, &frame)) {
-        if (frame.type == AMQP_FRAME_METHOD)
-            amqp_method_decode(frame.payload, &method, &error);
-        else if (frame.type == AMQP_FRAME_HEADER)
-            amqp_content_header_decode(frame.payload, &header, &error);
-        else
+    while (next_frame(&input, &frame))
+        if (take_apart(&frame, &method, &header))
             deliver(out, &method, &header, frame.payload, ++tag);
-    }
     sink += buf_size(out);
 }
 
@@ -110,7 +114,7 @@ int main(void)
 {
     struct slice none = {NULL, 0}, persistent = SLICE("\x10\0\2");
     struct slice headers =
-        SLICE("\xb0\0\x0atext/plain\0\0\0\x1c\7x-traceS\0\0\0\4abcd\4hopsI\0\0\0\1\2");
+        SLICE("\xb0\0\x0atext/plain\0\0\0\x1b\7x-traceS\0\0\0\4abcd\4hopsI\0\0\0\1\2");
 
     measure("three frames parsed", none, parse_frames);
     measure("publish decoded, no properties", none, decode);
