@@ -35,9 +35,9 @@ bool on_queue_declare(struct channel *channel, const struct amqp_method *method,
     };
 
     uint64_t lsn;
-    struct queue *queue = declare->passive ? find_passively(connection, declare->queue, &lsn, error)
-                                           : vhost_declare_queue(connection->vhost, &options,
-                                                                 &connection->owned, &lsn, error);
+    struct queue *queue = declare->passive
+                              ? find_passively(connection, declare->queue, &lsn, error)
+                              : vhost_declare_queue(connection->vhost, &options, &lsn, error);
     if (queue == NULL)
         return false;
     channel_remember_queue(channel, queue->name);

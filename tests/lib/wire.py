@@ -154,6 +154,13 @@ def close_reason(arguments):
     return code, arguments[3:3 + size].decode(), class_id, method_id
 
 
+def delivery(arguments):
+    """(consumer tag, delivery tag, redelivered) of basic.deliver."""
+    consumer_tag, at = read_short(arguments, 0)
+    tag, redelivered = struct.unpack_from('>QB', arguments, at)
+    return consumer_tag, tag, bool(redelivered & 1)
+
+
 def read_short(data, at):
     size = data[at]
     return data[at + 1:at + 1 + size].decode(), at + 1 + size
@@ -201,6 +208,9 @@ class Wire:
             self.socket.settimeout(self.timeout)
         if not data:
             raise Closed('the broker closed the socket')
+        self._take_in(data)
+
+    def _take_in(self, data):
         if self.taken:
             del self.input[:self.taken]
             self.taken = 0
@@ -220,6 +230,18 @@ class Wire:
         if payload[-1:] != FRAME_END:
             raise WireError('a frame of the broker has no end octet')
         return kind, channel, payload[:-1]
+
+    def poll(self):
+        """Takes in what has already come, without waiting."""
+        try:
+            data = self.socket.recv(262144, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except ConnectionError as error:
+            raise Closed(str(error)) from None
+        if not data:
+            raise Closed('the broker closed the socket')
+        self._take_in(data)
 
     def frames_at_hand(self):
         """The whole frames that have already been received."""
@@ -247,6 +269,12 @@ class Wire:
             text = close_reason(got.arguments) if got.id in (CLOSE, CHANNEL_CLOSE) else ''
             raise WireError('got method %s %s, expected %s' % (got.id, text, method_ids))
         return got
+
+    def read_message(self, timeout=None):
+        """The next method and, where it has content, the body; for connections with one channel in use."""
+        got = self.read_method(timeout)
+        body = self.read_body()[1] if got.id in (DELIVER, GET_OK, RETURN) else None
+        return got, body
 
     def read_body(self):
         """Header and body frames of the content whose method was just read: (properties, body)."""
