@@ -18,7 +18,7 @@ static void open_broker(struct memory_broker *memory)
     memory->vhost = vhost_find(&memory->broker, SLICE("/"));
 }
 
-/* The turn frees what was deleted; what it hands to the store is not durable by that. */
+/* The turn frees what was deleted. */
 static void close_broker(struct memory_broker *memory)
 {
     loop_turn(&memory->loop, 0);
@@ -49,7 +49,9 @@ void memory_broker_sync(struct memory_broker *memory)
 
 void memory_broker_restart(struct memory_broker *memory)
 {
+    store_memory_set_auto_sync(memory->store, false);
     close_broker(memory);
     store_memory_crash(memory->store);
+    store_memory_set_auto_sync(memory->store, true);
     open_broker(memory);
 }
