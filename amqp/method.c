@@ -28,7 +28,9 @@ static struct slice read_table(struct amqp_reader *reader)
 #define SHORTSTR(field) READ(field, amqp_read_shortstr(reader))
 #define LONGSTR(field)  READ(field, amqp_read_longstr(reader))
 #define TABLE(field)    READ(field, read_table(reader))
-#define TICKET(field)   amqp_read_u16(reader);
+#define TICKET(field)                                                                              \
+    bit = 0;                                                                                       \
+    amqp_read_u16(reader);
 #define BIT(field)                                                                                 \
     if (bit == 0)                                                                                  \
         bits = amqp_read_u8(reader);                                                               \
@@ -146,7 +148,8 @@ static uint8_t *open_frame(struct buf *out, uint32_t id, size_t size)
         unsigned bit = 0;                                                                          \
         uint8_t *at = open_frame(out, AMQP_##NAME, room_##name(method));                           \
         (void)bit;                                                                                 \
-        arguments close_frame(out, channel, at);                                                   \
+        arguments;                                                                                 \
+        close_frame(out, channel, at);                                                             \
     }
 #include "amqp/methods.def"
 #undef WRITE

@@ -57,6 +57,7 @@ struct batch {
     uint64_t lsn;
     int error;   /* set by the store thread when it comes back: 0 or -errno */
     bool closes; /* the last one: mark the store cleanly closed */
+    uint64_t commit_ns, bytes_written, damaged; /* figures, set like error */
 
     ARRAY_OF(struct batch_body) bodies;
     ARRAY_OF(struct batch_entry) entries;

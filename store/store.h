@@ -105,9 +105,11 @@ void store_delete_record(struct store *store, struct slice key); /* absent is fi
  * more. */
 uint32_t store_add_body(struct store *store, struct slice bytes, void *body_owner);
 
+#define STORE_POSITION_END (UINT64_C(1) << 61)
+
 struct store_entry {
     uint64_t queue_id;
-    uint64_t position;   /* above all positions put for this queue before */
+    uint64_t position; /* above all positions put for this queue before, below STORE_POSITION_END */
     uint64_t expires_ms; /* wall clock; 0: never. Kept and returned, not acted upon */
     uint32_t weight;     /* what it adds to the queue's bytes */
     uint8_t flags;       /* the owner's, kept and returned */

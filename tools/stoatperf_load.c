@@ -203,8 +203,9 @@ static bool drive(struct load *load, uint64_t until_ns, bool (*done)(struct load
         now_ns = clock_monotonic_ns();
         if (has_failed(&load->failure) || interrupted)
             return false;
-        if (done != NULL && has_stalled(load, now_ns))
-            return fail(&load->void_run, "nothing moved for %u s", (unsigned)(stall_ns / NS_PER_S));
+        load->stalled = done != NULL && has_stalled(load, now_ns);
+        if (load->stalled)
+            return false;
     }
     return true;
 }
@@ -382,13 +383,15 @@ static void judge(struct load *load)
     const bool complete = options->verify || options->messages > 0 || options->backlog > 0;
     const uint64_t consumed = load->meter.counts.consumed, expected = expected_count(load);
     if (interrupted)
-        return;
+        return; /* what had not come yet was not waited for */
     if (options->verify &&
         verify_lost(verify) + verify->duplicated + verify->reordered + verify->invented > 0)
         fail(&load->void_run,
              "%" PRIu64 " lost, %" PRIu64 " duplicated, %" PRIu64 " out of order, %" PRIu64
              " never published",
              verify_lost(verify), verify->duplicated, verify->reordered, verify->invented);
+    if (load->stalled)
+        fail(&load->void_run, "nothing moved for %u s", (unsigned)(stall_ns / NS_PER_S));
     if (complete && options->consumers > 0 && consumed != expected)
         fail(&load->void_run, "%" PRIu64 " deliveries where %" PRIu64 " were expected", consumed,
              expected);

@@ -46,6 +46,7 @@ struct load {
     struct verify verify;
 
     uint64_t progress, progress_ns; /* sum of all counts, and since when it has been that */
+    bool stalled;                   /* too long: what was waited for did not come */
 
     struct phase phases[PHASES_MAX];
     uint32_t phase_count;

@@ -1,5 +1,6 @@
 /* Declaring is pipelined with no-wait, so that a hundred thousand queues cost one round trip; the last method waits, and
- * brings to light whatever was refused before. */
+ * brings to light whatever was refused before. Deleting has a connection of its own, since the run may have ended with
+ * the loss of every other. */
 #include "tools/stoatperf_topology.h"
 
 #include <unistd.h>
@@ -119,12 +120,20 @@ static bool declare_all(struct topology *topology)
     return done && settle(topology);
 }
 
+static bool open_control(struct topology *topology, struct failure *failure,
+                         struct broker_identity *identity)
+{
+    return client_open(&topology->control, &topology->options->uri, "stoatperf control", failure,
+                       identity);
+}
+
 bool topology_open(struct topology *topology, struct failure *failure,
                    struct broker_identity *identity)
 {
-    return client_open(&topology->control, &topology->options->uri, "stoatperf control", failure,
-                       identity) &&
-           (topology->options->predeclared || declare_all(topology));
+    const bool done = open_control(topology, failure, identity) &&
+                      (topology->options->predeclared || declare_all(topology));
+    client_close(&topology->control, SLICE(""));
+    return done;
 }
 
 static bool delete_all(struct topology *topology)
@@ -149,9 +158,11 @@ static bool delete_all(struct topology *topology)
 void topology_close(struct topology *topology)
 {
     struct failure failure = {0};
-    topology->control.failure = &failure;
-    if (topology->declared && topology->control.fd >= 0 && !delete_all(topology))
+    if (!topology->declared)
+        return;
+    if (!open_control(topology, &failure, NULL) || !delete_all(topology))
         fprintf(stderr, "stoatperf: queues '%s-*' may be left: %s\n", topology->prefix,
                 failure.text);
     client_close(&topology->control, SLICE(""));
+    topology->declared = false;
 }

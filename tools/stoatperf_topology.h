@@ -16,17 +16,17 @@ struct topology {
     const struct options *options;
     char prefix[PREFIX_SIZE];
     uint32_t digits;       /* of a queue's number, so that all names are equally long */
-    struct client control; /* declares and deletes */
+    struct client control; /* open only while it declares or deletes */
     bool declared;         /* there is something to delete */
 };
 
 void topology_init(struct topology *topology, const struct options *options);
 
-/* Opens the control connection; declares and purges the queues, unless they are predeclared. */
+/* Asks the broker who it is; declares and purges the queues, unless they are predeclared. */
 bool topology_open(struct topology *topology, struct failure *failure,
                    struct broker_identity *identity);
 
-/* Deletes what was declared and closes, whatever happened in between. */
+/* Deletes what was declared, whatever happened in between. */
 void topology_close(struct topology *topology);
 
 /* The queue's name, in name; it ends in the queue's number, digits wide. */
