@@ -347,7 +347,7 @@ static void memory_submit(struct store *store, struct batch *batch)
 {
     (void)batch;
     if (memory_of(store)->auto_sync)
-        store_memory_sync(store);
+        wake(memory_of(store));
 }
 
 static bool fetch_wants(const struct store_fetch *fetch, size_t count, size_t size,
@@ -423,6 +423,8 @@ static int memory_process(struct store *store)
     struct memory *memory = memory_of(store);
     uint64_t count;
 
+    if (memory->auto_sync)
+        store_memory_sync(store);
     (void)!read(memory->store.fd, &count, sizeof count);
     if (memory->synced) {
         memory->synced = false;
@@ -479,7 +481,7 @@ void store_memory_set_auto_sync(struct store *store, bool automatic)
 {
     memory_of(store)->auto_sync = automatic;
     if (automatic)
-        store_memory_sync(store);
+        wake(memory_of(store));
 }
 
 void store_memory_sync(struct store *store)
