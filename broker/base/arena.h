@@ -14,9 +14,9 @@ struct arena {
 
 #define ARENA_EMPTY ((struct arena){0})
 
-void arena_release(struct arena *arena);                           /* frees all; usable again */
-void *arena_alloc(struct arena *arena, size_t size);               /* aligned for any object; not zeroed */
+void arena_release(struct arena *arena);             /* frees all; usable again */
+void *arena_alloc(struct arena *arena, size_t size); /* aligned for any object; not zeroed */
 struct slice arena_copy(struct arena *arena, struct slice bytes);
-char *arena_string(struct arena *arena, struct slice bytes);       /* NUL-terminated copy */
+char *arena_string(struct arena *arena, struct slice bytes); /* NUL-terminated copy */
 
 #endif

@@ -17,21 +17,21 @@
 #define countof(array) (sizeof(array) / sizeof((array)[0]))
 
 /* The object that has `member` at `pointer`. */
-#define container_of(pointer, type, member) \
+#define container_of(pointer, type, member)                                                        \
     ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 #define min_of(a, b) ((a) < (b) ? (a) : (b))
 #define max_of(a, b) ((a) > (b) ? (a) : (b))
 
-#define printf_like(format, first) __attribute__((format(printf, format, first)))
+#define printf_like(string, first) __attribute__((format(printf, string, first)))
 #define likely(x)                  __builtin_expect(!!(x), 1)
 #define unlikely(x)                __builtin_expect(!!(x), 0)
 
 /* <sys/queue.h> in glibc has no loop that survives the removal of the current element. */
 #ifndef TAILQ_FOREACH_SAFE
-#define TAILQ_FOREACH_SAFE(var, head, field, next)                          \
-    for ((var) = TAILQ_FIRST(head);                                         \
-         (var) != NULL && ((next) = TAILQ_NEXT(var, field), true); (var) = (next))
+#define TAILQ_FOREACH_SAFE(var, head, field, next)                                                 \
+    for ((var) = TAILQ_FIRST(head); (var) != NULL && ((next) = TAILQ_NEXT(var, field), true);      \
+         (var) = (next))
 #endif
 
 #endif

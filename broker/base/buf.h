@@ -6,9 +6,9 @@
 #include "base/slice.h"
 
 struct buf {
-    uint8_t *data;   /* NULL until something is written */
-    size_t begin;    /* first byte not yet consumed */
-    size_t end;      /* one past the last byte written */
+    uint8_t *data; /* NULL until something is written */
+    size_t begin;  /* first byte not yet consumed */
+    size_t end;    /* one past the last byte written */
     size_t capacity;
 };
 
@@ -23,7 +23,7 @@ static inline size_t buf_size(const struct buf *buf)
 
 static inline struct slice buf_slice(const struct buf *buf)
 {
-    return (struct slice){buf->data + buf->begin, buf->end - buf->begin};
+    return (struct slice){buf->data == NULL ? NULL : buf->data + buf->begin, buf_size(buf)};
 }
 
 void buf_grow(struct buf *buf, size_t size);

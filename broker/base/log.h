@@ -28,13 +28,14 @@ bool log_level_parse(const char *name, enum log_level *level);
 /* Appends to the file descriptor given, which stays the caller's; 2 at first. */
 void log_to(int fd);
 
-void log_write(struct log_site *site, enum log_level level, const char *format, ...) printf_like(3, 4);
+void log_write(struct log_site *site, enum log_level level, const char *format, ...)
+    printf_like(3, 4);
 
-#define log_at(level, ...)                                                    \
-    do {                                                                      \
-        static struct log_site log_site_;                                     \
-        if ((int)(level) >= atomic_load_explicit(&log_level, memory_order_relaxed)) \
-            log_write(&log_site_, (level), __VA_ARGS__);                      \
+#define log_at(level, ...)                                                                         \
+    do {                                                                                           \
+        static struct log_site log_site_;                                                          \
+        if ((int)(level) >= atomic_load_explicit(&log_level, memory_order_relaxed))                \
+            log_write(&log_site_, (level), __VA_ARGS__);                                           \
     } while (0)
 
 #define log_debug(...)    log_at(LOG_DEBUG, __VA_ARGS__)

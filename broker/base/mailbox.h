@@ -19,9 +19,11 @@ struct mailbox {
 };
 
 int mailbox_open(struct mailbox *mailbox); /* 0 or -errno */
-void mailbox_close(struct mailbox *mailbox); /* letters still there are the caller's to find first */
+void mailbox_close(
+    struct mailbox *mailbox); /* letters still there are the caller's to find first */
 
-void mailbox_post(struct mailbox *mailbox, struct letter *letter); /* from any thread, never blocks for long */
+void mailbox_post(struct mailbox *mailbox,
+                  struct letter *letter); /* from any thread, never blocks for long */
 
 /* Moves all waiting letters, oldest first, to the end of *letters; clears the eventfd. Returns whether there were any. */
 bool mailbox_take(struct mailbox *mailbox, struct letter_list *letters);

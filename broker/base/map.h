@@ -21,10 +21,10 @@ struct map_link {
 };
 
 struct map {
-    struct map_link **buckets; /* NULL while empty */
+    struct map_link **buckets;     /* NULL while empty */
     struct map_link **old_buckets; /* while growing: those not yet moved */
-    uint32_t bits, old_bits;   /* log2 of the number of buckets */
-    uint32_t moved;            /* how many of the old buckets have been moved */
+    uint32_t bits, old_bits;       /* log2 of the number of buckets */
+    uint32_t moved;                /* how many of the old buckets have been moved */
     size_t count;
 };
 
@@ -33,7 +33,8 @@ struct map {
 void map_release(struct map *map); /* frees the buckets; the objects are the owner's */
 
 struct map_link *map_find(const struct map *map, struct slice key);
-void map_insert(struct map *map, struct map_link *link, struct slice key); /* the key must not be there yet */
+void map_insert(struct map *map, struct map_link *link,
+                struct slice key); /* the key must not be there yet */
 
 struct map_link *map_find_id(const struct map *map, uint64_t id);
 void map_insert_id(struct map *map, struct map_link *link, uint64_t id);
@@ -44,7 +45,7 @@ void map_remove(struct map *map, struct map_link *link); /* must be linked in th
  * for the next before removing; inserting ends the walk. */
 struct map_link *map_next(const struct map *map, const struct map_link *link);
 
-#define map_each(map, link) \
+#define map_each(map, link)                                                                        \
     for (struct map_link *link = map_next(map, NULL); link != NULL; link = map_next(map, link))
 
 #endif

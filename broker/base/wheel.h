@@ -1,5 +1,5 @@
 /* A hierarchical timer wheel. The timer lives in the object that waits; setting and cancelling are O(1). Times are
- * milliseconds of the monotonic clock; any horizon up to 2^63 ms. */
+ * milliseconds of the monotonic clock, any 64-bit value. */
 #ifndef BASE_WHEEL_H
 #define BASE_WHEEL_H
 
@@ -21,7 +21,8 @@ struct wheel {
     uint64_t now_ms;
     struct timer_list slots[WHEEL_LEVELS * WHEEL_SLOTS];
     uint64_t occupied[WHEEL_LEVELS]; /* a bit per slot that holds a timer */
-    struct timer_list expired;
+    struct timer_list expired;       /* being run by wheel_advance */
+    struct timer_list overdue;       /* set with a deadline that had passed; the next wheel_advance runs them */
 };
 
 void wheel_init(struct wheel *wheel, uint64_t now_ms);
@@ -35,7 +36,8 @@ static inline bool timer_is_set(const struct timer *timer)
     return timer->wheel != NULL;
 }
 
-/* Moves time forward and runs what has expired, earliest first. */
+/* Moves time forward, all at once, then runs what has expired: first those that were overdue when they were set, in that
+ * order, then the others by deadline. Not to be called from on_expire; a time before the last one changes nothing. */
 void wheel_advance(struct wheel *wheel, uint64_t now_ms);
 
 /* Milliseconds from now until something may expire (never too late, perhaps too early); UINT64_MAX when no timer

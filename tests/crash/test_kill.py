@@ -10,7 +10,7 @@ A consumer takes from some of the queues and acks a part; somebody declares and 
 random moment the broker is killed; in some rounds it is killed again while it starts. Then every queue is read and
 held against the ledger, emptied or put back, and the next round goes on from there.
 
-STOATMQ_KILL_ROUNDS and STOATMQ_KILL_SEED set the number of rounds and repeat a run's choices.
+TEST_KILL_ROUNDS and TEST_KILL_SEED set the number of rounds and repeat a run's choices.
 """
 
 import os
@@ -25,8 +25,8 @@ import ledger
 import tap
 import wire
 
-ROUNDS = int(os.environ.get('STOATMQ_KILL_ROUNDS', 20))
-SEED = int(os.environ.get('STOATMQ_KILL_SEED', random.randrange(1 << 32)))
+ROUNDS = int(os.environ.get('TEST_KILL_ROUNDS', 20))
+SEED = int(os.environ.get('TEST_KILL_SEED', random.randrange(1 << 32)))
 PUBLISHERS = 4
 WINDOW = 500
 MESSAGES_PER_ROUND = 3000  # of a publisher; it slows down afterwards

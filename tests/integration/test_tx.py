@@ -32,12 +32,12 @@ class Tx(ClientTest):
         self.assertEqual(self.count(queue), 2)
         self.assertEqual(self.get_all(queue, self.connection.channel()), ['a', 'b'])
 
-    def test_9_15_routing_is_done_at_once(self):
+    def test_9_15_routing_is_done_at_the_commit(self):
+        """Unlike RabbitMQ, which routes at the publish: what a transaction does happens at one moment."""
         queue = self.queue()
-        self.channel.queue_bind(queue, 'amq.direct', queue)
         self.channel.tx_select()
         self.channel.basic_publish('amq.direct', queue, 'm')
-        self.channel.queue_unbind(queue, 'amq.direct', queue)
+        self.channel.queue_bind(queue, 'amq.direct', queue)
         self.channel.tx_commit()
         self.assertEqual(self.count(queue), 1)
 

@@ -8,11 +8,11 @@ goes to <TMPDIR>/broker-N.log, where tests/run finds it when a test has failed. 
 status than 0 after SIGTERM, or whose log holds a sanitizer's report, fails its test.
 
 Environment:
-    STOATMQ_BUILD           the directory of the programs; `build` at the top of the tree if unset
-    STOATMQ_TEST_EXTERNAL   host:port of a broker that is already running: nothing is started, tests that stop,
-                            kill or administer theirs are skipped
-    STOATMQ_TEST_REFERENCE  set when the broker is a RabbitMQ, to try the tests themselves: where StoatMQ departs
-                            from it on purpose, the test is skipped (see `departs`)
+    TEST_BUILD      the directory of the programs; `build` at the top of the tree if unset
+    TEST_EXTERNAL   host:port of a broker that is already running: nothing is started, tests that stop, kill or
+                    administer theirs are skipped
+    TEST_REFERENCE  set when the broker is a RabbitMQ, to try the tests themselves: where StoatMQ departs from it
+                    on purpose, the test is skipped (see `departs`)
 """
 
 import fcntl
@@ -30,14 +30,14 @@ import unittest
 import tap
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get('STOATMQ_BUILD', TOP / 'build')).resolve()
-EXTERNAL = os.environ.get('STOATMQ_TEST_EXTERNAL')
-REFERENCE = bool(EXTERNAL or os.environ.get('STOATMQ_TEST_REFERENCE'))
+BUILD = pathlib.Path(os.environ.get('TEST_BUILD', TOP / 'build')).resolve()
+EXTERNAL = os.environ.get('TEST_EXTERNAL')
+REFERENCE = bool(EXTERNAL or os.environ.get('TEST_REFERENCE'))
 SANITIZED = BUILD.name in ('asan', 'tsan')
 
 CACHE = TOP / 'build' / 'cache'  # what set-up fetches or compiles once, for every kind of build
 
-SETTINGS = ('management.tcp=none',)
+SETTINGS = ()
 READY_TIMEOUT = 60
 STOP_TIMEOUT = 30
 

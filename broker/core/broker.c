@@ -1,0 +1,184 @@
+/* The store's side of a turn. Whatever changes something durable calls broker_touch_store; in the STORE phase the open batch is handed over
+ * if the one before has come back, else as soon as it does: the store's eventfd wakes the loop, which first releases what
+ * waited for that LSN and then, in the same turn, submits what has gathered meanwhile. */
+#include "core/broker.h"
+
+#include <poll.h>
+
+#include "base/log.h"
+#include "core/definition.h"
+#include "core/vhost.h"
+
+enum { OPEN_BATCH_SIZE_MAX = 32 * 1024 * 1024 };
+
+/* The one record of the broker's own: the highest queue id ever given out. Definitions begin with their kind, never with 0. */
+static const struct slice queue_id_key = {(const uint8_t *)"\0queue-id", 9};
+
+static void on_body_done(void *owner)
+{
+    struct message *message = owner;
+
+    if (message->publisher != NULL)
+        publisher_unref(&message->publisher);
+    message_unref(&message);
+}
+
+static void submit(struct task *task)
+{
+    struct broker *broker = container_of(task, struct broker, store_task);
+
+    if (broker->store_error == 0 && !store_is_busy(broker->store) &&
+        !store_open_is_empty(broker->store))
+        store_submit(broker->store);
+}
+
+static void on_store_ready(struct source *source, uint32_t events)
+{
+    struct broker *broker = container_of(source, struct broker, store_source);
+    (void)events;
+
+    int error = store_process(broker->store);
+    if (broker->store_error != 0)
+        return;
+    parking_release(&broker->parking, store_durable(broker->store));
+    broker_touch_store(broker);
+    if (error != 0) {
+        broker->store_error = error;
+        log_critical("the store has failed: %s; nothing more can be made durable",
+                     strerror(-error));
+        broker->on_store_failure(broker);
+    }
+}
+
+bool broker_store_is_full(const struct broker *broker)
+{
+    return store_open_bytes(broker->store) > OPEN_BATCH_SIZE_MAX;
+}
+
+uint64_t broker_new_queue_id(struct broker *broker)
+{
+    uint64_t id = broker->next_queue_id++;
+    uint8_t value[8];
+
+    for (size_t i = 0; i < sizeof(value); i++)
+        value[i] = (uint8_t)(id >> (8 * (sizeof(value) - 1 - i)));
+    store_put_record(broker->store, queue_id_key, slice_of(value, sizeof(value)));
+    broker_touch_store(broker);
+    return id;
+}
+
+/* ---- recovery ---- */
+
+struct recovery {
+    struct broker *broker;
+    size_t records, queues, skipped;
+    uint64_t messages;
+};
+
+static void on_record(void *context, struct slice key, struct slice value)
+{
+    struct recovery *recovery = context;
+
+    recovery->records++;
+    if (!slice_equal(key, queue_id_key)) {
+        if (!definition_recover(recovery->broker, key, value))
+            recovery->skipped++;
+        return;
+    }
+    uint64_t id = 0;
+    for (size_t i = 0; i < value.size; i++)
+        id = id << 8 | value.data[i];
+    recovery->broker->next_queue_id = id + 1;
+}
+
+static void on_queue(void *context, const struct store_queue_state *state)
+{
+    struct recovery *recovery = context;
+    struct map_link *link = map_find_id(&recovery->broker->queues, state->queue_id);
+
+    if (link == NULL) {
+        log_warning("the store holds %" PRIu64 " messages of a queue (%" PRIu64
+                    ") whose definition cannot be read; they are left alone",
+                    state->count, state->queue_id);
+        recovery->skipped++;
+        return;
+    }
+    queue_recover_entries(container_of(link, struct queue, by_id), state);
+    recovery->queues++;
+    recovery->messages += state->count;
+}
+
+static int recover(struct broker *broker)
+{
+    struct recovery recovery = {.broker = broker};
+    struct store_recovery walk = {
+        .context = &recovery, .on_record = on_record, .on_queue = on_queue};
+
+    int error = store_recover(broker->store, &walk);
+    if (error != 0) {
+        log_error("cannot read the store: %s", strerror(-error));
+        return error;
+    }
+    if (recovery.records > 0)
+        log_info("recovered %zu definitions and %" PRIu64 " messages in %zu queues after %s stop",
+                 recovery.records, recovery.messages, recovery.queues,
+                 walk.was_clean ? "a clean" : "an unclean");
+    if (recovery.skipped > 0)
+        log_error("%zu records of the store could not be understood and were skipped",
+                  recovery.skipped);
+    return 0;
+}
+
+int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
+                struct random *random, struct store *store, struct slice default_vhost)
+{
+    *broker = (struct broker){
+        .loop = loop,
+        .clock = clock,
+        .random = random,
+        .store = store,
+        .next_queue_id = 1,
+        .store_task.run = submit,
+        .store_source = {.fd = store_fd(store), .on_ready = on_store_ready},
+    };
+    store_on_body_done(store, on_body_done);
+    int error = loop_watch(loop, &broker->store_source);
+    if (error != 0)
+        return error;
+    error = recover(broker);
+    if (error != 0) {
+        broker_release(broker);
+        return error;
+    }
+    parking_init(&broker->parking, store_durable(store));
+    if (broker->vhosts.count == 0)
+        vhost_new(broker, default_vhost, false);
+    return 0;
+}
+
+/* The store's threads still write to the fetches under way. */
+static void wait_for_fetches(struct broker *broker)
+{
+    struct pollfd ready = {.fd = broker->store_source.fd, .events = POLLIN};
+
+    while (broker->fetches > 0) {
+        poll(&ready, 1, -1);
+        store_process(broker->store);
+    }
+}
+
+void broker_release(struct broker *broker)
+{
+    struct map_link *link;
+
+    wait_for_fetches(broker);
+
+    loop_unqueue(broker->loop, &broker->store_task);
+    loop_unwatch(broker->loop, &broker->store_source);
+    while ((link = map_next(&broker->vhosts, NULL)) != NULL) {
+        struct vhost *vhost = container_of(link, struct vhost, by_name);
+        vhost_free(&vhost);
+    }
+    map_release(&broker->vhosts);
+    map_release(&broker->queues);
+}

@@ -1,0 +1,61 @@
+/* What all clients share: the vhosts, the store behind them, the replies that wait for it, and the counters.
+ *
+ * There is one struct broker in a process (tests make many). It owns its vhosts, and through them exchanges, queues and
+ * bindings; it does not own the loop, the clock or the random source. Everything in core/ belongs to the loop thread. */
+#ifndef CORE_BROKER_H
+#define CORE_BROKER_H
+
+#include "base/map.h"
+#include "base/random.h"
+#include "core/parking.h"
+#include "net/loop.h"
+#include "store/store.h"
+
+struct broker_counters { /* since start; only ever growing */
+    uint64_t published, confirmed, returned, dropped_unroutable;
+    uint64_t delivered, delivered_no_ack, got, got_no_ack, got_empty, redelivered, acknowledged;
+    uint64_t connections_opened, connections_closed, channels_opened, channels_closed;
+    uint64_t queues_declared, queues_deleted;
+    uint64_t damaged; /* messages set aside because their record did not check */
+};
+
+struct broker {
+    struct loop *loop;
+    struct clock *clock;
+    struct random *random;
+    struct store *store;
+    struct map vhosts;       /* by name */
+    struct map queues;       /* durable ones, by id */
+    struct parking parking;  /* replies that wait for the store */
+    uint64_t next_queue_id;  /* never used before, in any run */
+    uint64_t last_record_id; /* of definitions in the store: counted up, see core/definition.h */
+    uint64_t route_mark;     /* a fresh one per message routed: see core/exchange.h */
+    size_t fetches;          /* reads from the store under way */
+    struct broker_counters counters;
+    struct task store_task;     /* hands the open batch over, in the STORE phase */
+    struct source store_source; /* the store's eventfd */
+    int store_error; /* the store has failed with this errno; on_store_failure was called */
+    void (*on_store_failure)(struct broker *broker); /* set by the server */
+};
+
+/* Takes over the store, reads what it holds, and makes default_vhost if the store has none. 0, or -errno
+ * with nothing taken over. */
+int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
+                struct random *random, struct store *store, struct slice default_vhost);
+
+/* Frees everything in memory. Clients must be gone. The store is handed back open, with all that is durable in it. */
+void broker_release(struct broker *broker);
+
+/* Something was added to the open batch: it leaves in this turn's STORE phase, or as soon as the store has finished the one before. */
+static inline void broker_touch_store(struct broker *broker)
+{
+    loop_queue(broker->loop, LOOP_STORE, &broker->store_task);
+}
+
+/* An id that no queue ever had; remembered by the open batch. */
+uint64_t broker_new_queue_id(struct broker *broker);
+
+/* The open batch has grown so large that publishers should be held until it is handed over. */
+bool broker_store_is_full(const struct broker *broker);
+
+#endif

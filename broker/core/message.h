@@ -1,0 +1,102 @@
+/* A message: properties and body with the exchange and routing key of its publish; counted, immutable once complete, shared by all
+ * its queues. It is one block whose tail is, byte for byte, the record that the store keeps:
+ *
+ *     offset  size
+ *     0       1     format version (1)
+ *     1       1     flags
+ *     2       1     length of the exchange name (e)
+ *     3       1     length of the routing key (k)
+ *     4       4     length of the properties (p), big-endian
+ *     8       e     exchange name
+ *     8+e     k     routing key
+ *     8+e+k   p     properties: flags and fields as on the wire
+ *     ...           body, to the end
+ *
+ * so that storing it copies nothing on the loop, and reading it back copies it once. */
+#ifndef CORE_MESSAGE_H
+#define CORE_MESSAGE_H
+
+#include "base/slice.h"
+
+/* Who waits for the fate of a publish: the confirms of a channel. Counted, because messages may outlive the channel. */
+struct publisher;
+struct publisher_ops {
+    /* The publish with this sequence number no longer waits for the store. */
+    void (*on_settled)(struct publisher *publisher, uint64_t sequence);
+    void (*on_free)(struct publisher *publisher);
+};
+struct publisher {
+    const struct publisher_ops *ops;
+    uint32_t refs;
+};
+void publisher_ref(struct publisher *publisher);
+void publisher_unref(struct publisher **publisher);
+
+enum { MESSAGE_VERSION = 1, MESSAGE_HEAD_SIZE = 8, MESSAGE_FLAG_PERSISTENT = 1 };
+
+struct message {
+    uint32_t refs;
+    bool persistent; /* delivery-mode 2 */
+    uint8_t exchange_size, routing_key_size;
+    uint32_t properties_size;
+    uint32_t body_size;
+    uint32_t body_received; /* octets of the body present; == body_size once complete */
+
+    uint32_t
+        unsynced; /* entries of it in the open batch; meaningful while lsn is the open batch's */
+    uint32_t body_number;        /* of its body in that batch */
+    uint64_t lsn;                /* the batch that last took its body; 0: none */
+    struct publisher *publisher; /* waits for the store's word, or NULL; a counted reference */
+    uint64_t sequence;           /* its publish, when publisher is set */
+
+    uint8_t record[]; /* MESSAGE_HEAD_SIZE octets, then exchange, routing key, properties, body */
+};
+
+/* With room for the whole body, none of it present. exchange and routing_key at most 255 octets. The caller owns the one reference. */
+struct message *message_new(struct slice exchange, struct slice routing_key,
+                            struct slice properties, uint32_t body_size, bool persistent);
+
+/* From a record read back; NULL when it is none. */
+struct message *message_from_record(struct slice record);
+
+void message_append_body(struct message *message, struct slice bytes); /* must fit */
+
+static inline struct message *message_ref(struct message *message)
+{
+    message->refs++;
+    return message;
+}
+void message_free(struct message *message); /* message_unref's last step */
+static inline void message_unref(struct message **message)
+{
+    struct message *gone = *message;
+
+    *message = NULL;
+    assert(gone->refs > 0);
+    if (--gone->refs == 0)
+        message_free(gone);
+}
+
+static inline struct slice message_exchange(const struct message *m)
+{
+    return (struct slice){m->record + MESSAGE_HEAD_SIZE, m->exchange_size};
+}
+static inline struct slice message_routing_key(const struct message *m)
+{
+    return (struct slice){m->record + MESSAGE_HEAD_SIZE + m->exchange_size, m->routing_key_size};
+}
+static inline struct slice message_properties(const struct message *m)
+{
+    return (struct slice){m->record + MESSAGE_HEAD_SIZE + m->exchange_size + m->routing_key_size,
+                          m->properties_size};
+}
+static inline struct slice message_body(const struct message *m)
+{
+    return (struct slice){message_properties(m).data + m->properties_size, m->body_size};
+}
+static inline struct slice message_record(const struct message *m)
+{
+    return (struct slice){m->record, (size_t)(message_body(m).data - m->record) + m->body_size};
+}
+
+#endif

@@ -1,0 +1,135 @@
+/* A queue: its entries, its consumers, its bindings, and who is next.
+ *
+ *     queue_push ──▶ window ──(DEFERRED task)──▶ consumer in turn ──▶ unacked ──▶ queue_ack      gone
+ *                      ▲                                                │
+ *                      └──────────────── queue_requeue ─────────────────┘
+ *
+ * Ready entries and a consumer with credit meet in the queue's task, in the turn's DEFERRED phase; whatever may have changed
+ * either side calls queue_wake. Persistent messages in a durable queue are put into the store's open batch at push and deleted from
+ * it (or taken back, while the batch is still open) when they are settled.
+ *
+ * A queue is freed in the REAP phase after queue_delete; deliveries that are still unacked then hold a counted reference, and
+ * settling them does nothing. */
+#ifndef CORE_QUEUE_H
+#define CORE_QUEUE_H
+
+#include "core/binding.h"
+#include "core/broker.h"
+#include "core/consumer.h"
+#include "core/window.h"
+
+struct vhost;
+
+/* Who has exclusive queues: embedded in a connection. */
+struct queue_owner {
+    TAILQ_HEAD(queue_owned, queue) queues;
+};
+
+/* A basic.get that found its message on disk. */
+struct queue_waiter {
+    TAILQ_ENTRY(queue_waiter) link;
+    struct queue *queue; /* NULL when not waiting */
+    void (*on_loaded)(struct queue_waiter *waiter);
+};
+TAILQ_HEAD(queue_waiters, queue_waiter);
+
+struct queue_options {
+    struct slice name;
+    bool durable, auto_delete;
+    struct queue_owner *owner; /* exclusive, when not NULL */
+    struct slice arguments;    /* a checked field table, without its length */
+};
+
+struct queue_counters {
+    uint64_t published, delivered, delivered_no_ack, got, got_no_ack, redelivered, acknowledged;
+};
+
+struct queue {
+    struct map_link by_name;     /* in vhost->queues */
+    struct map_link by_id;       /* in broker->queues, when durable */
+    TAILQ_ENTRY(queue) by_owner; /* when owner is set */
+    struct vhost *vhost;
+    struct broker *broker;
+    uint32_t refs; /* the vhost's, and one per unacked delivery */
+
+    struct slice name; /* with the arguments, one block of the queue's own */
+    struct slice arguments;
+    bool durable, exclusive, auto_delete;
+    bool deleted;
+    struct queue_owner *owner;
+    uint64_t id;  /* in the store */
+    uint64_t lsn; /* the batch that holds its definition; 0 when not durable */
+
+    struct window window;
+    uint64_t delivered; /* entries read back below this position may have been delivered before */
+    struct consumer_list turn; /* consumers that may have room, the next to be served first */
+    struct consumer_list idle; /* the others */
+    uint32_t consumer_count;   /* in both */
+    bool has_exclusive_consumer;
+    bool had_consumer;            /* auto_delete waits for the first one */
+    struct binding_list bindings; /* that lead here */
+    uint64_t route_mark;          /* last message routed here: see core/exchange.h */
+
+    struct task task;         /* delivers, or frees after delete */
+    struct store_fetch fetch; /* one read of the range at the head, at a time */
+    bool fetching;
+    struct queue_waiters waiters; /* basic.gets that wait for it */
+
+    struct queue_counters counters;
+};
+
+/* The queue that is to be; must not exist. Durable ones join the open batch: queue->lsn is what declare-ok waits for. */
+struct queue *queue_new(struct vhost *vhost, const struct queue_options *options);
+
+/* As the store has it; nothing is written. First the definition, later, if the store knows entries, their counters. */
+struct queue *queue_recover(struct vhost *vhost, const struct queue_options *options, uint64_t id);
+void queue_recover_entries(struct queue *queue, const struct store_queue_state *state);
+
+/* Removes it with its bindings, entries and consumers; on_queue_deleted is called for each of these. Returns the LSN that a
+ * reply must wait for; 0 when nothing durable changed. */
+uint64_t queue_delete(struct queue *queue);
+
+/* Out of memory only, for broker_release: the store keeps it. */
+void queue_free(struct queue **queue);
+
+void queue_owner_init(struct queue_owner *owner);
+void queue_owner_release(struct queue_owner *owner); /* deletes them all */
+
+/* True when the client that owns `owner` may use the queue: it is not exclusive to another. */
+static inline bool queue_is_open_to(const struct queue *queue, const struct queue_owner *owner)
+{
+    return !queue->exclusive || queue->owner == owner;
+}
+
+/* Appends. Takes its own reference on the message. When it is to be stored, the put joins the open batch and message->unsynced counts it. */
+void queue_push(struct queue *queue, struct message *message);
+
+/* Something to hand out, or someone to take it, has appeared. */
+static inline void queue_wake(struct queue *queue)
+{
+    if (queue->window.ready_count > 0 && !TAILQ_EMPTY(&queue->turn))
+        loop_queue(queue->broker->loop, LOOP_DEFERRED, &queue->task);
+}
+
+/* basic.get: the first ready entry, now unacked; for a no-ack get the caller settles it with queue_ack once it is sent. WINDOW_ON_DISK: a read
+ * was started, and waiter->on_loaded runs when it is worth trying again (or the queue is gone). */
+enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place,
+                           struct queue_waiter *waiter);
+void queue_waiter_cancel(struct queue_waiter *waiter); /* harmless when not waiting */
+
+/* Settling one delivery. consumer is who got it, or NULL (basic.get, or a consumer that is gone). */
+void queue_ack(struct queue *queue, struct place place, struct consumer *consumer);
+void queue_drop(struct queue *queue, struct place place, struct consumer *consumer); /* rejected */
+void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer);
+
+/* Drops the ready entries; unacked stay. Returns how many; *lsn: what purge-ok must wait for, or 0. */
+uint64_t queue_purge(struct queue *queue, uint64_t *lsn);
+
+void queue_attach(struct queue *queue, struct consumer *consumer);
+/* Cancel or loss of the consumer; its unacked deliveries are settled by the channel. An auto-delete queue may delete itself. */
+void queue_detach(struct queue *queue, struct consumer *consumer);
+
+void queue_ref(struct queue *queue);
+void queue_unref(struct queue **queue);
+
+#endif

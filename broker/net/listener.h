@@ -1,0 +1,39 @@
+/* Accepting connections on one address. When descriptors run out, accepting pauses and resumes by itself; those already
+ * connected do not notice. */
+#ifndef NET_LISTENER_H
+#define NET_LISTENER_H
+
+#include <sys/socket.h>
+
+#include "net/loop.h"
+
+struct endpoint { /* an address in print: "127.0.0.1", 5672; "::1" without brackets */
+    char host[64];
+    uint16_t port;
+    bool loopback; /* IPv4-mapped addresses judged as IPv4 */
+};
+
+struct listener {
+    struct source source; /* fd -1 when closed */
+    struct loop *loop;
+    struct task task;   /* accepts again next turn when a turn's share was taken */
+    struct timer retry; /* set while accepting is paused for want of descriptors */
+    bool starved;       /* since the last time that nobody was left waiting: it is logged once */
+    int reserve_fd; /* a descriptor to give up for the one that cannot be had; -1: could not be had either */
+    struct endpoint local;
+    void *context;
+    /* fd is connected, non-blocking, close-on-exec, TCP_NODELAY, and the callee's, who may close the listener. */
+    void (*on_accept)(struct listener *listener, int fd, const struct endpoint *peer);
+};
+
+/* host: an address in print, or NULL for every address, IPv6 and IPv4. port 0: any free one, found in local.port
+ * afterwards. Sets everything but context and on_accept, which the caller has set. 0 or -errno. */
+int listener_open(struct listener *listener, struct loop *loop, const char *host, uint16_t port,
+                  int backlog);
+void listener_close(struct listener *listener); /* harmless twice */
+
+/* Of an IPv4 or IPv6 address; anything else is "?", port 0, and never loopback. */
+void endpoint_of(struct endpoint *endpoint, const struct sockaddr *address);
+void endpoint_local(struct endpoint *endpoint, int fd); /* of our side of a connected socket */
+
+#endif

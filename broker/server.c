@@ -1,0 +1,183 @@
+/* Starting: loop, store's contents, service, and only then listeners, so that no client sees half of it. Stopping is the reverse: listeners
+ * close, clients are told and given STOP_GRACE_MS to answer, the loop stops when the last is gone, then the store takes in what is
+ * left and closes. When the store fails there is no grace: nobody may get another positive answer. */
+#include "server.h"
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "session/service.h"
+
+enum { STOP_GRACE_MS = 1000 };
+
+struct server_listener {
+    TAILQ_ENTRY(server_listener) link;
+    struct listener listener;
+};
+
+struct server {
+    const struct config *config;
+    struct loop loop;
+    struct broker broker;
+    struct service service;
+    TAILQ_HEAD(, server_listener) listeners;
+    struct timer grace; /* while stopping */
+    bool stopping;
+};
+
+static void on_idle(struct service *service)
+{
+    struct server *server = service->context;
+
+    loop_stop(&server->loop);
+}
+
+static void on_store_failure(struct broker *broker)
+{
+    struct server *server = container_of(broker, struct server, broker);
+
+    server_stop(server);
+    server_stop(server);
+}
+
+static void on_grace_over(struct timer *timer)
+{
+    server_stop(container_of(timer, struct server, grace));
+}
+
+static void start_service(struct server *server)
+{
+    const struct config *config = server->config;
+    struct service_limits limits = {
+        .heartbeat_s = config->heartbeat_s,
+        .frame_size_max = config->frame_size_max,
+        .initial_frame_size_max = config->initial_frame_size_max,
+        .channel_max = config->channel_max,
+        .handshake_timeout_ms = config->handshake_timeout_ms,
+        .message_size_max = config->message_size_max,
+        .consumer_max_per_channel = config->consumer_max_per_channel,
+        .connection_max = config->connection_max,
+    };
+    const struct config_property *property;
+    size_t count = 0;
+
+    TAILQ_FOREACH (property, &config->server_properties, link)
+        count++;
+    struct service_property *properties = xcalloc(count + 1, sizeof(*properties));
+    count = 0;
+    TAILQ_FOREACH (property, &config->server_properties, link)
+        properties[count++] = (struct service_property){property->key, property->value};
+    service_init(&server->service, &server->broker, &limits, properties, count);
+    free(properties);
+
+    server->service.on_idle = on_idle;
+    server->service.context = server;
+    users_add(&server->service.users, config->default_user, config->default_pass,
+              config->loopback_guest);
+}
+
+struct server *server_new(const struct config *config, struct clock *clock, struct random *random,
+                          struct store **store, char error[SERVER_ERROR_SIZE])
+{
+    struct server *server = xcalloc(1, sizeof(*server));
+
+    server->config = config;
+    server->grace.on_expire = on_grace_over;
+    TAILQ_INIT(&server->listeners);
+    int failed = loop_init(&server->loop, clock);
+    if (failed != 0) {
+        snprintf(error, SERVER_ERROR_SIZE, "cannot set up the event loop: %s", strerror(-failed));
+        free(server);
+        return NULL;
+    }
+    failed = broker_init(&server->broker, &server->loop, clock, random, *store,
+                         slice_of_string(config->default_vhost));
+    if (failed != 0) {
+        snprintf(error, SERVER_ERROR_SIZE, "cannot read the store in %s: %s", config->data_dir,
+                 strerror(-failed));
+        loop_release(&server->loop);
+        free(server);
+        return NULL;
+    }
+    *store = NULL; /* the broker's from here */
+    server->broker.on_store_failure = on_store_failure;
+    start_service(server);
+    return server;
+}
+
+static void on_accept(struct listener *listener, int fd, const struct endpoint *peer)
+{
+    struct server *server = listener->context;
+    struct endpoint local;
+
+    endpoint_local(&local, fd);
+    service_accept(&server->service, fd, &local, peer);
+}
+
+bool server_listen(struct server *server, char error[SERVER_ERROR_SIZE])
+{
+    const struct config_listener *wanted;
+
+    TAILQ_FOREACH (wanted, &server->config->listeners, link) {
+        struct server_listener *opened = xcalloc(1, sizeof(*opened));
+        int failed = listener_open(&opened->listener, &server->loop, wanted->host, wanted->port,
+                                   (int)server->config->backlog);
+        if (failed != 0) {
+            snprintf(error, SERVER_ERROR_SIZE, "cannot listen on %s port %u (listeners.tcp.%s): %s",
+                     wanted->host == NULL ? "any address," : wanted->host, wanted->port,
+                     wanted->name, strerror(-failed));
+            free(opened);
+            return false;
+        }
+        opened->listener.context = server;
+        opened->listener.on_accept = on_accept;
+        TAILQ_INSERT_TAIL(&server->listeners, opened, link);
+        log_info("started TCP listener on %s:%u", opened->listener.local.host,
+                 opened->listener.local.port);
+    }
+    return true;
+}
+
+struct loop *server_loop(struct server *server)
+{
+    return &server->loop;
+}
+
+static void close_listeners(struct server *server)
+{
+    struct server_listener *opened;
+
+    while ((opened = TAILQ_FIRST(&server->listeners)) != NULL) {
+        TAILQ_REMOVE(&server->listeners, opened, link);
+        listener_close(&opened->listener);
+        free(opened);
+    }
+}
+
+void server_stop(struct server *server)
+{
+    if (!server->stopping) {
+        server->stopping = true;
+        close_listeners(server);
+        timer_set(&server->loop.timers, &server->grace, server->loop.clock->now_ms + STOP_GRACE_MS);
+    }
+    service_stop(&server->service, "broker forced connection closure with reason 'shutdown'");
+}
+
+int server_free(struct server **server)
+{
+    struct server *gone = *server;
+    struct store *store = gone->broker.store;
+    int failed = gone->broker.store_error;
+
+    *server = NULL;
+    timer_cancel(&gone->grace);
+    close_listeners(gone);
+    service_release(&gone->service);
+    broker_release(&gone->broker);
+    int closed = store_close(&store);
+    if (closed != 0 && failed == 0)
+        log_critical("cannot close the store: %s", strerror(-closed));
+    loop_release(&gone->loop);
+    free(gone);
+    return failed != 0 || closed != 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

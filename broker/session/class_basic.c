@@ -1,0 +1,435 @@
+/* Class basic: publish, consume, get, and the settling of deliveries. */
+#include "core/name.h"
+#include "core/vhost.h"
+#include "session/dispatch.h"
+#include "session/service.h"
+#include "session/subscription.h"
+#include "session/tx.h"
+
+/* ---- publish ---- */
+
+/* The method alone: the content follows, and channel_publish when it is whole. */
+bool on_basic_publish(struct channel *channel, const struct amqp_method *method,
+                      struct amqp_error *error)
+{
+    const struct amqp_basic_publish *publish = &method->basic_publish;
+
+    if (publish->immediate)
+        return amqp_fail(error, AMQP_NOT_IMPLEMENTED, "immediate=true"); /* 9.4 */
+    channel->publish_mandatory = publish->mandatory;
+    channel->publish_exchange_size = (uint8_t)publish->exchange.size;
+    channel->publish_key_size = (uint8_t)publish->routing_key.size;
+    amqp_put_bytes(channel->publish_exchange, publish->exchange);
+    amqp_put_bytes(channel->publish_key, publish->routing_key);
+    channel->expects = EXPECT_HEADER;
+    return true;
+}
+
+static void return_message(struct channel *channel, struct message *message)
+{
+    channel->returned++;
+    channel->broker->counters.returned++;
+    channel_send_content(channel,
+                         &(struct amqp_method){
+                             .id = AMQP_BASIC_RETURN,
+                             .basic_return.reply_code = AMQP_NO_ROUTE,
+                             .basic_return.reply_text = SLICE("NO_ROUTE"),
+                             .basic_return.exchange = message_exchange(message),
+                             .basic_return.routing_key = message_routing_key(message),
+                         },
+                         message);
+}
+
+/* The LSN that the publish of this message, just routed, waits for; 0 when it waits for nothing. */
+static uint64_t lsn_awaited(const struct channel *channel, const struct message *message)
+{
+    return message->lsn == store_open_lsn(channel->broker->store) && message->unsynced > 0
+               ? message->lsn
+               : 0;
+}
+
+static void await_confirm(struct channel *channel, struct message *message)
+{
+    uint64_t lsn = lsn_awaited(channel, message);
+    uint64_t number = confirms_add(channel->confirms, lsn);
+
+    if (lsn == 0)
+        return;
+    message->publisher = &channel->confirms->publisher;
+    message->sequence = number;
+    publisher_ref(message->publisher);
+}
+
+void channel_route(struct channel *channel, struct exchange *exchange, struct message *message,
+                   bool mandatory)
+{
+    struct route *route = &channel->connection->service->route;
+    struct routing routing = {.routing_key = message_routing_key(message),
+                              .properties = message_properties(message)};
+
+    channel->published++;
+    channel->broker->counters.published++;
+    exchange_route(exchange, &routing, route);
+    for (size_t i = 0; i < route->count; i++)
+        queue_push(route->queues[i], message);
+    if (route->count == 0) {
+        if (mandatory)
+            return_message(channel, message); /* 9.5 */
+        else
+            channel->broker->counters.dropped_unroutable++;
+    }
+    if (channel->confirms != NULL)
+        await_confirm(channel, message);
+    message_unref(&message);
+}
+
+enum { EXPIRATION_MAX_MS = 315360000000 }; /* ten years: 9.2 */
+
+/* What the properties must keep to (9.2, 9.3). Most messages have neither property. */
+static bool check_properties(const struct channel *channel, const struct message *message,
+                             struct amqp_error *error)
+{
+    struct slice bytes = message_properties(message);
+    struct amqp_properties properties;
+    uint64_t expiration;
+
+    if ((amqp_properties_flags(bytes) & (AMQP_PROPERTY_EXPIRATION | AMQP_PROPERTY_USER_ID)) == 0)
+        return true;
+    amqp_properties_decode(bytes, &properties);
+    if ((properties.flags & AMQP_PROPERTY_EXPIRATION) &&
+        !slice_to_u64(properties.expiration, EXPIRATION_MAX_MS, &expiration))
+        return amqp_fail(
+            error, AMQP_PRECONDITION_FAILED,
+            "invalid expiration '%.*s': a number of milliseconds up to %llu is expected",
+            SLICE_ARG(properties.expiration), (unsigned long long)EXPIRATION_MAX_MS);
+    struct slice user = slice_of_string(channel->connection->user_name);
+    if ((properties.flags & AMQP_PROPERTY_USER_ID) && !slice_equal(properties.user_id, user))
+        return amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                         "user_id property set to '%.*s' but authenticated user was '%.*s'",
+                         SLICE_ARG(properties.user_id), SLICE_ARG(user));
+    return true;
+}
+
+bool channel_publish(struct channel *channel, struct amqp_error *error)
+{
+    struct message *message = channel->message;
+    struct vhost *vhost = channel->connection->vhost;
+
+    channel->message = NULL;
+    struct exchange *exchange = vhost_find_exchange(vhost, message_exchange(message), error);
+    if (exchange == NULL)
+        goto refused;
+    if (exchange->internal) {
+        amqp_fail(error, AMQP_ACCESS_REFUSED,
+                  "cannot publish to internal exchange '%.*s' in vhost '%.*s'",
+                  SLICE_ARG(exchange->name), SLICE_ARG(vhost->name));
+        goto refused;
+    }
+    if (!check_properties(channel, message, error))
+        goto refused;
+    if (channel->tx != NULL)
+        tx_publish(channel->tx, message, channel->publish_mandatory);
+    else
+        channel_route(channel, exchange, message, channel->publish_mandatory);
+    return true;
+
+refused:
+    message_unref(&message);
+    return false;
+}
+
+/* ---- consume ---- */
+
+bool on_basic_qos(struct channel *channel, const struct amqp_method *method,
+                  struct amqp_error *error)
+{
+    const struct amqp_basic_qos *qos = &method->basic_qos;
+
+    if (qos->prefetch_size != 0) /* 10.1 */
+        return amqp_fail(error, AMQP_NOT_IMPLEMENTED, "prefetch_size!=0 (%" PRIu32 ")",
+                         qos->prefetch_size);
+    if (qos->global) {
+        channel->global_prefetch = qos->prefetch_count;
+        channel_wake_consumers(channel);
+    } else {
+        channel->prefetch = qos->prefetch_count; /* 10.2: of consumers started afterwards */
+    }
+    channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_QOS_OK});
+    return true;
+}
+
+static bool check_consume(const struct channel *channel, const struct amqp_basic_consume *consume,
+                          struct amqp_error *error)
+{
+    uint32_t max = channel->connection->service->limits.consumer_max_per_channel;
+
+    if (max > 0 && channel->consumer_count >= max)
+        return amqp_fail(error, AMQP_NOT_ALLOWED,
+                         "reached maximum (%" PRIu32 ") of consumers per channel", max);
+    if (map_find(&channel->consumers, consume->consumer_tag) != NULL)
+        return amqp_fail(error, AMQP_NOT_ALLOWED, "attempt to reuse consumer tag '%.*s'",
+                         SLICE_ARG(consume->consumer_tag));
+    return true;
+}
+
+/* 10.5: an exclusive consumer is alone. */
+static bool check_exclusive(const struct queue *queue, bool exclusive, struct amqp_error *error)
+{
+    if (queue->has_exclusive_consumer || (exclusive && queue->consumer_count > 0))
+        return amqp_fail(error, AMQP_ACCESS_REFUSED,
+                         "queue '%.*s' in vhost '%.*s' in exclusive use", SLICE_ARG(queue->name),
+                         SLICE_ARG(queue->vhost->name));
+    return true;
+}
+
+bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
+                      struct amqp_error *error)
+{
+    const struct amqp_basic_consume *consume = &method->basic_consume;
+    char generated[NAME_RANDOM_SIZE + sizeof("amq.ctag-")];
+    struct slice tag = consume->consumer_tag;
+
+    if (!check_consume(channel, consume, error))
+        return false;
+    struct queue *queue = channel_find_queue(channel, consume->queue, error);
+    if (queue == NULL || !check_exclusive(queue, consume->exclusive, error))
+        return false;
+    if (tag.size == 0)
+        tag = name_random(channel->broker->random, "amq.ctag-", generated, sizeof(generated));
+
+    /* The reply comes first: deliveries begin later in this turn (10.8). */
+    if (!consume->no_wait)
+        channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_CONSUME_OK,
+                                                    .basic_consume_ok.consumer_tag = tag});
+    subscription_new(channel, queue,
+                     &(struct subscription_options){.tag = tag,
+                                                    .arguments = consume->arguments,
+                                                    .no_ack = consume->no_ack,
+                                                    .exclusive = consume->exclusive,
+                                                    .prefetch = channel->prefetch});
+    return true;
+}
+
+bool on_basic_cancel(struct channel *channel, const struct amqp_method *method,
+                     struct amqp_error *error)
+{
+    const struct amqp_basic_cancel *cancel = &method->basic_cancel;
+    struct subscription *subscription = subscription_find(channel, cancel->consumer_tag);
+    (void)error;
+
+    if (subscription != NULL)
+        subscription_free(&subscription);
+    if (!cancel->no_wait) /* an unknown tag too: 10.9 */
+        channel_send(channel,
+                     &(struct amqp_method){.id = AMQP_BASIC_CANCEL_OK,
+                                           .basic_cancel_ok.consumer_tag = cancel->consumer_tag});
+    return true;
+}
+
+/* The client's answer to our cancel: nothing to do (10.10). */
+bool on_basic_cancel_ok(struct channel *channel, const struct amqp_method *method,
+                        struct amqp_error *error)
+{
+    (void)channel, (void)method, (void)error;
+    return true;
+}
+
+/* ---- get ---- */
+
+static void send_got(struct channel *channel, struct queue *queue, struct place place, bool no_ack)
+{
+    struct entry *entry = place_entry(place);
+    struct message *message = entry->message;
+    uint64_t tag = no_ack ? deliveries_skip(&channel->deliveries)
+                          : deliveries_add(&channel->deliveries, queue, place, NULL);
+
+    channel->delivered++;
+    channel_send_content(channel,
+                         &(struct amqp_method){
+                             .id = AMQP_BASIC_GET_OK,
+                             .basic_get_ok.delivery_tag = tag,
+                             .basic_get_ok.redelivered = entry->redelivered,
+                             .basic_get_ok.exchange = message_exchange(message),
+                             .basic_get_ok.routing_key = message_routing_key(message),
+                             .basic_get_ok.message_count =
+                                 (uint32_t)min_of(queue->window.ready_count, (uint64_t)UINT32_MAX),
+                         },
+                         message);
+    if (no_ack)
+        queue_drop(queue, place, NULL);
+}
+
+/* Answers, or leaves the connection held until the message has been read from disk. */
+static void get_from(struct channel *channel, struct queue *queue)
+{
+    struct place place;
+
+    switch (queue_get(queue, channel->get_no_ack, &place, &channel->get_waiter)) {
+    case WINDOW_READY:
+        send_got(channel, queue, place, channel->get_no_ack);
+        return;
+    case WINDOW_NOTHING:
+        channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_GET_EMPTY});
+        return;
+    case WINDOW_ON_DISK:
+        channel->get_queue = queue;
+        connection_hold(channel->connection);
+        return;
+    }
+}
+
+static void on_get_loaded(struct queue_waiter *waiter)
+{
+    struct channel *channel = container_of(waiter, struct channel, get_waiter);
+    struct queue *queue = channel->get_queue;
+
+    channel->get_queue = NULL;
+    connection_unhold(channel->connection);
+    if (queue->deleted)
+        channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_GET_EMPTY});
+    else
+        get_from(channel, queue);
+}
+
+bool on_basic_get(struct channel *channel, const struct amqp_method *method,
+                  struct amqp_error *error)
+{
+    struct queue *queue = channel_find_queue(channel, method->basic_get.queue, error);
+
+    if (queue == NULL)
+        return false;
+    channel->get_no_ack = method->basic_get.no_ack;
+    channel->get_waiter.on_loaded = on_get_loaded;
+    get_from(channel, queue);
+    return true;
+}
+
+/* ---- settling ---- */
+
+void channel_settle(struct channel *channel, struct delivery *delivery, enum settlement how)
+{
+    struct delivery settled = deliveries_take(&channel->deliveries, delivery);
+
+    if (settled.by_consumer)
+        channel->global_unacked--;
+    switch (how) {
+    case SETTLE_ACK:
+        channel->acknowledged++;
+        queue_ack(settled.queue, settled.place, settled.consumer);
+        break;
+    case SETTLE_DROP:
+        queue_drop(settled.queue, settled.place, settled.consumer);
+        break;
+    case SETTLE_REQUEUE:
+        queue_requeue(settled.queue, settled.place, settled.consumer);
+        break;
+    }
+    queue_unref(&settled.queue);
+}
+
+static void settle_or_hold(struct channel *channel, struct delivery *delivery, enum settlement how)
+{
+    if (channel->tx != NULL)
+        tx_settle(channel->tx, delivery, how);
+    else
+        channel_settle(channel, delivery, how);
+}
+
+/* Everything outstanding up to this tag, oldest first. */
+static void settle_up_to(struct channel *channel, uint64_t last, enum settlement how)
+{
+    struct delivery *delivery = deliveries_oldest(&channel->deliveries);
+
+    if (channel->tx == NULL) {
+        while (delivery != NULL && delivery->tag <= last) {
+            channel_settle(channel, delivery, how);
+            delivery = deliveries_oldest(&channel->deliveries);
+        }
+        return;
+    }
+    for (; delivery != NULL && delivery->tag <= last;
+         delivery = deliveries_next(&channel->deliveries, delivery))
+        if (!delivery->held)
+            tx_settle(channel->tx, delivery, how);
+}
+
+/* basic.ack, nack and reject (10.16, 10.17): tag 0 with multiple is all of them. */
+static bool settle(struct channel *channel, uint64_t tag, bool multiple, enum settlement how,
+                   struct amqp_error *error)
+{
+    uint32_t limited = channel->global_prefetch;
+    struct delivery *delivery = NULL;
+
+    if (!multiple || tag != 0) {
+        delivery = deliveries_find(&channel->deliveries, tag);
+        if (delivery == NULL || delivery->held)
+            return amqp_fail(error, AMQP_PRECONDITION_FAILED, "unknown delivery tag %" PRIu64, tag);
+    }
+    if (multiple)
+        settle_up_to(channel, tag == 0 ? UINT64_MAX : tag, how);
+    else
+        settle_or_hold(channel, delivery, how);
+    if (limited > 0)
+        channel_wake_consumers(channel);
+    return true;
+}
+
+bool on_basic_ack(struct channel *channel, const struct amqp_method *method,
+                  struct amqp_error *error)
+{
+    const struct amqp_basic_ack *ack = &method->basic_ack;
+
+    return settle(channel, ack->delivery_tag, ack->multiple, SETTLE_ACK, error);
+}
+
+bool on_basic_nack(struct channel *channel, const struct amqp_method *method,
+                   struct amqp_error *error)
+{
+    const struct amqp_basic_nack *nack = &method->basic_nack;
+
+    return settle(channel, nack->delivery_tag, nack->multiple,
+                  nack->requeue ? SETTLE_REQUEUE : SETTLE_DROP, error);
+}
+
+bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
+                     struct amqp_error *error)
+{
+    const struct amqp_basic_reject *reject = &method->basic_reject;
+
+    return settle(channel, reject->delivery_tag, false,
+                  reject->requeue ? SETTLE_REQUEUE : SETTLE_DROP, error);
+}
+
+void channel_requeue_all(struct channel *channel)
+{
+    struct delivery *delivery;
+
+    while ((delivery = deliveries_youngest(&channel->deliveries)) != NULL)
+        channel_settle(channel, delivery, SETTLE_REQUEUE);
+}
+
+static bool recover(struct channel *channel, bool requeue, struct amqp_error *error)
+{
+    if (!requeue)
+        return amqp_fail(error, AMQP_NOT_IMPLEMENTED, "requeue=false"); /* 10.18 */
+    if (channel->tx != NULL)
+        tx_forget_settlements(channel->tx);
+    channel_requeue_all(channel);
+    channel_wake_consumers(channel);
+    return true;
+}
+
+bool on_basic_recover(struct channel *channel, const struct amqp_method *method,
+                      struct amqp_error *error)
+{
+    if (!recover(channel, method->basic_recover.requeue, error))
+        return false;
+    channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_RECOVER_OK});
+    return true;
+}
+
+bool on_basic_recover_async(struct channel *channel, const struct amqp_method *method,
+                            struct amqp_error *error)
+{
+    return recover(channel, method->basic_recover_async.requeue, error);
+}

@@ -1,0 +1,159 @@
+#include "session/confirm.h"
+
+#include "base/alloc.h"
+#include "core/broker.h"
+#include "session/channel.h"
+
+static uint64_t *state_of(const struct confirms *confirms, uint64_t number)
+{
+    return &confirms->ring[number & (confirms->capacity - 1)];
+}
+
+static void grow(struct confirms *confirms)
+{
+    struct confirms old = *confirms;
+
+    confirms->capacity = old.capacity == 0 ? 16 : size_mul(old.capacity, 2);
+    confirms->ring = xcalloc(confirms->capacity, sizeof(*confirms->ring));
+    for (uint64_t number = old.base; number < old.next; number++)
+        *state_of(confirms, number) = *state_of(&old, number);
+    free(old.ring);
+}
+
+/* Something was settled: it leaves at the end of this turn. */
+static void queue_flush(struct confirms *confirms)
+{
+    loop_queue(confirms->channel->broker->loop, LOOP_STORE, &confirms->task);
+}
+
+static void settle(struct confirms *confirms, uint64_t number)
+{
+    *state_of(confirms, number) = CONFIRM_SETTLED;
+    if (confirms->early_first == confirms->early_end)
+        confirms->early_first = confirms->early_end = number;
+    confirms->early_first = min_of(confirms->early_first, number);
+    confirms->early_end = max_of(confirms->early_end, number + 1);
+    queue_flush(confirms);
+}
+
+static void on_settled(struct publisher *publisher, uint64_t number)
+{
+    struct confirms *confirms = container_of(publisher, struct confirms, publisher);
+
+    if (confirms->channel != NULL && number >= confirms->base)
+        settle(confirms, number);
+}
+
+static void send_ack(struct confirms *confirms, uint64_t number, bool multiple)
+{
+    channel_send(confirms->channel, &(struct amqp_method){.id = AMQP_BASIC_ACK,
+                                                          .basic_ack.delivery_tag = number,
+                                                          .basic_ack.multiple = multiple});
+}
+
+static void count_confirmed(struct confirms *confirms, uint64_t count)
+{
+    confirms->channel->confirmed += count;
+    confirms->channel->broker->counters.confirmed += count;
+}
+
+/* Moves base over everything that waits no longer, and acknowledges it with one frame. */
+static void flush_prefix(struct confirms *confirms)
+{
+    uint64_t durable = confirms->channel->broker->parking.durable;
+    uint64_t last = 0, count = 0;
+
+    for (; confirms->base < confirms->next; confirms->base++) {
+        uint64_t state = *state_of(confirms, confirms->base);
+        if (state == CONFIRM_SENT)
+            continue;
+        if (state != CONFIRM_SETTLED && state > durable)
+            break;
+        last = confirms->base;
+        count++;
+    }
+    if (count > 0) {
+        send_ack(confirms, last, count > 1);
+        count_confirmed(confirms, count);
+    }
+}
+
+/* Acknowledges, one by one, what was settled behind a number that still waits. */
+static void flush_early(struct confirms *confirms)
+{
+    for (uint64_t number = max_of(confirms->early_first, confirms->base);
+         number < confirms->early_end; number++) {
+        if (*state_of(confirms, number) != CONFIRM_SETTLED)
+            continue;
+        *state_of(confirms, number) = CONFIRM_SENT;
+        send_ack(confirms, number, false);
+        count_confirmed(confirms, 1);
+    }
+    confirms->early_first = confirms->early_end = 0;
+}
+
+static void flush(struct task *task)
+{
+    struct confirms *confirms = container_of(task, struct confirms, task);
+    struct broker *broker = confirms->channel->broker;
+
+    flush_prefix(confirms);
+    flush_early(confirms);
+    if (confirms->base < confirms->next && !confirms->parked.waiting)
+        parking_wait(&broker->parking, &confirms->parked, *state_of(confirms, confirms->base));
+}
+
+static void on_durable(struct parked *parked)
+{
+    queue_flush(container_of(parked, struct confirms, parked));
+}
+
+static void on_free(struct publisher *publisher)
+{
+    struct confirms *confirms = container_of(publisher, struct confirms, publisher);
+
+    free(confirms->ring);
+    free(confirms);
+}
+
+struct confirms *confirms_new(struct channel *channel)
+{
+    static const struct publisher_ops ops = {.on_settled = on_settled, .on_free = on_free};
+    struct confirms *confirms = xcalloc(1, sizeof(*confirms));
+
+    confirms->publisher = (struct publisher){.ops = &ops, .refs = 1};
+    confirms->channel = channel;
+    confirms->base = confirms->next = 1;
+    confirms->parked.on_durable = on_durable;
+    confirms->task.run = flush;
+    return confirms;
+}
+
+void confirms_close(struct confirms **confirms)
+{
+    struct broker *broker = (*confirms)->channel->broker;
+    struct publisher *publisher = &(*confirms)->publisher;
+
+    loop_unqueue(broker->loop, &(*confirms)->task);
+    parking_cancel(&broker->parking, &(*confirms)->parked);
+    (*confirms)->channel = NULL;
+    *confirms = NULL;
+    publisher_unref(&publisher);
+}
+
+uint64_t confirms_add(struct confirms *confirms, uint64_t lsn)
+{
+    uint64_t number = confirms->next;
+
+    if (confirms->next - confirms->base == confirms->capacity)
+        grow(confirms);
+    confirms->next++;
+    if (lsn == 0) {
+        settle(confirms, number);
+    } else {
+        *state_of(confirms, number) = lsn;
+        if (!confirms->parked.waiting)
+            queue_flush(confirms);
+    }
+    return number;
+}

@@ -1,0 +1,131 @@
+#include "session/delivery.h"
+
+#include "base/alloc.h"
+#include "core/queue.h"
+
+static struct delivery *record_at(const struct deliveries *deliveries, size_t index)
+{
+    return &deliveries->ring[(deliveries->begin + index) & (deliveries->capacity - 1)];
+}
+
+static size_t index_of(const struct deliveries *deliveries, const struct delivery *delivery)
+{
+    return ((size_t)(delivery - deliveries->ring) - deliveries->begin) & (deliveries->capacity - 1);
+}
+
+void deliveries_init(struct deliveries *deliveries)
+{
+    *deliveries = (struct deliveries){.next_tag = 1};
+}
+
+void deliveries_release(struct deliveries *deliveries)
+{
+    assert(deliveries->count == 0);
+    free(deliveries->ring);
+    deliveries_init(deliveries);
+}
+
+/* Moves the records that are not holes to the front of a ring of this capacity. */
+static void rebuild(struct deliveries *deliveries, size_t capacity)
+{
+    struct delivery *ring = xcalloc(capacity, sizeof(*ring));
+    size_t used = 0;
+
+    for (size_t i = 0; i < deliveries->used; i++)
+        if (record_at(deliveries, i)->queue != NULL)
+            ring[used++] = *record_at(deliveries, i);
+    free(deliveries->ring);
+    deliveries->ring = ring;
+    deliveries->capacity = capacity;
+    deliveries->begin = 0;
+    deliveries->used = used;
+}
+
+/* Full: where half of it is holes they are squeezed out, else it doubles. */
+static void make_room(struct deliveries *deliveries)
+{
+    if (deliveries->capacity == 0)
+        rebuild(deliveries, 16);
+    else if (deliveries->count <= deliveries->capacity / 2)
+        rebuild(deliveries, deliveries->capacity);
+    else
+        rebuild(deliveries, size_mul(deliveries->capacity, 2));
+}
+
+uint64_t deliveries_add(struct deliveries *deliveries, struct queue *queue, struct place place,
+                        struct consumer *consumer)
+{
+    if (deliveries->used == deliveries->capacity)
+        make_room(deliveries);
+    queue_ref(queue);
+    *record_at(deliveries, deliveries->used++) = (struct delivery){
+        .tag = deliveries->next_tag,
+        .queue = queue,
+        .place = place,
+        .consumer = consumer,
+        .by_consumer = consumer != NULL,
+    };
+    deliveries->count++;
+    return deliveries->next_tag++;
+}
+
+struct delivery *deliveries_find(struct deliveries *deliveries, uint64_t tag)
+{
+    size_t low = 0, high = deliveries->used;
+
+    if (high > 0 && record_at(deliveries, 0)->tag == tag)
+        high = 1; /* most often it is the oldest */
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        struct delivery *delivery = record_at(deliveries, middle);
+        if (delivery->tag == tag)
+            return delivery->queue == NULL ? NULL : delivery;
+        if (delivery->tag < tag)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
+struct delivery *deliveries_oldest(struct deliveries *deliveries)
+{
+    return deliveries->count == 0 ? NULL : record_at(deliveries, 0);
+}
+
+struct delivery *deliveries_youngest(struct deliveries *deliveries)
+{
+    return deliveries->count == 0 ? NULL : record_at(deliveries, deliveries->used - 1);
+}
+
+struct delivery *deliveries_next(struct deliveries *deliveries, struct delivery *delivery)
+{
+    for (size_t i = index_of(deliveries, delivery) + 1; i < deliveries->used; i++)
+        if (record_at(deliveries, i)->queue != NULL)
+            return record_at(deliveries, i);
+    return NULL;
+}
+
+struct delivery deliveries_take(struct deliveries *deliveries, struct delivery *delivery)
+{
+    struct delivery taken = *delivery;
+
+    assert(taken.queue != NULL && deliveries->count > 0);
+    delivery->queue = NULL;
+    deliveries->count--;
+    /* Neither end is ever a hole. */
+    while (deliveries->used > 0 && record_at(deliveries, 0)->queue == NULL) {
+        deliveries->begin = (deliveries->begin + 1) & (deliveries->capacity - 1);
+        deliveries->used--;
+    }
+    while (deliveries->used > 0 && record_at(deliveries, deliveries->used - 1)->queue == NULL)
+        deliveries->used--;
+    return taken;
+}
+
+void deliveries_forget_consumer(struct deliveries *deliveries, const struct consumer *consumer)
+{
+    for (size_t i = 0; i < deliveries->used; i++)
+        if (record_at(deliveries, i)->consumer == consumer)
+            record_at(deliveries, i)->consumer = NULL;
+}

@@ -1,0 +1,53 @@
+/* The AMQP service: what all connections of the broker share, and the list of them. */
+#ifndef SESSION_SERVICE_H
+#define SESSION_SERVICE_H
+
+#include "access/user.h"
+#include "core/broker.h"
+#include "core/exchange.h"
+#include "net/listener.h"
+#include "session/connection.h"
+
+struct service_limits {
+    uint32_t heartbeat_s;
+    uint32_t frame_size_max;         /* offered in tune */
+    uint32_t initial_frame_size_max; /* before tune-ok */
+    uint16_t channel_max;
+    uint32_t handshake_timeout_ms;
+    uint64_t message_size_max;
+    uint32_t consumer_max_per_channel; /* 0: no limit */
+    uint32_t connection_max;           /* 0: no limit */
+};
+
+struct service {
+    struct broker *broker;
+    struct users users;
+    struct service_limits limits;
+    struct buf server_properties; /* encoded field table for connection.start, without its length */
+    struct connection_list connections;
+    size_t connection_count;
+    uint64_t next_connection_id;
+    struct route route; /* scratch of the publish path */
+    bool stopping;
+    void (*on_idle)(struct service *service); /* stopping, and the last connection is gone */
+    void *context;
+};
+
+struct service_property { /* server_properties.KEY */
+    const char *key, *value;
+};
+
+void service_init(struct service *service, struct broker *broker,
+                  const struct service_limits *limits, const struct service_property *properties,
+                  size_t property_count);
+void service_release(struct service *service); /* no connections left */
+
+/* A new client on a connected socket, which the service owns from here. */
+void service_accept(struct service *service, int fd, const struct endpoint *local,
+                    const struct endpoint *peer);
+
+/* Tells every client 320 with this text (4.5.3) and refuses new ones; on_idle follows, from inside when there are no clients. Called again: drops
+ * those still there at once. */
+void service_stop(struct service *service, const char *reason);
+
+#endif

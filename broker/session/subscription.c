@@ -1,0 +1,158 @@
+#include "session/subscription.h"
+
+#include "base/alloc.h"
+#include "core/queue.h"
+#include "session/service.h"
+
+/* Up to here a delivery is copied into the output in one piece; a longer body is shared instead. */
+enum { COPY_SIZE_MAX = 4096 };
+
+static bool may_take(struct consumer *consumer)
+{
+    const struct channel *channel = container_of(consumer, struct subscription, consumer)->channel;
+
+    return !transport_is_congested(&channel->connection->transport) &&
+           (channel->global_prefetch == 0 || consumer->no_ack ||
+            channel->global_unacked < channel->global_prefetch);
+}
+
+/* basic.deliver, content header and body, each in its frame, written in one piece: the path of every small message. */
+static void send_small(struct channel *channel, const struct consumer *consumer, uint64_t tag,
+                       bool redelivered, const struct message *message)
+{
+    struct slice exchange = message_exchange(message);
+    struct slice routing_key = message_routing_key(message);
+    struct slice properties = message_properties(message);
+    struct slice body = message_body(message);
+    uint32_t method_size =
+        (uint32_t)(4 + 1 + consumer->tag.size + 8 + 1 + 1 + exchange.size + 1 + routing_key.size);
+    uint32_t header_size = (uint32_t)(12 + properties.size);
+    size_t size = method_size + header_size + body.size + 3 * AMQP_FRAME_OVERHEAD;
+    struct buf *out = transport_output(&channel->connection->transport);
+    uint8_t *const start = buf_reserve(out, size);
+
+    uint8_t *at = amqp_put_frame_head(start, AMQP_FRAME_METHOD, channel->number, method_size);
+    at = amqp_put_u32(at, AMQP_BASIC_DELIVER);
+    at = amqp_put_shortstr(at, consumer->tag);
+    at = amqp_put_u64(at, tag);
+    at = amqp_put_u8(at, redelivered);
+    at = amqp_put_shortstr(at, exchange);
+    at = amqp_put_shortstr(at, routing_key);
+    at = amqp_put_u8(at, AMQP_FRAME_END);
+
+    at = amqp_put_frame_head(at, AMQP_FRAME_HEADER, channel->number, header_size);
+    at = amqp_put_u16(at, amqp_class_of(AMQP_BASIC_DELIVER));
+    at = amqp_put_u16(at, 0);
+    at = amqp_put_u64(at, body.size);
+    at = amqp_put_bytes(at, properties);
+    at = amqp_put_u8(at, AMQP_FRAME_END);
+    channel->connection->frames_out += 2;
+
+    if (body.size > 0) {
+        at = amqp_put_frame_head(at, AMQP_FRAME_BODY, channel->number, (uint32_t)body.size);
+        at = amqp_put_bytes(at, body);
+        at = amqp_put_u8(at, AMQP_FRAME_END);
+        channel->connection->frames_out++;
+    }
+    buf_commit(out, (size_t)(at - start));
+}
+
+static void on_deliver(struct consumer *consumer, struct place place)
+{
+    struct channel *channel = container_of(consumer, struct subscription, consumer)->channel;
+    const struct entry *entry = place_entry(place);
+    struct message *message = entry->message;
+    uint64_t tag;
+
+    if (consumer->no_ack) {
+        tag = deliveries_skip(&channel->deliveries);
+    } else {
+        tag = deliveries_add(&channel->deliveries, consumer->queue, place, consumer);
+        channel->global_unacked++;
+    }
+    channel->delivered++;
+    size_t header_size = message->properties_size + 12u + AMQP_FRAME_OVERHEAD;
+    if (message->body_size <= COPY_SIZE_MAX &&
+        message->body_size + AMQP_FRAME_OVERHEAD <= channel->connection->frame_size_max &&
+        header_size <= channel->connection->frame_size_max) {
+        send_small(channel, consumer, tag, entry->redelivered, message);
+        return;
+    }
+    channel_send_content(channel,
+                         &(struct amqp_method){
+                             .id = AMQP_BASIC_DELIVER,
+                             .basic_deliver.consumer_tag = consumer->tag,
+                             .basic_deliver.delivery_tag = tag,
+                             .basic_deliver.redelivered = entry->redelivered,
+                             .basic_deliver.exchange = message_exchange(message),
+                             .basic_deliver.routing_key = message_routing_key(message),
+                         },
+                         message);
+}
+
+/* Takes it out of the channel, which then knows the tag no more. */
+static void leave_channel(struct subscription *subscription)
+{
+    struct channel *channel = subscription->channel;
+
+    map_remove(&channel->consumers, &subscription->by_tag);
+    channel->consumer_count--;
+    deliveries_forget_consumer(&channel->deliveries, &subscription->consumer);
+}
+
+/* The queue was deleted: a client that wants to know is told (10.10). */
+static void on_queue_deleted(struct consumer *consumer)
+{
+    struct subscription *subscription = container_of(consumer, struct subscription, consumer);
+    struct channel *channel = subscription->channel;
+
+    if (channel->connection->can_consumer_cancel_notify)
+        channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_CANCEL,
+                                                    .basic_cancel.consumer_tag = consumer->tag,
+                                                    .basic_cancel.no_wait = true});
+    leave_channel(subscription);
+    free(subscription);
+}
+
+static const struct consumer_ops subscription_ops = {
+    .may_take = may_take, .deliver = on_deliver, .on_queue_deleted = on_queue_deleted};
+
+struct subscription *subscription_new(struct channel *channel, struct queue *queue,
+                                      const struct subscription_options *options)
+{
+    struct subscription *subscription =
+        xmalloc(sizeof(*subscription) + options->tag.size + options->arguments.size);
+    uint8_t *arguments = amqp_put_bytes(subscription->bytes, options->tag);
+
+    amqp_put_bytes(arguments, options->arguments);
+    subscription->channel = channel;
+    subscription->consumer = (struct consumer){
+        .ops = &subscription_ops,
+        .tag = slice_of(subscription->bytes, options->tag.size),
+        .arguments = slice_of(arguments, options->arguments.size),
+        .no_ack = options->no_ack,
+        .exclusive = options->exclusive,
+        .prefetch = options->prefetch,
+    };
+    map_insert(&channel->consumers, &subscription->by_tag, subscription->consumer.tag);
+    channel->consumer_count++;
+    queue_attach(queue, &subscription->consumer);
+    return subscription;
+}
+
+struct subscription *subscription_find(struct channel *channel, struct slice tag)
+{
+    struct map_link *link = map_find(&channel->consumers, tag);
+
+    return link == NULL ? NULL : container_of(link, struct subscription, by_tag);
+}
+
+void subscription_free(struct subscription **subscription)
+{
+    struct subscription *gone = *subscription;
+
+    *subscription = NULL;
+    leave_channel(gone);
+    queue_detach(gone->consumer.queue, &gone->consumer);
+    free(gone);
+}

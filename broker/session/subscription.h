@@ -1,0 +1,31 @@
+/* A consumer, as its channel sees it: the tag under which the client knows it, and how a message reaches the wire. */
+#ifndef SESSION_SUBSCRIPTION_H
+#define SESSION_SUBSCRIPTION_H
+
+#include "core/consumer.h"
+#include "session/channel.h"
+
+struct subscription {
+    struct consumer consumer;
+    struct map_link by_tag; /* in channel->consumers */
+    struct channel *channel;
+    uint8_t bytes[]; /* tag, then arguments */
+};
+
+struct subscription_options {
+    struct slice tag;       /* not empty, not in use on the channel */
+    struct slice arguments; /* a checked field table */
+    bool no_ack, exclusive;
+    uint16_t prefetch;
+};
+
+/* Joins the channel and the queue; deliveries begin in this turn's DEFERRED phase. */
+struct subscription *subscription_new(struct channel *channel, struct queue *queue,
+                                      const struct subscription_options *options);
+
+struct subscription *subscription_find(struct channel *channel, struct slice tag); /* or NULL */
+
+/* Leaves both; what is unacked stays with the channel (10.9). An auto-delete queue may go with its last consumer. */
+void subscription_free(struct subscription **subscription);
+
+#endif

@@ -1,0 +1,148 @@
+#include "session/tx.h"
+
+#include "base/alloc.h"
+#include "core/vhost.h"
+#include "session/channel.h"
+#include "session/service.h"
+
+struct tx_publish {
+    struct message *message; /* a counted reference */
+    bool mandatory;
+};
+
+struct tx_settlement {
+    uint64_t tag;
+    enum settlement how;
+};
+
+struct tx {
+    struct channel *channel;
+    struct buf publishes;   /* of struct tx_publish */
+    struct buf settlements; /* of struct tx_settlement */
+};
+
+struct tx *tx_new(struct channel *channel)
+{
+    struct tx *tx = xcalloc(1, sizeof(*tx));
+
+    tx->channel = channel;
+    return tx;
+}
+
+static struct tx_publish *publishes_of(const struct tx *tx, size_t *count)
+{
+    *count = buf_size(&tx->publishes) / sizeof(struct tx_publish);
+    return (struct tx_publish *)(void *)(tx->publishes.data + tx->publishes.begin);
+}
+
+static struct tx_settlement *settlements_of(const struct tx *tx, size_t *count)
+{
+    *count = buf_size(&tx->settlements) / sizeof(struct tx_settlement);
+    return (struct tx_settlement *)(void *)(tx->settlements.data + tx->settlements.begin);
+}
+
+static void drop_publishes(struct tx *tx)
+{
+    size_t count;
+    struct tx_publish *publishes = publishes_of(tx, &count);
+
+    for (size_t i = 0; i < count; i++)
+        if (publishes[i].message != NULL)
+            message_unref(&publishes[i].message);
+    buf_release(&tx->publishes);
+}
+
+void tx_free(struct tx **tx)
+{
+    struct tx *gone = *tx;
+
+    *tx = NULL;
+    drop_publishes(gone);
+    buf_release(&gone->settlements);
+    free(gone);
+}
+
+void tx_publish(struct tx *tx, struct message *message, bool mandatory)
+{
+    struct tx_publish publish = {message, mandatory};
+
+    buf_append(&tx->publishes, slice_of(&publish, sizeof(publish)));
+}
+
+void tx_settle(struct tx *tx, struct delivery *delivery, enum settlement how)
+{
+    struct tx_settlement settlement = {delivery->tag, how};
+
+    assert(!delivery->held);
+    delivery->held = true;
+    buf_append(&tx->settlements, slice_of(&settlement, sizeof(settlement)));
+}
+
+/* An exchange may have gone since the publish was accepted: then the whole transaction is refused. */
+static bool check_exchanges(struct tx *tx, struct amqp_error *error)
+{
+    size_t count;
+    struct tx_publish *publishes = publishes_of(tx, &count);
+
+    for (size_t i = 0; i < count; i++)
+        if (vhost_find_exchange(tx->channel->connection->vhost,
+                                message_exchange(publishes[i].message), error) == NULL)
+            return false;
+    return true;
+}
+
+static void apply_publishes(struct tx *tx)
+{
+    size_t count;
+    struct tx_publish *publishes = publishes_of(tx, &count);
+
+    for (size_t i = 0; i < count; i++) {
+        struct message *message = publishes[i].message;
+        publishes[i].message = NULL;
+        struct exchange *exchange =
+            vhost_find_exchange(tx->channel->connection->vhost, message_exchange(message), NULL);
+        channel_route(tx->channel, exchange, message, publishes[i].mandatory);
+    }
+    buf_release(&tx->publishes);
+}
+
+static void apply_settlements(struct tx *tx)
+{
+    size_t count;
+    struct tx_settlement *settlements = settlements_of(tx, &count);
+
+    for (size_t i = 0; i < count; i++) {
+        struct delivery *delivery = deliveries_find(&tx->channel->deliveries, settlements[i].tag);
+        assert(delivery != NULL && delivery->held);
+        channel_settle(tx->channel, delivery, settlements[i].how);
+    }
+    buf_release(&tx->settlements);
+}
+
+bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error)
+{
+    struct store *store = tx->channel->broker->store;
+
+    if (!check_exchanges(tx, error))
+        return false;
+    apply_publishes(tx);
+    apply_settlements(tx);
+    *lsn = store_open_is_empty(store) ? 0 : store_open_lsn(store);
+    return true;
+}
+
+void tx_forget_settlements(struct tx *tx)
+{
+    size_t count;
+    const struct tx_settlement *settlements = settlements_of(tx, &count);
+
+    for (size_t i = 0; i < count; i++)
+        deliveries_find(&tx->channel->deliveries, settlements[i].tag)->held = false;
+    buf_release(&tx->settlements);
+}
+
+void tx_rollback(struct tx *tx)
+{
+    tx_forget_settlements(tx);
+    drop_publishes(tx);
+}

@@ -1,0 +1,294 @@
+/* The window against a plain model: an array with the state of every position. Random pushes, takes, requeues, removals and loads from
+ * ranges must agree with it at every step. */
+#include <check.h>
+
+#include "base/alloc.h"
+#include "base/random.h"
+#include "core/window.h"
+#include "tests/lib/unit.h"
+
+enum state { GONE, ON_DISK, READY, UNACKED };
+
+enum { POSITIONS_MAX = 20000 };
+
+struct model {
+    struct window window;
+    enum state states[POSITIONS_MAX];
+    struct place places[POSITIONS_MAX];
+    uint64_t tail;
+};
+
+static struct message *make_message(uint32_t body_size)
+{
+    static const uint8_t none[2];
+    struct message *message =
+        message_new(SLICE(""), SLICE("q"), slice_of(none, 2), body_size, false);
+    message->body_received = body_size;
+    return message;
+}
+
+static struct model *model_new(void)
+{
+    struct model *model = xcalloc(1, sizeof(*model));
+    window_init(&model->window);
+    return model;
+}
+
+static void model_free(struct model *model)
+{
+    window_release(&model->window);
+    free(model);
+}
+
+static void model_push(struct model *model)
+{
+    struct message *message = make_message((uint32_t)(model->tail % 7));
+    struct place place = window_push(&model->window, message);
+    message_unref(&message);
+    ck_assert_uint_eq(place_position(place), model->tail);
+    model->places[model->tail] = place;
+    model->states[model->tail++] = READY;
+}
+
+static uint64_t count_of(const struct model *model, enum state state)
+{
+    uint64_t count = 0;
+    for (uint64_t i = 0; i < model->tail; i++)
+        count += model->states[i] == state;
+    return count;
+}
+
+static uint64_t first_of(const struct model *model, enum state a, enum state b)
+{
+    uint64_t i = 0;
+    while (i < model->tail && model->states[i] != a && model->states[i] != b)
+        i++;
+    return i;
+}
+
+static void check_agrees(struct model *model)
+{
+    struct place place;
+    uint64_t first = first_of(model, READY, ON_DISK);
+
+    ck_assert_uint_eq(model->window.ready_count, count_of(model, READY) + count_of(model, ON_DISK));
+    ck_assert_uint_eq(model->window.unacked_count, count_of(model, UNACKED));
+    switch (window_first_ready(&model->window, &place)) {
+    case WINDOW_NOTHING:
+        ck_assert_uint_eq(first, model->tail);
+        break;
+    case WINDOW_READY:
+        ck_assert_uint_eq(place_position(place), first);
+        ck_assert_int_eq(model->states[first], READY);
+        break;
+    case WINDOW_ON_DISK:
+        ck_assert_uint_lt(first, model->tail);
+        ck_assert_int_eq(model->states[first], ON_DISK);
+        break;
+    }
+}
+
+/* Some position in this state, or tail. */
+static uint64_t pick(const struct model *model, struct random *random, enum state state)
+{
+    uint64_t start = model->tail == 0 ? 0 : random_below(random, model->tail);
+    for (uint64_t i = 0; i < model->tail; i++) {
+        uint64_t at = (start + i) % model->tail;
+        if (model->states[at] == state)
+            return at;
+    }
+    return model->tail;
+}
+
+static void model_load(struct model *model, struct random *random)
+{
+    struct segment *range = window_first_range(&model->window);
+    if (range == NULL)
+        return;
+    uint64_t end = range->end, at = range->first, left = random_below(random, 300) + 1;
+    for (; at < end && left > 0; at++) {
+        if (model->states[at] != ON_DISK)
+            continue;
+        struct message *message = make_message((uint32_t)(at % 7));
+        model->places[at] = window_add_loaded(&model->window, range, at, message);
+        ck_assert_uint_eq(place_position(model->places[at]), at);
+        model->states[at] = READY;
+        message_unref(&message);
+        left--;
+    }
+    window_shorten_range(&model->window, range, at);
+}
+
+static void step(struct model *model, struct random *random)
+{
+    uint64_t at;
+
+    switch (random_below(random, 8)) {
+    case 0:
+    case 1:
+        for (uint64_t n = random_below(random, 40); n > 0 && model->tail < POSITIONS_MAX; n--)
+            model_push(model);
+        break;
+    case 2:
+    case 3: {
+        struct place place;
+        for (uint64_t n = random_below(random, 40); n > 0; n--) {
+            if (window_first_ready(&model->window, &place) != WINDOW_READY)
+                break;
+            window_take(&model->window, place);
+            model->states[place_position(place)] = UNACKED;
+        }
+        break;
+    }
+    case 4:
+        if ((at = pick(model, random, UNACKED)) < model->tail) {
+            window_requeue(&model->window, model->places[at]);
+            model->states[at] = READY;
+        }
+        break;
+    case 5:
+    case 6:
+        for (uint64_t n = random_below(random, 30); n > 0; n--)
+            if ((at = pick(model, random, random_below(random, 4) == 0 ? READY : UNACKED)) <
+                model->tail) {
+                window_remove(&model->window, model->places[at]);
+                model->states[at] = GONE;
+            }
+        break;
+    case 7:
+        model_load(model, random);
+        break;
+    }
+}
+
+START_TEST(random_steps)
+{
+    struct random random;
+    random_init_seeded(&random, (uint64_t)_i + 1);
+    struct model *model = model_new();
+
+    if (_i % 2 == 1) { /* a recovered queue with holes */
+        uint64_t count = 0, bytes = 0;
+        model->tail = 2000;
+        for (uint64_t i = 100; i < 2000; i++)
+            if (random_below(&random, 3) > 0) {
+                model->states[i] = ON_DISK;
+                count++;
+                bytes += i % 7;
+            }
+        window_recover(&model->window, 100, 2000, count, bytes);
+    }
+    for (int i = 0; i < 600; i++) {
+        step(model, &random);
+        check_agrees(model);
+    }
+    model_free(model);
+}
+END_TEST
+
+START_TEST(drained_window_is_empty)
+{
+    struct window window;
+    struct place place;
+    window_init(&window);
+    for (int round = 0; round < 5; round++) {
+        for (int i = 0; i < 1000; i++) {
+            struct message *message = make_message(3);
+            window_push(&window, message);
+            message_unref(&message);
+        }
+        while (window_first_ready(&window, &place) == WINDOW_READY) {
+            window_take(&window, place);
+            window_remove(&window, place);
+        }
+        ck_assert_uint_eq(window.ready_count + window.unacked_count, 0);
+        ck_assert_uint_eq(window.ready_bytes + window.unacked_bytes, 0);
+        /* One segment stays for the next push. */
+        ck_assert_ptr_eq(TAILQ_FIRST(&window.segments), TAILQ_LAST(&window.segments, segment_list));
+    }
+    window_release(&window);
+}
+END_TEST
+
+START_TEST(lone_unacked_pins_one_segment)
+{
+    struct window window;
+    struct place place, lone;
+    window_init(&window);
+    for (int i = 0; i < 100000; i++) {
+        struct message *message = make_message(3);
+        window_push(&window, message);
+        message_unref(&message);
+        ck_assert_int_eq(window_first_ready(&window, &place), WINDOW_READY);
+        window_take(&window, place);
+        if (i == 5)
+            lone = place;
+        else
+            window_remove(&window, place);
+    }
+    size_t segments = 0;
+    struct segment *segment;
+    TAILQ_FOREACH (segment, &window.segments, link)
+        segments++;
+    ck_assert_uint_le(segments, 3);
+    window_requeue(&window, lone);
+    ck_assert_int_eq(window_first_ready(&window, &place), WINDOW_READY);
+    ck_assert_uint_eq(place_position(place), 5);
+    ck_assert(place_entry(place)->redelivered);
+    window_release(&window);
+}
+END_TEST
+
+START_TEST(damaged_entries_leave_the_count)
+{
+    struct window window;
+    window_init(&window);
+    window_recover(&window, 0, 10, 3, 30);
+    struct segment *range = window_first_range(&window);
+    window_drop_from_range(&window, range, 10);
+    ck_assert_uint_eq(window.ready_count, 2);
+    /* The store says nothing is left although two were expected: the count follows it. */
+    window_shorten_range(&window, range, 10);
+    ck_assert_uint_eq(window.ready_count, 0);
+    ck_assert_uint_eq(window.ready_bytes, 0);
+    struct place place;
+    ck_assert_int_eq(window_first_ready(&window, &place), WINDOW_NOTHING);
+    window_release(&window);
+}
+END_TEST
+
+START_TEST(records_round_trip)
+{
+    struct message *message =
+        message_new(SLICE("exchange"), SLICE("key"), SLICE("\x10\x00\x02"), 5, true);
+    message_append_body(message, SLICE("bo"));
+    message_append_body(message, SLICE("dy!"));
+    struct slice record = message_record(message);
+    struct message *back = message_from_record(record);
+    ck_assert_ptr_nonnull(back);
+    ck_assert(slice_equal(message_exchange(back), SLICE("exchange")));
+    ck_assert(slice_equal(message_routing_key(back), SLICE("key")));
+    ck_assert(slice_equal(message_properties(back), SLICE("\x10\x00\x02")));
+    ck_assert(slice_equal(message_body(back), SLICE("body!")));
+    ck_assert(back->persistent);
+    message_unref(&back);
+    /* Cut anywhere before the body it is no record. */
+    for (size_t size = 0; size < record.size - 5; size++)
+        ck_assert_ptr_null(message_from_record(slice_of(record.data, size)));
+    message_unref(&message);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("window");
+    TCase *tcase = tcase_create("window");
+    tcase_set_timeout(tcase, 60);
+    tcase_add_loop_test(tcase, random_steps, 0, 12);
+    tcase_add_test(tcase, drained_window_is_empty);
+    tcase_add_test(tcase, lone_unacked_pins_one_segment);
+    tcase_add_test(tcase, damaged_entries_leave_the_count);
+    tcase_add_test(tcase, records_round_trip);
+    suite_add_tcase(suite, tcase);
+    return unit_main(suite);
+}
