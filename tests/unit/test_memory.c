@@ -1,4 +1,5 @@
-/* What the memory store can do beyond the interface: hold syncs back, fail, crash. test_store.c has the rest. */
+/* What the memory store can do beyond the interface: hold syncs back, fail, crash. test_store.c has
+ * the rest. */
 #include "store/memory.h"
 
 #include <poll.h>
