@@ -39,9 +39,11 @@ class FirstMessage(ClientTest):
             program = program.replace("'localhost'", "'localhost', %d" % own.port)
         with own:
             subprocess.run([sys.executable, '-W', 'ignore', '-c', program], check=True, timeout=20)
-            channel = self.connect(own).channel()
+            connection = self.connect(own)
+            channel = connection.channel()
             self.eventually(lambda: channel.queue_declare('my-queue').method.message_count == 1, 'no message came')
             self.assertEqual(channel.basic_get('my-queue', auto_ack=True)[2], b'Hello')
+            connection.close()
 
 
 class Tutorials(ClientTest):
