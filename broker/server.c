@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "session/service.h"
 
-enum { STOP_GRACE_MS = 5000 };
+enum { STOP_GRACE_MS = 1000 };
 
 struct server_listener {
     TAILQ_ENTRY(server_listener) link;

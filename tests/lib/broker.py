@@ -35,6 +35,8 @@ EXTERNAL = os.environ.get('TEST_EXTERNAL')
 REFERENCE = bool(EXTERNAL or os.environ.get('TEST_REFERENCE'))
 SANITIZED = BUILD.name in ('asan', 'tsan')
 
+CACHE = TOP / 'build' / 'cache'  # what set-up fetches or compiles once, for every kind of build
+
 SETTINGS = ()
 READY_TIMEOUT = 60
 STOP_TIMEOUT = 30

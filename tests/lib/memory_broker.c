@@ -18,8 +18,10 @@ static void open_broker(struct memory_broker *memory)
     memory->vhost = vhost_find(&memory->broker, SLICE("/"));
 }
 
+/* The turn frees what was deleted. */
 static void close_broker(struct memory_broker *memory)
 {
+    loop_turn(&memory->loop, 0);
     broker_release(&memory->broker);
     loop_release(&memory->loop);
 }
@@ -47,7 +49,9 @@ void memory_broker_sync(struct memory_broker *memory)
 
 void memory_broker_restart(struct memory_broker *memory)
 {
+    store_memory_set_auto_sync(memory->store, false);
     close_broker(memory);
     store_memory_crash(memory->store);
+    store_memory_set_auto_sync(memory->store, true);
     open_broker(memory);
 }
