@@ -94,7 +94,7 @@ SERVER_LIBS := $(BUILD)/libserver.a $(call archive,$(LIBRARIES))
 $(BUILD)/stoatmq: $(BUILD)/obj/broker/main.o $(SERVER_LIBS)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS)
 
-$(BUILD)/stoatctl: $(BUILD)/obj/tools/stoatctl.o $(call archive,base)
+$(BUILD)/stoatctl: $(filter $(BUILD)/obj/tools/stoatctl%,$(call objects,tools)) $(call archive,base)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(TOOL_LIBS)
 
 $(BUILD)/stoatperf: $(filter $(BUILD)/obj/tools/stoatperf%,$(call objects,tools)) $(call archive,amqp base)
