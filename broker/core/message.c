@@ -75,6 +75,7 @@ struct message *message_from_record(struct slice record)
 
     struct message *message = message_alloc(record.size);
     message->persistent = (head[1] & MESSAGE_FLAG_PERSISTENT) != 0;
+    message->is_dead_letter = (head[1] & MESSAGE_FLAG_DEAD_LETTER) != 0;
     message->exchange_size = head[2];
     message->routing_key_size = head[3];
     message->properties_size = properties_size;
@@ -82,6 +83,12 @@ struct message *message_from_record(struct slice record)
     message->body_received = message->body_size;
     memcpy(message->record, record.data, record.size);
     return message;
+}
+
+void message_mark_dead_letter(struct message *message)
+{
+    message->is_dead_letter = true;
+    message->record[1] |= MESSAGE_FLAG_DEAD_LETTER;
 }
 
 void message_append_body(struct message *message, struct slice bytes)

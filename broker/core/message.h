@@ -32,11 +32,17 @@ struct publisher {
 void publisher_ref(struct publisher *publisher);
 void publisher_unref(struct publisher **publisher);
 
-enum { MESSAGE_VERSION = 1, MESSAGE_HEAD_SIZE = 8, MESSAGE_FLAG_PERSISTENT = 1 };
+enum {
+    MESSAGE_VERSION = 1,
+    MESSAGE_HEAD_SIZE = 8,
+    MESSAGE_FLAG_PERSISTENT = 1,
+    MESSAGE_FLAG_DEAD_LETTER = 2
+};
 
 struct message {
     uint32_t refs;
-    bool persistent; /* delivery-mode 2 */
+    bool persistent;     /* delivery-mode 2 */
+    bool is_dead_letter; /* its x-death header is ours: see dead_letter.h */
     uint8_t exchange_size, routing_key_size;
     uint32_t properties_size;
     uint32_t body_size;
@@ -58,6 +64,8 @@ struct message *message_new(struct slice exchange, struct slice routing_key,
 
 /* From a record read back; NULL when it is none. */
 struct message *message_from_record(struct slice record);
+
+void message_mark_dead_letter(struct message *message);
 
 void message_append_body(struct message *message, struct slice bytes); /* must fit */
 

@@ -70,16 +70,21 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
     channel->published++;
     channel->broker->counters.published++;
     exchange_route(exchange, &routing, route);
+    bool refused = false;
     for (size_t i = 0; i < route->count; i++)
-        queue_push(route->queues[i], message);
+        refused |= !queue_push(route->queues[i], message);
     if (route->count == 0) {
         if (mandatory)
             return_message(channel, message); /* 9.5 */
         else
             channel->broker->counters.dropped_unroutable++;
     }
-    if (channel->confirms != NULL)
-        await_confirm(channel, message);
+    if (channel->confirms != NULL) {
+        if (unlikely(refused))
+            confirms_refuse(channel->confirms); /* 9.11 */
+        else
+            await_confirm(channel, message);
+    }
     message_unref(&message);
 }
 
@@ -252,11 +257,11 @@ static void send_got(struct channel *channel, struct queue *queue, struct place 
                              .basic_get_ok.exchange = message_exchange(message),
                              .basic_get_ok.routing_key = message_routing_key(message),
                              .basic_get_ok.message_count =
-                                 (uint32_t)min_of(queue->window.ready_count, (uint64_t)UINT32_MAX),
+                                 (uint32_t)min_of(queue_ready_count(queue), (uint64_t)UINT32_MAX),
                          },
                          message);
     if (no_ack)
-        queue_drop(queue, place, NULL);
+        queue_discard(queue, place);
 }
 
 /* Answers, or leaves the connection held until the message has been read from disk. */
@@ -317,8 +322,8 @@ void channel_settle(struct channel *channel, struct delivery *delivery, enum set
         channel->acknowledged++;
         queue_ack(settled.queue, settled.place, settled.consumer);
         break;
-    case SETTLE_DROP:
-        queue_drop(settled.queue, settled.place, settled.consumer);
+    case SETTLE_REJECT:
+        queue_reject(settled.queue, settled.place, settled.consumer);
         break;
     case SETTLE_REQUEUE:
         queue_requeue(settled.queue, settled.place, settled.consumer);
@@ -388,7 +393,7 @@ bool on_basic_nack(struct channel *channel, const struct amqp_method *method,
     const struct amqp_basic_nack *nack = &method->basic_nack;
 
     return settle(channel, nack->delivery_tag, nack->multiple,
-                  nack->requeue ? SETTLE_REQUEUE : SETTLE_DROP, error);
+                  nack->requeue ? SETTLE_REQUEUE : SETTLE_REJECT, error);
 }
 
 bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
@@ -397,7 +402,7 @@ bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
     const struct amqp_basic_reject *reject = &method->basic_reject;
 
     return settle(channel, reject->delivery_tag, false,
-                  reject->requeue ? SETTLE_REQUEUE : SETTLE_DROP, error);
+                  reject->requeue ? SETTLE_REQUEUE : SETTLE_REJECT, error);
 }
 
 void channel_requeue_all(struct channel *channel)
