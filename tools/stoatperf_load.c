@@ -16,7 +16,8 @@
 static const uint64_t stall_ns = 10 * NS_PER_S; /* without any progress the run is given up */
 static const uint64_t spin_ns = 20000;          /* a due time so near is not worth a sleep */
 
-static volatile sig_atomic_t interrupted; /* by SIGINT or SIGTERM: measure no longer, report, tidy up */
+static volatile sig_atomic_t
+    interrupted; /* by SIGINT or SIGTERM: measure no longer, report, tidy up */
 
 static void on_signal(int signal_number)
 {
@@ -89,7 +90,7 @@ bool load_open(struct load *load, const struct options *options,
     prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul);
     load->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (load->epoll < 0)
-        return fail(&load->failure, "cannot create an epoll: %s", strerror(errno));
+        return failure_set(&load->failure, "cannot create an epoll: %s", strerror(errno));
     if (!topology_open(&load->topology, &load->failure, &load->broker) || !open_publishers(load) ||
         !open_consumers(load))
         return false;
@@ -164,7 +165,7 @@ static void await_sockets(struct load *load, uint64_t wait_ns)
     const struct timespec timeout = {.tv_sec = (time_t)(wait_ns / NS_PER_S),
                                      .tv_nsec = (long)(wait_ns % NS_PER_S)};
     const int count = epoll_pwait2(load->epoll, events, EVENTS, &timeout, NULL);
-    for (int i = 0; i < count && !has_failed(&load->failure); i++) {
+    for (int i = 0; i < count && !failure_is_set(&load->failure); i++) {
         struct client *const client = events[i].data.ptr;
         client->on_ready(client, events[i].events);
     }
@@ -182,7 +183,8 @@ static void tick(struct load *load, uint64_t now_ns)
 static bool has_stalled(struct load *load, uint64_t now_ns)
 {
     const struct counts *const counts = &load->meter.counts;
-    const uint64_t progress = counts->published + counts->confirmed + counts->nacked + counts->consumed;
+    const uint64_t progress =
+        counts->published + counts->confirmed + counts->nacked + counts->consumed;
     if (progress != load->progress) {
         load->progress = progress;
         load->progress_ns = now_ns;
@@ -201,7 +203,7 @@ static bool drive(struct load *load, uint64_t until_ns, bool (*done)(struct load
         publish(load);
         await_sockets(load, wake_ns(load, now_ns, until_ns) - now_ns);
         now_ns = clock_monotonic_ns();
-        if (has_failed(&load->failure) || interrupted)
+        if (failure_is_set(&load->failure) || interrupted)
             return false;
         load->stalled = done != NULL && has_stalled(load, now_ns);
         if (load->stalled)
@@ -335,7 +337,7 @@ static void run_time(struct load *load)
     drive(load, seconds_from_now(options->time_s), NULL);
     end_phase(load, "run");
     stop_publishers(load);
-    if (options->verify && !has_failed(&load->failure))
+    if (options->verify && !failure_is_set(&load->failure))
         drive(load, UINT64_MAX, all_consumed);
 }
 
@@ -368,8 +370,7 @@ static void run_backlog(struct load *load)
     struct phase *const phase = end_phase(load, "drain");
     const struct meter *const meter = &phase->meter;
     if (done && load->tenth_ns > meter->begin_ns && meter->end_ns > load->ninth_ns) {
-        phase->first_tenth =
-            (double)load->tenth * 1e9 / (double)(load->tenth_ns - meter->begin_ns);
+        phase->first_tenth = (double)load->tenth * 1e9 / (double)(load->tenth_ns - meter->begin_ns);
         phase->last_tenth = (double)(meter->counts.consumed - load->ninth) * 1e9 /
                             (double)(meter->end_ns - load->ninth_ns);
     }
@@ -386,15 +387,15 @@ static void judge(struct load *load)
         return; /* what had not come yet was not waited for */
     if (options->verify &&
         verify_lost(verify) + verify->duplicated + verify->reordered + verify->invented > 0)
-        fail(&load->void_run,
-             "%" PRIu64 " lost, %" PRIu64 " duplicated, %" PRIu64 " out of order, %" PRIu64
-             " never published",
-             verify_lost(verify), verify->duplicated, verify->reordered, verify->invented);
+        failure_set(&load->void_run,
+                    "%" PRIu64 " lost, %" PRIu64 " duplicated, %" PRIu64 " out of order, %" PRIu64
+                    " never published",
+                    verify_lost(verify), verify->duplicated, verify->reordered, verify->invented);
     if (load->stalled)
-        fail(&load->void_run, "nothing moved for %u s", (unsigned)(stall_ns / NS_PER_S));
+        failure_set(&load->void_run, "nothing moved for %u s", (unsigned)(stall_ns / NS_PER_S));
     if (complete && options->consumers > 0 && consumed != expected)
-        fail(&load->void_run, "%" PRIu64 " deliveries where %" PRIu64 " were expected", consumed,
-             expected);
+        failure_set(&load->void_run, "%" PRIu64 " deliveries where %" PRIu64 " were expected",
+                    consumed, expected);
 }
 
 bool load_run(struct load *load)
@@ -406,10 +407,10 @@ bool load_run(struct load *load)
     else
         run_time(load);
 
-    if (has_failed(&load->failure))
+    if (failure_is_set(&load->failure))
         return false;
     for (uint32_t i = 0; i < load->options->consumers; i++)
         consumer_settle(&load->consumers[i]);
     judge(load);
-    return !has_failed(&load->failure);
+    return !failure_is_set(&load->failure);
 }

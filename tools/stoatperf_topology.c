@@ -50,7 +50,7 @@ static bool put_arguments(struct buf *table, const char *text, struct failure *f
         const size_t size = strcspn(text, ",");
         const size_t key_size = strcspn(text, "=,");
         if (key_size == 0 || key_size >= size || key_size > 255)
-            return fail(failure, "--queue-args must be key=value,..., not '%s'", text);
+            return failure_set(failure, "--queue-args must be key=value,..., not '%s'", text);
         put_argument(table, slice_of(text, key_size),
                      slice_of(text + key_size + 1, size - key_size - 1));
         text += size + (text[size] == ',');
@@ -77,10 +77,9 @@ static bool declare_queue(struct topology *topology, struct slice name, struct s
                                                           .arguments = arguments}};
     const struct amqp_method purge = {.id = AMQP_QUEUE_PURGE,
                                       .queue_purge = {.queue = name, .no_wait = true}};
-    const struct amqp_method bind = {.id = AMQP_QUEUE_BIND,
-                                     .queue_bind = {.queue = name,
-                                                    .exchange = topology_exchange(topology),
-                                                    .no_wait = true}};
+    const struct amqp_method bind = {
+        .id = AMQP_QUEUE_BIND,
+        .queue_bind = {.queue = name, .exchange = topology_exchange(topology), .no_wait = true}};
     return send_no_wait(topology, &declare) && send_no_wait(topology, &purge) &&
            (!options->fan_out || send_no_wait(topology, &bind));
 }
