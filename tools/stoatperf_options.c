@@ -278,6 +278,20 @@ static void flag_value(struct options *options, const char *text)
         usage_error("--flag is persistent or mandatory, not '%s'", text);
 }
 
+/* "key=value,key=value", nothing of it empty. */
+static bool is_arguments(const char *text)
+{
+    for (;;) {
+        const size_t size = strcspn(text, ",");
+        const size_t key_size = strcspn(text, "=,");
+        if (key_size == 0 || key_size > 255 || key_size + 1 >= size)
+            return false;
+        if (text[size] == '\0')
+            return true;
+        text += size + 1;
+    }
+}
+
 enum { CLIENTS_MAX = 65535, MESSAGES_MAX_BITS = 48 };
 
 static void set_load(struct options *options, int id, const char *value)
@@ -360,6 +374,8 @@ static void set_option(struct options *options, int id, const char *value)
         options->auto_delete = true;
         break;
     case OPTION_QUEUE_ARGS:
+        if (!is_arguments(value))
+            usage_error("--queue-args must be key=value,..., not '%s'", value);
         options->queue_args = value;
         break;
     case OPTION_PREDECLARED:

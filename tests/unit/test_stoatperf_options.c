@@ -97,6 +97,9 @@ static const char *const bad_lines[] = {
     "stoatperf -s8 --verify",
     "stoatperf -A10 --prefetch=5",
     "stoatperf --backlog 5 -y0",
+    "stoatperf --queue-args a=",
+    "stoatperf --queue-args a=1,b",
+    "stoatperf --queue-args a=1,",
 };
 
 START_TEST(refuses_bad_usage)
