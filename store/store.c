@@ -1,5 +1,5 @@
-/* The owner's side of the store, the same for every engine: the open batch, LSNs, what is durable, figures. See
- * store.h for the contract and engine.h for what differs. */
+/* The owner's side of the store, the same for every engine: the open batch, LSNs, what is durable,
+ * figures. See store.h for the contract and engine.h for what differs. */
 #include "store/engine.h"
 
 enum { RECORD_KEY_MAX = 400, RECORD_VALUE_MAX = 1 << 20 };
@@ -34,7 +34,8 @@ void engine_settle(struct store *store, int error)
 {
     struct batch *batch = store->under_way;
 
-    assert(batch != NULL && batch->lsn == store->durable + 1);
+    assert(batch != NULL);
+    assert(error != 0 || batch->lsn == store->durable + 1);
     store->under_way = NULL;
     if (error == 0)
         store->durable = batch->lsn;
@@ -115,6 +116,7 @@ uint32_t store_put_entry(struct store *store, const struct store_entry *entry, u
     struct batch *batch = store->open;
 
     assert(body < batch->bodies.count && !batch->bodies.items[body].returned);
+    assert(entry->position < STORE_POSITION_END);
     batch->bodies.items[body].live++;
     batch->live++;
     store->stats.entries_put++;

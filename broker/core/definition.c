@@ -167,7 +167,8 @@ static bool recover_queue(struct record *record)
     options.arguments = amqp_read_longstr(&record->reader);
     options.auto_delete = flags & AUTO_DELETE;
     if (!ends_well(record, flags, AUTO_DELETE, options.arguments) || options.name.size == 0 ||
-        map_find(&record->vhost->queues, options.name) != NULL)
+        map_find(&record->vhost->queues, options.name) != NULL ||
+        map_find_id(&record->broker->queues, record->id) != NULL)
         return false;
     queue_recover(record->vhost, &options, record->id);
     return true;

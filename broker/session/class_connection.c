@@ -181,12 +181,12 @@ static bool on_open(struct connection *connection, const struct amqp_method *met
         return amqp_fail(error, AMQP_NOT_ALLOWED, "vhost %.*s not found", SLICE_ARG(name));
 
     char label[CONNECTION_LABEL_SIZE];
+    log_info("connection %s: user '%s' authenticated and granted access to vhost '%.*s'",
+             connection_label(connection, label), connection->user_name, SLICE_ARG(name));
     connection->vhost = vhost;
     timer_cancel(&connection->timer);
     connection_move(connection, CONNECTION_OPEN);
     connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_OPEN_OK});
-    log_info("connection %s: user '%s' authenticated and granted access to vhost '%.*s'",
-             connection_label(connection, label), connection->user_name, SLICE_ARG(name));
     return true;
 }
 

@@ -61,14 +61,11 @@ static void set_timer(struct connection *connection, uint64_t from_now_ms)
 const char *connection_label(const struct connection *connection, char label[CONNECTION_LABEL_SIZE])
 {
     const bool named = connection->client_name != NULL;
-    int size = snprintf(label, CONNECTION_LABEL_SIZE, "%s%s%.255s", connection->name,
-                        named ? " - " : "", named ? connection->client_name : "");
+    const int size = snprintf(label, CONNECTION_LABEL_SIZE, "%s%s%.255s", connection->name,
+                              named ? " - " : "", named ? connection->client_name : "");
     if (connection->vhost != NULL)
-        size += snprintf(label + size, CONNECTION_LABEL_SIZE - (size_t)size, " (vhost: '%.*s', ",
-                         SLICE_ARG(connection->vhost->name));
-    if (connection->user != NULL)
-        snprintf(label + size, CONNECTION_LABEL_SIZE - (size_t)size, "%suser: '%s')",
-                 connection->vhost != NULL ? "" : " (", connection->user_name);
+        snprintf(label + size, CONNECTION_LABEL_SIZE - (size_t)size, " (vhost: '%.*s', user: '%s')",
+                 SLICE_ARG(connection->vhost->name), connection->user_name);
     return label;
 }
 

@@ -130,6 +130,7 @@ class Survive(unittest.TestCase):
         self.channel.basic_ack(2, multiple=True)
         self.channel.basic_nack(3, requeue=False)
         self.channel.basic_nack(4, requeue=True)
+        self.channel.queue_declare('some', passive=True)  # answered behind the acks: the broker has seen them
         self.end_and_start('SIGTERM')
         self.assertEqual([body for body, _, _ in self.drain('some')], [str(number) for number in range(3, 10)])
 

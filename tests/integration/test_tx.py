@@ -3,6 +3,7 @@
 
 import struct
 
+import broker
 import tap
 import wire
 from client import PERSISTENT, ClientTest
@@ -32,12 +33,13 @@ class Tx(ClientTest):
         self.assertEqual(self.count(queue), 2)
         self.assertEqual(self.get_all(queue, self.connection.channel()), ['a', 'b'])
 
-    def test_9_15_routing_is_done_at_once(self):
+    @broker.departs('it routes at the publish')
+    def test_9_15_routing_is_done_at_the_commit(self):
+        """What a transaction does happens at one moment."""
         queue = self.queue()
-        self.channel.queue_bind(queue, 'amq.direct', queue)
         self.channel.tx_select()
         self.channel.basic_publish('amq.direct', queue, 'm')
-        self.channel.queue_unbind(queue, 'amq.direct', queue)
+        self.channel.queue_bind(queue, 'amq.direct', queue)
         self.channel.tx_commit()
         self.assertEqual(self.count(queue), 1)
 

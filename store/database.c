@@ -1,0 +1,293 @@
+/* Opening in steps, each of which may refuse with a sentence for the operator:
+ *
+ *     file system ─▶ environment ─▶ format version, read only ─▶ databases, marked unclean
+ *
+ * The format version is looked at before anything is written, so that an old broker leaves a newer
+ * store as it is. A damaged version or state row stops nothing: the version is then taken to be
+ * ours and the last LSN that of the last blob.
+ *
+ * The address space is asked for once, huge, because enlarging it later would need every
+ * transaction to end. Where it is not granted (an rlimit, valgrind) less is asked for, down to
+ * MAP_SIZE_MIN.
+ *
+ * The flags: default sync mode, so that a commit is durable when it returns; no WRITEMAP, so that
+ * no stray pointer of ours reaches the file; NOTLS, because a read transaction belongs to the
+ * reader and not to a thread. */
+#include "store/database.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+#define MAP_SIZE_DEFAULT ((size_t)1 << 40)
+#define MAP_SIZE_MIN     ((size_t)1 << 30)
+
+static const char *const names[DATABASE_COUNT] = {
+    [DB_BLOB] = "blob",   [DB_INDEX] = "index", [DB_GONE] = "gone",     [DB_LIVE] = "live",
+    [DB_QUEUE] = "queue", [DB_TRIM] = "trim",   [DB_RECORD] = "record", [DB_META] = "meta",
+};
+
+int database_errno(int rc)
+{
+    if (rc == 0)
+        return 0;
+    if (rc == MDB_MAP_FULL)
+        return -ENOSPC;
+    return rc > 0 ? -rc : -EIO;
+}
+
+struct slice database_state_key(void)
+{
+    return SLICE("state");
+}
+
+static int refuse(char error[STORE_ERROR_SIZE], int code, const char *format, ...)
+    printf_like(3, 4);
+
+static int refuse(char error[STORE_ERROR_SIZE], int code, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(error, STORE_ERROR_SIZE, format, arguments);
+    va_end(arguments);
+    return code;
+}
+
+/* ---- lookup ---------------------------------------------------------------------------------- */
+
+int database_get(MDB_cursor *cursor, MDB_cursor_op op, struct slice *key, struct slice *value)
+{
+    MDB_val k = val_of(*key), v = {0};
+    int rc = mdb_cursor_get(cursor, &k, &v, op);
+
+    if (rc == 0) {
+        *key = slice_of_val(k);
+        *value = slice_of_val(v);
+    }
+    return rc;
+}
+
+int database_get_below(MDB_cursor *cursor, uint64_t queue_id, uint64_t position, struct slice *key,
+                       struct slice *value)
+{
+    const struct key wanted = key_pair(queue_id, position);
+
+    *key = key_slice(&wanted);
+    int rc = database_get(cursor, MDB_SET_RANGE, key, value);
+    if (rc == MDB_NOTFOUND)
+        rc = database_get(cursor, MDB_LAST, key, value);
+    else if (rc == 0 && !slice_equal(*key, key_slice(&wanted)))
+        rc = database_get(cursor, MDB_PREV, key, value);
+    if (rc != 0)
+        return rc;
+    return key->size == 16 && get_u64(key->data) == queue_id ? 0 : MDB_NOTFOUND;
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+/* Locks and mapped files are not coherent on network file systems. */
+static int check_file_system(const char *directory, char error[STORE_ERROR_SIZE])
+{
+    static const struct {
+        uint32_t magic;
+        const char *name;
+    } refused[] = {{0x6969, "NFS"}, {0xff534d42, "CIFS"}, {0xfe534d42, "SMB2"}, {0x517b, "SMB"}};
+    struct statfs file_system;
+
+    if (statfs(directory, &file_system) != 0)
+        return refuse(error, -errno, "%s: %s", directory, strerror(errno));
+    for (size_t i = 0; i < countof(refused); i++)
+        if ((uint32_t)file_system.f_type == refused[i].magic)
+            return refuse(error, -EOPNOTSUPP, "%s is on %s: the store needs a local file system",
+                          directory, refused[i].name);
+    return 0;
+}
+
+static void on_assert(MDB_env *env, const char *message)
+{
+    (void)env;
+    log_critical("the store is damaged: LMDB: %s", message);
+}
+
+static int open_environment(MDB_env **env, const char *directory, size_t map_size)
+{
+    int rc = mdb_env_create(env);
+
+    if (rc != 0)
+        return rc;
+    rc = mdb_env_set_maxdbs(*env, DATABASE_COUNT);
+    if (rc == 0)
+        rc = mdb_env_set_mapsize(*env, map_size);
+    if (rc == 0)
+        rc = mdb_env_set_assert(*env, on_assert);
+    if (rc == 0)
+        rc = mdb_env_open(*env, directory, MDB_NOTLS, 0600);
+    if (rc != 0) {
+        mdb_env_close(*env);
+        *env = NULL;
+    }
+    return rc;
+}
+
+/* LMDB before 1.0 opens its files so that children inherit them; and a child that closes one drops
+ * our locks. */
+static void close_on_exec(MDB_env *env)
+{
+    struct stat data, other;
+    int data_fd;
+    DIR *directory = opendir("/proc/self/fd");
+
+    if (directory == NULL)
+        return;
+    if (mdb_env_get_fd(env, &data_fd) == 0 && fstat(data_fd, &data) == 0) {
+        for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+            int fd = atoi(entry->d_name);
+            if (entry->d_name[0] != '.' && fstat(fd, &other) == 0 && other.st_dev == data.st_dev &&
+                other.st_ino == data.st_ino)
+                (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+        }
+    }
+    closedir(directory);
+}
+
+/* Reads a row of "meta" whose value is a header and size bytes. */
+static bool read_meta(MDB_txn *txn, MDB_dbi meta, struct slice key, size_t size, struct slice *row)
+{
+    MDB_val k = val_of(key), v;
+
+    if (mdb_get(txn, meta, &k, &v) != 0)
+        return false;
+    *row = slice_of_val(v);
+    if (row->size == HEADER_SIZE + size && record_check(key, *row))
+        return true;
+    log_error("the store's row \"%.*s\" is damaged", SLICE_ARG(key));
+    return false;
+}
+
+static void read_state(struct database *database, MDB_txn *txn, MDB_dbi meta)
+{
+    struct slice row;
+
+    if (read_meta(txn, meta, database_state_key(), 8, &row)) {
+        database->lsn = get_u64(row.data + HEADER_SIZE);
+        database->was_clean = record_flags(row) & STATE_CLEAN;
+    }
+}
+
+static int check_format(struct database *database, const char *directory,
+                        char error[STORE_ERROR_SIZE])
+{
+    MDB_txn *txn;
+    MDB_dbi meta;
+    struct slice row;
+    int rc = mdb_txn_begin(database->env, NULL, MDB_RDONLY, &txn);
+
+    if (rc != 0)
+        return refuse(error, database_errno(rc), "%s: %s", directory, mdb_strerror(rc));
+    rc = mdb_dbi_open(txn, names[DB_META], 0, &meta);
+    database->was_clean = rc == MDB_NOTFOUND; /* a new store */
+    if (rc == 0) {
+        read_state(database, txn, meta);
+        if (read_meta(txn, meta, SLICE("format"), 4, &row) &&
+            get_u32(row.data + HEADER_SIZE) > FORMAT_VERSION)
+            rc = refuse(error, -EPROTONOSUPPORT,
+                        "%s was written by a newer version (format %" PRIu32 ", this one knows %d)",
+                        directory, get_u32(row.data + HEADER_SIZE), FORMAT_VERSION);
+    }
+    mdb_txn_abort(txn);
+    return rc == -EPROTONOSUPPORT ? rc : 0;
+}
+
+/* A blob whose LSN the state does not know of can only be there if the state row was damaged. */
+static int find_last_blob(struct database *database, MDB_txn *txn)
+{
+    MDB_cursor *cursor;
+    struct slice key = {0}, value;
+    int rc = mdb_cursor_open(txn, database->dbi[DB_BLOB], &cursor);
+
+    if (rc != 0)
+        return rc;
+    rc = database_get(cursor, MDB_LAST, &key, &value);
+    if (rc == 0 && key.size == 12)
+        database->lsn = max_of(database->lsn, get_u64(key.data));
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int put_meta(struct database *database, MDB_txn *txn, struct slice key, uint8_t *row,
+                    size_t size)
+{
+    MDB_val k = val_of(key), v = {size, row};
+
+    record_seal(key, row, size, 0, 0);
+    return mdb_put(txn, database->dbi[DB_META], &k, &v, 0);
+}
+
+static int mark_unclean(struct database *database, MDB_txn *txn)
+{
+    uint8_t format[FORMAT_ROW_SIZE], state[NUMBER_ROW_SIZE];
+
+    put_u32(format + HEADER_SIZE, FORMAT_VERSION);
+    put_u64(state + HEADER_SIZE, database->lsn);
+    int rc = put_meta(database, txn, SLICE("format"), format, sizeof format);
+    return rc != 0 ? rc : put_meta(database, txn, database_state_key(), state, sizeof state);
+}
+
+static int open_databases(struct database *database)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(database->env, NULL, 0, &txn);
+
+    if (rc != 0)
+        return rc;
+    for (size_t i = 0; i < DATABASE_COUNT && rc == 0; i++)
+        rc = mdb_dbi_open(txn, names[i], MDB_CREATE, &database->dbi[i]);
+    if (rc == 0)
+        rc = find_last_blob(database, txn);
+    if (rc == 0 && database->was_clean)
+        rc = mark_unclean(database, txn);
+    if (rc != 0) {
+        mdb_txn_abort(txn);
+        return rc;
+    }
+    return mdb_txn_commit(txn);
+}
+
+int database_open(struct database *database, const struct store_options *options,
+                  char error[STORE_ERROR_SIZE])
+{
+    size_t map_size = options->map_size != 0 ? options->map_size : MAP_SIZE_DEFAULT;
+
+    *database = (struct database){0};
+    int rc = check_file_system(options->directory, error);
+    if (rc != 0)
+        return rc;
+    while ((rc = open_environment(&database->env, options->directory, map_size)) == ENOMEM &&
+           map_size / 4 >= MAP_SIZE_MIN)
+        map_size /= 4;
+    if (rc != 0)
+        return refuse(error, database_errno(rc), "%s: %s", options->directory, mdb_strerror(rc));
+    close_on_exec(database->env);
+
+    rc = check_format(database, options->directory, error);
+    if (rc == 0) {
+        rc = database_errno(open_databases(database));
+        if (rc != 0)
+            refuse(error, rc, "%s: %s", options->directory, strerror(-rc));
+    }
+    if (rc != 0)
+        database_close(database);
+    return rc;
+}
+
+void database_close(struct database *database)
+{
+    mdb_env_close(database->env);
+    database->env = NULL;
+}

@@ -1,0 +1,58 @@
+/* The LMDB environment: its files, its named databases, its format version. record.h says what is
+ * in them. */
+#ifndef STORE_DATABASE_H
+#define STORE_DATABASE_H
+
+#include <lmdb.h>
+
+#include "store/record.h"
+#include "store/store.h"
+
+enum database_id {
+    DB_BLOB,
+    DB_INDEX,
+    DB_GONE,
+    DB_LIVE,
+    DB_QUEUE,
+    DB_TRIM,
+    DB_RECORD,
+    DB_META,
+    DATABASE_COUNT,
+};
+
+struct database {
+    MDB_env *env;
+    MDB_dbi dbi[DATABASE_COUNT];
+    uint64_t lsn;   /* the last one committed, when it was opened */
+    bool was_clean; /* the last close was a clean one */
+};
+
+/* Opens or creates the environment, and marks it as not cleanly closed. 0, or -errno with a
+ * sentence. */
+int database_open(struct database *database, const struct store_options *options,
+                  char error[STORE_ERROR_SIZE]);
+void database_close(struct database *database);
+
+int database_errno(int rc); /* LMDB's code as 0 or -errno */
+
+struct slice database_state_key(void);
+
+static inline struct slice slice_of_val(MDB_val val)
+{
+    return slice_of(val.mv_data, val.mv_size);
+}
+
+static inline MDB_val val_of(struct slice slice)
+{
+    return (MDB_val){slice.size, (void *)(uintptr_t)slice.data};
+}
+
+/* Looks a row up with a cursor, from key with LMDB's op. 0, MDB_NOTFOUND or another of LMDB's
+ * codes; key and value then borrow from the map, until the transaction writes or ends. */
+int database_get(MDB_cursor *cursor, MDB_cursor_op op, struct slice *key, struct slice *value);
+
+/* The last row whose key is not above (queue_id, position), if it is one of that queue. */
+int database_get_below(MDB_cursor *cursor, uint64_t queue_id, uint64_t position, struct slice *key,
+                       struct slice *value);
+
+#endif

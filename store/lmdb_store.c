@@ -1,0 +1,158 @@
+/* The store on LMDB: the owner's end of the mailboxes.
+ *
+ *                ┌─── batch ───▶ committer (the only writer) ───┐
+ *      owner ────┤                                              ├──▶ done ──▶ store_process
+ *                └─── fetch ───▶ reader ────────────────────────┘     └ its eventfd is store_fd
+ *
+ * Recovery alone reads on the owner's thread, before anybody else is served. */
+#include "store/committer.h"
+#include "store/engine.h"
+#include "store/reader.h"
+#include "store/recover.h"
+
+struct lmdb_store {
+    struct store store;
+    struct database database;
+    struct committer committer;
+    struct reader reader;
+    struct mailbox done; /* batches, fetches and the committer's failure, on their way back */
+};
+
+static struct lmdb_store *lmdb_store_of(struct store *store)
+{
+    return container_of(store, struct lmdb_store, store);
+}
+
+static int lmdb_recover(struct store *store, struct store_recovery *recovery)
+{
+    return recover(&lmdb_store_of(store)->database, recovery, &store->stats.damaged);
+}
+
+static void lmdb_submit(struct store *store, struct batch *batch)
+{
+    committer_submit(&lmdb_store_of(store)->committer, batch);
+}
+
+static void lmdb_fetch(struct store *store, struct store_fetch *fetch)
+{
+    reader_submit(&lmdb_store_of(store)->reader, fetch);
+}
+
+static void count_commit(struct store_stats *stats, const struct batch *batch)
+{
+    stats->commits += batch->error == 0;
+    stats->bytes_written += batch->bytes_written;
+    stats->damaged += batch->damaged;
+    stats->commit_ns_last = batch->commit_ns;
+    stats->commit_ns_max = max_of(stats->commit_ns_max, batch->commit_ns);
+}
+
+/* A letter that came back. Fetches are answered, or dropped when the store closes. */
+static void take_letter(struct lmdb_store *lmdb, struct letter *letter, bool closing)
+{
+    struct store *store = &lmdb->store;
+
+    if (store->under_way != NULL && letter == &store->under_way->letter) {
+        count_commit(&store->stats, store->under_way);
+        engine_settle(store, store->under_way->error);
+    } else if (letter == &lmdb->committer.failure) {
+        store->error = lmdb->committer.error;
+    } else {
+        struct store_fetch *fetch = container_of(letter, struct store_fetch, letter);
+        store->stats.damaged += fetch->damaged;
+        if (closing)
+            store_fetch_release(fetch);
+        else
+            fetch->on_done(fetch);
+    }
+}
+
+static void take_letters(struct lmdb_store *lmdb, bool closing)
+{
+    struct letter_list letters = STAILQ_HEAD_INITIALIZER(letters);
+
+    mailbox_take(&lmdb->done, &letters);
+    while (!STAILQ_EMPTY(&letters)) {
+        struct letter *letter = STAILQ_FIRST(&letters);
+        STAILQ_REMOVE_HEAD(&letters, link);
+        take_letter(lmdb, letter, closing);
+    }
+}
+
+static int lmdb_process(struct store *store)
+{
+    take_letters(lmdb_store_of(store), false);
+    return store->error;
+}
+
+static void wait_until_idle(struct lmdb_store *lmdb)
+{
+    while (store_is_busy(&lmdb->store)) {
+        mailbox_wait(&lmdb->done);
+        take_letters(lmdb, true);
+    }
+}
+
+static int lmdb_close(struct store *store)
+{
+    struct lmdb_store *lmdb = lmdb_store_of(store);
+
+    wait_until_idle(lmdb);
+    store->open->closes = true;
+    committer_submit(&lmdb->committer, engine_take_open(store));
+    wait_until_idle(lmdb);
+    committer_join(&lmdb->committer);
+    reader_stop(&lmdb->reader);
+    take_letters(lmdb, true);
+    mailbox_close(&lmdb->done);
+    database_close(&lmdb->database);
+    return store->error;
+}
+
+static const struct engine lmdb_engine = {
+    .recover = lmdb_recover,
+    .submit = lmdb_submit,
+    .process = lmdb_process,
+    .fetch = lmdb_fetch,
+    .close = lmdb_close,
+};
+
+static int start_threads(struct lmdb_store *lmdb)
+{
+    int rc = mailbox_open(&lmdb->done);
+
+    if (rc != 0)
+        return rc;
+    lmdb->store.fd = lmdb->done.fd;
+    rc = reader_start(&lmdb->reader, &lmdb->database, &lmdb->done);
+    if (rc == 0) {
+        rc = committer_start(&lmdb->committer, &lmdb->database, &lmdb->done);
+        if (rc != 0)
+            reader_stop(&lmdb->reader);
+    }
+    if (rc != 0)
+        mailbox_close(&lmdb->done);
+    return rc;
+}
+
+int store_open(const struct store_options *options, struct store **store,
+               char error[STORE_ERROR_SIZE])
+{
+    struct lmdb_store *lmdb = xcalloc(1, sizeof *lmdb);
+
+    int rc = database_open(&lmdb->database, options, error);
+    if (rc == 0) {
+        engine_init(&lmdb->store, &lmdb_engine, lmdb->database.lsn);
+        rc = start_threads(lmdb);
+        if (rc != 0) {
+            snprintf(error, STORE_ERROR_SIZE, "the store's threads: %s", strerror(-rc));
+            database_close(&lmdb->database);
+        }
+    }
+    if (rc != 0) {
+        free(lmdb);
+        return rc;
+    }
+    *store = &lmdb->store;
+    return 0;
+}

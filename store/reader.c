@@ -1,0 +1,189 @@
+/* A fetch is answered in one read transaction, in two walks: over the segments, to choose the
+ * entries and to know how much memory the answer takes; over the parts, to copy the bodies. Nothing
+ * points into the map when it is handed back, and the transaction is reset before the next wait. */
+#include "store/reader.h"
+
+#include "base/log.h"
+#include "store/crc32c.h"
+#include "store/engine.h"
+#include "store/thread.h"
+
+/* ---- choosing -------------------------------------------------------------------------------- */
+
+/* Where the living entries may begin. false: no such queue. */
+static bool find_head(struct reader *reader, const struct store_fetch *fetch, uint64_t *head)
+{
+    const struct key wanted = key_u64(fetch->queue_id);
+    MDB_val key = val_of(key_slice(&wanted)), value;
+    struct queue_row row;
+
+    if (mdb_get(reader->txn, reader->database->dbi[DB_QUEUE], &key, &value) != 0)
+        return false;
+    *head = queue_row_decode(key_slice(&wanted), slice_of_val(value), &row) ? row.head : 0;
+    return true;
+}
+
+/* Collects what the fetch returns; answers the bytes of all bodies and sets fetch->next. */
+static size_t choose(struct reader *reader, struct store_fetch *fetch)
+{
+    struct scan *scan = &reader->scan;
+    size_t size = 0;
+    uint64_t head;
+
+    array_clear(&reader->items);
+    fetch->next = fetch->end;
+    if (!find_head(reader, fetch, &head))
+        return 0;
+    scan_begin(scan, reader->database, reader->txn, fetch->queue_id, max_of(fetch->first, head),
+               fetch->end);
+    while (scan_next(scan)) {
+        if (reader->items.count > 0 &&
+            (reader->items.count >= fetch->count_max ||
+             size_add(size, scan->entry.place.size) > fetch->bytes_max)) {
+            fetch->next = scan->entry.position;
+            break;
+        }
+        size += scan->entry.place.size;
+        *array_add(&reader->items) = (struct reader_item){scan->entry, scan->lsn};
+    }
+    fetch->damaged = scan->damaged;
+    if (scan->rc != 0)
+        log_error("the store could not read: %s", mdb_strerror(scan->rc));
+    scan_end(scan);
+    return size;
+}
+
+/* ---- copying --------------------------------------------------------------------------------- */
+
+struct part { /* the one looked up last: neighbours share it */
+    uint64_t lsn;
+    uint32_t number;
+    struct slice bytes; /* without its header; data NULL: none */
+};
+
+static bool find_part(struct reader *reader, struct part *part, uint64_t lsn, uint32_t number)
+{
+    if (part->bytes.data != NULL && part->lsn == lsn && part->number == number)
+        return true;
+    const struct key wanted = key_part(lsn, number);
+    MDB_val key = val_of(key_slice(&wanted)), value;
+
+    part->bytes.data = NULL;
+    if (mdb_get(reader->txn, reader->database->dbi[DB_BLOB], &key, &value) != 0 ||
+        !part_check(slice_of_val(value)))
+        return false;
+    *part = (struct part){
+        lsn, number,
+        slice_of((uint8_t *)value.mv_data + PART_HEADER_SIZE, value.mv_size - PART_HEADER_SIZE)};
+    return true;
+}
+
+/* false: it is not there, not as large as it should be, or its checksum does not hold. */
+static bool copy_body(struct reader *reader, struct part *part, const struct reader_item *item,
+                      uint8_t *to)
+{
+    const struct place *place = &item->entry.place;
+    uint32_t number = place->part, offset = place->offset;
+
+    for (size_t copied = 0; copied < place->size; number++, offset = 0) {
+        if (!find_part(reader, part, item->lsn, number) || part->bytes.size <= offset)
+            return false;
+        const size_t size = min_of(part->bytes.size - offset, place->size - copied);
+        memcpy(to + copied, part->bytes.data + offset, size);
+        copied += size;
+    }
+    return crc32c(body_checksum(item->lsn, place), to, place->size) == item->entry.crc;
+}
+
+static void copy_bodies(struct reader *reader, struct store_fetch *fetch, uint8_t *to)
+{
+    struct part part = {0};
+
+    for (uint32_t i = 0; i < reader->items.count; i++) {
+        const struct reader_item *item = &reader->items.items[i];
+        struct store_fetched *fetched = &fetch->entries[i];
+        *fetched = (struct store_fetched){.position = item->entry.position,
+                                          .expires_ms = item->entry.expires_ms,
+                                          .weight = item->entry.weight,
+                                          .flags = item->entry.flags};
+        if (copy_body(reader, &part, item, to)) {
+            fetched->bytes = slice_of(to, item->entry.place.size);
+        } else {
+            fetched->damaged = true;
+            fetch->damaged++;
+            log_error("the store is damaged: body of entry %" PRIu64 "/%" PRIu64, fetch->queue_id,
+                      item->entry.position);
+        }
+        to += item->entry.place.size;
+    }
+}
+
+/* ---- the thread ------------------------------------------------------------------------------ */
+
+static void answer(struct reader *reader, struct store_fetch *fetch)
+{
+    int rc = mdb_txn_renew(reader->txn);
+
+    if (rc != 0) {
+        log_error("the store could not read: %s", mdb_strerror(rc));
+        return;
+    }
+    const size_t size = choose(reader, fetch);
+    copy_bodies(reader, fetch, engine_fetch_room(fetch, reader->items.count, size));
+    mdb_txn_reset(reader->txn);
+}
+
+static void *run(void *argument)
+{
+    struct reader *reader = argument;
+    struct letter_list letters = STAILQ_HEAD_INITIALIZER(letters);
+
+    for (bool stops = false; !stops;) {
+        mailbox_wait(&reader->inbox);
+        mailbox_take(&reader->inbox, &letters);
+        while (!STAILQ_EMPTY(&letters)) {
+            struct letter *letter = STAILQ_FIRST(&letters);
+            STAILQ_REMOVE_HEAD(&letters, link);
+            if (letter == &reader->stop) {
+                stops = true;
+            } else {
+                answer(reader, container_of(letter, struct store_fetch, letter));
+                mailbox_post(reader->done, letter);
+            }
+        }
+    }
+    return NULL;
+}
+
+int reader_start(struct reader *reader, const struct database *database, struct mailbox *done)
+{
+    reader->database = database;
+    reader->done = done;
+    int rc = mailbox_open(&reader->inbox);
+    if (rc != 0)
+        return rc;
+    rc = database_errno(mdb_txn_begin(database->env, NULL, MDB_RDONLY, &reader->txn));
+    if (rc == 0) {
+        mdb_txn_reset(reader->txn);
+        rc = thread_start(&reader->thread, run, reader);
+        if (rc != 0)
+            mdb_txn_abort(reader->txn);
+    }
+    if (rc != 0)
+        mailbox_close(&reader->inbox);
+    return rc;
+}
+
+void reader_submit(struct reader *reader, struct store_fetch *fetch)
+{
+    mailbox_post(&reader->inbox, &fetch->letter);
+}
+
+void reader_stop(struct reader *reader)
+{
+    mailbox_post(&reader->inbox, &reader->stop);
+    pthread_join(reader->thread, NULL);
+    mdb_txn_abort(reader->txn);
+    mailbox_close(&reader->inbox);
+    array_release(&reader->items);
+}

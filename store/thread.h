@@ -1,0 +1,10 @@
+/* Starting one of the store's threads. */
+#ifndef STORE_THREAD_H
+#define STORE_THREAD_H
+
+#include <pthread.h>
+
+/* With all signals blocked: they are the loop's. 0 or -errno. */
+int thread_start(pthread_t *thread, void *(*function)(void *), void *argument);
+
+#endif

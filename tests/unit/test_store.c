@@ -1,0 +1,1613 @@
+/* The store behind its interface: every case runs against both engines, memory and LMDB. What only
+ * one of them can do (a file that is damaged, a sync that fails or hangs, a process that is killed)
+ * follows after.
+ *
+ * LMDB syncs with fdatasync, which is defined here, so that a test can hold a sync up or make it
+ * fail. */
+#include "store/store.h"
+
+#include <fcntl.h>
+#include <ftw.h>
+#include <lmdb.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "store/array.h"
+#include "store/memory.h"
+#include "store/record.h"
+#include "tests/lib/unit.h"
+
+/* ---- a sync that does as told ---------------------------------------------------------------- */
+
+static atomic_bool sync_held;
+static atomic_int sync_error, sync_count;
+
+int fdatasync(int fd);
+
+int fdatasync(int fd)
+{
+    while (atomic_load(&sync_held))
+        usleep(1000);
+    atomic_fetch_add(&sync_count, 1);
+    const int error = atomic_load(&sync_error);
+    if (error != 0) {
+        errno = error;
+        return -1;
+    }
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+/* ---- a store to test ------------------------------------------------------------------------- */
+
+enum { MEMORY, LMDB, ENGINES };
+
+struct rig {
+    int engine;
+    char directory[64];
+    struct store *store;
+    struct store_recovery recovery;            /* of the last rig_recover */
+    ARRAY_OF(struct store_queue_state) queues; /* what it said */
+    char records[4096];                        /* "key=value;" of each */
+};
+
+static int bodies_out; /* added and not handed back */
+
+static void on_body_done(void *body_owner)
+{
+    bodies_out--;
+    free(body_owner);
+}
+
+static const char *scratch_directory(void)
+{
+    return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+}
+
+static void open_lmdb(struct rig *rig)
+{
+    char error[STORE_ERROR_SIZE] = "";
+    const struct store_options options = {.directory = rig->directory, .map_size = (size_t)4 << 30};
+
+    ck_assert_msg(store_open(&options, &rig->store, error) == 0, "%s", error);
+    store_on_body_done(rig->store, on_body_done);
+}
+
+static void rig_begin(struct rig *rig, int engine)
+{
+    log_level = LOG_NONE;
+    *rig = (struct rig){.engine = engine};
+    if (engine == MEMORY) {
+        rig->store = store_memory_new();
+        store_on_body_done(rig->store, on_body_done);
+        return;
+    }
+    snprintf(rig->directory, sizeof rig->directory, "%s/test_store.XXXXXX", scratch_directory());
+    ck_assert_ptr_nonnull(mkdtemp(rig->directory));
+    open_lmdb(rig);
+}
+
+static int unlink_one(const char *path, const struct stat *status, int type, struct FTW *walk)
+{
+    (void)status, (void)type, (void)walk;
+    return remove(path);
+}
+
+static void rig_remove_files(struct rig *rig)
+{
+    if (rig->engine == LMDB)
+        nftw(rig->directory, unlink_one, 8, FTW_DEPTH | FTW_PHYS);
+    array_release(&rig->queues);
+}
+
+static void rig_end(struct rig *rig)
+{
+    ck_assert_int_eq(store_close(&rig->store), 0);
+    ck_assert_int_eq(bodies_out, 0);
+    rig_remove_files(rig);
+}
+
+static void wait_once(struct rig *rig)
+{
+    struct pollfd poll_fd = {.fd = store_fd(rig->store), .events = POLLIN};
+
+    ck_assert_int_eq(poll(&poll_fd, 1, 30000), 1);
+}
+
+static void finish(struct rig *rig)
+{
+    while (store_is_busy(rig->store)) {
+        wait_once(rig);
+        ck_assert_int_eq(store_process(rig->store), 0);
+    }
+}
+
+static void commit(struct rig *rig)
+{
+    finish(rig);
+    if (store_open_is_empty(rig->store))
+        return;
+    const uint64_t lsn = store_open_lsn(rig->store);
+    ck_assert_uint_eq(store_submit(rig->store), lsn);
+    ck_assert_uint_eq(store_open_lsn(rig->store), lsn + 1);
+    finish(rig);
+    ck_assert_uint_eq(store_durable(rig->store), lsn);
+}
+
+static void on_record(void *context, struct slice key, struct slice value)
+{
+    struct rig *rig = context;
+    const size_t used = strlen(rig->records);
+
+    snprintf(rig->records + used, sizeof rig->records - used, "%.*s=%.*s;", SLICE_ARG(key),
+             SLICE_ARG(value));
+}
+
+static void on_queue(void *context, const struct store_queue_state *queue)
+{
+    struct rig *rig = context;
+
+    ck_assert(rig->queues.count == 0 ||
+              rig->queues.items[rig->queues.count - 1].queue_id < queue->queue_id);
+    *array_add(&rig->queues) = *queue;
+}
+
+static void recover(struct rig *rig)
+{
+    rig->recovery =
+        (struct store_recovery){.context = rig, .on_record = on_record, .on_queue = on_queue};
+    rig->records[0] = '\0';
+    array_clear(&rig->queues);
+    ck_assert_int_eq(store_recover(rig->store, &rig->recovery), 0);
+}
+
+/* A restart: LMDB's is a clean one, memory has only the other kind. */
+static void restart(struct rig *rig)
+{
+    if (rig->engine == MEMORY) {
+        finish(rig);
+        store_memory_crash(rig->store);
+    } else {
+        ck_assert_int_eq(store_close(&rig->store), 0);
+        open_lmdb(rig);
+    }
+    recover(rig);
+}
+
+static const struct store_queue_state *queue_state(const struct rig *rig, uint64_t queue_id)
+{
+    for (uint32_t i = 0; i < rig->queues.count; i++)
+        if (rig->queues.items[i].queue_id == queue_id)
+            return &rig->queues.items[i];
+    return NULL;
+}
+
+/* ---- bodies and entries ---------------------------------------------------------------------- */
+
+static uint32_t add_body(struct store *store, const void *data, size_t size)
+{
+    uint8_t *copy = xmalloc(
+        size + 1); /* freed when it comes back: reading it later is an error that ASan finds */
+
+    if (size > 0)
+        memcpy(copy, data, size);
+    bodies_out++;
+    return store_add_body(store, slice_of(copy, size), copy);
+}
+
+static uint32_t put(struct rig *rig, uint64_t queue_id, uint64_t position, const char *text)
+{
+    const struct store_entry entry = {
+        .queue_id = queue_id, .position = position, .weight = (uint32_t)strlen(text)};
+
+    return store_put_entry(rig->store, &entry, add_body(rig->store, text, strlen(text)));
+}
+
+/* Entries first to end - 1, each its position as text: weight 4. */
+static void put_many(struct rig *rig, uint64_t queue_id, uint64_t first, uint64_t end)
+{
+    char text[8];
+
+    for (uint64_t position = first; position < end; position++) {
+        snprintf(text, sizeof text, "%04u", (unsigned)(position % 10000));
+        put(rig, queue_id, position, text);
+    }
+}
+
+static void delete_many(struct rig *rig, uint64_t queue_id, uint64_t first, uint64_t end,
+                        uint64_t step)
+{
+    for (uint64_t position = first; position < end; position += step)
+        store_delete_entry(rig->store, queue_id, position, 4);
+}
+
+static int fetches_done;
+
+static void on_fetched(struct store_fetch *fetch)
+{
+    (void)fetch;
+    fetches_done++;
+}
+
+static void fetch(struct rig *rig, struct store_fetch *fetch)
+{
+    const int before = fetches_done;
+
+    fetch->on_done = on_fetched;
+    store_fetch(rig->store, fetch);
+    while (fetches_done == before) {
+        wait_once(rig);
+        ck_assert_int_ge(store_process(rig->store), -EIO);
+    }
+}
+
+/* All entries alive in [first, end) as "position " each, or with their bodies "position:body ",
+ * fetched in pieces. */
+static const char *contents(struct rig *rig, uint64_t queue_id, uint64_t first, uint64_t end,
+                            bool bodies, uint32_t count_max)
+{
+    static char text[65536];
+    size_t used = 0;
+
+    text[0] = '\0';
+    while (first < end) {
+        struct store_fetch piece = {.queue_id = queue_id,
+                                    .first = first,
+                                    .end = end,
+                                    .count_max = count_max,
+                                    .bytes_max = 100000};
+        fetch(rig, &piece);
+        ck_assert_uint_le(piece.count, count_max);
+        ck_assert_uint_gt(piece.next, first);
+        for (size_t i = 0; i < piece.count && bodies; i++)
+            used += (size_t)snprintf(text + used, sizeof text - used, "%" PRIu64 ":%.*s ",
+                                     piece.entries[i].position, SLICE_ARG(piece.entries[i].bytes));
+        for (size_t i = 0; i < piece.count && !bodies; i++)
+            used += (size_t)snprintf(text + used, sizeof text - used, "%" PRIu64 " ",
+                                     piece.entries[i].position);
+        first = piece.next;
+        store_fetch_release(&piece);
+    }
+    return text;
+}
+
+/* ---- both engines ---------------------------------------------------------------------------- */
+
+START_TEST(a_new_store_is_empty)
+{
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    recover(&rig);
+    ck_assert(rig.recovery.was_clean);
+    ck_assert_str_eq(rig.records, "");
+    ck_assert_uint_eq(rig.queues.count, 0);
+    ck_assert_uint_eq(store_durable(rig.store), 0);
+    ck_assert_uint_eq(store_open_lsn(rig.store), 1);
+    ck_assert(store_open_is_empty(rig.store));
+    ck_assert(!store_is_busy(rig.store));
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(records_last_word_wins)
+{
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    store_put_record(rig.store, SLICE("b"), SLICE("1"));
+    store_put_record(rig.store, SLICE("c"), SLICE(""));
+    store_put_record(rig.store, SLICE("a"), SLICE("2"));
+    store_put_record(rig.store, SLICE("b"), SLICE("3"));
+    store_put_record(rig.store, SLICE("d"), SLICE("4"));
+    store_delete_record(rig.store, SLICE("d"));
+    store_delete_record(rig.store, SLICE("e"));
+    store_delete_record(rig.store, SLICE("f"));
+    store_put_record(rig.store, SLICE("f"), SLICE("5"));
+    commit(&rig);
+    restart(&rig);
+    ck_assert_str_eq(rig.records, "a=2;b=3;c=;f=5;");
+    store_delete_record(rig.store, SLICE("a"));
+    store_put_record(rig.store, SLICE("c"), SLICE("6"));
+    commit(&rig);
+    restart(&rig);
+    ck_assert_str_eq(rig.records, "b=3;c=6;f=5;");
+    ck_assert_uint_ge(store_durable(rig.store), 2);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(large_records_survive)
+{
+    static char value[1 << 20], key[400];
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    memset(value, 'v', sizeof value);
+    memset(key, 'k', sizeof key);
+    store_put_record(rig.store, slice_of(key, sizeof key), slice_of(value, sizeof value));
+    commit(&rig);
+    restart(&rig);
+    ck_assert_uint_eq(strlen(rig.records), sizeof rig.records - 1);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(queues_count_their_entries)
+{
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    store_create_queue(rig.store, 3);
+    store_create_queue(rig.store, 1);
+    put(&rig, 3, 10, "one");
+    put(&rig, 3, 12, "three");
+    commit(&rig);
+    restart(&rig);
+    ck_assert_uint_eq(rig.queues.count, 2);
+    const struct store_queue_state *queue = queue_state(&rig, 3);
+    ck_assert_uint_eq(queue->head, 10);
+    ck_assert_uint_eq(queue->tail, 13);
+    ck_assert_uint_eq(queue->count, 2);
+    ck_assert_uint_eq(queue->bytes, 8);
+    ck_assert_uint_eq(queue_state(&rig, 1)->count, 0);
+    ck_assert_str_eq(contents(&rig, 3, 0, 100, true, 10), "10:one 12:three ");
+    ck_assert_str_eq(contents(&rig, 3, 11, 12, true, 10), "");
+    ck_assert_str_eq(contents(&rig, 1, 0, 100, true, 10), "");
+    ck_assert_str_eq(contents(&rig, 2, 0, 100, true, 10), "");
+
+    store_delete_entry(rig.store, 3, 10, 3);
+    commit(&rig);
+    ck_assert_str_eq(contents(&rig, 3, 0, 100, true, 10), "12:three ");
+    store_delete_entry(rig.store, 3, 12, 5);
+    commit(&rig);
+    put(&rig, 3, 20, "");
+    commit(&rig);
+    restart(&rig);
+    queue = queue_state(&rig, 3);
+    ck_assert_uint_eq(queue->head, 20);
+    ck_assert_uint_eq(queue->tail, 21);
+    ck_assert_uint_eq(queue->count, 1);
+    ck_assert_uint_eq(queue->bytes, 0);
+    ck_assert_str_eq(contents(&rig, 3, 0, 100, true, 10), "20: ");
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(everything_about_an_entry_comes_back)
+{
+    const struct store_entry entries[] = {
+        {.queue_id = 1, .position = 5, .expires_ms = 0, .weight = 0, .flags = 0},
+        {.queue_id = 1, .position = 6, .expires_ms = 1, .weight = 7, .flags = 255},
+        {.queue_id = 1,
+         .position = 1000000,
+         .expires_ms = UINT64_MAX,
+         .weight = UINT32_MAX,
+         .flags = 1},
+        {.queue_id = 1,
+         .position = STORE_POSITION_END - 1,
+         .expires_ms = 12345,
+         .weight = 3,
+         .flags = 1},
+    };
+    struct store_fetch all = {
+        .queue_id = 1, .first = 0, .end = UINT64_MAX, .count_max = 10, .bytes_max = 1000};
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    store_create_queue(rig.store, 1);
+    for (size_t i = 0; i < countof(entries); i++)
+        store_put_entry(rig.store, &entries[i], add_body(rig.store, "body", 4));
+    commit(&rig);
+    restart(&rig);
+    fetch(&rig, &all);
+    ck_assert_uint_eq(all.count, countof(entries));
+    ck_assert_uint_eq(all.next, all.end);
+    for (size_t i = 0; i < countof(entries); i++) {
+        ck_assert_uint_eq(all.entries[i].position, entries[i].position);
+        ck_assert_uint_eq(all.entries[i].expires_ms, entries[i].expires_ms);
+        ck_assert_uint_eq(all.entries[i].weight, entries[i].weight);
+        ck_assert_uint_eq(all.entries[i].flags, entries[i].flags);
+        ck_assert(slice_equal(all.entries[i].bytes, SLICE("body")));
+        ck_assert(!all.entries[i].damaged);
+    }
+    store_fetch_release(&all);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(a_shared_body_is_written_once)
+{
+    static char large[50000];
+    struct store_stats before, after;
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    memset(large, 's', sizeof large);
+    for (uint64_t id = 1; id <= 20; id++)
+        store_create_queue(rig.store, id);
+    commit(&rig);
+    store_get_stats(rig.store, &before);
+    const uint32_t body = add_body(rig.store, large, sizeof large);
+    ck_assert_uint_eq(store_open_bytes(rig.store), sizeof large);
+    for (uint64_t id = 1; id <= 20; id++)
+        for (uint64_t position = 0; position < 2; position++)
+            store_put_entry(rig.store, &(struct store_entry){.queue_id = id, .position = position},
+                            body);
+    commit(&rig);
+    store_get_stats(rig.store, &after);
+    ck_assert_uint_ge(after.bytes_written - before.bytes_written, sizeof large);
+    ck_assert_uint_lt(after.bytes_written - before.bytes_written, sizeof large + 10000);
+    for (uint64_t id = 1; id <= 20; id++)
+        store_delete_entry(rig.store, id, id % 2, 0); /* one of the two lives on */
+    commit(&rig);
+    restart(&rig);
+    for (uint64_t id = 1; id <= 20; id++) {
+        struct store_fetch one = {
+            .queue_id = id, .end = 100, .count_max = 10, .bytes_max = 1000000};
+        fetch(&rig, &one);
+        ck_assert_uint_eq(one.count, 1);
+        ck_assert_uint_eq(one.entries[0].position, 1 - id % 2);
+        ck_assert(slice_equal(one.entries[0].bytes, slice_of(large, sizeof large)));
+        store_fetch_release(&one);
+    }
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(what_is_taken_back_is_not_written)
+{
+    struct store_stats stats;
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    store_create_queue(rig.store, 1);
+    commit(&rig);
+    const uint32_t alone = put(&rig, 1, 0, "alone");
+    ck_assert(!store_open_is_empty(rig.store));
+    ck_assert_uint_eq(store_open_bytes(rig.store), 5);
+    store_take_back(rig.store, alone);
+    ck_assert(store_open_is_empty(rig.store));
+    ck_assert_uint_eq(store_open_bytes(rig.store), 0);
+    ck_assert_int_eq(bodies_out, 0); /* at once */
+
+    const uint32_t body = add_body(rig.store, "shared", 6);
+    const struct store_entry entry = {.queue_id = 1, .position = 1, .weight = 6};
+    const struct store_entry next = {.queue_id = 1, .position = 2, .weight = 6};
+    const uint32_t first = store_put_entry(rig.store, &entry, body);
+    store_put_entry(rig.store, &next, body);
+    store_take_back(rig.store, first);
+    ck_assert_int_eq(bodies_out, 1);
+    commit(&rig);
+    ck_assert_int_eq(bodies_out, 0);
+    restart(&rig);
+    ck_assert_str_eq(contents(&rig, 1, 0, 10, true, 5), "2:shared ");
+    ck_assert_uint_eq(queue_state(&rig, 1)->count, 1);
+    ck_assert_uint_eq(queue_state(&rig, 1)->bytes, 6);
+    if (rig.engine == MEMORY) {
+        store_get_stats(rig.store, &stats);
+        ck_assert_uint_eq(stats.entries_taken_back, 2);
+        ck_assert_uint_eq(stats.entries_put, 3);
+    }
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(a_batch_of_marks_is_no_reason_to_write)
+{
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    store_create_queue(rig.store, 1);
+    store_create_queue(rig.store, 2);
+    commit(&rig);
+    for (uint64_t i = 0; i < 100000; i++)
+        store_mark_delivered(rig.store, 1 + i % 2, i / 2);
+    ck_assert(store_open_is_empty(rig.store));
+    put_many(&rig, 1, 0, 50010);
+    commit(&rig);
+    restart(&rig);
+    ck_assert_uint_eq(queue_state(&rig, 1)->delivered, rig.engine == LMDB ? 49999 : 50010);
+    ck_assert_uint_eq(queue_state(&rig, 2)->delivered, 0); /* never above the tail */
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(fetches_go_in_pieces_over_holes)
+{
+    char expected[65536] = "";
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    store_create_queue(rig.store, 1);
+    put_many(&rig, 1, 0, 700); /* more than one segment */
+    put_many(&rig, 1, 800, 900);
+    commit(&rig);
+    for (uint64_t position = 1000; position < 1400; position += 3) { /* not dense */
+        put(&rig, 1, position, "4444");
+        commit(&rig);
+    }
+    delete_many(&rig, 1, 5, 700, 7); /* in the middle: gone rows */
+    delete_many(&rig, 1, 0, 5, 1);   /* at the front: the head */
+    delete_many(&rig, 1, 800, 900, 1);
+    commit(&rig);
+    for (uint64_t position = 5, used = 0; position < 1400; position++)
+        if (position < 700 ? position % 7 != 5 : position >= 1000 && position % 3 == 1)
+            used += (uint64_t)snprintf(expected + used, sizeof expected - used, "%" PRIu64 " ",
+                                       position);
+    for (uint32_t piece = 1; piece < 2000; piece = piece * 5 + 2)
+        ck_assert_str_eq(contents(&rig, 1, 0, 5000, false, piece), expected);
+    restart(&rig);
+    ck_assert_str_eq(contents(&rig, 1, 0, 5000, false, 100), expected);
+    ck_assert_str_eq(contents(&rig, 1, 695, 1005, false, 3), "695 696 697 699 1000 1003 ");
+    ck_assert_str_eq(contents(&rig, 1, 1001, 1003, false, 3), "");
+    ck_assert_uint_eq(queue_state(&rig, 1)->head, 6);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(fetches_stop_at_their_bytes)
+{
+    static char body[40000];
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    store_create_queue(rig.store, 1);
+    for (uint64_t position = 0; position < 5; position++)
+        store_put_entry(rig.store, &(struct store_entry){.queue_id = 1, .position = position},
+                        add_body(rig.store, body, sizeof body));
+    commit(&rig);
+    const struct {
+        size_t bytes_max;
+        uint32_t count_max, count;
+    } cases[] = {{0, 0, 1},     {1, 9, 1},       {79999, 9, 1},
+                 {80000, 9, 2}, {1000000, 9, 5}, {1000000, 3, 3}};
+    for (size_t i = 0; i < countof(cases); i++) {
+        struct store_fetch some = {.queue_id = 1,
+                                   .end = 10,
+                                   .count_max = cases[i].count_max,
+                                   .bytes_max = cases[i].bytes_max};
+        fetch(&rig, &some);
+        ck_assert_uint_eq(some.count, cases[i].count);
+        ck_assert_uint_eq(some.next, cases[i].count == 5 ? 10 : cases[i].count);
+        store_fetch_release(&some);
+        store_fetch_release(&some);
+    }
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(large_bodies_survive)
+{
+    static const size_t sizes[] = {
+        0,        1, PART_BODY_MAX - 1, PART_BODY_MAX, PART_BODY_MAX + 1, 2 * PART_BODY_MAX, 100000,
+        10 << 20, 10};
+    static uint8_t bytes[(10 << 20) + 16];
+    struct random random;
+    struct rig rig;
+
+    random_init_seeded(&random, 6);
+    random_bytes(&random, bytes, sizeof bytes);
+    rig_begin(&rig, _i);
+    store_create_queue(rig.store, 1);
+    for (size_t i = 0; i < countof(sizes); i++)
+        store_put_entry(rig.store, &(struct store_entry){.queue_id = 1, .position = i},
+                        add_body(rig.store, bytes + i, sizes[i]));
+    commit(&rig);
+    restart(&rig);
+    struct store_fetch all = {.queue_id = 1, .end = 100, .count_max = 100, .bytes_max = SIZE_MAX};
+    fetch(&rig, &all);
+    ck_assert_uint_eq(all.count, countof(sizes));
+    for (size_t i = 0; i < countof(sizes); i++)
+        ck_assert(slice_equal(all.entries[i].bytes, slice_of(bytes + i, sizes[i])));
+    store_fetch_release(&all);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(deleted_ranges_are_gone_at_once)
+{
+    static const struct {
+        uint64_t first, end, count;
+    } ranges[] = {
+        {0, 10, 10},        /* the front of the first segment */
+        {5, 20, 10},        /* from below the head */
+        {600, 605, 5},      /* inside a segment */
+        {603, 1700, 1095},  /* over several, cut at both ends */
+        {1700, 1701, 1},    /* the next one */
+        {1800, 2900, 1100}, /* in the middle again */
+        {2000, 2500, 0},    /* within what is gone */
+        {20, 600, 580},     /* the front up to the first hole */
+        {2950, 10000, 50},  /* the end */
+    };
+    struct rig rig;
+    uint64_t count = 3000;
+    char expected[65536];
+
+    rig_begin(&rig, _i);
+    bool alive[3000];
+    memset(alive, true, sizeof alive);
+    store_create_queue(rig.store, 1);
+    for (uint64_t first = 0; first < 3000; first += 100) {
+        put_many(&rig, 1, first, first + 100);
+        if (first % 500 == 400)
+            commit(&rig);
+    }
+    commit(&rig);
+    for (size_t i = 0; i < countof(ranges); i++) {
+        store_delete_range(rig.store, 1, ranges[i].first, ranges[i].end, ranges[i].count,
+                           4 * ranges[i].count);
+        commit(&rig);
+        for (uint64_t position = ranges[i].first; position < ranges[i].end && position < 3000;
+             position++)
+            alive[position] = false;
+        count -= ranges[i].count;
+        size_t used = 0;
+        expected[0] = '\0';
+        for (uint64_t position = 0; position < 3000; position++)
+            if (alive[position])
+                used += (size_t)snprintf(expected + used, sizeof expected - used, "%" PRIu64 " ",
+                                         position);
+        ck_assert_str_eq(contents(&rig, 1, 0, 5000, false, 1000), expected);
+        if (i % 2 == 0) {
+            restart(&rig);
+            ck_assert_str_eq(contents(&rig, 1, 0, 5000, false, 77), expected);
+            ck_assert_uint_eq(queue_state(&rig, 1)->count, count);
+            ck_assert_uint_eq(queue_state(&rig, 1)->bytes, 4 * count);
+        }
+    }
+    store_delete_range(rig.store, 1, 0, 3000, count, 4 * count);
+    put_many(&rig, 1, 3000, 3010);
+    commit(&rig);
+    restart(&rig);
+    ck_assert_uint_eq(queue_state(&rig, 1)->head, 3000);
+    ck_assert_str_eq(contents(&rig, 1, 0, 5000, false, 4),
+                     "3000 3001 3002 3003 3004 3005 3006 3007 3008 3009 ");
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(deleted_queues_are_gone_at_once)
+{
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    store_create_queue(rig.store, 1);
+    store_create_queue(rig.store, 2);
+    put_many(&rig, 1, 0, 1000);
+    put_many(&rig, 2, 0, 10);
+    commit(&rig);
+    delete_many(&rig, 1, 0, 100, 1);
+    delete_many(&rig, 1, 200, 300, 2);
+    commit(&rig);
+    store_delete_range(rig.store, 1, 700, 800, 100, 400);
+    put_many(&rig, 1, 1000, 1010);
+    const uint32_t taken = put(&rig, 1, 1010, "xxxx");
+    store_delete_queue(rig.store, 1);
+    store_take_back(rig.store, taken);
+    commit(&rig);
+    ck_assert_str_eq(contents(&rig, 1, 0, 5000, false, 1000), "");
+    store_create_queue(rig.store, 5);
+    store_delete_queue(rig.store, 5);
+    commit(&rig);
+    restart(&rig);
+    ck_assert_uint_eq(rig.queues.count, 1);
+    ck_assert_uint_eq(rig.queues.items[0].queue_id, 2);
+    ck_assert_uint_eq(rig.queues.items[0].count, 10);
+    ck_assert_str_eq(contents(&rig, 1, 0, 5000, false, 1000), "");
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(closing_hands_everything_back)
+{
+    struct store_fetch dropped = {
+        .queue_id = 1, .end = 100, .count_max = 5, .bytes_max = 5, .on_done = on_fetched};
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    store_create_queue(rig.store, 1);
+    put_many(&rig, 1, 0, 10);
+    store_submit(rig.store);
+    put_many(&rig, 1, 10, 20);
+    store_fetch(rig.store, &dropped);
+    fetches_done = 0;
+    ck_assert_int_eq(store_close(&rig.store), 0);
+    ck_assert_ptr_null(rig.store);
+    ck_assert_int_eq(bodies_out, 0);
+    ck_assert_int_eq(fetches_done, 0);
+    if (rig.engine == LMDB) { /* and what was open became durable */
+        open_lmdb(&rig);
+        recover(&rig);
+        ck_assert(rig.recovery.was_clean);
+        ck_assert_uint_eq(queue_state(&rig, 1)->count, 20);
+        rig_end(&rig);
+    }
+}
+END_TEST
+
+/* ---- a workload ------------------------------------------------------------------------------ */
+
+/* Batches of random operations, the same for the same seed, applied to any number of stores at
+ * once. It knows what lives, as the broker does. */
+
+enum { QUEUES_MAX = 6, OPERATIONS_MAX = 60 };
+
+struct work_entry {
+    uint64_t position;
+    uint32_t weight, number; /* number: in the open batch; UINT32_MAX: in an earlier one */
+};
+
+struct work_queue {
+    uint64_t id; /* 0: none */
+    uint64_t tail;
+    ARRAY_OF(struct work_entry) alive;
+};
+
+struct work {
+    struct random random;
+    struct store *stores[2];
+    size_t count;
+    uint64_t queue_id_last;
+    struct work_queue queues[QUEUES_MAX];
+    bool small;       /* no large bodies */
+    uint64_t batches; /* so far; the record "batch" says so, too */
+};
+
+#define each_store(work, store)                                                                    \
+    for (size_t store##_i = 0; store##_i < (work)->count; store##_i++)                             \
+        for (struct store *store = (work)->stores[store##_i]; store != NULL; store = NULL)
+
+static void work_begin(struct work *work, uint64_t seed, struct store *first, struct store *second)
+{
+    *work = (struct work){.stores = {first, second}, .count = second == NULL ? 1 : 2};
+    random_init_seeded(&work->random, seed);
+}
+
+static void work_end(struct work *work)
+{
+    for (size_t i = 0; i < QUEUES_MAX; i++)
+        array_release(&work->queues[i].alive);
+}
+
+static uint64_t draw(struct work *work, uint64_t bound)
+{
+    return random_below(&work->random, bound);
+}
+
+static void work_create(struct work *work, struct work_queue *queue)
+{
+    queue->id = ++work->queue_id_last;
+    queue->tail = draw(work, 1000);
+    each_store(work, store) store_create_queue(store, queue->id);
+}
+
+static void work_drop(struct work *work, struct work_queue *queue)
+{
+    each_store(work, store) store_delete_queue(store, queue->id);
+    queue->id = 0;
+    array_clear(&queue->alive);
+}
+
+static size_t work_body_size(struct work *work)
+{
+    switch (draw(work, work->small ? 20 : 400)) {
+    case 0:
+        return 0;
+    case 20:
+        return PART_BODY_MAX - 1 + draw(work, 3);
+    case 21:
+        return 200000;
+    default:
+        return draw(work, 200);
+    }
+}
+
+static void work_put_entry(struct work *work, struct work_queue *queue, const uint32_t bodies[2])
+{
+    queue->tail += draw(work, 10) == 0 ? draw(work, 600) : 0;
+    struct store_entry entry = {.queue_id = queue->id,
+                                .position = queue->tail++,
+                                .weight = (uint32_t)draw(work, 1000),
+                                .expires_ms = draw(work, 5) == 0 ? random_u64(&work->random) : 0,
+                                .flags = draw(work, 5) == 0 ? (uint8_t)draw(work, 256) : 0};
+    uint32_t number = 0;
+
+    each_store(work, store) number = store_put_entry(store, &entry, bodies[store_i]);
+    *array_add(&queue->alive) = (struct work_entry){entry.position, entry.weight, number};
+}
+
+static void work_put(struct work *work, struct work_queue *queue)
+{
+    static uint8_t bytes[200000];
+    const size_t size = work_body_size(work);
+    uint32_t bodies[2];
+
+    random_bytes(&work->random, bytes, min_of(size, 500U));
+    each_store(work, store) bodies[store_i] = add_body(store, bytes, size);
+    work_put_entry(work, queue, bodies);
+    while (draw(work, 4) == 0) {
+        struct work_queue *other = &work->queues[draw(work, QUEUES_MAX)];
+        if (other->id != 0)
+            work_put_entry(work, other, bodies);
+    }
+}
+
+static void work_remove(struct work *work, struct work_queue *queue, uint32_t index)
+{
+    const struct work_entry entry = queue->alive.items[index];
+
+    each_store(work, store)
+    {
+        if (entry.number != UINT32_MAX)
+            store_take_back(store, entry.number);
+        else
+            store_delete_entry(store, queue->id, entry.position, entry.weight);
+    }
+    queue->alive.count--;
+    memmove(&queue->alive.items[index], &queue->alive.items[index + 1],
+            (queue->alive.count - index) * sizeof entry);
+}
+
+static void work_range(struct work *work, struct work_queue *queue)
+{
+    uint32_t old = 0, begin, end;
+    uint64_t weight = 0;
+
+    while (old < queue->alive.count && queue->alive.items[old].number == UINT32_MAX)
+        old++;
+    if (old == 0)
+        return;
+    begin = draw(work, 2) == 0 ? 0 : (uint32_t)draw(work, old);
+    end = begin + 1 + (uint32_t)draw(work, old - begin);
+    for (uint32_t i = begin; i < end; i++)
+        weight += queue->alive.items[i].weight;
+    const uint64_t first = queue->alive.items[begin].position,
+                   last = queue->alive.items[end - 1].position;
+    each_store(work, store)
+        store_delete_range(store, queue->id, begin == 0 ? 0 : first, last + 1, end - begin, weight);
+    queue->alive.count -= end - begin;
+    memmove(&queue->alive.items[begin], &queue->alive.items[end],
+            (queue->alive.count - begin) * sizeof *queue->alive.items);
+}
+
+static void work_record(struct work *work)
+{
+    char key[16], value[16];
+
+    snprintf(key, sizeof key, "key-%u", (unsigned)draw(work, 20));
+    snprintf(value, sizeof value, "%u", (unsigned)draw(work, 1000));
+    const bool deletes = draw(work, 3) == 0;
+    each_store(work, store)
+    {
+        if (deletes)
+            store_delete_record(store, slice_of_string(key));
+        else
+            store_put_record(store, slice_of_string(key), slice_of_string(value));
+    }
+}
+
+static void work_operation(struct work *work)
+{
+    struct work_queue *queue = &work->queues[draw(work, QUEUES_MAX)];
+    const uint64_t kind = draw(work, 100);
+
+    if (queue->id == 0) {
+        work_create(work, queue);
+    } else if (kind < 50) {
+        for (uint64_t i = draw(work, 30) == 0 ? draw(work, 700) : 1; i > 0; i--)
+            work_put(work, queue);
+    } else if (kind < 75) {
+        for (uint64_t i = draw(work, 4) == 0 ? draw(work, 300) : 1; i > 0 && queue->alive.count > 0;
+             i--)
+            work_remove(work, queue, 0);
+    } else if (kind < 90) {
+        if (queue->alive.count > 0)
+            work_remove(work, queue, (uint32_t)draw(work, queue->alive.count));
+    } else if (kind < 94) {
+        work_range(work, queue);
+    } else if (kind < 95) {
+        work_drop(work, queue);
+    } else {
+        work_record(work);
+    }
+}
+
+/* Fills the open batch of each store; there is always something to write. */
+static void work_batch(struct work *work)
+{
+    for (uint64_t i = draw(work, OPERATIONS_MAX); i > 0; i--)
+        work_operation(work);
+    char number[24];
+    snprintf(number, sizeof number, "%" PRIu64, ++work->batches);
+    each_store(work, store) store_put_record(store, SLICE("batch"), slice_of_string(number));
+    for (size_t i = 0; i < QUEUES_MAX; i++)
+        for (uint32_t j = 0; j < work->queues[i].alive.count; j++)
+            work->queues[i].alive.items[j].number = UINT32_MAX;
+}
+
+/* What two stores say of one queue, piece by piece. */
+static void compare_queue(struct rig *left, struct rig *right, uint64_t queue_id, uint64_t first)
+{
+    const uint64_t end = first + 100000;
+    struct store_fetch a = {
+        .queue_id = queue_id, .end = end, .count_max = 100, .bytes_max = 1 << 20};
+    struct store_fetch b = {
+        .queue_id = queue_id, .end = end, .count_max = 100, .bytes_max = 1 << 20};
+
+    for (a.first = b.first = first; a.first < end; a.first = b.first = max_of(a.next, b.next)) {
+        fetch(left, &a);
+        fetch(right, &b);
+        ck_assert_uint_eq(a.count, b.count);
+        for (size_t i = 0; i < a.count; i++) {
+            ck_assert_uint_eq(a.entries[i].position, b.entries[i].position);
+            ck_assert_uint_eq(a.entries[i].expires_ms, b.entries[i].expires_ms);
+            ck_assert_uint_eq(a.entries[i].weight, b.entries[i].weight);
+            ck_assert_uint_eq(a.entries[i].flags, b.entries[i].flags);
+            ck_assert(!a.entries[i].damaged && !b.entries[i].damaged);
+            ck_assert(slice_equal(a.entries[i].bytes, b.entries[i].bytes));
+        }
+        store_fetch_release(&a);
+        store_fetch_release(&b);
+    }
+}
+
+static void compare(struct rig *left, struct rig *right, const struct work *work)
+{
+    for (size_t i = 0; i < QUEUES_MAX; i++)
+        if (work->queues[i].id != 0)
+            compare_queue(left, right, work->queues[i].id, 0);
+}
+
+static void compare_recovered(const struct rig *memory, const struct rig *lmdb)
+{
+    ck_assert_str_eq(memory->records, lmdb->records);
+    ck_assert_uint_eq(memory->queues.count, lmdb->queues.count);
+    for (uint32_t i = 0; i < memory->queues.count; i++) {
+        const struct store_queue_state *a = &memory->queues.items[i], *b = &lmdb->queues.items[i];
+        ck_assert_uint_eq(a->queue_id, b->queue_id);
+        ck_assert_uint_eq(a->tail, b->tail);
+        ck_assert_uint_eq(a->count, b->count);
+        ck_assert_uint_eq(a->bytes, b->bytes);
+        ck_assert_uint_le(b->head, a->head); /* LMDB's may be a lower bound */
+    }
+}
+
+/* ---- LMDB alone ------------------------------------------------------------------------------ */
+
+/* The closed store's environment, to look into and to damage. */
+struct vault {
+    MDB_env *env;
+    MDB_txn *txn;
+};
+
+static void vault_open(struct vault *vault, const struct rig *rig)
+{
+    ck_assert_int_eq(mdb_env_create(&vault->env), 0);
+    ck_assert_int_eq(mdb_env_set_maxdbs(vault->env, 16), 0);
+    ck_assert_int_eq(mdb_env_set_mapsize(vault->env, (size_t)4 << 30), 0);
+    ck_assert_int_eq(mdb_env_open(vault->env, rig->directory, 0, 0600), 0);
+    ck_assert_int_eq(mdb_txn_begin(vault->env, NULL, 0, &vault->txn), 0);
+}
+
+static void vault_close(struct vault *vault)
+{
+    ck_assert_int_eq(mdb_txn_commit(vault->txn), 0);
+    mdb_env_close(vault->env);
+}
+
+static size_t vault_count(struct vault *vault, const char *name)
+{
+    MDB_dbi dbi;
+    MDB_stat stat;
+
+    ck_assert_int_eq(mdb_dbi_open(vault->txn, name, 0, &dbi), 0);
+    ck_assert_int_eq(mdb_stat(vault->txn, dbi, &stat), 0);
+    return stat.ms_entries;
+}
+
+/* Flips a bit in the middle of the n-th row. */
+static void vault_damage(struct vault *vault, const char *name, int row)
+{
+    static uint8_t copy[1 << 20];
+    MDB_dbi dbi;
+    MDB_cursor *cursor;
+    MDB_val key, value;
+
+    ck_assert_int_eq(mdb_dbi_open(vault->txn, name, 0, &dbi), 0);
+    ck_assert_int_eq(mdb_cursor_open(vault->txn, dbi, &cursor), 0);
+    ck_assert_int_eq(mdb_cursor_get(cursor, &key, &value, MDB_FIRST), 0);
+    while (row-- > 0)
+        ck_assert_int_eq(mdb_cursor_get(cursor, &key, &value, MDB_NEXT), 0);
+    memcpy(copy, value.mv_data, value.mv_size);
+    copy[value.mv_size / 2] ^= 4;
+    value.mv_data = copy;
+    ck_assert_int_eq(mdb_cursor_put(cursor, &key, &value, MDB_CURRENT), 0);
+    mdb_cursor_close(cursor);
+}
+
+static void close_store(struct rig *rig)
+{
+    ck_assert_int_eq(store_close(&rig->store), 0);
+}
+
+/* Small commits, until trimming must be over. */
+static void let_trim(struct rig *rig)
+{
+    for (int i = 0; i < 20; i++) {
+        store_put_record(rig->store, SLICE("batch"), SLICE("x"));
+        commit(rig);
+    }
+}
+
+static void check_nothing_is_left(struct rig *rig)
+{
+    static const char *const names[] = {"blob", "index", "gone", "live", "queue", "trim"};
+    struct vault vault;
+
+    close_store(rig);
+    vault_open(&vault, rig);
+    for (size_t i = 0; i < countof(names); i++)
+        ck_assert_msg(vault_count(&vault, names[i]) == 0, "%s holds %zu rows", names[i],
+                      vault_count(&vault, names[i]));
+    vault_close(&vault);
+}
+
+START_TEST(engines_agree)
+{
+    struct rig memory, lmdb;
+    struct work work;
+    struct store_stats stats;
+
+    rig_begin(&memory, MEMORY);
+    rig_begin(&lmdb, LMDB);
+    work_begin(&work, (uint64_t)_i, memory.store, lmdb.store);
+    for (int round = 0; round < 120; round++) {
+        work_batch(&work);
+        commit(&memory);
+        commit(&lmdb);
+        if (round % 10 == 9)
+            compare(&memory, &lmdb, &work);
+        if (draw(&work, 15) == 0) {
+            restart(&memory);
+            store_get_stats(lmdb.store, &stats);
+            ck_assert_uint_eq(stats.damaged, 0);
+            restart(&lmdb);
+            work.stores[1] = lmdb.store;
+            compare_recovered(&memory, &lmdb);
+            compare(&memory, &lmdb, &work);
+        }
+    }
+    for (size_t i = 0; i < QUEUES_MAX; i++)
+        if (work.queues[i].id != 0)
+            work_drop(&work, &work.queues[i]);
+    commit(&memory);
+    commit(&lmdb);
+    let_trim(&lmdb);
+    store_get_stats(lmdb.store, &stats);
+    ck_assert_uint_eq(stats.damaged, 0);
+    check_nothing_is_left(&lmdb);
+    work_end(&work);
+    rig_end(&memory);
+    rig_remove_files(&lmdb);
+}
+END_TEST
+
+START_TEST(emptied_queues_leave_nothing)
+{
+    struct rig rig;
+
+    rig_begin(&rig, LMDB);
+    store_create_queue(rig.store, 1);
+    for (uint64_t first = 0; first < 5000; first += 1000) {
+        put_many(&rig, 1, first, first + 1000);
+        commit(&rig);
+    }
+    delete_many(&rig, 1, 1, 5000, 2);
+    commit(&rig);
+    delete_many(&rig, 1, 0, 5000, 2);
+    commit(&rig);
+    store_delete_queue(rig.store, 1);
+    commit(&rig);
+    check_nothing_is_left(&rig);
+    rig_remove_files(&rig);
+}
+END_TEST
+
+START_TEST(acknowledging_from_the_front_writes_no_gone_rows)
+{
+    struct rig rig;
+    struct vault vault;
+
+    rig_begin(&rig, LMDB);
+    store_create_queue(rig.store, 1);
+    put_many(&rig, 1, 0, 1000);
+    commit(&rig);
+    for (uint64_t first = 0; first < 950; first += 50) {
+        delete_many(&rig, 1, first, first + 50, 1);
+        commit(&rig);
+    }
+    close_store(&rig);
+    vault_open(&vault, &rig);
+    ck_assert_uint_eq(vault_count(&vault, "gone"), 0);
+    ck_assert_uint_eq(vault_count(&vault, "index"), 1);
+    vault_close(&vault);
+    rig_remove_files(&rig);
+}
+END_TEST
+
+START_TEST(idle_stores_trim_on_their_own)
+{
+    struct rig rig;
+    struct vault vault;
+
+    rig_begin(&rig, LMDB);
+    store_create_queue(rig.store, 1);
+    for (uint64_t position = 0; position < 100000; position += 2) /* holes: many segments */
+        put(&rig, 1, position, "body");
+    commit(&rig);
+    store_delete_queue(rig.store, 1);
+    commit(&rig);
+    usleep(500000);
+    close_store(&rig);
+    vault_open(&vault, &rig);
+    ck_assert_uint_eq(vault_count(&vault, "index"), 0);
+    ck_assert_uint_eq(vault_count(&vault, "blob"), 0);
+    vault_close(&vault);
+    rig_remove_files(&rig);
+}
+END_TEST
+
+START_TEST(nothing_is_durable_before_its_sync)
+{
+    struct rig rig;
+    struct pollfd poll_fd;
+
+    rig_begin(&rig, LMDB);
+    store_create_queue(rig.store, 1);
+    commit(&rig);
+    poll_fd = (struct pollfd){.fd = store_fd(rig.store), .events = POLLIN};
+    sync_held = true;
+    put_many(&rig, 1, 0, 10);
+    const uint64_t lsn = store_submit(rig.store);
+    ck_assert_int_eq(poll(&poll_fd, 1, 100), 0);
+    ck_assert_int_eq(store_process(rig.store), 0);
+    ck_assert_uint_eq(store_durable(rig.store), lsn - 1);
+    ck_assert(store_is_busy(rig.store));
+    ck_assert_int_eq(bodies_out, 10);
+    ck_assert_str_eq(contents(&rig, 1, 0, 100, false, 100),
+                     ""); /* readers neither see it nor wait for it */
+    sync_held = false;
+    finish(&rig);
+    ck_assert_uint_eq(store_durable(rig.store), lsn);
+    ck_assert_int_eq(bodies_out, 0);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(a_failed_sync_is_final)
+{
+    struct rig rig;
+
+    rig_begin(&rig, LMDB);
+    store_create_queue(rig.store, 1);
+    put_many(&rig, 1, 0, 10);
+    commit(&rig);
+    const uint64_t durable = store_durable(rig.store);
+    sync_error = EIO;
+    put_many(&rig, 1, 10, 20);
+    store_submit(rig.store);
+    wait_once(&rig);
+    ck_assert_int_eq(store_process(rig.store), -EIO);
+    sync_error = 0; /* the disk seems well again */
+    ck_assert(!store_is_busy(rig.store));
+    put_many(&rig, 1, 20, 30);
+    store_submit(rig.store);
+    wait_once(&rig);
+    ck_assert_int_eq(store_process(rig.store), -EIO);
+    ck_assert_uint_eq(store_durable(rig.store), durable);
+    put_many(&rig, 1, 30, 40);
+    ck_assert_int_eq(store_close(&rig.store), -EIO);
+    ck_assert_int_eq(bodies_out, 0);
+    open_lmdb(&rig);
+    recover(&rig);
+    ck_assert(!rig.recovery.was_clean);
+    ck_assert_uint_eq(queue_state(&rig, 1)->count, 10);
+    ck_assert_uint_eq(queue_state(&rig, 1)->delivered, 10);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(files_are_private)
+{
+    struct rig rig;
+    struct stat status;
+    char path[128];
+
+    rig_begin(&rig, LMDB);
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s.mdb", rig.directory, i == 0 ? "data" : "lock");
+        ck_assert_int_eq(stat(path, &status), 0);
+        ck_assert_uint_eq(status.st_mode & 0777, 0600);
+    }
+    for (int fd = 3; fd < 100; fd++) {
+        const int flags = fcntl(fd, F_GETFD);
+        char link[64], target[128] = "";
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        if (flags >= 0 && readlink(link, target, sizeof target - 1) > 0 &&
+            strstr(target, ".mdb") != NULL)
+            ck_assert_msg(flags & FD_CLOEXEC, "%s would be inherited", target);
+    }
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(a_newer_format_is_refused_untouched)
+{
+    const struct slice name = SLICE("format");
+    char error[STORE_ERROR_SIZE], path[128];
+    struct store *store = NULL;
+    uint8_t row[FORMAT_ROW_SIZE];
+    struct stat before, after;
+    struct vault vault;
+    MDB_dbi meta;
+    struct rig rig;
+
+    rig_begin(&rig, LMDB);
+    close_store(&rig);
+    put_u32(row + HEADER_SIZE, FORMAT_VERSION + 1);
+    record_seal(name, row, sizeof row, 0, 0);
+    vault_open(&vault, &rig);
+    MDB_val key = {name.size, (void *)(uintptr_t)name.data}, value = {sizeof row, row};
+    ck_assert_int_eq(mdb_dbi_open(vault.txn, "meta", 0, &meta), 0);
+    ck_assert_int_eq(mdb_put(vault.txn, meta, &key, &value, 0), 0);
+    vault_close(&vault);
+    snprintf(path, sizeof path, "%s/data.mdb", rig.directory);
+    ck_assert_int_eq(stat(path, &before), 0);
+    usleep(20000);
+    ck_assert_int_eq(store_open(&(struct store_options){.directory = rig.directory}, &store, error),
+                     -EPROTONOSUPPORT);
+    ck_assert_ptr_nonnull(strstr(error, "newer version"));
+    ck_assert_ptr_null(store);
+    ck_assert_int_eq(stat(path, &after), 0);
+    ck_assert_int_eq(before.st_mtim.tv_nsec, after.st_mtim.tv_nsec);
+    rig_remove_files(&rig);
+}
+END_TEST
+
+START_TEST(a_missing_directory_is_an_error)
+{
+    char error[STORE_ERROR_SIZE] = "";
+    struct store *store = NULL;
+
+    ck_assert_int_eq(
+        store_open(&(struct store_options){.directory = "/nonexistent/x"}, &store, error), -ENOENT);
+    ck_assert_ptr_nonnull(strstr(error, "/nonexistent/x"));
+}
+END_TEST
+
+/* ---- damage ---------------------------------------------------------------------------------- */
+
+/* 1000 entries in queue 1, in three segments; every tenth deleted; queue 2 with 10 in the same
+ * blob; two records. */
+static void begin_damaged(struct rig *rig, const char *database, int row)
+{
+    struct vault vault;
+
+    rig_begin(rig, LMDB);
+    store_put_record(rig->store, SLICE("a"), SLICE("a record, long enough"));
+    store_put_record(rig->store, SLICE("b"), SLICE("another one"));
+    store_create_queue(rig->store, 1);
+    store_create_queue(rig->store, 2);
+    put_many(rig, 1, 0, 1000);
+    put_many(rig, 2, 0, 10);
+    commit(rig);
+    delete_many(rig, 1, 5, 1000, 10);
+    commit(rig);
+    close_store(rig);
+    vault_open(&vault, rig);
+    vault_damage(&vault, database, row);
+    vault_close(&vault);
+    open_lmdb(rig);
+    recover(rig);
+}
+
+static uint64_t damage_count(struct rig *rig)
+{
+    struct store_stats stats;
+
+    store_get_stats(rig->store, &stats);
+    return stats.damaged;
+}
+
+/* Reads queue 1 and answers how many come back well; *damaged those that do not. */
+static size_t count_readable(struct rig *rig, size_t *damaged)
+{
+    struct store_fetch all = {.queue_id = 1, .end = 2000, .count_max = 2000, .bytes_max = 1 << 20};
+    size_t well = 0;
+
+    *damaged = 0;
+    fetch(rig, &all);
+    for (size_t i = 0; i < all.count; i++) {
+        *damaged += all.entries[i].damaged;
+        well += !all.entries[i].damaged;
+        ck_assert(all.entries[i].damaged == (all.entries[i].bytes.size == 0));
+    }
+    ck_assert_uint_eq(all.next, all.end);
+    store_fetch_release(&all);
+    return well;
+}
+
+START_TEST(a_damaged_body_is_not_delivered)
+{
+    struct rig rig;
+    size_t damaged;
+
+    begin_damaged(&rig, "blob", 0);
+    ck_assert_uint_eq(damage_count(&rig), 0);
+    ck_assert_uint_eq(count_readable(&rig, &damaged), 899);
+    ck_assert_uint_eq(damaged, 1);
+    ck_assert_uint_eq(damage_count(&rig), 1);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(a_damaged_segment_takes_its_entries_along)
+{
+    struct rig rig;
+    size_t damaged;
+
+    begin_damaged(&rig, "index", 1);
+    const size_t well = count_readable(&rig, &damaged);
+    ck_assert_uint_gt(well, 300);
+    ck_assert_uint_lt(well, 600);
+    ck_assert_uint_eq(damaged, 0);
+    ck_assert_uint_eq(damage_count(&rig), 1);
+    for (uint64_t position = 0; position < 1000;
+         position++) /* the queue goes on, whatever is acknowledged */
+        if (position % 10 != 5)
+            store_delete_entry(rig.store, 1, position, 4);
+    commit(&rig);
+    ck_assert_uint_gt(damage_count(&rig), 1);
+    put_many(&rig, 1, 1000, 1010);
+    commit(&rig);
+    ck_assert_uint_eq(count_readable(&rig, &damaged), 10);
+    ck_assert_str_eq(contents(&rig, 2, 0, 100, false, 100), "0 1 2 3 4 5 6 7 8 9 ");
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(a_damaged_gone_row_brings_entries_back)
+{
+    struct rig rig;
+    size_t damaged;
+
+    begin_damaged(&rig, "gone", 0);
+    const size_t well = count_readable(&rig, &damaged);
+    ck_assert_uint_gt(well, 900);
+    ck_assert_uint_lt(well, 1000);
+    for (uint64_t position = 0; position < 1000; position++)
+        if (position % 10 != 5)
+            store_delete_entry(rig.store, 1, position, 4);
+    commit(&rig);
+    ck_assert_str_eq(contents(&rig, 2, 0, 100, true, 3),
+                     "0:0000 1:0001 2:0002 3:0003 4:0004 5:0005 6:0006 7:0007 8:0008 9:0009 ");
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(a_damaged_queue_row_is_rebuilt)
+{
+    struct rig rig;
+    size_t damaged;
+
+    begin_damaged(&rig, "queue", 0);
+    ck_assert_uint_eq(damage_count(&rig), 1);
+    ck_assert_uint_eq(queue_state(&rig, 1)->head, 0);
+    ck_assert_uint_eq(queue_state(&rig, 1)->tail, 1000);
+    ck_assert_uint_eq(queue_state(&rig, 1)->count, 900);
+    ck_assert_uint_eq(queue_state(&rig, 1)->bytes, 3600);
+    ck_assert_uint_eq(queue_state(&rig, 2)->count, 10);
+    put_many(&rig, 1, 1000, 1010);
+    store_delete_entry(rig.store, 1, 0, 4);
+    commit(&rig);
+    ck_assert_uint_eq(damage_count(&rig), 2);
+    restart(&rig);
+    ck_assert_uint_eq(damage_count(&rig), 0);
+    ck_assert_uint_eq(queue_state(&rig, 1)->head, 1);
+    ck_assert_uint_eq(queue_state(&rig, 1)->count, 909);
+    ck_assert_uint_eq(count_readable(&rig, &damaged), 909);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(a_damaged_record_is_skipped)
+{
+    struct rig rig;
+
+    begin_damaged(&rig, "record", 0);
+    ck_assert_str_eq(rig.records, "b=another one;");
+    ck_assert_uint_eq(damage_count(&rig), 1);
+    store_put_record(rig.store, SLICE("a"), SLICE("new"));
+    commit(&rig);
+    restart(&rig);
+    ck_assert_str_eq(rig.records, "a=new;b=another one;");
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(a_damaged_count_keeps_the_blob)
+{
+    struct rig rig;
+    size_t damaged;
+
+    begin_damaged(&rig, "live", 0);
+    ck_assert_uint_eq(count_readable(&rig, &damaged), 900);
+    store_delete_range(rig.store, 1, 0, 999, 899, 3596);
+    commit(&rig);
+    ck_assert_uint_gt(damage_count(&rig), 0);
+    ck_assert_uint_eq(count_readable(&rig, &damaged), 1);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(damaged_meta_rows_do_not_stop_it)
+{
+    struct rig rig;
+    size_t damaged;
+
+    for (int row = 0; row < 2; row++) {
+        begin_damaged(&rig, "meta", row);
+        ck_assert_uint_ge(store_durable(rig.store), 1);
+        put_many(&rig, 1, 1000, 1010);
+        commit(&rig);
+        ck_assert_uint_eq(count_readable(&rig, &damaged), 910);
+        rig_end(&rig);
+    }
+}
+END_TEST
+
+/* ---- kill -9 --------------------------------------------------------------------------------- */
+
+/* The child: batches without end, one byte to the pipe for each that is durable. */
+static void work_until_killed(struct rig *rig, uint64_t seed, uint64_t done, int fd)
+{
+    struct store *memory = store_memory_new();
+    struct rig model = {.engine = MEMORY, .store = memory};
+    struct work work;
+
+    store_on_body_done(memory, on_body_done);
+    work_begin(&work, seed, memory, NULL);
+    work.small = true;
+    for (uint64_t i = 0; i < done; i++) { /* what was durable before: only the work needs to know */
+        work_batch(&work);
+        commit(&model);
+    }
+    open_lmdb(rig);
+    work.stores[0] = rig->store;
+    for (;;) {
+        work_batch(&work);
+        commit(rig);
+        if (write(fd, "", 1) != 1)
+            _exit(1);
+    }
+}
+
+static uint64_t kill_child(struct rig *rig, uint64_t seed, uint64_t done, useconds_t after_us)
+{
+    int fds[2];
+    char bytes[4096];
+    uint64_t reported = 0;
+
+    ck_assert_int_eq(pipe(fds), 0);
+    const pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0) {
+        close(fds[0]);
+        work_until_killed(rig, seed, done, fds[1]);
+    }
+    close(fds[1]);
+    ssize_t got = read(fds[0], bytes, 1); /* the first commit: it is under way */
+    reported += got > 0;
+    usleep(after_us);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    while ((got = read(fds[0], bytes, sizeof bytes)) > 0)
+        reported += (uint64_t)got;
+    close(fds[0]);
+    return done + reported;
+}
+
+/* The same batches, in memory. */
+static void replay(struct rig *memory, struct work *work, uint64_t seed, uint64_t batches)
+{
+    rig_begin(memory, MEMORY);
+    work_begin(work, seed, memory->store, NULL);
+    work->small = true;
+    for (uint64_t i = 0; i < batches; i++) {
+        work_batch(work);
+        commit(memory);
+    }
+    store_memory_crash(memory->store);
+    recover(memory);
+}
+
+START_TEST(what_was_durable_survives_kill)
+{
+    struct rig lmdb, memory;
+    struct random random;
+    struct work work;
+    uint64_t done = 0;
+
+    rig_begin(&lmdb, LMDB);
+    close_store(&lmdb);
+    random_init_seeded(&random, (uint64_t)_i);
+    for (int kills = 0; kills < 4; kills++) {
+        const uint64_t reported =
+            kill_child(&lmdb, (uint64_t)_i, done, (useconds_t)random_below(&random, 40000));
+        open_lmdb(&lmdb);
+        recover(&lmdb);
+        ck_assert(!lmdb.recovery.was_clean);
+        sscanf(lmdb.records, "batch=%" SCNu64, &done);
+        ck_assert_uint_ge(done, reported);
+        ck_assert_uint_le(done, reported + 1);
+        replay(&memory, &work, (uint64_t)_i, done);
+        compare_recovered(&memory, &lmdb);
+        compare(&memory, &lmdb, &work);
+        work_end(&work);
+        rig_end(&memory);
+        close_store(&lmdb);
+    }
+    rig_remove_files(&lmdb);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("store");
+    TCase *both = tcase_create("both"), *lmdb = tcase_create("lmdb");
+
+    tcase_add_loop_test(both, a_new_store_is_empty, 0, ENGINES);
+    tcase_add_loop_test(both, records_last_word_wins, 0, ENGINES);
+    tcase_add_loop_test(both, large_records_survive, 0, ENGINES);
+    tcase_add_loop_test(both, queues_count_their_entries, 0, ENGINES);
+    tcase_add_loop_test(both, everything_about_an_entry_comes_back, 0, ENGINES);
+    tcase_add_loop_test(both, a_shared_body_is_written_once, 0, ENGINES);
+    tcase_add_loop_test(both, what_is_taken_back_is_not_written, 0, ENGINES);
+    tcase_add_loop_test(both, a_batch_of_marks_is_no_reason_to_write, 0, ENGINES);
+    tcase_add_loop_test(both, fetches_go_in_pieces_over_holes, 0, ENGINES);
+    tcase_add_loop_test(both, fetches_stop_at_their_bytes, 0, ENGINES);
+    tcase_add_loop_test(both, large_bodies_survive, 0, ENGINES);
+    tcase_add_loop_test(both, deleted_ranges_are_gone_at_once, 0, ENGINES);
+    tcase_add_loop_test(both, deleted_queues_are_gone_at_once, 0, ENGINES);
+    tcase_add_loop_test(both, closing_hands_everything_back, 0, ENGINES);
+    suite_add_tcase(suite, both);
+
+    tcase_add_loop_test(lmdb, engines_agree, 0, 12);
+    tcase_add_test(lmdb, emptied_queues_leave_nothing);
+    tcase_add_test(lmdb, acknowledging_from_the_front_writes_no_gone_rows);
+    tcase_add_test(lmdb, idle_stores_trim_on_their_own);
+    tcase_add_test(lmdb, nothing_is_durable_before_its_sync);
+    tcase_add_test(lmdb, a_failed_sync_is_final);
+    tcase_add_test(lmdb, files_are_private);
+    tcase_add_test(lmdb, a_newer_format_is_refused_untouched);
+    tcase_add_test(lmdb, a_missing_directory_is_an_error);
+    tcase_add_test(lmdb, a_damaged_body_is_not_delivered);
+    tcase_add_test(lmdb, a_damaged_segment_takes_its_entries_along);
+    tcase_add_test(lmdb, a_damaged_gone_row_brings_entries_back);
+    tcase_add_test(lmdb, a_damaged_queue_row_is_rebuilt);
+    tcase_add_test(lmdb, a_damaged_record_is_skipped);
+    tcase_add_test(lmdb, a_damaged_count_keeps_the_blob);
+    tcase_add_test(lmdb, damaged_meta_rows_do_not_stop_it);
+    tcase_add_loop_test(lmdb, what_was_durable_survives_kill, 0, 8);
+    suite_add_tcase(suite, lmdb);
+    return unit_main(suite);
+}
