@@ -151,11 +151,19 @@ static void copy_property(struct slice properties, const char *key, char *text, 
     snprintf(text, size, "%.*s", SLICE_ARG(string));
 }
 
+/* StoatMQ names itself RabbitMQ for the sake of clients that look, and says who it is beside that. */
 static void identify(struct broker_identity *identity, struct slice properties)
 {
     copy_property(properties, "product", identity->product, sizeof(identity->product));
     copy_property(properties, "version", identity->version, sizeof(identity->version));
     copy_property(properties, "platform", identity->platform, sizeof(identity->platform));
+
+    char stoatmq[sizeof(identity->version)];
+    copy_property(properties, "stoatmq_version", stoatmq, sizeof(stoatmq));
+    if (stoatmq[0] != '\0') {
+        snprintf(identity->product, sizeof(identity->product), "StoatMQ");
+        snprintf(identity->version, sizeof(identity->version), "%s", stoatmq);
+    }
 }
 
 static uint32_t lesser_limit(uint32_t ours, uint32_t theirs) /* theirs: 0 is none */

@@ -14,7 +14,7 @@
 #define NS_PER_S UINT64_C(1000000000)
 
 static const uint64_t stall_ns = 10 * NS_PER_S; /* without any progress the run is given up */
-static const uint64_t spin_ns = 20000;          /* a due time so near is not worth a sleep */
+static const uint64_t spin_ns = 5000;           /* a due time so near is not worth a sleep */
 
 static volatile sig_atomic_t
     interrupted; /* by SIGINT or SIGTERM: measure no longer, report, tidy up */
@@ -171,13 +171,18 @@ static void await_sockets(struct load *load, uint64_t wait_ns)
     }
 }
 
+static uint64_t interval_ns(const struct load *load)
+{
+    return (uint64_t)(load->options->interval_s * (double)NS_PER_S);
+}
+
 static void tick(struct load *load, uint64_t now_ns)
 {
     if (!load->measuring || now_ns < load->next_tick_ns)
         return;
     load->on_interval(meter_tick(&load->meter, now_ns));
     while (load->next_tick_ns <= now_ns)
-        load->next_tick_ns += (uint64_t)(load->options->interval_s * (double)NS_PER_S);
+        load->next_tick_ns += interval_ns(load);
 }
 
 static bool has_stalled(struct load *load, uint64_t now_ns)
@@ -268,15 +273,18 @@ static void begin_phase(struct load *load)
     const uint64_t now_ns = clock_monotonic_ns();
     meter_begin(&load->meter, now_ns);
     load->measuring = true;
-    load->next_tick_ns = now_ns + (uint64_t)(load->options->interval_s * (double)NS_PER_S);
+    load->next_tick_ns = now_ns + interval_ns(load);
 }
 
-/* Moves what was measured to the results; the counts go on. */
+/* Moves what was measured to the results; the counts go on. A last interval too short to say much is not told. */
 static struct phase *end_phase(struct load *load, const char *name)
 {
     assert(load->phase_count < PHASES_MAX);
     struct phase *const phase = &load->phases[load->phase_count++];
-    meter_end(&load->meter, clock_monotonic_ns());
+    const uint64_t now_ns = clock_monotonic_ns();
+    if (now_ns - load->meter.tick_ns > interval_ns(load) / 2)
+        load->on_interval(meter_tick(&load->meter, now_ns));
+    meter_end(&load->meter, now_ns);
     load->measuring = false;
     phase->name = name;
     phase->meter = load->meter;
