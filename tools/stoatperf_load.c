@@ -16,18 +16,19 @@
 static const uint64_t stall_ns = 10 * NS_PER_S; /* without any progress the run is given up */
 static const uint64_t spin_ns = 5000;           /* a due time so near is not worth a sleep */
 
-static volatile sig_atomic_t
-    interrupted; /* by SIGINT or SIGTERM: measure no longer, report, tidy up */
+/* How many of SIGINT and SIGTERM came. The first ends the measurement, and the report and tidying up follow; the third
+ * hurries (timeout(1) sends two at once). */
+static volatile sig_atomic_t interrupted;
 
 static void on_signal(int signal_number)
 {
-    (void)signal_number;
-    interrupted = 1;
+    if (interrupted++ == 2)
+        _exit(128 + signal_number);
 }
 
 static void catch_signals(void)
 {
-    const struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    const struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
 }
@@ -384,21 +385,21 @@ static void run_backlog(struct load *load)
     }
 }
 
-/* Whether what was measured counts. A run that was to see every message through is judged by whether it did. */
+/* Whether what was measured counts. A run that was to see every message through is judged by whether it did; after an
+ * interruption nobody has waited for what is missing. */
 static void judge(struct load *load)
 {
     const struct options *const options = load->options;
     const struct verify *const verify = &load->verify;
-    const bool complete = options->verify || options->messages > 0 || options->backlog > 0;
+    const bool complete =
+        !interrupted && (options->verify || options->messages > 0 || options->backlog > 0);
+    const uint64_t lost = options->verify && !interrupted ? verify_lost(verify) : 0;
     const uint64_t consumed = load->meter.counts.consumed, expected = expected_count(load);
-    if (interrupted)
-        return; /* what had not come yet was not waited for */
-    if (options->verify &&
-        verify_lost(verify) + verify->duplicated + verify->reordered + verify->invented > 0)
+    if (lost + verify->duplicated + verify->reordered + verify->invented > 0)
         failure_set(&load->void_run,
                     "%" PRIu64 " lost, %" PRIu64 " duplicated, %" PRIu64 " out of order, %" PRIu64
                     " never published",
-                    verify_lost(verify), verify->duplicated, verify->reordered, verify->invented);
+                    lost, verify->duplicated, verify->reordered, verify->invented);
     if (load->stalled)
         failure_set(&load->void_run, "nothing moved for %u s", (unsigned)(stall_ns / NS_PER_S));
     if (complete && options->consumers > 0 && consumed != expected)

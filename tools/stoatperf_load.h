@@ -42,8 +42,8 @@ struct load {
     bool measuring;
     uint64_t next_tick_ns;
     void (*on_interval)(const struct interval *interval);
-    uint64_t tenth_ns, tenth, ninth_ns,
-        ninth; /* when a drain had passed 10 and 90 percent, and with how many */
+    /* When a drain had passed 10 and 90 percent, and with how many. */
+    uint64_t tenth_ns, tenth, ninth_ns, ninth;
     struct verify verify;
 
     uint64_t progress, progress_ns; /* sum of all counts, and since when it has been that */

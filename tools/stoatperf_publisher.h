@@ -38,8 +38,8 @@ struct publisher {
 
     uint8_t *blocks;
     size_t block_size, block_count;
-    size_t key_at,
-        body_at; /* in a block: the queue's number at the end of the routing key; the body's first octet */
+    size_t key_at;          /* in a block: the queue's number at the end of the routing key */
+    size_t body_at;         /* in a block: the body's first octet */
     uint32_t queue;         /* of the next message */
     struct slice unwritten; /* part of blocks */
 

@@ -140,7 +140,8 @@ void report_text(const struct load *load)
     if (failure_is_set(&load->void_run))
         printf("VOID: %s\n", load->void_run.text);
     else if (load->options->verify)
-        printf("verified: %" PRIu64 " deliveries, each once and in order\n", load->verify.distinct);
+        printf("verified: %" PRIu64 " deliveries, each once and in order; %" PRIu64 " missing\n",
+               load->verify.distinct, verify_lost(&load->verify));
 }
 
 /* --- JSON --- */
