@@ -355,6 +355,7 @@ static int open_http(struct manage *manage)
     evhttp_set_max_body_size(manage->http, BODY_SIZE_MAX);
     evhttp_set_timeout(manage->http, IDLE_TIMEOUT_S);
     evhttp_set_allowed_methods(manage->http, METHODS);
+    evhttp_set_default_content_type(manage->http, NULL);
     evhttp_set_gencb(manage->http, on_request, manage);
     manage->deadline = evtimer_new(manage->base, on_deadline, manage);
     manage->outbox_event =
