@@ -103,7 +103,8 @@ static void merge_marks(struct batch *batch)
         batch->marks.items = array_grow(batch->marks.items, &batch->marks.capacity, sizeof *marks);
 }
 
-/* An idle broker may mark for hours without a commit, so what grows is merged before it grows further. */
+/* An idle broker may mark for hours without a commit, so what grows is merged before it grows
+ * further. */
 void batch_mark(struct batch *batch, uint64_t queue_id, uint64_t position)
 {
     uint32_t count = batch->marks.count;

@@ -1,6 +1,6 @@
-/* A fetch is answered in one read transaction, in two walks: over the segments, to choose the entries and to know how
- * much memory the answer takes; over the parts, to copy the bodies. Nothing points into the map when it is handed back,
- * and the transaction is reset before the next wait. */
+/* A fetch is answered in one read transaction, in two walks: over the segments, to choose the
+ * entries and to know how much memory the answer takes; over the parts, to copy the bodies. Nothing
+ * points into the map when it is handed back, and the transaction is reset before the next wait. */
 #include "store/reader.h"
 
 #include "base/log.h"
@@ -8,7 +8,7 @@
 #include "store/engine.h"
 #include "store/thread.h"
 
-/* ---- choosing --------------------------------------------------------------------------------------------- */
+/* ---- choosing -------------------------------------------------------------------------------- */
 
 /* Where the living entries may begin. false: no such queue. */
 static bool find_head(struct reader *reader, const struct store_fetch *fetch, uint64_t *head)
@@ -53,7 +53,7 @@ static size_t choose(struct reader *reader, struct store_fetch *fetch)
     return size;
 }
 
-/* ---- copying ---------------------------------------------------------------------------------------------- */
+/* ---- copying --------------------------------------------------------------------------------- */
 
 struct part { /* the one looked up last: neighbours share it */
     uint64_t lsn;
@@ -118,7 +118,7 @@ static void copy_bodies(struct reader *reader, struct store_fetch *fetch, uint8_
     }
 }
 
-/* ---- the thread ------------------------------------------------------------------------------------------- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 static void answer(struct reader *reader, struct store_fetch *fetch)
 {

@@ -12,7 +12,7 @@ enum {
     ENTRY_MAX = 1 + 5 + 5 + 5 + 4 + 5 + VARINT_MAX + 1,
 };
 
-/* ---- numbers ---------------------------------------------------------------------------------------------- */
+/* ---- numbers --------------------------------------------------------------------------------- */
 
 static uint8_t *put_varint(uint8_t *to, uint64_t value)
 {
@@ -44,7 +44,7 @@ static const uint8_t *get_varint32(const uint8_t *from, const uint8_t *end, uint
     return wide > UINT32_MAX ? NULL : from;
 }
 
-/* ---- keys ------------------------------------------------------------------------------------------------- */
+/* ---- keys ------------------------------------------------------------------------------------ */
 
 struct key key_u64(uint64_t number)
 {
@@ -72,7 +72,7 @@ struct key key_part(uint64_t lsn, uint32_t part)
     return key;
 }
 
-/* ---- header ----------------------------------------------------------------------------------------------- */
+/* ---- header ---------------------------------------------------------------------------------- */
 
 static uint32_t checksum(struct slice key, const uint8_t *value, size_t size)
 {
@@ -98,7 +98,7 @@ bool record_check(struct slice key, struct slice value)
            get_u32(value.data + CRC_AT) == checksum(key, value.data, value.size);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 void queue_row_encode(uint64_t queue_id, const struct queue_row *row, uint8_t value[QUEUE_ROW_SIZE])
 {
@@ -154,7 +154,7 @@ bool number_decode(struct slice key, struct slice value, uint64_t *number)
     return true;
 }
 
-/* ---- bodies ----------------------------------------------------------------------------------------------- */
+/* ---- bodies ---------------------------------------------------------------------------------- */
 
 uint32_t body_checksum(uint64_t lsn, const struct place *place)
 {
@@ -177,7 +177,7 @@ bool part_check(struct slice part)
     return part.size >= PART_HEADER_SIZE && part.data[0] == RECORD_VERSION;
 }
 
-/* ---- segments --------------------------------------------------------------------------------------------- */
+/* ---- segments -------------------------------------------------------------------------------- */
 
 void segment_begin(struct segment_writer *writer)
 {
@@ -373,7 +373,7 @@ bool segment_next(struct segment_reader *reader, bool *damaged)
     return true;
 }
 
-/* ---- which entries of a segment are gone -------------------------------------------------------------------- */
+/* ---- which entries of a segment are gone ----------------------------------------------------- */
 
 uint16_t gone_count(const struct gone *gone)
 {

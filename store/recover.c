@@ -1,6 +1,7 @@
-/* Records first, then queues, each in key order, in one read transaction: O(records + queues). A record that is damaged is
- * skipped; a queue whose row is damaged has it rebuilt from its segments, here for the answer and by the committer when it
- * is next written. Damage is counted and logged, and never keeps the store from opening. */
+/* Records first, then queues, each in key order, in one read transaction: O(records + queues). A
+ * record that is damaged is skipped; a queue whose row is damaged has it rebuilt from its segments,
+ * here for the answer and by the committer when it is next written. Damage is counted and logged,
+ * and never keeps the store from opening. */
 #include "store/recover.h"
 
 #include "base/log.h"

@@ -1,5 +1,6 @@
-/* See sort.h. Least significant byte first, skipping the bytes in which no two keys differ: queue ids and positions of
- * one batch lie close together, so that two to four passes do. Few items are inserted one by one instead. */
+/* See sort.h. Least significant byte first, skipping the bytes in which no two keys differ: queue
+ * ids and positions of one batch lie close together, so that two to four passes do. Few items are
+ * inserted one by one instead. */
 #include "store/sort.h"
 
 enum { FEW = 48 };

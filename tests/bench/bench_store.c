@@ -1,10 +1,12 @@
-/* What a durable message costs the store: put in one commit and, three commits later, deleted, every commit synced. The
- * layout of the store (record.h: a blob per commit, index rows that hold a segment of entries) beside the one it was
- * chosen over (a blob per commit, an index row per message), in the same run on the same disk.
+/* What a durable message costs the store: put in one commit and, three commits later, deleted,
+ * every commit synced. The layout of the store (record.h: a blob per commit, index rows that hold a
+ * segment of entries) beside the one it was chosen over (a blob per commit, an index row per
+ * message), in the same run on the same disk.
  *
- * The owner fills a batch of 1000 while the one before is under way, as the broker's loop does; the row layout is run by one
- * thread, as its CPU figure is what counts. "thread" is the CPU time of the store's threads, "owner" that of the thread that adds
- * operations; ns per message, put and delete together.
+ * The owner fills a batch of 1000 while the one before is under way, as the broker's loop does; the
+ * row layout is run by one thread, as its CPU figure is what counts. "thread" is the CPU time of
+ * the store's threads, "owner" that of the thread that adds operations; ns per message, put and
+ * delete together.
  *
 FIGURES */
 #include <fcntl.h>
@@ -88,7 +90,7 @@ static bool time_is_up(struct usage begin)
     return (double)(clock_monotonic_ns() - begin.wall_ns) > seconds * 1e9;
 }
 
-/* ---- the store -------------------------------------------------------------------------------------------- */
+/* ---- the store ------------------------------------------------------------------------------- */
 
 static void body_is_done(void *owner)
 {
@@ -164,7 +166,7 @@ static void run_store(const char *name, size_t size, uint32_t queues, bool delet
     report(name, commits * BATCH, commits, begin, end);
 }
 
-/* ---- an index row per message ----------------------------------------------------------------------------- */
+/* ---- an index row per message ---------------------------------------------------------------- */
 
 struct rows {
     MDB_env *env;

@@ -1,7 +1,9 @@
-/* The store behind its interface: every case runs against both engines, memory and LMDB. What only one of them can do
- * (a file that is damaged, a sync that fails or hangs, a process that is killed) follows after.
+/* The store behind its interface: every case runs against both engines, memory and LMDB. What only
+ * one of them can do (a file that is damaged, a sync that fails or hangs, a process that is killed)
+ * follows after.
  *
- * LMDB syncs with fdatasync, which is defined here, so that a test can hold a sync up or make it fail. */
+ * LMDB syncs with fdatasync, which is defined here, so that a test can hold a sync up or make it
+ * fail. */
 #include "store/store.h"
 
 #include <fcntl.h>
@@ -24,7 +26,7 @@
 #include "store/record.h"
 #include "tests/lib/unit.h"
 
-/* ---- a sync that does as told ------------------------------------------------------------------------------- */
+/* ---- a sync that does as told ---------------------------------------------------------------- */
 
 static atomic_bool sync_held;
 static atomic_int sync_error, sync_count;
@@ -44,7 +46,7 @@ int fdatasync(int fd)
     return (int)syscall(SYS_fdatasync, fd);
 }
 
-/* ---- a store to test ---------------------------------------------------------------------------------------- */
+/* ---- a store to test ------------------------------------------------------------------------- */
 
 enum { MEMORY, LMDB, ENGINES };
 
@@ -188,7 +190,7 @@ static const struct store_queue_state *queue_state(const struct rig *rig, uint64
     return NULL;
 }
 
-/* ---- bodies and entries ------------------------------------------------------------------------------------- */
+/* ---- bodies and entries ---------------------------------------------------------------------- */
 
 static uint32_t add_body(struct store *store, const void *data, size_t size)
 {
@@ -247,7 +249,8 @@ static void fetch(struct rig *rig, struct store_fetch *fetch)
     }
 }
 
-/* All entries alive in [first, end) as "position " each, or with their bodies "position:body ", fetched in pieces. */
+/* All entries alive in [first, end) as "position " each, or with their bodies "position:body ",
+ * fetched in pieces. */
 static const char *contents(struct rig *rig, uint64_t queue_id, uint64_t first, uint64_t end,
                             bool bodies, uint32_t count_max)
 {
@@ -276,7 +279,7 @@ static const char *contents(struct rig *rig, uint64_t queue_id, uint64_t first, 
     return text;
 }
 
-/* ---- both engines ------------------------------------------------------------------------------------------- */
+/* ---- both engines ---------------------------------------------------------------------------- */
 
 START_TEST(a_new_store_is_empty)
 {
@@ -731,10 +734,10 @@ START_TEST(closing_hands_everything_back)
 }
 END_TEST
 
-/* ---- a workload --------------------------------------------------------------------------------------------- */
+/* ---- a workload ------------------------------------------------------------------------------ */
 
-/* Batches of random operations, the same for the same seed, applied to any number of stores at once. It knows what
- * lives, as the broker does. */
+/* Batches of random operations, the same for the same seed, applied to any number of stores at
+ * once. It knows what lives, as the broker does. */
 
 enum { QUEUES_MAX = 6, OPERATIONS_MAX = 60 };
 
@@ -978,7 +981,7 @@ static void compare_recovered(const struct rig *memory, const struct rig *lmdb)
     }
 }
 
-/* ---- LMDB alone --------------------------------------------------------------------------------------------- */
+/* ---- LMDB alone ------------------------------------------------------------------------------ */
 
 /* The closed store's environment, to look into and to damage. */
 struct vault {
@@ -1291,9 +1294,10 @@ START_TEST(a_missing_directory_is_an_error)
 }
 END_TEST
 
-/* ---- damage ------------------------------------------------------------------------------------------------- */
+/* ---- damage ---------------------------------------------------------------------------------- */
 
-/* 1000 entries in queue 1, in three segments; every tenth deleted; queue 2 with 10 in the same blob; two records. */
+/* 1000 entries in queue 1, in three segments; every tenth deleted; queue 2 with 10 in the same
+ * blob; two records. */
 static void begin_damaged(struct rig *rig, const char *database, int row)
 {
     struct vault vault;
@@ -1471,7 +1475,7 @@ START_TEST(damaged_meta_rows_do_not_stop_it)
 }
 END_TEST
 
-/* ---- kill -9 ------------------------------------------------------------------------------------------------ */
+/* ---- kill -9 --------------------------------------------------------------------------------- */
 
 /* The child: batches without end, one byte to the pipe for each that is durable. */
 static void work_until_killed(struct rig *rig, uint64_t seed, uint64_t done, int fd)
