@@ -27,7 +27,7 @@ endif
 CPPFLAGS := -I. -Ibroker -D_GNU_SOURCE -DSTOATMQ_VERSION='"$(VERSION)"'
 CFLAGS   ?= -O2 -g
 ALL_CFLAGS  = -std=c17 -pthread $(CFLAGS) $(WARNINGS) $(HARDEN) $(CPPFLAGS) -MMD -MP
-ALL_LDFLAGS = -pthread -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(LDFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+ALL_LDFLAGS = -pthread -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed,--compress-debug-sections=zlib $(LDFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 
 # From the top of the picture in the style guide to its bottom: each may use what stands after it.
 LIBRARIES := manage session core access net store amqp base
