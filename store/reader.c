@@ -10,6 +10,14 @@
 
 /* ---- choosing -------------------------------------------------------------------------------- */
 
+/* LMDB's code as 0 or -errno, said in the log. */
+static int failed(int rc)
+{
+    if (rc != 0)
+        log_error("the store could not read: %s", mdb_strerror(rc));
+    return database_errno(rc);
+}
+
 /* Where the living entries may begin. false: no such queue. */
 static bool find_head(struct reader *reader, const struct store_fetch *fetch, uint64_t *head)
 {
@@ -47,8 +55,7 @@ static size_t choose(struct reader *reader, struct store_fetch *fetch)
         *array_add(&reader->items) = (struct reader_item){scan->entry, scan->lsn};
     }
     fetch->damaged = scan->damaged;
-    if (scan->rc != 0)
-        log_error("the store could not read: %s", mdb_strerror(scan->rc));
+    fetch->error = failed(scan->rc);
     scan_end(scan);
     return size;
 }
@@ -122,14 +129,12 @@ static void copy_bodies(struct reader *reader, struct store_fetch *fetch, uint8_
 
 static void answer(struct reader *reader, struct store_fetch *fetch)
 {
-    int rc = mdb_txn_renew(reader->txn);
-
-    if (rc != 0) {
-        log_error("the store could not read: %s", mdb_strerror(rc));
+    fetch->error = failed(mdb_txn_renew(reader->txn));
+    if (fetch->error != 0)
         return;
-    }
     const size_t size = choose(reader, fetch);
-    copy_bodies(reader, fetch, engine_fetch_room(fetch, reader->items.count, size));
+    if (fetch->error == 0)
+        copy_bodies(reader, fetch, engine_fetch_room(fetch, reader->items.count, size));
     mdb_txn_reset(reader->txn);
 }
 

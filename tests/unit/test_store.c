@@ -245,8 +245,9 @@ static void fetch(struct rig *rig, struct store_fetch *fetch)
     store_fetch(rig->store, fetch);
     while (fetches_done == before) {
         wait_once(rig);
-        ck_assert_int_ge(store_process(rig->store), -EIO);
+        ck_assert_int_eq(store_process(rig->store), 0);
     }
+    ck_assert_int_eq(fetch->error, 0);
 }
 
 /* All entries alive in [first, end) as "position " each, or with their bodies "position:body ",
