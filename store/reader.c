@@ -18,17 +18,17 @@ static int failed(int rc)
     return database_errno(rc);
 }
 
-/* Where the living entries may begin. false: no such queue. */
-static bool find_head(struct reader *reader, const struct store_fetch *fetch, uint64_t *head)
+/* Where the living entries may begin: MDB_NOTFOUND when there is no such queue, or another code. */
+static int find_head(struct reader *reader, const struct store_fetch *fetch, uint64_t *head)
 {
     const struct key wanted = key_u64(fetch->queue_id);
     MDB_val key = val_of(key_slice(&wanted)), value;
     struct queue_row row;
 
-    if (mdb_get(reader->txn, reader->database->dbi[DB_QUEUE], &key, &value) != 0)
-        return false;
-    *head = queue_row_decode(key_slice(&wanted), slice_of_val(value), &row) ? row.head : 0;
-    return true;
+    int rc = mdb_get(reader->txn, reader->database->dbi[DB_QUEUE], &key, &value);
+    if (rc == 0)
+        *head = queue_row_decode(key_slice(&wanted), slice_of_val(value), &row) ? row.head : 0;
+    return rc;
 }
 
 /* Collects what the fetch returns; answers the bytes of all bodies and sets fetch->next. */
@@ -40,8 +40,11 @@ static size_t choose(struct reader *reader, struct store_fetch *fetch)
 
     array_clear(&reader->items);
     fetch->next = fetch->end;
-    if (!find_head(reader, fetch, &head))
+    int rc = find_head(reader, fetch, &head);
+    if (rc != 0) {
+        fetch->error = failed(rc == MDB_NOTFOUND ? 0 : rc);
         return 0;
+    }
     scan_begin(scan, reader->database, reader->txn, fetch->queue_id, max_of(fetch->first, head),
                fetch->end);
     while (scan_next(scan)) {
