@@ -27,7 +27,7 @@ endif
 CPPFLAGS := -I. -Ibroker -D_GNU_SOURCE -DSTOATMQ_VERSION='"$(VERSION)"'
 CFLAGS   ?= -O2 -g
 ALL_CFLAGS  = -std=c17 -pthread $(CFLAGS) $(WARNINGS) $(HARDEN) $(CPPFLAGS) -MMD -MP
-ALL_LDFLAGS = -pthread -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(LDFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+ALL_LDFLAGS = -pthread -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed,--compress-debug-sections=zlib $(LDFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 
 # From the top of the picture in the style guide to its bottom: each may use what stands after it.
 LIBRARIES := manage session core access net store amqp base
@@ -67,9 +67,14 @@ test-deps:
 run: all
 	exec $(BUILD)/stoatmq --data-dir ./data
 
-# Without a -j of the caller's own, use every core.
-ifeq ($(filter -j%,$(MAKEFLAGS)),)
-export MAKEFLAGS := -j$(shell nproc)
+# Without a -j of the caller's own, use every core; sub-makes inherit it.
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
+
+# One line a file; V=1 shows the commands.
+ifeq ($(V),)
+say = @printf '  %-4s %s\n' $(1) $(patsubst $(BUILD)/%,%,$@);
 endif
 
 $(foreach l,$(LIBRARIES),$(eval $(BUILD)/lib$(l).a: $(call objects,$(DIR_$(l)))))
@@ -78,31 +83,31 @@ $(BUILD)/libtest.a: $(call objects,tests/lib)
 $(BUILD)/lib%.a:
 	@mkdir -p $(@D)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR)$(AR) rcs $@ $^
 
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -c -o $@ $<
+	$(call say,CC)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
 SERVER_LIBS := $(BUILD)/libserver.a $(call archive,$(LIBRARIES))
 
 $(BUILD)/stoatmq: $(BUILD)/obj/broker/main.o $(SERVER_LIBS)
-	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS)
+	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS)
 
-$(BUILD)/stoatctl: $(BUILD)/obj/tools/stoatctl.o $(call archive,base)
-	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(TOOL_LIBS)
+$(BUILD)/stoatctl: $(filter $(BUILD)/obj/tools/stoatctl%,$(call objects,tools)) $(call archive,base)
+	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(TOOL_LIBS)
 
 $(BUILD)/stoatperf: $(filter $(BUILD)/obj/tools/stoatperf%,$(call objects,tools)) $(call archive,amqp base)
-	$(CC) -o $@ $^ $(ALL_LDFLAGS) -ljansson -lm
+	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) -ljansson -lm
 
 # A unit test may use the whole broker and tests/lib.
 $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libtest.a $(SERVER_LIBS)
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
+	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
 
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(SERVER_LIBS)
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lm
+	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lm
 
 tests: $(PROGRAMS) $(UNIT_TESTS)
 

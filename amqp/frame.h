@@ -35,8 +35,8 @@ struct amqp_frame {
 
 enum amqp_parse { AMQP_PARSE_OK, AMQP_PARSE_MORE, AMQP_PARSE_BAD };
 
-/* The frame at the start of input is not one: says why. Always AMQP_PARSE_BAD. */
-enum amqp_parse amqp_frame_refuse(struct slice input, uint32_t frame_max, struct amqp_error *error);
+/* What is at the start of input is no frame, says amqp_frame_parse: why not. */
+void amqp_frame_refuse(struct slice input, uint32_t frame_max, struct amqp_error *error);
 
 /* Looks for one frame at the start of input. OK: *frame is filled and *used is its whole size. MORE: what is there may
  * become a frame; no more than frame_max + 8 octets are ever asked for. BAD: *error says why (2.3), class and method 0;
@@ -53,12 +53,16 @@ static inline enum amqp_parse amqp_frame_parse(struct slice input, uint32_t fram
     uint32_t size = amqp_get_u32(input.data + 3);
     bool carries = type >= AMQP_FRAME_METHOD && type <= AMQP_FRAME_BODY;
     bool heartbeat = type == AMQP_FRAME_HEARTBEAT && channel == 0 && size == 0;
-    if (unlikely(size > frame_max || (!carries && !heartbeat)))
-        return amqp_frame_refuse(input, frame_max, error);
+    if (unlikely(size > frame_max || (!carries && !heartbeat))) {
+        amqp_frame_refuse(input, frame_max, error);
+        return AMQP_PARSE_BAD;
+    }
     if (input.size - AMQP_FRAME_HEAD_SIZE <= size)
         return AMQP_PARSE_MORE;
-    if (unlikely(input.data[AMQP_FRAME_HEAD_SIZE + (size_t)size] != AMQP_FRAME_END))
-        return amqp_frame_refuse(input, frame_max, error);
+    if (unlikely(input.data[AMQP_FRAME_HEAD_SIZE + (size_t)size] != AMQP_FRAME_END)) {
+        amqp_frame_refuse(input, frame_max, error);
+        return AMQP_PARSE_BAD;
+    }
 
     frame->type = type;
     frame->channel = channel;

@@ -51,7 +51,7 @@ struct amqp_properties {
 };
 
 /* From and to the bytes of the picture. What is decoded points into them; what is absent is zero. Decode is false when
- * they are not exactly the properties that their flags promise; encode trusts flags. */
+ * they are not exactly the properties that their flags promise, *properties then being undefined; encode trusts flags. */
 bool amqp_properties_decode(struct slice bytes, struct amqp_properties *properties);
 void amqp_properties_encode(struct buf *out, const struct amqp_properties *properties);
 

@@ -98,7 +98,8 @@ struct amqp_reader {
 
 static inline struct amqp_reader amqp_reader_of(struct slice input)
 {
-    return (struct amqp_reader){.next = input.data, .end = input.data + input.size};
+    const uint8_t *end = input.size > 0 ? input.data + input.size : input.data; /* may be NULL */
+    return (struct amqp_reader){.next = input.data, .end = end};
 }
 
 static inline size_t amqp_reader_left(const struct amqp_reader *reader)

@@ -1,8 +1,9 @@
 /* The configuration, checked, as a struct; every limit has its default here.
  *
- * Sources, the last word wins: defaults, the file, then every .conf in conf.d beside it, by name, the environment (STOATMQ_ and the key in upper case
- * with dots as underscores), --set. Keys are RabbitMQ's where the meaning is the same. An unknown key or a bad value
- * refuses to start, with source, line and the nearest known key. One table in config.c holds every key: name, kind, range, default, place. */
+ * Sources, the last word wins: defaults, the file, the files of conf.d beside it in name order, the environment (STOATMQ_ and
+ * the key in upper case with dots as underscores), --set. Keys are RabbitMQ's where the meaning is the same. An unknown
+ * key or a bad value refuses to start, with source, line and the nearest known key. One table in config.c holds
+ * every key: name, kind, range, default, place. */
 #ifndef BROKER_CONFIG_H
 #define BROKER_CONFIG_H
 
@@ -26,36 +27,45 @@ TAILQ_HEAD(config_properties, config_property);
 struct config {
     char *data_dir;                    /* --data-dir, data_dir */
     struct config_listeners listeners; /* listeners.tcp.*; listeners.tcp = none empties it */
+    bool listeners_given;              /* the default one has been replaced */
     char *default_vhost;               /* default_vhost (/) */
     char *default_user, *default_pass; /* default_user, default_pass (guest) */
-    bool
-        loopback_guest; /* loopback_users.guest (true): the default user from loopback peers only */
+    bool loopback_guest;               /* loopback_users.guest (true): from loopback peers only */
     uint32_t heartbeat_s;              /* heartbeat (60) */
-    uint32_t frame_size_max;           /* frame_max (131072), at least 8192 */
+    uint32_t frame_size_max;           /* frame_max (131072), 8192 to 134217728 */
     uint32_t initial_frame_size_max;   /* initial_frame_max (16384) */
-    uint16_t channel_max;              /* max_channels_per_connection (2047) */
+    uint16_t channel_max;              /* max_channels_per_connection, channel_max (2047) */
     uint32_t handshake_timeout_ms;     /* handshake_timeout (10000) */
     uint64_t message_size_max;         /* max_message_size (16777216), at most 134217728 */
     uint32_t consumer_max_per_channel; /* consumer_max_per_channel (0: no limit) */
     uint32_t connection_max;           /* connection_max (0: as many as descriptors allow) */
     uint32_t backlog;                  /* tcp_listen_options.backlog (128) */
+    bool log_console;                  /* log.console (true): there is a log, on stderr */
     enum log_level log_level;          /* log.console.level (info) */
     struct config_properties server_properties;
 };
+
+#define CONFIG_FILE "/etc/stoatmq/stoatmq.conf"
 
 enum { CONFIG_ERROR_SIZE = 512 };
 
 void config_init(struct config *config); /* the defaults */
 void config_release(struct config *config);
 
-/* Each fills error with a sentence for the operator and returns false on a bad key or value. */
-bool config_read_file(struct config *config, const char *path,
-                      char error[CONFIG_ERROR_SIZE]); /* and conf.d beside it */
+/* Each fills error with a sentence for the operator and returns false on a bad key or value; what was read before it
+ * is set then. */
+
+/* The file, and conf.d beside it. path NULL: CONFIG_FILE, where neither need be. */
+bool config_read_file(struct config *config, const char *path, char error[CONFIG_ERROR_SIZE]);
+
+/* STOATMQ_<KEY>, and RABBITMQ_DEFAULT_USER, _PASS and _VHOST, over which the former win. environment is as main has it. */
 bool config_read_environment(struct config *config, char **environment,
                              char error[CONFIG_ERROR_SIZE]);
-bool config_set(struct config *config, const char *assignment,
-                char error[CONFIG_ERROR_SIZE]); /* "key = value" */
-bool config_check(const struct config *config,
-                  char error[CONFIG_ERROR_SIZE]); /* what only the whole can tell */
+
+/* "key = value" of --set. */
+bool config_set(struct config *config, const char *assignment, char error[CONFIG_ERROR_SIZE]);
+
+/* What only the whole can tell. */
+bool config_check(const struct config *config, char error[CONFIG_ERROR_SIZE]);
 
 #endif

@@ -23,7 +23,7 @@ static inline size_t buf_size(const struct buf *buf)
 
 static inline struct slice buf_slice(const struct buf *buf)
 {
-    return (struct slice){buf->data + buf->begin, buf->end - buf->begin};
+    return (struct slice){buf->data == NULL ? NULL : buf->data + buf->begin, buf_size(buf)};
 }
 
 void buf_grow(struct buf *buf, size_t size);

@@ -142,13 +142,18 @@ int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
         .store_source = {.fd = store_fd(store), .on_ready = on_store_ready},
     };
     store_on_body_done(store, on_body_done);
-    int error = recover(broker);
+    int error = loop_watch(loop, &broker->store_source);
     if (error != 0)
         return error;
+    error = recover(broker);
+    if (error != 0) {
+        broker_release(broker);
+        return error;
+    }
     parking_init(&broker->parking, store_durable(store));
     if (broker->vhosts.count == 0)
         vhost_new(broker, default_vhost, false);
-    return loop_watch(loop, &broker->store_source);
+    return 0;
 }
 
 /* The store's threads still write to the fetches under way. */

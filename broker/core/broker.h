@@ -24,12 +24,13 @@ struct broker {
     struct clock *clock;
     struct random *random;
     struct store *store;
-    struct map vhosts;      /* by name */
-    struct map queues;      /* durable ones, by id */
-    struct parking parking; /* replies that wait for the store */
-    uint64_t next_queue_id; /* never used before, in any run */
-    uint64_t route_mark;    /* a fresh one per message routed: see core/exchange.h */
-    size_t fetches;         /* reads from the store under way */
+    struct map vhosts;       /* by name */
+    struct map queues;       /* durable ones, by id */
+    struct parking parking;  /* replies that wait for the store */
+    uint64_t next_queue_id;  /* never used before, in any run */
+    uint64_t last_record_id; /* of definitions in the store: counted up, see core/definition.h */
+    uint64_t route_mark;     /* a fresh one per message routed: see core/exchange.h */
+    size_t fetches;          /* reads from the store under way */
     struct broker_counters counters;
     struct task store_task;     /* hands the open batch over, in the STORE phase */
     struct source store_source; /* the store's eventfd */
@@ -37,7 +38,8 @@ struct broker {
     void (*on_store_failure)(struct broker *broker); /* set by the server */
 };
 
-/* Takes over the store, reads what it holds, and makes default_vhost if the store has none. 0 or -errno, logged. */
+/* Takes over the store, reads what it holds, and makes default_vhost if the store has none. 0, or -errno
+ * with nothing taken over. */
 int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
                 struct random *random, struct store *store, struct slice default_vhost);
 

@@ -1,6 +1,16 @@
-/* Definitions as bytes, for the store: vhosts, exchanges, queues and bindings as named records. A key starts with the kind, then the names, each
- * with its length, so that a vhost's records stand together and kinds come in the order in which recovery needs them: vhost, exchange, queue,
- * binding. A value starts with the format version. */
+/* Definitions as bytes, for the store: vhosts, exchanges, queues and bindings as named records.
+ *
+ *     key     kind (1) | id (8)                     id: given once, counted up; a queue's is its id in the store
+ *     value   version (1) | names and flags as below, names with one octet of size, arguments with four
+ *
+ *       vhost      name
+ *       exchange   vhost, name, type, flags (1: auto-delete, 2: internal), arguments
+ *       queue      vhost, name, flags (1: auto-delete), arguments
+ *       binding    vhost, source, flags (1: to an exchange), destination, key, arguments
+ *
+ * Kinds are numbered in the order in which recovery needs them. The key has no names in it, because they do not fit: a binding's identity alone is
+ * longer than the store's keys, and shortening it by a hash would let a peer look for collisions. So the names are in the value, and the object
+ * in memory remembers its id. Only what is durable is here; the predeclared exchanges are implied by their vhost. */
 #ifndef CORE_DEFINITION_H
 #define CORE_DEFINITION_H
 
@@ -8,10 +18,11 @@
 #include "core/queue.h"
 #include "core/vhost.h"
 
-void definition_put_vhost(const struct vhost *vhost);
-void definition_put_exchange(const struct exchange *exchange);
+/* Into the open batch; but for a queue, which has its id, they give the object its record_id. */
+void definition_put_vhost(struct vhost *vhost);
+void definition_put_exchange(struct exchange *exchange);
 void definition_put_queue(const struct queue *queue);
-void definition_put_binding(const struct binding *binding);
+void definition_put_binding(struct binding *binding);
 void definition_delete_exchange(const struct exchange *exchange);
 void definition_delete_queue(const struct queue *queue);
 void definition_delete_binding(const struct binding *binding);

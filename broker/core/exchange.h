@@ -8,6 +8,7 @@
 #include "amqp/reply.h"
 #include "base/map.h"
 #include "core/binding.h"
+#include "net/loop.h"
 
 struct vhost;
 struct exchange;
@@ -25,13 +26,16 @@ struct route {
     size_t count, capacity;
     struct exchange **pending; /* exchanges reached and not yet evaluated */
     size_t pending_count, pending_capacity;
+    size_t matches; /* destinations found so far, those seen before included */
     uint64_t mark;
 };
 
 void route_init(struct route *route);
 void route_release(struct route *route);
-void route_add(struct route *route,
-               const struct binding *binding); /* for exchange types: its destination, once */
+
+/* For exchange types: the destination of a binding that matches, or a queue found without one. */
+void route_add(struct route *route, const struct binding *binding);
+void route_add_queue(struct route *route, struct queue *queue);
 
 struct exchange_type {
     const char *name;
@@ -39,11 +43,16 @@ struct exchange_type {
     bool (*check_binding)(const struct exchange *exchange, struct slice key, struct slice arguments,
                           struct amqp_error *error);
     void (*add)(struct exchange *exchange,
-                struct binding *binding); /* after it joined exchange->bindings */
-    void (*remove)(struct exchange *exchange, struct binding *binding); /* before it leaves */
+                struct binding *binding); /* after it joined exchange->bindings. May be NULL */
+    void (*remove)(struct exchange *exchange,
+                   struct binding *binding); /* before it leaves. May be NULL */
     void (*route)(struct exchange *exchange, const struct routing *routing, struct route *route);
-    void (*release)(struct exchange *exchange); /* frees of_type when the last binding is gone */
+    void (*release)(
+        struct exchange *exchange); /* frees of_type; the last binding is gone. May be NULL */
 };
+
+extern const struct exchange_type exchange_type_default, exchange_type_direct, exchange_type_fanout,
+    exchange_type_topic, exchange_type_headers;
 
 struct exchange_options {
     struct slice name, type;
@@ -52,23 +61,40 @@ struct exchange_options {
 };
 
 struct exchange {
-    struct map_link by_name; /* in vhost->exchanges */
+    struct map_link by_name;          /* in vhost->exchanges */
+    TAILQ_ENTRY(exchange) by_deleted; /* in vhost->doomed, then vhost->deleted */
     struct vhost *vhost;
     const struct exchange_type *type;
-    struct slice name, arguments;
+    struct slice name, arguments; /* in one block with the exchange */
+    struct slice alternate;       /* inside the arguments; data is NULL when there is none (7.10) */
     bool durable, auto_delete, internal;
     bool deleted;                 /* still referenced by this turn only; freed in the REAP phase */
     struct binding_list bindings; /* that start here */
+    struct map identities;        /* the same by identity: see core/binding.h */
     size_t binding_count;
     struct binding_list incoming; /* that lead here */
     uint64_t route_mark;
-    uint64_t lsn;     /* the batch that holds its definition */
-    void *of_type;    /* the type's index over bindings */
-    struct task task; /* frees it, in REAP */
+    uint64_t record_id; /* in the store; 0: not there (not durable, or predeclared) */
+    uint64_t lsn;       /* the batch that holds its definition */
+    void *of_type;      /* the type's index over bindings */
+    struct task task;   /* frees it, in REAP */
     uint64_t published;
 };
+TAILQ_HEAD(exchange_list, exchange);
 
-const struct exchange_type *exchange_type_find(struct slice name);
+const struct exchange_type *exchange_type_find(struct slice name); /* NULL: there is none (7.2) */
+
+/* Joins vhost->exchanges, where the name must not be yet. Nothing is checked or stored: the rules are the vhost's. */
+struct exchange *exchange_new(struct vhost *vhost, const struct exchange_type *type,
+                              const struct exchange_options *options);
+void exchange_free(struct exchange **exchange); /* without bindings, and out of the vhost's map */
+
+struct binding *exchange_find_binding(const struct exchange *exchange, struct slice identity);
+
+/* A new edge of this identity to queue or, when that is NULL, to destination. */
+struct binding *exchange_add_binding(struct exchange *exchange, struct slice identity,
+                                     struct queue *queue, struct exchange *destination);
+void exchange_remove_binding(struct binding **binding); /* and frees it */
 
 /* Fills route with the distinct queues of this message; route->count 0: unroutable. The default exchange is asked by its own
  * type: queue name equals routing key. */

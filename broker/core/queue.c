@@ -186,6 +186,20 @@ static void add_loaded(struct queue *queue, struct segment *range,
     message_unref(&message);
 }
 
+/* Those that wait now; one that has to wait again, behind a read of its own, joins the end. */
+static void call_waiters(struct queue *queue)
+{
+    struct queue_waiter *waiter;
+    size_t count = 0;
+
+    TAILQ_FOREACH (waiter, &queue->waiters, link)
+        count++;
+    for (; count > 0 && (waiter = TAILQ_FIRST(&queue->waiters)) != NULL; count--) {
+        queue_waiter_cancel(waiter);
+        waiter->on_loaded(waiter);
+    }
+}
+
 static void queue_on_fetched(struct store_fetch *fetch)
 {
     struct queue *queue = container_of(fetch, struct queue, fetch);
@@ -201,11 +215,7 @@ static void queue_on_fetched(struct store_fetch *fetch)
     }
     store_fetch_release(fetch);
 
-    struct queue_waiter *waiter;
-    while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL) {
-        queue_waiter_cancel(waiter);
-        waiter->on_loaded(waiter);
-    }
+    call_waiters(queue);
     if (!queue->deleted)
         queue_wake(queue);
     queue_unref(&queue);
@@ -510,11 +520,7 @@ uint64_t queue_delete(struct queue *queue)
         unlink_consumer(queue, consumer);
         consumer->ops->on_queue_deleted(consumer);
     }
-    struct queue_waiter *waiter;
-    while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL) {
-        queue_waiter_cancel(waiter);
-        waiter->on_loaded(waiter);
-    }
+    call_waiters(queue);
 
     broker->counters.queues_deleted++;
     loop_unqueue(broker->loop, &queue->task);

@@ -1,5 +1,6 @@
 /* A vhost: names to exchanges and queues, and every operation that creates, binds or deletes them. These functions hold the
  * rules that do not depend on who asks (existence, equivalence, reserved names); permissions and replies belong to session/.
+ * Names have at most 255 octets, arguments are checked tables.
  *
  * Each that can fail fills a struct amqp_error (code and text of wire-behaviour sections 5, 7, 8) and returns false or NULL. Each
  * that changes something durable gives the LSN that a reply must wait for in *lsn: 0 when there is nothing to wait for. For things that
@@ -17,8 +18,19 @@ struct vhost {
     struct slice name;
     struct map exchanges, queues;
     struct exchange *default_exchange;
-    uint64_t lsn;
+    struct exchange_list doomed;  /* deleted, but still with bindings; empty between operations */
+    struct exchange_list deleted; /* to be freed in the REAP phase */
+    uint64_t record_id;           /* in the store */
+    uint64_t lsn;                 /* the batch that holds its definition */
+    /* The last batch that deletes something durable: every delete-ok and unbind-ok waits for it, also those that found nothing to delete. */
+    uint64_t deletion_lsn;
 };
+
+enum { NAME_SIZE_MAX = 255, ARGUMENTS_SIZE_MAX = 256 * 1024 };
+
+/* The name without CR and LF (8.1): itself, or a copy in room. Operations that declare, delete or bind do so themselves; this is
+ * for who must know the name before, and for passive declares. */
+struct slice vhost_strip_name(struct slice name, uint8_t room[NAME_SIZE_MAX]);
 
 struct vhost *vhost_find(struct broker *broker, struct slice name);
 struct vhost *vhost_new(
@@ -35,10 +47,10 @@ struct exchange *vhost_find_exchange(
 bool vhost_delete_exchange(struct vhost *vhost, struct slice name, bool if_unused, uint64_t *lsn,
                            struct amqp_error *error);
 
-/* queue.declare, 8.1 to 8.8. options->name empty: a server-named queue. options->owner is `asking` for an exclusive queue, else NULL. */
+/* queue.declare, 8.1 to 8.8. options->name empty: a server-named queue. options->owner is who asks, for an exclusive queue, else
+ * NULL. */
 struct queue *vhost_declare_queue(struct vhost *vhost, const struct queue_options *options,
-                                  const struct queue_owner *asking, uint64_t *lsn,
-                                  struct amqp_error *error);
+                                  uint64_t *lsn, struct amqp_error *error);
 /* 404 when absent, 405 when exclusive to another. */
 struct queue *vhost_find_queue(struct vhost *vhost, struct slice name,
                                const struct queue_owner *asking, struct amqp_error *error);
@@ -59,6 +71,11 @@ bool vhost_bind(struct vhost *vhost, const struct binding_request *request,
                 const struct queue_owner *asking, uint64_t *lsn, struct amqp_error *error);
 bool vhost_unbind(struct vhost *vhost, const struct binding_request *request,
                   const struct queue_owner *asking, uint64_t *lsn, struct amqp_error *error);
+
+/* As the store has them; nothing is written. NULL when they do not fit what is there already. */
+struct exchange *vhost_recover_exchange(struct vhost *vhost,
+                                        const struct exchange_options *options);
+struct binding *vhost_recover_binding(struct vhost *vhost, const struct binding_request *request);
 
 /* For queue_delete: its bindings go, and auto-delete exchanges with their last one. Returns the LSN as above. */
 uint64_t vhost_drop_bindings_of_queue(struct vhost *vhost, struct queue *queue);

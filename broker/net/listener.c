@@ -150,8 +150,8 @@ static void on_listener_ready(struct source *source, uint32_t events)
 {
     struct listener *listener = container_of(source, struct listener, source);
     (void)events;
-    if (!timer_is_set(&listener->retry) && !listener->task.queued)
-        accept_share(listener);
+    if (!timer_is_set(&listener->retry))
+        loop_queue(listener->loop, LOOP_INPUT, &listener->task);
 }
 
 static void run_listener(struct task *task)

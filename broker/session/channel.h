@@ -58,7 +58,7 @@ typedef bool channel_handler(struct channel *channel, const struct amqp_method *
                              struct amqp_error *error);
 
 struct channel *channel_new(struct connection *connection, uint16_t number);
-/* Requeues what is unacked, cancels its consumers, drops an uncommitted tx; frees it. Sends nothing. */
+/* Requeues what is unacked, cancels its consumers, drops an uncommitted tx; takes it off its connection and frees it. Sends nothing. */
 void channel_free(struct channel **channel);
 
 /* One frame for this channel; false: the connection must end with error. */
@@ -72,13 +72,25 @@ void channel_send_durable(struct channel *channel, const struct amqp_method *met
 void channel_send_content(struct channel *channel, const struct amqp_method *method,
                           struct message *message);
 
-/* The queue that a method names: empty means the one last declared (8.9). NULL with error filled. */
+/* The name of the queue that a method names: empty means the one last declared (8.9). False with error filled when there is none. */
+bool channel_queue_name(struct channel *channel, struct slice *name, struct amqp_error *error);
+
+/* The queue that a method names. NULL with error filled: 404, or 405 when it is exclusive to another connection. */
 struct queue *channel_find_queue(struct channel *channel, struct slice name,
                                  struct amqp_error *error);
 void channel_remember_queue(struct channel *channel, struct slice name);
 
 /* After credit came back: its consumers' queues are woken. */
 void channel_wake_consumers(struct channel *channel);
+
+/* ---- in class_channel.c ---- */
+
+/* A frame for a channel that is not open: channel.open makes it. */
+bool channel_open(struct connection *connection, const struct amqp_frame *frame,
+                  struct amqp_error *error);
+/* channel.close and close-ok: the channel is gone after them. */
+void channel_on_close(struct channel *channel);
+void channel_on_close_ok(struct channel *channel);
 
 /* ---- in class_basic.c ---- */
 

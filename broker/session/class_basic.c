@@ -67,7 +67,6 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
     struct routing routing = {.routing_key = message_routing_key(message),
                               .properties = message_properties(message)};
 
-    exchange->published++;
     channel->published++;
     channel->broker->counters.published++;
     exchange_route(exchange, &routing, route);

@@ -1,14 +1,19 @@
 /* One client: its handshake, heartbeats, channels, and its end.
  *
- *   AWAIT_HEADER → AWAIT_START_OK → AWAIT_TUNE_OK → AWAIT_OPEN → OPEN → AWAIT_CLOSE_OK → CLOSED
- *        └───────────────┴────────────────┴─────────────┴─────────┴──────────────────────▲
+ *   AWAIT_HEADER → AWAIT_START_OK → AWAIT_TUNE_OK → AWAIT_OPEN → OPEN → AWAIT_CLOSE_OK → LINGER → CLOSED
+ *        └───────────────┴────────────────┴─────────────┴─────────┴───────────┴────────────▲────────▲
  *
  * Every frame passes connection_on_input: the connection checks what state and channel allow, channel 0 is its own, the rest goes to
  * the channels. Errors of the connection's kind end it: connection.close leaves, everything but close-ok is ignored, a timer ends the wait.
+ * LINGER is the time in which a peer may read our last word (close-ok, or the close of a stream that cannot be read any more; or none, for
+ * a refused login that is to wait): input is thrown away until the peer ends the stream or the timer does.
+ *
+ * Handlers never end the connection themselves: they return false, and connection_on_input, at the top of the stack, acts on it.
  *
  * Waiting. A synchronous reply about something durable must not leave before its LSN is durable. Then the connection is *held*:
  * nothing more of its input is looked at (it stays where it is, in order) until the reply has left. The same way it waits for a
- * basic.get whose message is on disk, and for the store when the open batch is full. One hold at a time, one mechanism.
+ * basic.get whose message is on disk, and for the store when the open batch is full. One hold at a time, one mechanism. A peer that
+ * asks without reading the answers is *choked*: not read either, until it has taken what it was sent.
  *
  * The struct is freed in the REAP phase after CLOSED; channels, consumers and exclusive queues go at once when it is closed. */
 #ifndef SESSION_CONNECTION_H
@@ -17,6 +22,7 @@
 #include "access/user.h"
 #include "amqp/frame.h"
 #include "amqp/method.h"
+#include "base/log.h"
 #include "base/map.h"
 #include "core/parking.h"
 #include "core/queue.h"
@@ -34,6 +40,7 @@ enum connection_state {
     CONNECTION_AWAIT_OPEN,
     CONNECTION_OPEN,
     CONNECTION_AWAIT_CLOSE_OK, /* we sent close; all else is ignored */
+    CONNECTION_LINGER,         /* nothing more is said or heard */
     CONNECTION_CLOSED,
 };
 
@@ -63,14 +70,16 @@ struct connection {
     uint32_t channel_count;
     struct queue_owner owned; /* its exclusive queues */
 
-    bool held;             /* waits, see above */
+    bool held, choked;     /* not read, see above */
+    bool noticed;          /* octets have come: it is no probe (1.3) */
     struct parked parked;  /* held for an LSN */
     struct buf held_reply; /* encoded frames that leave when the hold ends */
 
     struct timer timer;           /* handshake deadline, then wait for close-ok or the peer's end */
     struct timer heartbeat_timer; /* both directions */
+    uint64_t listening_ms;        /* since when it is read without a pause, by the loop's clock */
     struct task reap;
-    uint64_t connected_wall_ms;
+    uint64_t connected_ms, connected_wall_ms;
     uint64_t frames_in, frames_out;
 };
 TAILQ_HEAD(connection_list, connection);
@@ -78,7 +87,8 @@ TAILQ_HEAD(connection_list, connection);
 struct connection *connection_new(struct service *service, const struct endpoint *local,
                                   const struct endpoint *peer);
 
-/* How a connection begins over a socket, and over anything else (tests). */
+/* How a connection begins over a socket, and over anything else (tests). A socket that cannot be watched (-errno) is closed, and the
+ * connection freed. */
 int connection_open_socket(struct connection *connection, int fd);
 void connection_open(struct connection *connection, const struct transport_ops *ops);
 
@@ -94,13 +104,39 @@ void connection_send_durable(struct connection *connection, uint16_t channel,
 void connection_hold(struct connection *connection);
 void connection_unhold(struct connection *connection);
 
-/* Ends it with connection.close: error as filled by amqp_fail. */
-void connection_fail(struct connection *connection, const struct amqp_error *error);
+/* After a publish: holds the connection while the open batch is full and the store is busy with the one before. */
+void connection_await_store(struct connection *connection);
+
+/* Ends it with connection.close: error as filled by amqp_fail; reason is for the log, NULL: the error's text. */
+void connection_fail(struct connection *connection, const struct amqp_error *error,
+                     const char *reason);
 
 /* Ends it now, without a word to the peer; reason is for the log. */
 void connection_drop(struct connection *connection, const char *reason);
 
 /* An operator's or the broker's own decision: 320 with this text (4.5.3). */
 void connection_force_close(struct connection *connection, const char *text);
+
+/* ---- for the handlers of channel 0, in class_connection.c ---- */
+
+void connection_move(struct connection *connection, enum connection_state state);
+void connection_start_heartbeats(struct connection *connection);
+
+/* Its living part ends: channels and exclusive queues go, the end is logged once. reason NULL: the client wanted it so. */
+void connection_wind_up(struct connection *connection, enum log_level level, const char *reason);
+/* Its last word is said: ignores input, and closes when the peer does, 3 s from now at the latest. */
+void connection_linger(struct connection *connection);
+
+/* The rows of class connection. */
+bool connection_on_method(struct connection *connection, const struct amqp_method *method,
+                          struct amqp_error *error);
+
+/* What the log calls it: name, the client's own name for it, vhost and user as far as they are known. */
+enum { CONNECTION_LABEL_SIZE = 1024 };
+const char *connection_label(const struct connection *connection,
+                             char label[CONNECTION_LABEL_SIZE]);
+
+/* Takes a channel that has ended off the connection. */
+void connection_remove_channel(struct connection *connection, struct channel *channel);
 
 #endif

@@ -1,0 +1,729 @@
+/* Reading the configuration.
+ *
+ *     # comment
+ *     listeners.tcp.local = 127.0.0.1:5672      # a comment again, after a space
+ *     default_pass        = $(SECRET)           the environment's; in 'quotes' everything stands for itself
+ *     max_message_size    = 64MiB
+ *
+ * Every key is a row of one table. Most rows say where in struct config the value goes and between which bounds it
+ * must be; a row whose name ends in a dot stands for a family of keys (listeners.tcp.NAME). The defaults are written in
+ * the table as they would be in a file and set the same way, so they pass the same checks.
+ *
+ * Whatever the source, an assignment ends in assign(), with `where` for the sentence about what is wrong with it.
+ * Secrets never appear in such a sentence: values of strings are not shown. */
+#include "config.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <dirent.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <strings.h>
+
+#include "base/alloc.h"
+#include "base/buf.h"
+
+enum key_kind {
+    KEY_STRING, /* bounds are of its length */
+    KEY_BOOL,   /* true, false; yes, no, on, off likewise */
+    KEY_NUMBER,
+    KEY_SIZE,         /* a number of bytes, with or without a unit */
+    KEY_LEVEL,        /* of the log */
+    KEY_LISTENER,     /* a family: [ADDRESS:]PORT */
+    KEY_PROPERTY,     /* a family: any text */
+    KEY_NO_LISTENERS, /* "none" is all it may be */
+    KEY_NO_LOOPBACK_USERS,
+};
+
+struct key {
+    const char *name;
+    enum key_kind kind;
+    size_t offset, size; /* of the field; none for families */
+    const char *initial; /* NULL: set by another row */
+    uint64_t min, max;
+    bool infinity; /* may be said in place of 0 */
+};
+
+#define FIELD(field) offsetof(struct config, field), sizeof(((struct config *)NULL)->field)
+
+static const struct key keys[] = {
+    {"data_dir", KEY_STRING, FIELD(data_dir), "/var/lib/stoatmq", 1, PATH_MAX - 64, false},
+    {"listeners.tcp", KEY_NO_LISTENERS, 0, 0, NULL, 0, 0, false},
+    {"listeners.tcp.", KEY_LISTENER, 0, 0, NULL, 0, UINT16_MAX, false},
+    {"tcp_listen_options.backlog", KEY_NUMBER, FIELD(backlog), "128", 1, 65535, false},
+    {"handshake_timeout", KEY_NUMBER, FIELD(handshake_timeout_ms), "10000", 1, 3600000, false},
+    {"connection_max", KEY_NUMBER, FIELD(connection_max), "0", 0, UINT32_MAX, true},
+    {"default_vhost", KEY_STRING, FIELD(default_vhost), "/", 1, 255, false},
+    {"default_user", KEY_STRING, FIELD(default_user), "guest", 1, 255, false},
+    {"default_pass", KEY_STRING, FIELD(default_pass), "guest", 1, 255, false},
+    {"loopback_users", KEY_NO_LOOPBACK_USERS, 0, 0, NULL, 0, 0, false},
+    {"loopback_users.guest", KEY_BOOL, FIELD(loopback_guest), "true", 0, 0, false},
+    {"heartbeat", KEY_NUMBER, FIELD(heartbeat_s), "60", 0, 65535, false},
+    {"frame_max", KEY_SIZE, FIELD(frame_size_max), "131072", 8192, 134217728, false},
+    {"initial_frame_max", KEY_SIZE, FIELD(initial_frame_size_max), "16384", 4096, 1048576, false},
+    {"max_channels_per_connection", KEY_NUMBER, FIELD(channel_max), "2047", 1, 65535, false},
+    {"channel_max", KEY_NUMBER, FIELD(channel_max), NULL, 1, 65535, false},
+    {"consumer_max_per_channel", KEY_NUMBER, FIELD(consumer_max_per_channel), "0", 0, UINT32_MAX,
+     true},
+    {"max_message_size", KEY_SIZE, FIELD(message_size_max), "16777216", 1, 134217728, false},
+    {"log.console", KEY_BOOL, FIELD(log_console), "true", 0, 0, false},
+    {"log.console.level", KEY_LEVEL, FIELD(log_level), "info", 0, 0, false},
+    {"server_properties.", KEY_PROPERTY, 0, 0, NULL, 0, 255, false},
+};
+
+#define ENVIRONMENT_PREFIX "STOATMQ_"
+
+enum { NAME_SIZE = 128 };
+
+printf_like(2, 3) static bool fail(char error[CONFIG_ERROR_SIZE], const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(error, CONFIG_ERROR_SIZE, format, arguments);
+    va_end(arguments);
+    return false;
+}
+
+static bool is_family(const struct key *key)
+{
+    return key->kind == KEY_LISTENER || key->kind == KEY_PROPERTY;
+}
+
+/* ---- values --------------------------------------------------------------------------------------------- */
+
+static void replace_string(char **place, const char *value)
+{
+    free(*place);
+    *place = xstrdup(value);
+}
+
+static bool parse_bool(const char *value, bool *result)
+{
+    static const struct {
+        const char *word;
+        bool meaning;
+    } words[] = {{"true", true},   {"yes", true}, {"on", true},
+                 {"false", false}, {"no", false}, {"off", false}};
+    for (size_t i = 0; i < countof(words); i++) {
+        if (strcasecmp(value, words[i].word) == 0) {
+            *result = words[i].meaning;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* k, kiB, M, MiB ... are powers of 1024; kB, MB, GB, TB of 1000; in any case of the letters. */
+static bool parse_unit(const char *unit, uint64_t *factor)
+{
+    static const char letters[] = "kmgt";
+    *factor = 1;
+    if (*unit == '\0')
+        return true;
+    const char *letter = strchr(letters, tolower((unsigned char)*unit));
+    if (letter == NULL)
+        return false;
+    const bool decimal = strcasecmp(unit + 1, "B") == 0;
+    if (!decimal && unit[1] != '\0' && strcasecmp(unit + 1, "iB") != 0)
+        return false;
+    for (long i = 0; i <= letter - letters; i++)
+        *factor *= decimal ? 1000 : 1024;
+    return true;
+}
+
+static bool parse_number(const struct key *key, const char *value, uint64_t *number)
+{
+    if (key->infinity && strcmp(value, "infinity") == 0) {
+        *number = 0;
+        return true;
+    }
+    const size_t digits = strspn(value, "0123456789");
+    uint64_t factor = 1;
+    if (key->kind == KEY_SIZE ? !parse_unit(value + digits, &factor) : value[digits] != '\0')
+        return false;
+    if (!slice_to_u64(slice_of(value, digits), UINT64_MAX / factor, number))
+        return false;
+    *number *= factor;
+    return *number >= key->min && *number <= key->max;
+}
+
+static void store_number(void *place, size_t size, uint64_t number)
+{
+    const uint16_t narrow = (uint16_t)number;
+    const uint32_t middle = (uint32_t)number;
+    switch (size) {
+    case sizeof(uint16_t):
+        memcpy(place, &narrow, size);
+        break;
+    case sizeof(uint32_t):
+        memcpy(place, &middle, size);
+        break;
+    default:
+        assert(size == sizeof(number));
+        memcpy(place, &number, size);
+    }
+}
+
+/* ---- listeners and properties --------------------------------------------------------------------------- */
+
+static void remove_listener(struct config *config, struct config_listener *listener)
+{
+    TAILQ_REMOVE(&config->listeners, listener, link);
+    free(listener->name);
+    free(listener->host);
+    free(listener);
+}
+
+static void remove_listeners(struct config *config)
+{
+    while (!TAILQ_EMPTY(&config->listeners))
+        remove_listener(config, TAILQ_FIRST(&config->listeners));
+}
+
+static void add_listener(struct config *config, const char *name, const char *host, uint16_t port)
+{
+    struct config_listener *old, *next;
+    TAILQ_FOREACH_SAFE (old, &config->listeners, link, next) {
+        if (strcmp(old->name, name) == 0)
+            remove_listener(config, old);
+    }
+    struct config_listener *listener = xcalloc(1, sizeof(*listener));
+    listener->name = xstrdup(name);
+    listener->host = host == NULL ? NULL : xstrdup(host);
+    listener->port = port;
+    TAILQ_INSERT_TAIL(&config->listeners, listener, link);
+}
+
+/* "5672", "127.0.0.1:5672", "[::1]:5672", and "::1:5672" as RabbitMQ has it. host is empty where none was given. */
+static bool parse_listener(const char *value, char host[INET6_ADDRSTRLEN], uint16_t *port)
+{
+    const char *colon = strrchr(value, ':');
+    uint64_t number;
+    if (!slice_to_u64(slice_of_string(colon == NULL ? value : colon + 1), UINT16_MAX, &number))
+        return false;
+    *port = (uint16_t)number;
+    *host = '\0';
+    if (colon == NULL)
+        return true;
+
+    const char *end = colon;
+    if (*value == '[' && colon > value && colon[-1] == ']')
+        value++, end--;
+    const size_t size = (size_t)(end - value);
+    if (size == 0 || size >= INET6_ADDRSTRLEN)
+        return false;
+    memcpy(host, value, size);
+    host[size] = '\0';
+    struct in6_addr address;
+    return inet_pton(AF_INET, host, &address) == 1 || inet_pton(AF_INET6, host, &address) == 1;
+}
+
+static bool set_listener(struct config *config, const char *name, const char *value)
+{
+    char host[INET6_ADDRSTRLEN];
+    uint16_t port;
+    if (!parse_listener(value, host, &port))
+        return false;
+    if (!config->listeners_given)
+        remove_listeners(config);
+    config->listeners_given = true;
+    add_listener(config, name, *host == '\0' ? NULL : host, port);
+    return true;
+}
+
+static void remove_property(struct config *config, struct config_property *property)
+{
+    TAILQ_REMOVE(&config->server_properties, property, link);
+    free(property->key);
+    free(property->value);
+    free(property);
+}
+
+static void set_property(struct config *config, const char *name, const char *value)
+{
+    struct config_property *old, *next;
+    TAILQ_FOREACH_SAFE (old, &config->server_properties, link, next) {
+        if (strcmp(old->key, name) == 0)
+            remove_property(config, old);
+    }
+    struct config_property *property = xcalloc(1, sizeof(*property));
+    property->key = xstrdup(name);
+    property->value = xstrdup(value);
+    TAILQ_INSERT_TAIL(&config->server_properties, property, link);
+}
+
+/* ---- one assignment ------------------------------------------------------------------------------------- */
+
+/* Puts the value in its place; false when it is not of the key's kind or out of bounds. name is what follows the dot of a
+ * family. */
+static bool set_value(struct config *config, const struct key *key, const char *name,
+                      const char *value)
+{
+    void *place = (char *)config + key->offset;
+    const size_t length = strlen(value);
+    const bool is_none = strcmp(value, "none") == 0;
+    uint64_t number;
+    switch (key->kind) {
+    case KEY_STRING:
+        if (length < key->min || length > key->max)
+            return false;
+        replace_string(place, value);
+        return true;
+    case KEY_BOOL:
+        return parse_bool(value, place);
+    case KEY_NUMBER:
+    case KEY_SIZE:
+        if (!parse_number(key, value, &number))
+            return false;
+        store_number(place, key->size, number);
+        return true;
+    case KEY_LEVEL:
+        return log_level_parse(value, place);
+    case KEY_LISTENER:
+        return set_listener(config, name, value);
+    case KEY_PROPERTY:
+        if (length > key->max)
+            return false;
+        set_property(config, name, value);
+        return true;
+    case KEY_NO_LISTENERS:
+        if (is_none)
+            remove_listeners(config);
+        config->listeners_given |= is_none;
+        return is_none;
+    case KEY_NO_LOOPBACK_USERS:
+        config->loopback_guest &= !is_none;
+        return is_none;
+    }
+    return false;
+}
+
+static bool fail_value(const struct key *key, const char *full_name, const char *value,
+                       const char *where, char error[CONFIG_ERROR_SIZE])
+{
+    static const char *const wanted[] = {
+        [KEY_BOOL] = "true or false is expected",
+        [KEY_LEVEL] = "debug, info, notice, warning, error, critical or none is expected",
+        [KEY_LISTENER] =
+            "[ADDRESS:]PORT is expected, for example 5672, 127.0.0.1:5672 or [::1]:5672",
+        [KEY_NO_LISTENERS] = "none is all it may be; listeners are given as listeners.tcp.NAME",
+        [KEY_NO_LOOPBACK_USERS] = "none is all it may be; see loopback_users.guest",
+    };
+    switch (key->kind) {
+    case KEY_STRING:
+    case KEY_PROPERTY:
+        return fail(error,
+                    "bad value for '%s' in %s: a text of %" PRIu64 " to %" PRIu64
+                    " bytes is expected",
+                    full_name, where, key->min, key->max);
+    case KEY_NUMBER:
+    case KEY_SIZE:
+        return fail(
+            error,
+            "bad value '%.80s' for '%s' in %s: a %s from %" PRIu64 " to %" PRIu64 " is expected",
+            value, full_name, where, key->kind == KEY_SIZE ? "size" : "number", key->min, key->max);
+    default:
+        return fail(error, "bad value '%.80s' for '%s' in %s: %s", value, full_name, where,
+                    wanted[key->kind]);
+    }
+}
+
+/* ---- names ---------------------------------------------------------------------------------------------- */
+
+/* How names are spelled: as in a file, or as in the environment. */
+enum spelling { SPELLED_PLAIN, SPELLED_ENVIRONMENT };
+
+static void spell(enum spelling spelling, const char *name, char spelled[NAME_SIZE])
+{
+    if (spelling == SPELLED_PLAIN) {
+        snprintf(spelled, NAME_SIZE, "%s", name);
+        return;
+    }
+    snprintf(spelled, NAME_SIZE, ENVIRONMENT_PREFIX "%s", name);
+    for (char *c = spelled; *c != '\0'; c++)
+        *c = *c == '.' ? '_' : (char)toupper((unsigned char)*c);
+}
+
+/* The row for a full name; *name is what follows the dot of a family, as written. */
+static const struct key *find_key(enum spelling spelling, const char *full_name, const char **name)
+{
+    for (size_t i = 0; i < countof(keys); i++) {
+        char spelled[NAME_SIZE];
+        spell(spelling, keys[i].name, spelled);
+        const size_t length = strlen(spelled);
+        *name = full_name + length;
+        if (is_family(&keys[i])
+                ? strncmp(full_name, spelled, length) == 0 && full_name[length] != '\0'
+                : strcmp(full_name, spelled) == 0)
+            return &keys[i];
+    }
+    return NULL;
+}
+
+/* Insertions, deletions and replacements from a to b, both shorter than NAME_SIZE. */
+static size_t edit_distance(const char *a, const char *b)
+{
+    size_t row[NAME_SIZE];
+    const size_t b_length = strlen(b);
+    for (size_t j = 0; j <= b_length; j++)
+        row[j] = j;
+    for (size_t i = 0; a[i] != '\0'; i++) {
+        size_t diagonal = row[0];
+        row[0] = i + 1;
+        for (size_t j = 0; j < b_length; j++) {
+            const size_t replaced = diagonal + (a[i] != b[j]);
+            diagonal = row[j + 1];
+            row[j + 1] = min_of(replaced, 1 + min_of(row[j], row[j + 1]));
+        }
+    }
+    return row[b_length];
+}
+
+/* The known name that is nearest; empty when none is near. Of a family, the one with the same ending. */
+static void find_nearest(enum spelling spelling, const char *wrong, char nearest[NAME_SIZE])
+{
+    *nearest = '\0';
+    if (strlen(wrong) >= NAME_SIZE)
+        return;
+    const char *dot = strrchr(wrong, spelling == SPELLED_PLAIN ? '.' : '_');
+    const char *ending = dot == NULL ? "" : dot + 1;
+    size_t best = max_of(strlen(wrong) / 4, (size_t)2) + 1;
+    for (size_t i = 0; i < countof(keys); i++) {
+        if (is_family(&keys[i]) && *ending == '\0')
+            continue;
+        char known[NAME_SIZE];
+        spell(spelling, keys[i].name, known);
+        const size_t length = strlen(known);
+        if (is_family(&keys[i]))
+            snprintf(known + length, NAME_SIZE - length, "%s", ending);
+        const size_t distance = edit_distance(wrong, known);
+        if (distance < best) {
+            best = distance;
+            memcpy(nearest, known, NAME_SIZE);
+        }
+    }
+}
+
+static bool fail_name(enum spelling spelling, const char *full_name, const char *where,
+                      char error[CONFIG_ERROR_SIZE])
+{
+    char nearest[NAME_SIZE];
+    find_nearest(spelling, full_name, nearest);
+    if (*nearest == '\0')
+        return fail(error, "unknown key '%.120s' in %s", full_name, where);
+    return fail(error, "unknown key '%.120s' in %s; did you mean '%s'?", full_name, where, nearest);
+}
+
+static bool assign(struct config *config, const char *full_name, const char *value,
+                   const char *where, char error[CONFIG_ERROR_SIZE])
+{
+    const char *name;
+    const struct key *key = find_key(SPELLED_PLAIN, full_name, &name);
+    if (key == NULL)
+        return fail_name(SPELLED_PLAIN, full_name, where, error);
+    return set_value(config, key, name, value) || fail_value(key, full_name, value, where, error);
+}
+
+/* ---- lines ---------------------------------------------------------------------------------------------- */
+
+/* Cuts white space off both ends, in place. */
+static char *trim(char *text)
+{
+    while (isspace((unsigned char)*text))
+        text++;
+    size_t length = strlen(text);
+    while (length > 0 && isspace((unsigned char)text[length - 1]))
+        length--;
+    text[length] = '\0';
+    return text;
+}
+
+/* Splits "key = value" in place; false without a '=' or a key. */
+static bool split(char *text, char **name, char **value)
+{
+    char *equals = strchr(text, '=');
+    if (equals == NULL)
+        return false;
+    *equals = '\0';
+    *name = trim(text);
+    *value = trim(equals + 1);
+    return **name != '\0';
+}
+
+/* A comment begins with the line or after white space, so that a password may hold a '#'. */
+static void cut_comment(char *text)
+{
+    for (char *c = text; *c != '\0'; c++) {
+        if (*c == '#' && (c == text || isspace((unsigned char)c[-1]))) {
+            *c = '\0';
+            return;
+        }
+    }
+}
+
+/* 'text', and nothing but a comment behind it: cuts the quotes off, in place; NULL when it is not so. */
+static char *unquote(char *text)
+{
+    assert(*text == '\'');
+    char *end = strchr(text + 1, '\'');
+    if (end == NULL)
+        return NULL;
+    *end = '\0';
+    const char *rest = end + 1 + strspn(end + 1, " \t");
+    return *rest == '\0' || *rest == '#' ? text + 1 : NULL;
+}
+
+/* Appends the value with $(NAME) as the environment has it; false, with the name in error, when it has not. */
+static bool interpolate(const char *value, const char *where, struct buf *result,
+                        char error[CONFIG_ERROR_SIZE])
+{
+    while (*value != '\0') {
+        const char *open = strstr(value, "$(");
+        const char *close = open == NULL ? NULL : strchr(open, ')');
+        if (close == NULL)
+            break;
+        char name[NAME_SIZE];
+        snprintf(name, sizeof(name), "%.*s", (int)min_of(close - open - 2, NAME_SIZE), open + 2);
+        const char *meaning = getenv(name);
+        if (meaning == NULL)
+            return fail(error, "no variable '%s' in the environment, asked for in %s", name, where);
+        buf_append(result, slice_of(value, (size_t)(open - value)));
+        buf_append(result, slice_of_string(meaning));
+        value = close + 1;
+    }
+    buf_append(result, slice_of(value, strlen(value) + 1));
+    return true;
+}
+
+static bool read_line(struct config *config, char *line, const char *where,
+                      char error[CONFIG_ERROR_SIZE])
+{
+    char *name, *value;
+    line = trim(line);
+    if (*line == '\0' || *line == '#')
+        return true;
+    if (!split(line, &name, &value))
+        return fail(error, "no 'key = value' in %s", where);
+    if (*value == '\'') {
+        value = unquote(value);
+        return value == NULL ? fail(error, "quotes are not closed in %s", where)
+                             : assign(config, name, value, where, error);
+    }
+    cut_comment(value);
+    struct buf meaning = BUF_EMPTY;
+    const bool ok = interpolate(trim(value), where, &meaning, error) &&
+                    assign(config, name, (const char *)meaning.data, where, error);
+    buf_release(&meaning);
+    return ok;
+}
+
+/* ---- files ---------------------------------------------------------------------------------------------- */
+
+static bool fail_file(const char *path, int reason, char error[CONFIG_ERROR_SIZE])
+{
+    return fail(error, "cannot read %s: %s", path, strerror(reason));
+}
+
+static bool read_lines(struct config *config, FILE *file, const char *path,
+                       char error[CONFIG_ERROR_SIZE])
+{
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t length;
+    bool ok = true;
+    for (unsigned number = 1; ok && (length = getline(&line, &capacity, file)) >= 0; number++) {
+        char where[PATH_MAX + 16];
+        snprintf(where, sizeof(where), "%s:%u", path, number);
+        ok = strlen(line) == (size_t)length ? read_line(config, line, where, error)
+                                            : fail(error, "a NUL byte in %s", where);
+    }
+    if (ok && ferror(file))
+        ok = fail_file(path, errno, error);
+    free(line);
+    return ok;
+}
+
+static bool read_one(struct config *config, const char *path, bool must_exist,
+                     char error[CONFIG_ERROR_SIZE])
+{
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return (errno == ENOENT && !must_exist) || fail_file(path, errno, error);
+    const bool ok = read_lines(config, file, path, error);
+    fclose(file);
+    return ok;
+}
+
+static int is_fragment(const struct dirent *entry)
+{
+    const char *ending = strrchr(entry->d_name, '.');
+    return entry->d_name[0] != '.' && ending != NULL && strcmp(ending, ".conf") == 0;
+}
+
+/* conf.d beside the file, in the order of the bytes of the names. */
+static bool read_fragments(struct config *config, const char *path, char error[CONFIG_ERROR_SIZE])
+{
+    const char *slash = strrchr(path, '/');
+    char *folder =
+        slash == NULL ? xstrdup("conf.d") : xasprintf("%.*s/conf.d", (int)(slash - path), path);
+    struct dirent **entries;
+    const int count = scandir(folder, &entries, is_fragment, alphasort);
+    bool ok = count >= 0 || errno == ENOENT || errno == ENOTDIR || fail_file(folder, errno, error);
+    for (int i = 0; i < count; i++) {
+        char *fragment = xasprintf("%s/%s", folder, entries[i]->d_name);
+        ok = ok && read_one(config, fragment, true, error);
+        free(fragment);
+        free(entries[i]);
+    }
+    if (count >= 0)
+        free(entries);
+    free(folder);
+    return ok;
+}
+
+bool config_read_file(struct config *config, const char *path, char error[CONFIG_ERROR_SIZE])
+{
+    const char *file = path == NULL ? CONFIG_FILE : path;
+    return read_one(config, file, path != NULL, error) && read_fragments(config, file, error);
+}
+
+/* ---- the environment and --set -------------------------------------------------------------------------- */
+
+/* Not keys: --config's value, and what Kubernetes and Docker set in every container beside a service named stoatmq. */
+static bool is_reserved(const char *name)
+{
+    return strcmp(name, "STOATMQ_CONFIG_FILE") == 0 || strcmp(name, "STOATMQ_PORT") == 0 ||
+           strncmp(name, "STOATMQ_PORT_", 13) == 0 || strncmp(name, "STOATMQ_SERVICE_", 16) == 0;
+}
+
+/* The plain name of an alias, or NULL. */
+static const char *find_alias(const char *name)
+{
+    static const char *const aliases[][2] = {{"RABBITMQ_DEFAULT_USER", "default_user"},
+                                             {"RABBITMQ_DEFAULT_PASS", "default_pass"},
+                                             {"RABBITMQ_DEFAULT_VHOST", "default_vhost"}};
+    for (size_t i = 0; i < countof(aliases); i++) {
+        if (strcmp(name, aliases[i][0]) == 0)
+            return aliases[i][1];
+    }
+    return NULL;
+}
+
+/* Names of a family lose their case in the environment and are in lower case here. */
+static bool assign_variable(struct config *config, const char *variable, const char *value,
+                            char error[CONFIG_ERROR_SIZE])
+{
+    static const char where[] = "the environment";
+    const char *alias = find_alias(variable);
+    if (alias != NULL)
+        return assign(config, alias, value, where, error);
+    if (strncmp(variable, ENVIRONMENT_PREFIX, strlen(ENVIRONMENT_PREFIX)) != 0 ||
+        is_reserved(variable))
+        return true;
+
+    const char *ending;
+    const struct key *key = find_key(SPELLED_ENVIRONMENT, variable, &ending);
+    if (key == NULL)
+        return fail_name(SPELLED_ENVIRONMENT, variable, where, error);
+    char *name = xstrdup(ending);
+    for (char *c = name; *c != '\0'; c++)
+        *c = (char)tolower((unsigned char)*c);
+    const bool ok =
+        set_value(config, key, name, value) || fail_value(key, variable, value, where, error);
+    free(name);
+    return ok;
+}
+
+static int compare_strings(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* In the order of names: the aliases before our own, listeners.tcp before its family. */
+bool config_read_environment(struct config *config, char **environment,
+                             char error[CONFIG_ERROR_SIZE])
+{
+    size_t count = 0;
+    while (environment[count] != NULL)
+        count++;
+    char **sorted = xmalloc(size_mul(count + 1, sizeof(*sorted)));
+    memcpy(sorted, environment, count * sizeof(*sorted));
+    qsort(sorted, count, sizeof(*sorted), compare_strings);
+
+    bool ok = true;
+    for (size_t i = 0; ok && i < count; i++) {
+        const char *equals = strchr(sorted[i], '=');
+        if (equals == NULL)
+            continue;
+        char *variable = slice_to_string(slice_of(sorted[i], (size_t)(equals - sorted[i])));
+        ok = assign_variable(config, variable, equals + 1, error);
+        free(variable);
+    }
+    free(sorted);
+    return ok;
+}
+
+bool config_set(struct config *config, const char *assignment, char error[CONFIG_ERROR_SIZE])
+{
+    char *text = xstrdup(assignment), *name, *value;
+    const bool ok =
+        split(text, &name, &value)
+            ? assign(config, name, value, "--set", error)
+            : fail(error, "KEY=VALUE is expected after --set, not '%.120s'", assignment);
+    free(text);
+    return ok;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------------------ */
+
+void config_init(struct config *config)
+{
+    *config = (struct config){0};
+    TAILQ_INIT(&config->listeners);
+    TAILQ_INIT(&config->server_properties);
+    for (size_t i = 0; i < countof(keys); i++) {
+        if (keys[i].initial == NULL)
+            continue;
+        const bool ok = set_value(config, &keys[i], NULL, keys[i].initial);
+        assert(ok);
+        (void)ok;
+    }
+    add_listener(config, "default", NULL, 5672);
+}
+
+void config_release(struct config *config)
+{
+    for (size_t i = 0; i < countof(keys); i++) {
+        char **place = (char **)(void *)((char *)config + keys[i].offset);
+        if (keys[i].kind == KEY_STRING) {
+            free(*place);
+            *place = NULL;
+        }
+    }
+    remove_listeners(config);
+    while (!TAILQ_EMPTY(&config->server_properties))
+        remove_property(config, TAILQ_FIRST(&config->server_properties));
+}
+
+static bool may_clash(const struct config_listener *a, const struct config_listener *b)
+{
+    return a->port == b->port && a->port != 0 &&
+           (a->host == NULL || b->host == NULL || strcmp(a->host, b->host) == 0);
+}
+
+bool config_check(const struct config *config, char error[CONFIG_ERROR_SIZE])
+{
+    if (config->initial_frame_size_max > config->frame_size_max)
+        return fail(error, "initial_frame_max (%" PRIu32 ") is larger than frame_max (%" PRIu32 ")",
+                    config->initial_frame_size_max, config->frame_size_max);
+    const struct config_listener *a;
+    TAILQ_FOREACH (a, &config->listeners, link) {
+        for (const struct config_listener *b = TAILQ_NEXT(a, link); b != NULL;
+             b = TAILQ_NEXT(b, link)) {
+            if (may_clash(a, b))
+                return fail(error, "listeners.tcp.%s and listeners.tcp.%s are both on port %u",
+                            a->name, b->name, a->port);
+        }
+    }
+    return true;
+}

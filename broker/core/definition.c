@@ -1,0 +1,239 @@
+/* Encoding is by hand, field after field; decoding is the same list read back. A record is believed only when it is exactly one: version, all
+ * fields, no flag that this version does not know, tables well-formed, nothing behind. */
+#include "core/definition.h"
+
+#include "amqp/table.h"
+#include "base/log.h"
+
+enum { VERSION = 1, KEY_SIZE = 9 };
+
+enum kind { KIND_VHOST = 1, KIND_EXCHANGE, KIND_QUEUE, KIND_BINDING }; /* in order of recovery */
+
+enum flag { AUTO_DELETE = 1, INTERNAL = 2, TO_EXCHANGE = 1 };
+
+/* ---- writing ---- */
+
+static struct slice make_key(uint8_t room[KEY_SIZE], enum kind kind, uint64_t id)
+{
+    assert(id != 0);
+    amqp_put_u64(amqp_put_u8(room, kind), id);
+    return slice_of(room, KEY_SIZE);
+}
+
+/* Writes and releases the value. */
+static void put(struct broker *broker, enum kind kind, uint64_t id, struct buf *value)
+{
+    uint8_t key[KEY_SIZE];
+
+    store_put_record(broker->store, make_key(key, kind, id), buf_slice(value));
+    broker_touch_store(broker);
+    buf_release(value);
+}
+
+static void forget(struct broker *broker, enum kind kind, uint64_t id)
+{
+    uint8_t key[KEY_SIZE];
+
+    store_delete_record(broker->store, make_key(key, kind, id));
+    broker_touch_store(broker);
+}
+
+/* Every value but a vhost's begins with the version and its vhost; a vhost's name is its own. */
+static struct buf begin_value(const struct vhost *vhost)
+{
+    struct buf value = BUF_EMPTY;
+
+    amqp_write_u8(&value, VERSION);
+    amqp_write_shortstr(&value, vhost->name);
+    return value;
+}
+
+void definition_put_vhost(struct vhost *vhost)
+{
+    struct buf value = begin_value(vhost);
+
+    vhost->record_id = ++vhost->broker->last_record_id;
+    put(vhost->broker, KIND_VHOST, vhost->record_id, &value);
+}
+
+void definition_put_exchange(struct exchange *exchange)
+{
+    struct broker *broker = exchange->vhost->broker;
+    struct buf value = begin_value(exchange->vhost);
+    const unsigned flags =
+        (exchange->auto_delete ? AUTO_DELETE : 0) | (exchange->internal ? INTERNAL : 0);
+
+    amqp_write_shortstr(&value, exchange->name);
+    amqp_write_shortstr(&value, slice_of_string(exchange->type->name));
+    amqp_write_u8(&value, (uint8_t)flags);
+    amqp_write_longstr(&value, exchange->arguments);
+    exchange->record_id = ++broker->last_record_id;
+    put(broker, KIND_EXCHANGE, exchange->record_id, &value);
+}
+
+void definition_put_queue(const struct queue *queue)
+{
+    struct buf value = begin_value(queue->vhost);
+
+    amqp_write_shortstr(&value, queue->name);
+    amqp_write_u8(&value, queue->auto_delete ? AUTO_DELETE : 0);
+    amqp_write_longstr(&value, queue->arguments);
+    put(queue->broker, KIND_QUEUE, queue->id, &value);
+}
+
+void definition_put_binding(struct binding *binding)
+{
+    struct broker *broker = binding->source->vhost->broker;
+    struct buf value = begin_value(binding->source->vhost);
+    const bool to_exchange = binding->exchange != NULL;
+
+    amqp_write_shortstr(&value, binding->source->name);
+    amqp_write_u8(&value, to_exchange ? TO_EXCHANGE : 0);
+    amqp_write_shortstr(&value, to_exchange ? binding->exchange->name : binding->queue->name);
+    amqp_write_shortstr(&value, binding->key);
+    amqp_write_longstr(&value, binding->arguments);
+    binding->record_id = ++broker->last_record_id;
+    put(broker, KIND_BINDING, binding->record_id, &value);
+}
+
+void definition_delete_exchange(const struct exchange *exchange)
+{
+    forget(exchange->vhost->broker, KIND_EXCHANGE, exchange->record_id);
+}
+
+void definition_delete_queue(const struct queue *queue)
+{
+    forget(queue->broker, KIND_QUEUE, queue->id);
+}
+
+void definition_delete_binding(const struct binding *binding)
+{
+    forget(binding->source->vhost->broker, KIND_BINDING, binding->record_id);
+}
+
+/* ---- reading back ---- */
+
+struct record {
+    struct broker *broker;
+    enum kind kind;
+    uint64_t id;
+    struct amqp_reader reader; /* of the value, behind the version */
+    struct vhost *vhost;       /* of all kinds but a vhost */
+};
+
+/* Whether all fields were there and nothing else. */
+static bool ends_well(const struct record *record, uint8_t flags, uint8_t known_flags,
+                      struct slice arguments)
+{
+    return !record->reader.bad && amqp_reader_left(&record->reader) == 0 &&
+           (flags & ~known_flags) == 0 && amqp_table_check(arguments);
+}
+
+static bool recover_vhost(struct record *record)
+{
+    const struct slice name = amqp_read_shortstr(&record->reader);
+
+    if (!ends_well(record, 0, 0, (struct slice){0}) || vhost_find(record->broker, name) != NULL)
+        return false;
+    vhost_new(record->broker, name, true)->record_id = record->id;
+    return true;
+}
+
+static bool recover_exchange(struct record *record)
+{
+    struct exchange_options options = {.durable = true};
+
+    options.name = amqp_read_shortstr(&record->reader);
+    options.type = amqp_read_shortstr(&record->reader);
+    const uint8_t flags = amqp_read_u8(&record->reader);
+    options.arguments = amqp_read_longstr(&record->reader);
+    options.auto_delete = flags & AUTO_DELETE;
+    options.internal = flags & INTERNAL;
+    if (!ends_well(record, flags, AUTO_DELETE | INTERNAL, options.arguments))
+        return false;
+    struct exchange *exchange = vhost_recover_exchange(record->vhost, &options);
+    if (exchange == NULL)
+        return false;
+    exchange->record_id = record->id;
+    return true;
+}
+
+static bool recover_queue(struct record *record)
+{
+    struct queue_options options = {.durable = true};
+
+    options.name = amqp_read_shortstr(&record->reader);
+    const uint8_t flags = amqp_read_u8(&record->reader);
+    options.arguments = amqp_read_longstr(&record->reader);
+    options.auto_delete = flags & AUTO_DELETE;
+    if (!ends_well(record, flags, AUTO_DELETE, options.arguments) || options.name.size == 0 ||
+        map_find(&record->vhost->queues, options.name) != NULL ||
+        map_find_id(&record->broker->queues, record->id) != NULL)
+        return false;
+    queue_recover(record->vhost, &options, record->id);
+    return true;
+}
+
+static bool recover_binding(struct record *record)
+{
+    struct binding_request request;
+
+    request.source = amqp_read_shortstr(&record->reader);
+    const uint8_t flags = amqp_read_u8(&record->reader);
+    request.destination = amqp_read_shortstr(&record->reader);
+    request.key = amqp_read_shortstr(&record->reader);
+    request.arguments = amqp_read_longstr(&record->reader);
+    request.to_exchange = flags & TO_EXCHANGE;
+    if (!ends_well(record, flags, TO_EXCHANGE, request.arguments))
+        return false;
+    struct binding *binding = vhost_recover_binding(record->vhost, &request);
+    if (binding == NULL)
+        return false;
+    binding->record_id = record->id;
+    return true;
+}
+
+static bool recover_record(struct record *record)
+{
+    if (record->kind == KIND_VHOST)
+        return recover_vhost(record);
+    record->vhost = vhost_find(record->broker, amqp_read_shortstr(&record->reader));
+    if (record->reader.bad || record->vhost == NULL)
+        return false;
+    switch (record->kind) {
+    case KIND_EXCHANGE:
+        return recover_exchange(record);
+    case KIND_QUEUE:
+        return recover_queue(record);
+    case KIND_BINDING:
+        return recover_binding(record);
+    default:
+        return false;
+    }
+}
+
+/* An id that was given out is not given again, even if its record makes no sense. */
+static void keep_id(const struct record *record)
+{
+    if (record->kind != KIND_QUEUE && record->id > record->broker->last_record_id)
+        record->broker->last_record_id = record->id;
+}
+
+bool definition_recover(struct broker *broker, struct slice key, struct slice value)
+{
+    struct amqp_reader key_reader = amqp_reader_of(key);
+    struct record record = {.broker = broker, .reader = amqp_reader_of(value)};
+
+    record.kind = amqp_read_u8(&key_reader);
+    record.id = amqp_read_u64(&key_reader);
+    bool good = !key_reader.bad && amqp_reader_left(&key_reader) == 0 && record.id != 0 &&
+                amqp_read_u8(&record.reader) == VERSION;
+    if (good) {
+        keep_id(&record);
+        good = recover_record(&record);
+    }
+    if (!good)
+        log_warning("a definition in the store cannot be used: kind %u, id %" PRIu64 ", %zu octets",
+                    (unsigned)record.kind, record.id, value.size);
+    return good;
+}

@@ -1,0 +1,203 @@
+/* The routing loop, and what all types have in common.
+ *
+ *     exchange ──its type's route──▶ route_add ─▶ queues: once each, by mark
+ *        ▲                               └──────▶ pending: exchanges, once each, by mark
+ *        └───────────────── next pending ◀───────────┘
+ *
+ * Exchanges that are reached through bindings, or as the alternate of one where nothing matched (7.10), wait in `pending`: no recursion, and a
+ * cycle ends at its first exchange that carries the mark. The arrays of a route grow to the largest message they have seen, and stay. */
+#include "core/exchange.h"
+
+#include "amqp/table.h"
+#include "base/alloc.h"
+#include "core/queue.h"
+#include "core/vhost.h"
+
+/* ---- types ---- */
+
+const struct exchange_type *exchange_type_find(struct slice name)
+{
+    static const struct exchange_type *const types[] = {
+        &exchange_type_direct, &exchange_type_fanout, &exchange_type_topic, &exchange_type_headers};
+
+    for (size_t i = 0; i < countof(types); i++)
+        if (slice_equal(name, slice_of_string(types[i]->name)))
+            return types[i];
+    return NULL;
+}
+
+/* ---- life ---- */
+
+static struct slice find_alternate(struct slice arguments)
+{
+    struct amqp_value value;
+
+    if (amqp_table_find(arguments, SLICE("alternate-exchange"), &value) &&
+        value.type == AMQP_STRING)
+        return value.bytes;
+    return (struct slice){0};
+}
+
+struct exchange *exchange_new(struct vhost *vhost, const struct exchange_type *type,
+                              const struct exchange_options *options)
+{
+    struct exchange *exchange =
+        xmalloc(sizeof(*exchange) + size_add(options->name.size, options->arguments.size));
+
+    *exchange = (struct exchange){
+        .vhost = vhost,
+        .type = type,
+        .durable = options->durable,
+        .auto_delete = options->auto_delete,
+        .internal = options->internal,
+    };
+    uint8_t *next = (uint8_t *)(exchange + 1);
+    exchange->name = slice_of(next, options->name.size);
+    next = amqp_put_bytes(next, options->name);
+    exchange->arguments = slice_of(next, options->arguments.size);
+    amqp_put_bytes(next, options->arguments);
+    exchange->alternate = find_alternate(exchange->arguments);
+
+    TAILQ_INIT(&exchange->bindings);
+    TAILQ_INIT(&exchange->incoming);
+    map_insert(&vhost->exchanges, &exchange->by_name, exchange->name);
+    return exchange;
+}
+
+void exchange_free(struct exchange **exchange)
+{
+    struct exchange *gone = *exchange;
+
+    *exchange = NULL;
+    assert(TAILQ_EMPTY(&gone->bindings) && TAILQ_EMPTY(&gone->incoming));
+    if (gone->type->release != NULL)
+        gone->type->release(gone);
+    map_release(&gone->identities);
+    free(gone);
+}
+
+/* ---- bindings ---- */
+
+struct binding *exchange_find_binding(const struct exchange *exchange, struct slice identity)
+{
+    struct map_link *link = map_find(&exchange->identities, identity);
+
+    return link == NULL ? NULL : container_of(link, struct binding, by_identity);
+}
+
+static struct binding_list *incoming_of(const struct binding *binding)
+{
+    return binding->queue != NULL ? &binding->queue->bindings : &binding->exchange->incoming;
+}
+
+struct binding *exchange_add_binding(struct exchange *exchange, struct slice identity,
+                                     struct queue *queue, struct exchange *destination)
+{
+    struct binding *binding = binding_new(identity);
+
+    assert((queue == NULL) != (destination == NULL));
+    binding->source = exchange;
+    binding->queue = queue;
+    binding->exchange = destination;
+    binding->durable = exchange->durable && (queue != NULL ? queue->durable : destination->durable);
+    TAILQ_INSERT_TAIL(&exchange->bindings, binding, by_source);
+    TAILQ_INSERT_TAIL(incoming_of(binding), binding, by_destination);
+    map_insert(&exchange->identities, &binding->by_identity, binding->by_identity.key);
+    exchange->binding_count++;
+    if (exchange->type->add != NULL)
+        exchange->type->add(exchange, binding);
+    return binding;
+}
+
+void exchange_remove_binding(struct binding **binding)
+{
+    struct binding *gone = *binding;
+    struct exchange *exchange = gone->source;
+
+    *binding = NULL;
+    assert(exchange->binding_count > 0);
+    if (exchange->type->remove != NULL)
+        exchange->type->remove(exchange, gone);
+    exchange->binding_count--;
+    map_remove(&exchange->identities, &gone->by_identity);
+    TAILQ_REMOVE(incoming_of(gone), gone, by_destination);
+    TAILQ_REMOVE(&exchange->bindings, gone, by_source);
+    free(gone);
+}
+
+/* ---- routing ---- */
+
+void route_init(struct route *route)
+{
+    *route = (struct route){0};
+}
+
+void route_release(struct route *route)
+{
+    free(route->queues);
+    free(route->pending);
+    *route = (struct route){0};
+}
+
+/* Doubles an array that is full. */
+static void *make_room(void *array, size_t count, size_t *capacity)
+{
+    if (likely(count < *capacity))
+        return array;
+    *capacity = max_of(8, 2 * *capacity);
+    return xrealloc(array, *capacity, sizeof(void *));
+}
+
+void route_add_queue(struct route *route, struct queue *queue)
+{
+    route->matches++;
+    if (queue->route_mark == route->mark)
+        return;
+    queue->route_mark = route->mark;
+    route->queues = make_room(route->queues, route->count, &route->capacity);
+    route->queues[route->count++] = queue;
+}
+
+static void add_exchange(struct route *route, struct exchange *exchange)
+{
+    route->matches++;
+    if (exchange->route_mark == route->mark)
+        return;
+    exchange->route_mark = route->mark;
+    route->pending = make_room(route->pending, route->pending_count, &route->pending_capacity);
+    route->pending[route->pending_count++] = exchange;
+}
+
+void route_add(struct route *route, const struct binding *binding)
+{
+    if (likely(binding->queue != NULL))
+        route_add_queue(route, binding->queue);
+    else
+        add_exchange(route, binding->exchange);
+}
+
+/* 7.10: one that does not exist now is no error. */
+static void add_alternate(struct route *route, const struct exchange *exchange)
+{
+    struct map_link *link = map_find(&exchange->vhost->exchanges, exchange->alternate);
+
+    if (link != NULL)
+        add_exchange(route, container_of(link, struct exchange, by_name));
+}
+
+void exchange_route(struct exchange *exchange, const struct routing *routing, struct route *route)
+{
+    route->count = route->pending_count = 0;
+    route->mark = ++exchange->vhost->broker->route_mark;
+    exchange->route_mark = route->mark;
+    exchange->published++;
+    for (;;) {
+        route->matches = 0;
+        exchange->type->route(exchange, routing, route);
+        if (unlikely(route->matches == 0 && exchange->alternate.data != NULL))
+            add_alternate(route, exchange);
+        if (likely(route->pending_count == 0))
+            return;
+        exchange = route->pending[--route->pending_count];
+    }
+}

@@ -1,0 +1,71 @@
+/* Making and locking the data directory. See data_dir.h. */
+#include "data_dir.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int fail(char error[DATA_DIR_ERROR_SIZE], const char *what, const char *path)
+{
+    const int reason = errno;
+    snprintf(error, DATA_DIR_ERROR_SIZE, "cannot %s %s: %s", what, path, strerror(reason));
+    return -reason;
+}
+
+/* The process id that the holder of the lock has left in it, or 0. */
+static long read_holder(int fd)
+{
+    char text[24];
+    const ssize_t size = pread(fd, text, sizeof(text) - 1, 0);
+    text[max_of(size, 0)] = '\0';
+    return strtol(text, NULL, 10);
+}
+
+static int fail_locked(int fd, const char *path, char error[DATA_DIR_ERROR_SIZE])
+{
+    const long holder = read_holder(fd);
+    if (holder > 0)
+        snprintf(error, DATA_DIR_ERROR_SIZE, "another broker (pid %ld) is using %s", holder, path);
+    else
+        snprintf(error, DATA_DIR_ERROR_SIZE, "another broker is using %s", path);
+    return -EWOULDBLOCK;
+}
+
+static int write_holder(int fd)
+{
+    char text[24];
+    const int size = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
+    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)size, 0) < 0)
+        return -1;
+    return 0;
+}
+
+static int lock(int directory, const char *path, char error[DATA_DIR_ERROR_SIZE])
+{
+    const int fd = openat(directory, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return fail(error, "open the lock file in", path);
+    int result = 0;
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        result = errno == EWOULDBLOCK ? fail_locked(fd, path, error)
+                                      : fail(error, "lock the data directory", path);
+    else if (write_holder(fd) < 0)
+        result = fail(error, "write to the data directory", path);
+    if (result == 0)
+        return fd;
+    close(fd);
+    return result;
+}
+
+int data_dir_lock(const char *path, char error[DATA_DIR_ERROR_SIZE])
+{
+    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+        return fail(error, "make the data directory", path);
+    const int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0)
+        return fail(error, "open the data directory", path);
+    const int fd = lock(directory, path, error);
+    close(directory);
+    return fd;
+}

@@ -1,0 +1,67 @@
+/* Class channel, and the stub of class access that old clients still call.
+ *
+ * channel.open makes the channel, close and close-ok end it; in between its state machine is channel.c. Numbers are the client's
+ * choice: only how many are open is limited (6.1). */
+#include "session/dispatch.h"
+
+#include "session/service.h"
+
+/* A frame for a channel that is not open: its first one must be channel.open (6.2). */
+bool channel_open(struct connection *connection, const struct amqp_frame *frame,
+                  struct amqp_error *error)
+{
+    if (frame->type != AMQP_FRAME_METHOD)
+        return amqp_fail(error, AMQP_UNEXPECTED_FRAME,
+                         "expected method frame, got non method frame instead");
+    struct amqp_method method;
+    if (!amqp_method_decode(frame->payload, &method, error))
+        return false;
+    error->class_id = amqp_class_of(method.id);
+    error->method_id = amqp_method_of(method.id);
+    if (method.id != AMQP_CHANNEL_OPEN)
+        return amqp_fail(error, AMQP_CHANNEL_ERROR, "expected 'channel.open'");
+    if (connection->channel_max != 0 && connection->channel_count >= connection->channel_max)
+        return amqp_fail(error, AMQP_NOT_ALLOWED,
+                         "number of channels opened (%u) has reached the negotiated channel_max "
+                         "(%u)",
+                         connection->channel_count, connection->channel_max);
+
+    struct channel *channel = channel_new(connection, frame->channel);
+    channel_send(channel, &(struct amqp_method){.id = AMQP_CHANNEL_OPEN_OK});
+    return true;
+}
+
+void channel_on_close(struct channel *channel)
+{
+    struct connection *connection = channel->connection;
+    const uint16_t number = channel->number;
+
+    channel_free(&channel);
+    connection_send(connection, number, &(struct amqp_method){.id = AMQP_CHANNEL_CLOSE_OK});
+}
+
+void channel_on_close_ok(struct channel *channel)
+{
+    channel_free(&channel);
+}
+
+/* We are never asked to stop sending: consumers have prefetch for that (6.4). */
+bool on_channel_flow(struct channel *channel, const struct amqp_method *method,
+                     struct amqp_error *error)
+{
+    if (!method->channel_flow.active)
+        return amqp_fail(error, AMQP_NOT_IMPLEMENTED, "active=false");
+    channel_send(channel,
+                 &(struct amqp_method){.id = AMQP_CHANNEL_FLOW_OK, .channel_flow_ok.active = true});
+    return true;
+}
+
+/* Realms ended with AMQP 0-8: everyone gets ticket 1, and tickets are ignored. */
+bool on_access_request(struct channel *channel, const struct amqp_method *method,
+                       struct amqp_error *error)
+{
+    (void)method, (void)error;
+    channel_send(channel, &(struct amqp_method){.id = AMQP_ACCESS_REQUEST_OK,
+                                                .access_request_ok.ticket = 1});
+    return true;
+}

@@ -1,0 +1,238 @@
+/* Class connection, all of it on channel 0: login, tuning, opening a vhost, closing.
+ *
+ *     client                                   broker
+ *     protocol header ────────────────────────▶
+ *             ◀──────────────────────────────── start       (connection.c)
+ *     start-ok ───────────────────────────────▶ who is it?
+ *             ◀──────────────────────────────── tune
+ *     tune-ok ────────────────────────────────▶ limits agreed?
+ *     open ───────────────────────────────────▶ may it use the vhost?
+ *             ◀──────────────────────────────── open-ok
+ *     ...
+ *     close ──────────────────────────────────▶
+ *             ◀──────────────────────────────── close-ok
+ *
+ * A row says in which state a method may come; what comes in another state is 504 (4.4.4). */
+#include "amqp/sasl.h"
+#include "amqp/table.h"
+#include "base/alloc.h"
+#include "core/vhost.h"
+#include "session/connection.h"
+#include "session/service.h"
+
+typedef bool connection_handler(struct connection *connection, const struct amqp_method *method,
+                                struct amqp_error *error);
+
+/* ---- start-ok ---- */
+
+static bool client_can(struct slice capabilities, const char *name)
+{
+    struct amqp_value value;
+    return amqp_table_find(capabilities, slice_of_string(name), &value) &&
+           value.type == AMQP_BOOL && value.boolean;
+}
+
+/* 4.1.4, 4.1.5 */
+static void keep_client_properties(struct connection *connection, struct slice properties)
+{
+    struct amqp_value value;
+    struct slice name;
+
+    buf_append(&connection->client_properties, properties);
+    if (amqp_table_find(properties, SLICE("connection_name"), &value) &&
+        amqp_value_string(&value, &name))
+        connection->client_name = slice_to_string(name);
+    if (!amqp_table_find(properties, SLICE("capabilities"), &value) || value.type != AMQP_TABLE)
+        return;
+    const struct slice capabilities = value.bytes;
+    connection->can_consumer_cancel_notify = client_can(capabilities, "consumer_cancel_notify");
+    connection->can_blocked = client_can(capabilities, "connection.blocked");
+    connection->can_authentication_failure_close =
+        client_can(capabilities, "authentication_failure_close");
+}
+
+/* The mechanisms offered in connection.start. */
+static const struct mechanism {
+    struct slice name;
+    bool (*decode)(struct slice response, struct slice *user, struct slice *password,
+                   struct amqp_error *error);
+} mechanisms[] = {
+    {{(const uint8_t *)"PLAIN", 5}, amqp_sasl_plain},
+    {{(const uint8_t *)"AMQPLAIN", 8}, amqp_sasl_amqplain},
+};
+
+static const struct mechanism *find_mechanism(struct slice name)
+{
+    for (size_t i = 0; i < countof(mechanisms); i++)
+        if (slice_equal(mechanisms[i].name, name))
+            return &mechanisms[i];
+    return NULL;
+}
+
+/* 4.2.5: who cannot understand the close waits, so that guessing passwords is slow. The wire never tells what was wrong. */
+static void refuse_login(struct connection *connection, struct slice user, const char *why,
+                         struct amqp_error *error)
+{
+    char reason[512];
+    snprintf(reason, sizeof(reason), "%s login refused: user '%.*s' - %s", connection->mechanism,
+             (int)min_of(user.size, (size_t)255), (const char *)user.data, why);
+    if (connection->can_authentication_failure_close) {
+        amqp_fail(error, AMQP_ACCESS_REFUSED,
+                  "Login was refused using authentication mechanism %s. For details see the broker "
+                  "logfile.",
+                  connection->mechanism);
+        connection_fail(connection, error, reason);
+    } else {
+        connection_wind_up(connection, LOG_ERROR, reason);
+        connection_linger(connection);
+    }
+}
+
+static void send_tune(struct connection *connection)
+{
+    const struct service_limits *limits = &connection->service->limits;
+    connection_send(
+        connection, 0,
+        &(struct amqp_method){.id = AMQP_CONNECTION_TUNE,
+                              .connection_tune = {.channel_max = limits->channel_max,
+                                                  .frame_max = limits->frame_size_max,
+                                                  .heartbeat = (uint16_t)limits->heartbeat_s}});
+}
+
+static bool on_start_ok(struct connection *connection, const struct amqp_method *method,
+                        struct amqp_error *error)
+{
+    const struct amqp_connection_start_ok *start_ok = &method->connection_start_ok;
+
+    keep_client_properties(connection, start_ok->client_properties);
+    const struct mechanism *mechanism = find_mechanism(start_ok->mechanism);
+    if (mechanism == NULL)
+        return amqp_fail(error, AMQP_COMMAND_INVALID, "unknown authentication mechanism '%.*s'",
+                         SLICE_ARG(start_ok->mechanism));
+    memcpy(connection->mechanism, mechanism->name.data, mechanism->name.size);
+
+    struct slice name, password;
+    if (!mechanism->decode(start_ok->response, &name, &password, error))
+        return false;
+    const char *why;
+    connection->user = users_authenticate(&connection->service->users, name, password,
+                                          connection->peer.loopback, &why);
+    if (connection->user == NULL) {
+        refuse_login(connection, name, why, error);
+        return true;
+    }
+    snprintf(connection->user_name, sizeof(connection->user_name), "%s", connection->user->name);
+    send_tune(connection);
+    connection_move(connection, CONNECTION_AWAIT_TUNE_OK);
+    return true;
+}
+
+/* ---- tune-ok ---- */
+
+/* 4.3.2, for one of the two limits; 0 means none. */
+static bool check_limit(const char *name, uint32_t theirs, uint32_t least, uint32_t ours,
+                        struct amqp_error *error)
+{
+    if (theirs != 0 && theirs < least)
+        return amqp_fail(error, AMQP_NOT_ALLOWED,
+                         "negotiated %s = %u is lower than the minimum allowed value (%u)", name,
+                         theirs, least);
+    if (ours != 0 && (theirs == 0 || theirs > ours))
+        return amqp_fail(error, AMQP_NOT_ALLOWED,
+                         "negotiated %s = %u%s is higher than the maximum allowed value (%u)", name,
+                         theirs, theirs == 0 ? " (no limit)" : "", ours);
+    return true;
+}
+
+static bool on_tune_ok(struct connection *connection, const struct amqp_method *method,
+                       struct amqp_error *error)
+{
+    const struct amqp_connection_tune_ok *tune_ok = &method->connection_tune_ok;
+    const struct service_limits *limits = &connection->service->limits;
+
+    if (!check_limit("frame_max", tune_ok->frame_max, AMQP_FRAME_MAX_LEAST, limits->frame_size_max,
+                     error) ||
+        !check_limit("channel_max", tune_ok->channel_max, 1, limits->channel_max, error))
+        return false;
+
+    connection->frame_size_max = tune_ok->frame_max;
+    connection->channel_max = tune_ok->channel_max;
+    connection->heartbeat_s = tune_ok->heartbeat; /* 4.3.3: as the client says */
+    connection_start_heartbeats(connection);
+    connection_move(connection, CONNECTION_AWAIT_OPEN);
+    return true;
+}
+
+/* ---- open ---- */
+
+static bool on_open(struct connection *connection, const struct amqp_method *method,
+                    struct amqp_error *error)
+{
+    const struct slice name = method->connection_open.virtual_host;
+    const struct service *service = connection->service;
+    const uint32_t connection_max = service->limits.connection_max;
+
+    if (connection_max != 0 && service->connection_count > connection_max) /* 4.4.1 */
+        return amqp_fail(error, AMQP_NOT_ALLOWED,
+                         "connection refused: node connection limit (%u) is reached",
+                         connection_max);
+    struct vhost *vhost = vhost_find(connection->broker, name);
+    if (vhost == NULL)
+        return amqp_fail(error, AMQP_NOT_ALLOWED, "vhost %.*s not found", SLICE_ARG(name));
+
+    char label[CONNECTION_LABEL_SIZE];
+    log_info("connection %s: user '%s' authenticated and granted access to vhost '%.*s'",
+             connection_label(connection, label), connection->user_name, SLICE_ARG(name));
+    connection->vhost = vhost;
+    timer_cancel(&connection->timer);
+    connection_move(connection, CONNECTION_OPEN);
+    connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_OPEN_OK});
+    return true;
+}
+
+/* ---- close ---- */
+
+static bool on_close(struct connection *connection, const struct amqp_method *method,
+                     struct amqp_error *error)
+{
+    (void)method, (void)error;
+    connection_wind_up(connection, LOG_INFO, NULL);
+    connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE_OK});
+    connection_linger(connection);
+    return true;
+}
+
+#define IN(state) (1u << CONNECTION_##state)
+enum { IN_ANY = IN(AWAIT_START_OK) | IN(AWAIT_TUNE_OK) | IN(AWAIT_OPEN) | IN(OPEN) };
+
+static const struct row {
+    uint32_t id, states;
+    connection_handler *run;
+} rows[] = {
+    {AMQP_CONNECTION_START_OK, IN(AWAIT_START_OK), on_start_ok},
+    {AMQP_CONNECTION_TUNE_OK, IN(AWAIT_TUNE_OK), on_tune_ok},
+    {AMQP_CONNECTION_OPEN, IN(AWAIT_OPEN), on_open},
+    {AMQP_CONNECTION_CLOSE, IN_ANY, on_close},
+};
+
+/* As RabbitMQ names them in this error. */
+static const char *const state_names[] = {
+    [CONNECTION_AWAIT_START_OK] = "starting",
+    [CONNECTION_AWAIT_TUNE_OK] = "tuning",
+    [CONNECTION_AWAIT_OPEN] = "opening",
+    [CONNECTION_OPEN] = "running",
+};
+
+bool connection_on_method(struct connection *connection, const struct amqp_method *method,
+                          struct amqp_error *error)
+{
+    for (size_t i = 0; i < countof(rows); i++)
+        if (rows[i].id == method->id && (rows[i].states & (1u << connection->state)))
+            return rows[i].run(connection, method, error);
+
+    if (!(amqp_method_info(method->id)->senders & AMQP_FROM_CLIENT) ||
+        method->id == AMQP_CONNECTION_UPDATE_SECRET)
+        return amqp_fail(error, AMQP_COMMAND_INVALID, "unimplemented method"); /* 2.3 */
+    return amqp_fail(error, AMQP_CHANNEL_ERROR, "unexpected method in connection state %s",
+                     state_names[connection->state]);
+}

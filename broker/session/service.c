@@ -1,0 +1,108 @@
+/* The AMQP service: takes in clients, says who the broker is, and asks them to leave when it stops.
+ *
+ * The server-properties of connection.start (4.1.2) are the same for every client, so they are encoded once. A connection is in the list
+ * from connection_new until it is freed in the REAP phase. */
+#include "session/service.h"
+
+#include <unistd.h>
+
+#include "amqp/table.h"
+#include "base/log.h"
+
+/* What clients may rely on (4.1.3): what is implemented, and nothing else. */
+static const char *const capabilities[] = {
+    "publisher_confirms",     "exchange_exchange_bindings", "basic.nack",
+    "consumer_cancel_notify", "per_consumer_qos",           "authentication_failure_close",
+};
+
+static void put_capabilities(struct buf *out)
+{
+    const size_t table = amqp_table_begin_table(out, SLICE("capabilities"));
+    for (size_t i = 0; i < countof(capabilities); i++)
+        amqp_table_put_bool(out, slice_of_string(capabilities[i]), true);
+    amqp_table_end(out, table);
+}
+
+static bool is_overridden(const char *key, const struct service_property *properties, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(properties[i].key, key) == 0)
+            return true;
+    return false;
+}
+
+/* Clients switch behaviour on product and version: these are the ones that they expect. platform and stoatmq_version say who we are. */
+static void put_server_properties(struct buf *out, const struct service_property *properties,
+                                  size_t count)
+{
+    char host[256] = "localhost", cluster_name[300];
+    gethostname(host, sizeof(host) - 1);
+    snprintf(cluster_name, sizeof(cluster_name), "stoatmq@%s", host);
+
+    const struct service_property defaults[] = {
+        {"cluster_name", cluster_name},
+        {"copyright", "Copyright (c) the StoatMQ authors"},
+        {"information", "Licensed under the Apache License 2.0"},
+        {"platform", "StoatMQ"},
+        {"product", "RabbitMQ"},
+        {"version", "3.13.7"},
+        {"stoatmq_version", STOATMQ_VERSION},
+    };
+    put_capabilities(out);
+    for (size_t i = 0; i < countof(defaults); i++)
+        if (!is_overridden(defaults[i].key, properties, count))
+            amqp_table_put_string(out, slice_of_string(defaults[i].key),
+                                  slice_of_string(defaults[i].value));
+    for (size_t i = 0; i < count; i++)
+        amqp_table_put_string(out, slice_of_string(properties[i].key),
+                              slice_of_string(properties[i].value));
+}
+
+void service_init(struct service *service, struct broker *broker,
+                  const struct service_limits *limits, const struct service_property *properties,
+                  size_t property_count)
+{
+    *service = (struct service){.broker = broker, .limits = *limits};
+    users_init(&service->users);
+    route_init(&service->route);
+    TAILQ_INIT(&service->connections);
+    put_server_properties(&service->server_properties, properties, property_count);
+}
+
+void service_release(struct service *service)
+{
+    assert(service->connection_count == 0);
+    users_release(&service->users);
+    route_release(&service->route);
+    buf_release(&service->server_properties);
+}
+
+void service_accept(struct service *service, int fd, const struct endpoint *local,
+                    const struct endpoint *peer)
+{
+    if (service->stopping) {
+        close(fd);
+        return;
+    }
+    struct connection *connection = connection_new(service, local, peer);
+    const int result = connection_open_socket(connection, fd);
+    if (result < 0)
+        log_error("cannot serve a connection from %s:%u: %s", peer->host, peer->port,
+                  strerror(-result));
+}
+
+void service_stop(struct service *service, const char *reason)
+{
+    const bool again = service->stopping;
+
+    service->stopping = true;
+    struct connection *connection, *next;
+    TAILQ_FOREACH_SAFE (connection, &service->connections, link, next) {
+        if (again)
+            connection_drop(connection, reason);
+        else
+            connection_force_close(connection, reason);
+    }
+    if (service->connection_count == 0 && service->on_idle != NULL)
+        service->on_idle(service);
+}

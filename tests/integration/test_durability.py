@@ -1,0 +1,270 @@
+#!/usr/bin/python3
+"""What survives the end of the broker, orderly or not, and how it starts: on its directory alone, on a good configuration."""
+
+import os
+import re
+import stat
+import subprocess
+import tempfile
+import unittest
+
+import pika
+from pika.exceptions import ChannelClosedByBroker
+
+import broker
+import tap
+from client import PERSISTENT, TRANSIENT
+
+BAD_CONFIG = 78
+
+
+@broker.needs_own_broker
+class Survive(unittest.TestCase):
+    def setUp(self):
+        self.broker = broker.Broker().start()
+        self.addCleanup(self.broker.__exit__, None, None, None)
+        self.channel = self.connect()
+
+    def connect(self):
+        return pika.BlockingConnection(self.broker.parameters()).channel()
+
+    def end_and_start(self, how):
+        """Ends the broker while its clients are connected, and starts it again."""
+        if how == 'SIGKILL':
+            self.broker.kill()
+            self.broker.start()
+        else:
+            self.broker.restart()
+        self.channel = self.connect()
+
+    def drain(self, queue):
+        got = []
+        while True:
+            method, properties, body = self.channel.basic_get(queue, auto_ack=True)
+            if method is None:
+                return got
+            got.append((body.decode(), method.redelivered, properties))
+
+    def absent(self, declare, name):
+        with self.assertRaises(ChannelClosedByBroker) as caught:
+            declare(self.channel)(name, passive=True)
+        self.assertEqual(caught.exception.reply_code, 404)
+        self.channel = self.connect()
+
+    def test_8_15_definitions(self):
+        for how in ('SIGTERM', 'SIGKILL'):
+            with self.subTest(ended_by=how):
+                self.declare_everything()
+                self.end_and_start(how)
+                self.check_everything()
+
+    def declare_everything(self):
+        channel = self.channel
+        for kind in ('direct', 'fanout', 'topic', 'headers'):
+            channel.exchange_declare('kept-' + kind, kind, durable=True)
+        channel.exchange_declare('lost', 'direct')
+        channel.exchange_declare('kept-internal', 'fanout', durable=True, internal=True)
+        channel.queue_declare('kept', durable=True, arguments={'x-of-mine': 'argument', 'x-message-ttl': 3600000})
+        channel.queue_declare('lost')
+        channel.queue_declare('lost-exclusive', exclusive=True)
+        channel.queue_bind('kept', 'kept-direct', 'key')
+        channel.queue_bind('kept', 'kept-topic', 'a.*.c')
+        channel.queue_bind('kept', 'kept-headers', '', {'x-match': 'all', 'a': 1})
+        channel.queue_bind('kept', 'kept-direct', 'unbound')
+        channel.queue_unbind('kept', 'kept-direct', 'unbound')
+        channel.exchange_bind('kept-internal', 'kept-fanout')
+        channel.queue_bind('kept', 'kept-internal')
+        channel.exchange_declare('deleted', 'direct', durable=True)
+        channel.exchange_delete('deleted')
+        channel.queue_declare('deleted', durable=True)
+        channel.queue_delete('deleted')
+
+    def check_everything(self):
+        channel = self.channel
+        channel.exchange_declare('kept-internal', 'fanout', durable=True, internal=True)
+        channel.queue_declare('kept', durable=True, arguments={'x-message-ttl': 3600000, 'x-of-mine': 'argument'})
+        for exchange, key, headers, reaches in (
+                ('kept-direct', 'key', None, 1), ('kept-direct', 'unbound', None, 0), ('kept-topic', 'a.b.c', None, 1),
+                ('kept-headers', '', {'a': 1}, 1), ('kept-headers', '', {'a': 2}, 0), ('kept-fanout', '', None, 1)):
+            channel.basic_publish(exchange, key, 'm', pika.BasicProperties(headers=headers))
+            self.assertEqual(len(self.drain('kept')), reaches, (exchange, key))
+        for name in ('lost', 'lost-exclusive', 'deleted'):
+            self.absent(lambda channel: channel.queue_declare, name)
+        for name in ('lost', 'deleted'):
+            self.absent(lambda channel: channel.exchange_declare, name)
+
+    def test_12_messages(self):
+        for how in ('SIGTERM', 'SIGKILL'):
+            with self.subTest(ended_by=how):
+                channel = self.channel
+                channel.confirm_delivery()
+                channel.queue_declare('durable', durable=True)
+                for number in range(50):
+                    channel.basic_publish('', 'durable', 'persistent %d' % number, pika.BasicProperties(
+                        delivery_mode=2, headers={'number': number}, message_id=str(number)))
+                    channel.basic_publish('', 'durable', 'transient %d' % number, TRANSIENT)
+                self.end_and_start(how)
+                got = self.drain('durable')
+                self.assertEqual([body for body, _, _ in got], ['persistent %d' % number for number in range(50)])
+                for number, (_, _, properties) in enumerate(got):
+                    self.assertEqual((properties.headers, properties.message_id, properties.delivery_mode),
+                                     ({'number': number}, str(number), 2))
+
+    def test_12_bodies_of_every_size(self):
+        self.channel.confirm_delivery()
+        self.channel.queue_declare('sizes', durable=True)
+        bodies = [os.urandom(size) for size in (0, 1, 100, 61439, 61440, 61441, 131072, 1000000, 3000000, 5)]
+        for body in bodies:
+            self.channel.basic_publish('', 'sizes', body, PERSISTENT)
+        self.end_and_start('SIGKILL')
+        for body in bodies:
+            self.assertEqual(self.channel.basic_get('sizes', auto_ack=True)[2], body)
+
+    def test_acked_stays_gone_and_unacked_comes_back(self):
+        self.channel.confirm_delivery()
+        self.channel.queue_declare('some', durable=True)
+        for number in range(10):
+            self.channel.basic_publish('', 'some', str(number), PERSISTENT)
+        for _ in range(6):
+            self.channel.basic_get('some')
+        self.channel.basic_ack(2, multiple=True)
+        self.channel.basic_nack(3, requeue=False)
+        self.channel.basic_nack(4, requeue=True)
+        self.channel.queue_declare('some', passive=True)  # answered behind the acks: the broker has seen them
+        self.end_and_start('SIGTERM')
+        self.assertEqual([body for body, _, _ in self.drain('some')], [str(number) for number in range(3, 10)])
+
+    def test_purged_and_deleted_stay_gone(self):
+        self.channel.confirm_delivery()
+        for queue in ('purged', 'deleted', 'again'):
+            self.channel.queue_declare(queue, durable=True)
+            for _ in range(20):
+                self.channel.basic_publish('', queue, 'gone', PERSISTENT)
+        self.channel.queue_purge('purged')
+        self.channel.queue_delete('deleted')
+        self.channel.queue_delete('again')
+        self.channel.queue_declare('again', durable=True)
+        self.channel.basic_publish('', 'again', 'new', PERSISTENT)
+        self.end_and_start('SIGKILL')
+        self.assertEqual(self.drain('purged'), [])
+        self.absent(lambda channel: channel.queue_declare, 'deleted')
+        self.assertEqual([body for body, _, _ in self.drain('again')], ['new'])
+
+    def test_committed_transaction_survives_and_an_open_one_does_not(self):
+        self.channel.queue_declare('tx', durable=True)
+        self.channel.tx_select()
+        self.channel.basic_publish('', 'tx', 'committed', PERSISTENT)
+        self.channel.tx_commit()
+        self.channel.basic_publish('', 'tx', 'open', PERSISTENT)
+        self.end_and_start('SIGKILL')
+        self.assertEqual([body for body, _, _ in self.drain('tx')], ['committed'])
+
+    def test_order_goes_on_after_each_restart(self):
+        self.channel.queue_declare('long', durable=True)
+        expected = []
+        for turn in range(4):
+            self.channel.confirm_delivery()
+            for number in range(20):
+                body = '%d.%d' % (turn, number)
+                self.channel.basic_publish('', 'long', body, PERSISTENT)
+                expected.append(body)
+            for _ in range(7):
+                self.assertEqual(self.channel.basic_get('long', auto_ack=True)[2].decode(), expected.pop(0))
+            self.end_and_start('SIGTERM')
+        self.assertEqual([body for body, _, _ in self.drain('long')], expected)
+
+    def test_fanned_out_message_survives_in_each_queue(self):
+        self.channel.confirm_delivery()
+        for number in range(5):
+            self.channel.queue_declare('fan-%d' % number, durable=True)
+            self.channel.queue_bind('fan-%d' % number, 'amq.fanout')
+        for number in range(10):
+            self.channel.basic_publish('amq.fanout', '', str(number), PERSISTENT)
+        self.channel.basic_get('fan-0', auto_ack=True)
+        self.end_and_start('SIGTERM')
+        for number in range(5):
+            self.assertEqual([body for body, _, _ in self.drain('fan-%d' % number)],
+                             [str(number) for number in range(number == 0, 10)])
+
+
+@broker.needs_own_broker
+@broker.departs('other programs, other options')
+class Start(unittest.TestCase):
+    def run_broker(self, *words):
+        return subprocess.run([str(broker.BUILD / 'stoatmq'), *words], stdin=subprocess.DEVNULL, encoding='utf-8',
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=20)
+
+    def test_second_broker_on_the_same_directory_refuses(self):
+        with broker.Broker() as first:
+            second = broker.Broker(data_dir=first.data_dir)
+            second.launch()
+            self.assertNotEqual(second.wait_end(), 0)
+            self.assertIn(first.data_dir, second.log())
+            self.assertRegex(second.log(), r'in use|already|another|locked')
+            pika.BlockingConnection(first.parameters()).close()
+
+    def test_data_directory_is_private(self):
+        with broker.Broker() as own:
+            self.assertEqual(stat.S_IMODE(os.stat(own.data_dir).st_mode) & 0o007, 0)
+            control = os.stat(os.path.join(own.data_dir, 'control.sock'))
+            self.assertEqual(stat.S_IMODE(control.st_mode), 0o600)
+
+    def test_port_in_use_is_said(self):
+        with broker.Broker() as first:
+            second = broker.Broker(port=first.port)
+            second.launch()
+            self.assertNotEqual(second.wait_end(), 0)
+            self.assertRegex(second.log().lower(), 'address already in use')
+            self.assertIn(str(first.port), second.log())
+
+    def test_bad_configuration_ends_with_78(self):
+        table = (
+            (('--set', 'listeners.tpc.default=5672'), 'listeners.tcp'),
+            (('--set', 'listeners.tcp.default=many'), 'listeners.tcp.default'),
+            (('--set', 'heartbeat=soon'), 'heartbeat'),
+            (('--set', 'frame_max=12'), 'frame_max'),
+            (('--set', 'no equals sign'), 'no equals sign'),
+            (('--config', '/nowhere/stoatmq.conf'), '/nowhere/stoatmq.conf'),
+        )
+        with tempfile.TemporaryDirectory() as data:
+            for words, named in table:
+                with self.subTest(words=words):
+                    run = self.run_broker('--data-dir', data, '--check-config', *words)
+                    self.assertEqual(run.returncode, BAD_CONFIG, run.stdout)
+                    self.assertIn(named, run.stdout)
+
+    def test_bad_line_of_a_file_is_named(self):
+        with tempfile.TemporaryDirectory() as data:
+            path = os.path.join(data, 'bad.conf')
+            with open(path, 'w') as config:
+                config.write('# a comment\nheartbeat = 60\n\nheartbeet = 60\n')
+            run = self.run_broker('--data-dir', data, '--check-config', '--config', path)
+            self.assertEqual(run.returncode, BAD_CONFIG, run.stdout)
+            self.assertRegex(run.stdout, r'bad\.conf:4')
+            self.assertRegex(run.stdout, r'heartbeat\b')
+
+    def test_version_and_help(self):
+        self.assertRegex(self.run_broker('--version').stdout, r'\d+\.\d+\.\d+')
+        run = self.run_broker('--help')
+        self.assertEqual(run.returncode, 0)
+        self.assertIn('--data-dir', run.stdout)
+
+    def test_one_line_says_ready_and_how_long_it_took(self):
+        with broker.Broker() as own:
+            ready = [line for line in own.log().splitlines() if re.search(r'\bready\b', line)]
+            self.assertEqual(len(ready), 1)
+            self.assertRegex(ready[0], r'\d+(\.\d+)? ?ms')
+            if not broker.SANITIZED:
+                print('# %s' % ready[0])
+
+    @unittest.skipIf(broker.SANITIZED, 'a sanitized program is larger')
+    def test_idle_broker_is_small(self):
+        with broker.Broker() as own:
+            pika.BlockingConnection(own.parameters()).close()
+            with open('/proc/%d/status' % own.process.pid) as status:
+                resident = next(line for line in status if line.startswith('VmRSS'))
+            self.assertLessEqual(int(resident.split()[1]), 8 * 1024, resident)
+
+
+if __name__ == '__main__':
+    tap.main()

@@ -1,0 +1,457 @@
+/* The configuration: every kind of key, every source, and what is said about mistakes. */
+#include "config.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "tests/lib/unit.h"
+
+static struct config config;
+static char error[CONFIG_ERROR_SIZE];
+static char folder[] = "/tmp/test_config.XXXXXX";
+static char path[64];
+
+static void setup(void)
+{
+    config_init(&config);
+    error[0] = '\0';
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/stoatmq.conf", folder);
+}
+
+static void teardown(void)
+{
+    config_release(&config);
+    char *command = xasprintf("rm -r %s", folder);
+    ck_assert_int_eq(system(command), 0);
+    free(command);
+}
+
+static void write_file(const char *name, struct slice text)
+{
+    char *full = xasprintf("%s/%s", folder, name);
+    FILE *file = fopen(full, "w");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_uint_eq(fwrite(text.data, 1, text.size, file), text.size);
+    fclose(file);
+    free(full);
+}
+
+static bool read_text(const char *text)
+{
+    write_file("stoatmq.conf", slice_of_string(text));
+    return config_read_file(&config, path, error);
+}
+
+/* "name=host:port" of every listener, in order. */
+static const char *listeners(void)
+{
+    static char text[512];
+    size_t used = 0;
+    text[0] = '\0';
+    const struct config_listener *listener;
+    TAILQ_FOREACH (listener, &config.listeners, link)
+        used +=
+            (size_t)snprintf(text + used, sizeof(text) - used, "%s%s=%s:%u", used ? " " : "",
+                             listener->name, listener->host ? listener->host : "*", listener->port);
+    return text;
+}
+
+START_TEST(defaults)
+{
+    ck_assert_str_eq(config.data_dir, "/var/lib/stoatmq");
+    ck_assert_str_eq(listeners(), "default=*:5672");
+    ck_assert_str_eq(config.default_vhost, "/");
+    ck_assert_str_eq(config.default_user, "guest");
+    ck_assert_str_eq(config.default_pass, "guest");
+    ck_assert(config.loopback_guest);
+    ck_assert_uint_eq(config.heartbeat_s, 60);
+    ck_assert_uint_eq(config.frame_size_max, 131072);
+    ck_assert_uint_eq(config.initial_frame_size_max, 16384);
+    ck_assert_uint_eq(config.channel_max, 2047);
+    ck_assert_uint_eq(config.handshake_timeout_ms, 10000);
+    ck_assert_uint_eq(config.message_size_max, 16777216);
+    ck_assert_uint_eq(config.consumer_max_per_channel, 0);
+    ck_assert_uint_eq(config.connection_max, 0);
+    ck_assert_uint_eq(config.backlog, 128);
+    ck_assert(config.log_console);
+    ck_assert_int_eq(config.log_level, LOG_INFO);
+    ck_assert(TAILQ_EMPTY(&config.server_properties));
+    ck_assert(config_check(&config, error));
+}
+END_TEST
+
+START_TEST(values)
+{
+    static const struct {
+        const char *assignment;
+        size_t offset, size;
+        uint64_t wanted; /* ignored when message is set */
+        const char *message;
+    } cases[] = {
+#define PLACE(field) offsetof(struct config, field), sizeof(config.field)
+#define BAD          0, 0, 0
+        {"heartbeat = 0", PLACE(heartbeat_s), 0, NULL},
+        {"heartbeat=65535", PLACE(heartbeat_s), 65535, NULL},
+        {"  heartbeat\t=  30  ", PLACE(heartbeat_s), 30, NULL},
+        {"heartbeat = 65536", BAD,
+         "bad value '65536' for 'heartbeat' in --set: a number from 0 to 65535 is expected"},
+        {"heartbeat = -1", BAD, "bad value '-1'"},
+        {"heartbeat = 1k", BAD, "bad value '1k'"},
+        {"heartbeat = ", BAD, "bad value ''"},
+        {"heartbeat = 99999999999999999999999", BAD, "bad value"},
+        {"frame_max = 8192", PLACE(frame_size_max), 8192, NULL},
+        {"frame_max = 1MiB", PLACE(frame_size_max), 1048576, NULL},
+        {"frame_max = 1m", PLACE(frame_size_max), 1048576, NULL},
+        {"frame_max = 1MB", PLACE(frame_size_max), 1000000, NULL},
+        {"frame_max = 64k", PLACE(frame_size_max), 65536, NULL},
+        {"frame_max = 64kib", PLACE(frame_size_max), 65536, NULL},
+        {"frame_max = 64KB", PLACE(frame_size_max), 64000, NULL},
+        {"frame_max = 8191", BAD,
+         "bad value '8191' for 'frame_max' in --set: a size from 8192 to 134217728 is expected"},
+        {"frame_max = 1GiB", BAD, "a size from"},
+        {"frame_max = 1x", BAD, "a size from"},
+        {"frame_max = 1ki", BAD, "a size from"},
+        {"frame_max = 1 k", BAD, "a size from"},
+        {"frame_max = 99999999999999TB", BAD, "a size from"},
+        {"frame_max = k", BAD, "a size from"},
+        {"max_message_size = 128MiB", PLACE(message_size_max), 134217728, NULL},
+        {"max_message_size = 134217729", BAD, "bad value"},
+        {"channel_max = 7", PLACE(channel_max), 7, NULL},
+        {"max_channels_per_connection = 65535", PLACE(channel_max), 65535, NULL},
+        {"max_channels_per_connection = 65536", BAD, "bad value"},
+        {"connection_max = infinity", PLACE(connection_max), 0, NULL},
+        {"connection_max = 4294967295", PLACE(connection_max), UINT32_MAX, NULL},
+        {"heartbeat = infinity", BAD, "bad value"},
+        {"tcp_listen_options.backlog = 4096", PLACE(backlog), 4096, NULL},
+        {"handshake_timeout = 500", PLACE(handshake_timeout_ms), 500, NULL},
+        {"loopback_users.guest = false", PLACE(loopback_guest), 0, NULL},
+        {"loopback_users.guest = Yes", PLACE(loopback_guest), 1, NULL},
+        {"loopback_users.guest = maybe", BAD, "true or false is expected"},
+        {"loopback_users = none", PLACE(loopback_guest), 0, NULL},
+        {"loopback_users = all", BAD, "none is all it may be"},
+        {"log.console = off", PLACE(log_console), 0, NULL},
+        {"log.console.level = debug", PLACE(log_level), LOG_DEBUG, NULL},
+        {"log.console.level = loud", BAD, "debug, info, notice"},
+        {"data_dir =", BAD, "bad value for 'data_dir' in --set: a text of 1 to 4032 bytes"},
+        {"heartbeat", BAD, "KEY=VALUE is expected after --set, not 'heartbeat'"},
+        {"= 7", BAD, "KEY=VALUE is expected after --set, not '= 7'"},
+    };
+    for (size_t i = 0; i < countof(cases); i++) {
+        const bool ok = config_set(&config, cases[i].assignment, error);
+        ck_assert_msg(ok == (cases[i].message == NULL), "%s: %s", cases[i].assignment, error);
+        if (!ok) {
+            ck_assert_msg(strstr(error, cases[i].message) != NULL, "%s: %s", cases[i].assignment,
+                          error);
+            continue;
+        }
+        uint64_t value = 0; /* on the little-endian machines that it runs on */
+        memcpy(&value, (const char *)&config + cases[i].offset, cases[i].size);
+        ck_assert_msg(value == cases[i].wanted, "%s: %" PRIu64, cases[i].assignment, value);
+    }
+}
+END_TEST
+
+START_TEST(listener_values)
+{
+    static const struct {
+        const char *value, *wanted; /* NULL: refused */
+    } cases[] = {
+        {"5673", "x=*:5673"},
+        {"0", "x=*:0"},
+        {"127.0.0.1:5673", "x=127.0.0.1:5673"},
+        {"0.0.0.0:65535", "x=0.0.0.0:65535"},
+        {"[::1]:5672", "x=::1:5672"},
+        {"::1:5672", "x=::1:5672"},
+        {"[2001:db8::1]:5672", "x=2001:db8::1:5672"},
+        {"65536", NULL},
+        {"", NULL},
+        {":5672", NULL},
+        {"[]:5672", NULL},
+        {"[::1]", NULL},
+        {"[::1:5672", NULL},
+        {"::1]:5672", NULL},
+        {"rabbit:5672", NULL},
+        {"127.0.0.1:", NULL},
+        {"127.0.0.1:amqp", NULL},
+        {"1234:1234:1234:1234:1234:1234:1234:1234:1234:1234:5672", NULL},
+    };
+    for (size_t i = 0; i < countof(cases); i++) {
+        char *assignment = xasprintf("listeners.tcp.x = %s", cases[i].value);
+        const bool ok = config_set(&config, assignment, error);
+        ck_assert_msg(ok == (cases[i].wanted != NULL), "%s", assignment);
+        if (ok)
+            ck_assert_str_eq(listeners(), cases[i].wanted);
+        else
+            ck_assert_ptr_nonnull(strstr(error, "[ADDRESS:]PORT is expected"));
+        free(assignment);
+    }
+}
+END_TEST
+
+START_TEST(giving_a_listener_replaces_the_default)
+{
+    ck_assert(read_text("listeners.tcp.a = 1\nlisteners.tcp.b = 2\n"));
+    ck_assert_str_eq(listeners(), "a=*:1 b=*:2");
+    ck_assert(config_set(&config, "listeners.tcp.a=3", error));
+    ck_assert_str_eq(listeners(), "b=*:2 a=*:3");
+    ck_assert(config_set(&config, "listeners.tcp=none", error));
+    ck_assert_str_eq(listeners(), "");
+    ck_assert(config_set(&config, "listeners.tcp.c=4", error));
+    ck_assert_str_eq(listeners(), "c=*:4");
+    ck_assert(!config_set(&config, "listeners.tcp=5672", error));
+    ck_assert_ptr_nonnull(strstr(error, "listeners.tcp.NAME"));
+}
+END_TEST
+
+START_TEST(no_listeners_from_the_start)
+{
+    ck_assert(config_set(&config, "listeners.tcp = none", error));
+    ck_assert_str_eq(listeners(), "");
+    ck_assert(config_set(&config, "listeners.tcp.x = 1", error));
+    ck_assert_str_eq(listeners(), "x=*:1");
+}
+END_TEST
+
+START_TEST(properties)
+{
+    ck_assert(read_text("server_properties.product = Weasel\n"
+                        "server_properties.Site.Name = north\n"
+                        "server_properties.product = Stoat\n"));
+    const struct config_property *property = TAILQ_FIRST(&config.server_properties);
+    ck_assert_str_eq(property->key, "Site.Name");
+    ck_assert_str_eq(property->value, "north");
+    property = TAILQ_NEXT(property, link);
+    ck_assert_str_eq(property->key, "product");
+    ck_assert_str_eq(property->value, "Stoat");
+    ck_assert_ptr_null(TAILQ_NEXT(property, link));
+}
+END_TEST
+
+START_TEST(lines)
+{
+    static const struct {
+        const char *text, *wanted; /* of default_pass; NULL: refused */
+    } cases[] = {
+        {"default_pass = a b", "a b"},
+        {"default_pass=secret\r\n", "secret"},
+        {"\n\n  # comment\n\tdefault_pass\t=\tsecret\t# comment\n# end", "secret"},
+        {"default_pass = p#ss", "p#ss"},
+        {"default_pass = a=b", "a=b"},
+        {"default_pass = 'a # b'", "a # b"},
+        {"default_pass = ' x ' # comment", " x "},
+        {"default_pass = '$(HOME)'", "$(HOME)"},
+        {"default_pass = <$(TEST_SECRET)>$(TEST_SECRET)", "<s3cret>s3cret"},
+        {"default_pass = $(TEST_SECRET", "$(TEST_SECRET"},
+        {"default_pass = $TEST_SECRET)", "$TEST_SECRET)"},
+        {"default_pass = $(TEST_NOTHING)", NULL},
+        {"default_pass = $()", NULL},
+        {"default_pass = 'a", NULL},
+        {"default_pass = 'a' b", NULL},
+        {"default_pass =", NULL},
+        {"default_pass = # nothing", NULL},
+        {"default_pass", NULL},
+        {"= x", NULL},
+    };
+    setenv("TEST_SECRET", "s3cret", 1);
+    for (size_t i = 0; i < countof(cases); i++) {
+        const bool ok = read_text(cases[i].text);
+        ck_assert_msg(ok == (cases[i].wanted != NULL), "%s: %s", cases[i].text, error);
+        if (ok)
+            ck_assert_str_eq(config.default_pass, cases[i].wanted);
+        else
+            ck_assert_msg(strstr(error, "stoatmq.conf:1") != NULL, "%s", error);
+    }
+}
+END_TEST
+
+/* A file cut anywhere is either read or refused with a sentence. */
+START_TEST(every_cut)
+{
+    static const char text[] = "# a comment\n"
+                               "listeners.tcp.local = [::1]:5672\n"
+                               "default_pass = 'quo#ted' # comment\n"
+                               "max_message_size = 64MiB\n"
+                               "default_user = $(HOME)\r\n"
+                               "log.console.level = warning\n"
+                               "server_properties.cluster_name = x\n";
+    setenv("HOME", "/nowhere", 1);
+    for (size_t cut = 0; cut < sizeof(text); cut++) {
+        struct config cut_config;
+        config_init(&cut_config);
+        write_file("stoatmq.conf", slice_of(text, cut));
+        error[0] = '\0';
+        const bool ok = config_read_file(&cut_config, path, error);
+        ck_assert_int_eq(ok, error[0] == '\0');
+        config_release(&cut_config);
+    }
+    ck_assert(read_text(text));
+    ck_assert_int_eq(config.log_level, LOG_WARNING);
+}
+END_TEST
+
+START_TEST(unknown_keys)
+{
+    static const struct {
+        const char *key, *nearest; /* NULL: none is near */
+    } cases[] = {
+        {"heartbeet", "heartbeat"},
+        {"Heartbeat", "heartbeat"},
+        {"frame.max", "frame_max"},
+        {"default_password", "default_pass"},
+        {"listener.tcp.local", "listeners.tcp.local"},
+        {"listeners.tcp.", "listeners.tcp"},
+        {"server_property.product", "server_properties.product"},
+        {"log.level", NULL},
+        {"ssl_options.certfile", NULL},
+        {"management.tcp.port", NULL},
+        {"x", NULL},
+    };
+    for (size_t i = 0; i < countof(cases); i++) {
+        char *text = xasprintf("\n\n%s = 7\n", cases[i].key);
+        ck_assert(!read_text(text));
+        char *wanted = cases[i].nearest == NULL
+                           ? xasprintf("unknown key '%s' in %s:3", cases[i].key, path)
+                           : xasprintf("unknown key '%s' in %s:3; did you mean '%s'?", cases[i].key,
+                                       path, cases[i].nearest);
+        ck_assert_str_eq(error, wanted);
+        free(wanted);
+        free(text);
+    }
+    char longest[3000];
+    memset(longest, 'k', sizeof(longest));
+    memcpy(longest + sizeof(longest) - 3, "=7", 3);
+    ck_assert(!config_set(&config, longest, error));
+    ck_assert_uint_lt(strlen(error), 300);
+}
+END_TEST
+
+START_TEST(fragments_in_name_order)
+{
+    char *conf_d = xasprintf("%s/conf.d", folder);
+    ck_assert_int_eq(mkdir(conf_d, 0700), 0);
+    free(conf_d);
+    write_file("conf.d/20-b.conf", SLICE("heartbeat = 20\nbacklog.no = such"));
+    write_file("conf.d/10-a.conf", SLICE("heartbeat = 10\n"));
+    write_file("conf.d/.hidden.conf", SLICE("heartbeat = x\n"));
+    write_file("conf.d/readme", SLICE("no configuration\n"));
+    ck_assert(!read_text("heartbeat = 1\n"));
+    ck_assert_ptr_nonnull(strstr(error, "conf.d/20-b.conf:2"));
+    ck_assert_uint_eq(config.heartbeat_s, 20);
+    write_file("conf.d/20-b.conf", SLICE(""));
+    ck_assert(read_text("heartbeat = 1\n"));
+    ck_assert_uint_eq(config.heartbeat_s, 10);
+}
+END_TEST
+
+START_TEST(files_that_cannot_be_read)
+{
+    ck_assert(!config_read_file(&config, "/nonexistent/stoatmq.conf", error));
+    ck_assert_str_eq(error, "cannot read /nonexistent/stoatmq.conf: No such file or directory");
+    ck_assert(!config_read_file(&config, folder, error));
+    ck_assert_ptr_nonnull(strstr(error, "Is a directory"));
+    write_file("stoatmq.conf", SLICE("heartbeat = 1\0 7\n"));
+    ck_assert(!config_read_file(&config, path, error));
+    ck_assert_ptr_nonnull(strstr(error, "a NUL byte in "));
+}
+END_TEST
+
+START_TEST(environment)
+{
+    char *variables[] = {
+        (char *)(uintptr_t) "STOATMQ_LISTENERS_TCP_LOCAL=127.0.0.1:1",
+        (char *)(uintptr_t) "STOATMQ_LISTENERS_TCP=none",
+        (char *)(uintptr_t) "STOATMQ_LOG_CONSOLE_LEVEL=error",
+        (char *)(uintptr_t) "STOATMQ_DEFAULT_USER=stoat",
+        (char *)(uintptr_t) "RABBITMQ_DEFAULT_USER=rabbit",
+        (char *)(uintptr_t) "RABBITMQ_DEFAULT_PASS=p # ss$(HOME)",
+        (char *)(uintptr_t) "RABBITMQ_DEFAULT_VHOST=warren",
+        (char *)(uintptr_t) "RABBITMQ_NODENAME=any",
+        (char *)(uintptr_t) "STOATMQ_TCP_LISTEN_OPTIONS_BACKLOG=7",
+        (char *)(uintptr_t) "STOATMQ_SERVER_PROPERTIES_PRODUCT=Stoat",
+        (char *)(uintptr_t) "STOATMQ_CONFIG_FILE=/etc/x",
+        (char *)(uintptr_t) "STOATMQ_SERVICE_HOST=10.0.0.1",
+        (char *)(uintptr_t) "STOATMQ_PORT=tcp://10.0.0.1:5672",
+        (char *)(uintptr_t) "STOATMQ_PORT_5672_TCP_ADDR=10.0.0.1",
+        (char *)(uintptr_t) "HOME=/root",
+        (char *)(uintptr_t) "without an equals sign",
+        NULL,
+    };
+    ck_assert_msg(config_read_environment(&config, variables, error), "%s", error);
+    ck_assert_str_eq(listeners(), "local=127.0.0.1:1");
+    ck_assert_int_eq(config.log_level, LOG_ERROR);
+    ck_assert_str_eq(config.default_user, "stoat");
+    ck_assert_str_eq(config.default_pass, "p # ss$(HOME)");
+    ck_assert_str_eq(config.default_vhost, "warren");
+    ck_assert_uint_eq(config.backlog, 7);
+    ck_assert_str_eq(TAILQ_FIRST(&config.server_properties)->key, "product");
+}
+END_TEST
+
+START_TEST(mistakes_in_the_environment)
+{
+    static const struct {
+        const char *variable, *wanted;
+    } cases[] = {
+        {"STOATMQ_HEARTBEET=7", "unknown key 'STOATMQ_HEARTBEET' in the environment; did you mean "
+                                "'STOATMQ_HEARTBEAT'?"},
+        {"STOATMQ_=7", "unknown key 'STOATMQ_' in the environment"},
+        {"STOATMQ_heartbeat=7", "unknown key 'STOATMQ_heartbeat' in the environment"},
+        {"STOATMQ_HEARTBEAT=x",
+         "bad value 'x' for 'STOATMQ_HEARTBEAT' in the environment: a number "
+         "from 0 to 65535 is expected"},
+        {"RABBITMQ_DEFAULT_PASS=",
+         "bad value for 'default_pass' in the environment: a text of 1 to "
+         "255 bytes is expected"},
+    };
+    for (size_t i = 0; i < countof(cases); i++) {
+        char *variables[] = {(char *)(uintptr_t)cases[i].variable, NULL};
+        ck_assert(!config_read_environment(&config, variables, error));
+        ck_assert_str_eq(error, cases[i].wanted);
+    }
+}
+END_TEST
+
+START_TEST(the_whole)
+{
+    ck_assert(config_set(&config, "frame_max = 8192", error));
+    ck_assert(!config_check(&config, error));
+    ck_assert_str_eq(error, "initial_frame_max (16384) is larger than frame_max (8192)");
+    ck_assert(config_set(&config, "initial_frame_max = 8192", error));
+    ck_assert(config_check(&config, error));
+
+    ck_assert(config_set(&config, "listeners.tcp.a = 127.0.0.1:1", error));
+    ck_assert(config_set(&config, "listeners.tcp.b = 127.0.0.2:1", error));
+    ck_assert(config_set(&config, "listeners.tcp.c = 0", error));
+    ck_assert(config_set(&config, "listeners.tcp.d = 0", error));
+    ck_assert(config_check(&config, error));
+    ck_assert(config_set(&config, "listeners.tcp.e = 1", error));
+    ck_assert(!config_check(&config, error));
+    ck_assert_str_eq(error, "listeners.tcp.a and listeners.tcp.e are both on port 1");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("config");
+    TCase *tests = tcase_create("config");
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_test(tests, defaults);
+    tcase_add_test(tests, values);
+    tcase_add_test(tests, listener_values);
+    tcase_add_test(tests, giving_a_listener_replaces_the_default);
+    tcase_add_test(tests, no_listeners_from_the_start);
+    tcase_add_test(tests, properties);
+    tcase_add_test(tests, lines);
+    tcase_add_test(tests, every_cut);
+    tcase_add_test(tests, unknown_keys);
+    tcase_add_test(tests, fragments_in_name_order);
+    tcase_add_test(tests, files_that_cannot_be_read);
+    tcase_add_test(tests, environment);
+    tcase_add_test(tests, mistakes_in_the_environment);
+    tcase_add_test(tests, the_whole);
+    suite_add_tcase(suite, tests);
+    return unit_main(suite);
+}

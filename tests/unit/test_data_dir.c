@@ -1,0 +1,80 @@
+/* The data directory: made, locked, and refused with a sentence. */
+#include "data_dir.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "tests/lib/unit.h"
+
+static char folder[] = "/tmp/test_data_dir.XXXXXX";
+static char path[64];
+static char error[DATA_DIR_ERROR_SIZE];
+
+static void setup(void)
+{
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/data", folder);
+}
+
+static void teardown(void)
+{
+    char *command = xasprintf("rm -r %s", folder);
+    ck_assert_int_eq(system(command), 0);
+    free(command);
+}
+
+START_TEST(is_made_and_locked)
+{
+    const int fd = data_dir_lock(path, error);
+    ck_assert_int_ge(fd, 0);
+    struct stat status;
+    ck_assert_int_eq(stat(path, &status), 0);
+    ck_assert_uint_eq(status.st_mode & 0777, 0700);
+
+    ck_assert_int_eq(data_dir_lock(path, error), -EWOULDBLOCK);
+    char *wanted = xasprintf("another broker (pid %ld) is using %s", (long)getpid(), path);
+    ck_assert_str_eq(error, wanted);
+    free(wanted);
+    ck_assert_int_eq(ftruncate(fd, 0), 0); /* as between the other's lock and its pid */
+    ck_assert_int_eq(data_dir_lock(path, error), -EWOULDBLOCK);
+    ck_assert_ptr_nonnull(strstr(error, "another broker is using "));
+
+    close(fd);
+    const int again = data_dir_lock(path, error);
+    ck_assert_int_ge(again, 0);
+    close(again);
+}
+END_TEST
+
+START_TEST(refusals_say_why)
+{
+    char *nowhere = xasprintf("%s/no/where", folder);
+    ck_assert_int_eq(data_dir_lock(nowhere, error), -ENOENT);
+    ck_assert_ptr_nonnull(strstr(error, "cannot make the data directory /tmp/"));
+    ck_assert_ptr_nonnull(strstr(error, ": No such file or directory"));
+    free(nowhere);
+
+    fclose(fopen(path, "w"));
+    ck_assert_int_eq(data_dir_lock(path, error), -ENOTDIR);
+    ck_assert_ptr_nonnull(strstr(error, "cannot open the data directory "));
+    unlink(path);
+
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    char *lock = xasprintf("%s/lock", path);
+    ck_assert_int_eq(symlink("/dev/null", lock), 0);
+    ck_assert_int_eq(data_dir_lock(path, error), -ELOOP);
+    free(lock);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("data_dir");
+    TCase *tests = tcase_create("data_dir");
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_test(tests, is_made_and_locked);
+    tcase_add_test(tests, refusals_say_why);
+    suite_add_tcase(suite, tests);
+    return unit_main(suite);
+}

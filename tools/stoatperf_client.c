@@ -1,0 +1,349 @@
+/* See the header. In the blocking part replies are looked for with amqp_frame_parse in `in`; afterwards `in` holds only
+ * what the stream could not use yet. */
+#include "tools/stoatperf_client.h"
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "amqp/client.h"
+#include "amqp/frame.h"
+#include "amqp/table.h"
+#include "base/clock.h"
+
+enum { FRAME_MAX_WANTED = 131072, CALL_TIMEOUT_S = 30, CLOSE_TIMEOUT_S = 2 };
+
+static void set_timeouts(int fd, int seconds)
+{
+    const struct timeval timeout = {.tv_sec = seconds};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+}
+
+/* A connected socket, or -errno of the last address tried. */
+static int connect_any(const struct addrinfo *addresses)
+{
+    int status = -EADDRNOTAVAIL;
+    for (const struct addrinfo *address = addresses; address != NULL; address = address->ai_next) {
+        const int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0) {
+            status = -errno;
+            continue;
+        }
+        set_timeouts(fd, CALL_TIMEOUT_S);
+        if (connect(fd, address->ai_addr, address->ai_addrlen) == 0) {
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+            return fd;
+        }
+        status = -errno;
+        close(fd);
+    }
+    return status;
+}
+
+static bool connect_to(struct client *client, const struct uri *uri)
+{
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *addresses;
+    const int status = getaddrinfo(uri->host, uri->port, &hints, &addresses);
+    if (status != 0)
+        return fail(client->failure, "cannot find %s: %s", uri->host, gai_strerror(status));
+    client->fd = connect_any(addresses);
+    freeaddrinfo(addresses);
+    if (client->fd >= 0)
+        return true;
+
+    const int error = -client->fd;
+    client->fd = -1;
+    return fail(client->failure, "cannot connect to %s:%s: %s", uri->host, uri->port,
+                strerror(error));
+}
+
+bool client_send_all(struct client *client)
+{
+    while (buf_size(&client->out) > 0) {
+        const struct slice out = buf_slice(&client->out);
+        const ssize_t sent = send(client->fd, out.data, out.size, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0)
+            return fail(client->failure, "cannot write to the broker: %s", strerror(errno));
+        buf_consume(&client->out, (size_t)sent);
+    }
+    return true;
+}
+
+static bool receive_failed(struct client *client, ssize_t received)
+{
+    if (received == 0)
+        return fail(client->failure, "the broker closed the connection without a reason");
+    if (errno == EAGAIN)
+        return fail(client->failure, "no answer from the broker for %d s", CALL_TIMEOUT_S);
+    return fail(client->failure, "cannot read from the broker: %s", strerror(errno));
+}
+
+/* Blocking: more into `in`. */
+static bool receive_more(struct client *client)
+{
+    enum { PIECE = 16 * 1024 };
+    uint8_t *const room = buf_reserve(&client->in, PIECE);
+    ssize_t received;
+    do
+        received = recv(client->fd, room, PIECE, 0);
+    while (received < 0 && errno == EINTR);
+    if (received <= 0)
+        return receive_failed(client, received);
+    buf_commit(&client->in, (size_t)received);
+    return true;
+}
+
+/* Blocking: the next method, *used octets long with its frame. */
+static bool next_method(struct client *client, struct amqp_method *method, size_t *used)
+{
+    struct amqp_error error;
+    struct amqp_frame frame = {0};
+    for (;;) {
+        const struct slice in = buf_slice(&client->in);
+        if (in.size >= 4 && memcmp(in.data, "AMQP", 4) == 0)
+            return fail(client->failure, "the broker does not speak AMQP 0-9-1");
+        switch (amqp_frame_parse(in, client->frame_max, &frame, used, &error)) {
+        case AMQP_PARSE_MORE:
+            if (!receive_more(client))
+                return false;
+            break;
+        case AMQP_PARSE_BAD:
+            return fail(client->failure, "not understood: %s", error.text);
+        case AMQP_PARSE_OK:
+            if (frame.type == AMQP_FRAME_METHOD)
+                return amqp_method_decode(frame.payload, method, &error) ||
+                       fail(client->failure, "not understood: %s", error.text);
+            buf_consume(&client->in, *used);
+        }
+    }
+}
+
+/* Waits for the method called id, passing by what may be ignored. What it borrows lives in `in`, which is consumed by
+ * the next call. */
+static bool await_method(struct client *client, uint32_t id, struct amqp_method *method)
+{
+    for (;;) {
+        size_t used;
+        if (!next_method(client, method, &used))
+            return false;
+        buf_consume(&client->in, used);
+        if (method->id == id)
+            return true;
+        if (!client_on_method(client, method))
+            return false;
+    }
+}
+
+static void copy_property(struct slice properties, const char *key, char *text, size_t size)
+{
+    struct amqp_value value;
+    struct slice string = {0};
+    if (amqp_table_find(properties, slice_of_string(key), &value))
+        amqp_value_string(&value, &string);
+    snprintf(text, size, "%.*s", SLICE_ARG(string));
+}
+
+static void identify(struct broker_identity *identity, struct slice properties)
+{
+    copy_property(properties, "product", identity->product, sizeof(identity->product));
+    copy_property(properties, "version", identity->version, sizeof(identity->version));
+    copy_property(properties, "platform", identity->platform, sizeof(identity->platform));
+}
+
+static uint32_t lesser_limit(uint32_t ours, uint32_t theirs) /* theirs: 0 is none */
+{
+    return theirs == 0 || theirs > ours ? ours : theirs;
+}
+
+static bool handshake(struct client *client, const struct uri *uri, const char *name,
+                      struct broker_identity *identity)
+{
+    struct amqp_method method;
+    amqp_client_protocol_header(&client->out);
+    if (!client_send_all(client) || !await_method(client, AMQP_CONNECTION_START, &method))
+        return false;
+    if (identity != NULL)
+        identify(identity, method.connection_start.server_properties);
+
+    amqp_client_start_ok(&client->out, slice_of_string(uri->user), slice_of_string(uri->password),
+                         slice_of_string(name));
+    if (!client_send_all(client) || !await_method(client, AMQP_CONNECTION_TUNE, &method))
+        return false;
+
+    client->frame_max = lesser_limit(FRAME_MAX_WANTED, method.connection_tune.frame_max);
+    amqp_client_tune_ok(&client->out, (uint16_t)lesser_limit(16, method.connection_tune.channel_max),
+                        client->frame_max, 0);
+    amqp_client_open(&client->out, slice_of_string(uri->vhost));
+    return client_send_all(client) && await_method(client, AMQP_CONNECTION_OPEN_OK, &method);
+}
+
+bool client_open(struct client *client, const struct uri *uri, const char *name,
+                 struct failure *failure, struct broker_identity *identity)
+{
+    *client = (struct client){.fd = -1, .frame_max = FRAME_MAX_WANTED, .failure = failure};
+    struct amqp_method answer;
+    return connect_to(client, uri) && handshake(client, uri, name, identity) &&
+           client_call(client, &(struct amqp_method){.id = AMQP_CHANNEL_OPEN}, AMQP_CHANNEL_OPEN_OK,
+                       &answer);
+}
+
+bool client_call(struct client *client, const struct amqp_method *method, uint32_t reply,
+                 struct amqp_method *answer)
+{
+    amqp_method_encode(&client->out, CLIENT_CHANNEL, method);
+    return client_send_all(client) && await_method(client, reply, answer);
+}
+
+bool client_attach(struct client *client, int epoll, const struct stream_events *events, void *owner,
+                   void (*on_ready)(struct client *client, uint32_t events))
+{
+    assert(buf_size(&client->in) == 0);
+    stream_init(&client->stream, events, owner);
+    client->epoll = epoll;
+    client->events = EPOLLIN;
+    client->on_ready = on_ready;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = client};
+    if (fcntl(client->fd, F_SETFL, O_NONBLOCK) < 0 ||
+        epoll_ctl(epoll, EPOLL_CTL_ADD, client->fd, &event) < 0)
+        return fail(client->failure, "cannot wait for a socket: %s", strerror(errno));
+    return true;
+}
+
+static bool feed(struct client *client, struct slice input)
+{
+    struct amqp_error error;
+    size_t used;
+    switch (stream_feed(&client->stream, input, client->frame_max, &used, &error)) {
+    case STREAM_BAD:
+        return fail(client->failure, "not understood: %s", error.text);
+    case STREAM_ENDED:
+        return fail(client->failure, "the broker ended the connection");
+    case STREAM_OK:
+        break;
+    }
+    buf_clear(&client->in);
+    buf_append(&client->in, slice_of(input.data + used, input.size - used));
+    return true;
+}
+
+bool client_read(struct client *client, uint8_t *scratch)
+{
+    const size_t kept = buf_size(&client->in);
+    assert(kept < CLIENT_SCRATCH_SIZE);
+    if (kept > 0)
+        memcpy(scratch, buf_slice(&client->in).data, kept);
+    const ssize_t received = recv(client->fd, scratch + kept, CLIENT_SCRATCH_SIZE - kept, 0);
+    if (received < 0 && (errno == EAGAIN || errno == EINTR))
+        return true;
+    if (received <= 0)
+        return receive_failed(client, received);
+    client->read_ns = clock_monotonic_ns();
+    return feed(client, slice_of(scratch, kept + (size_t)received));
+}
+
+ssize_t client_write(struct client *client, const uint8_t *data, size_t size)
+{
+    const ssize_t sent = send(client->fd, data, size, MSG_NOSIGNAL);
+    if (sent >= 0)
+        return sent;
+    if (errno == EAGAIN || errno == EINTR)
+        return 0;
+    fail(client->failure, "cannot write to the broker: %s", strerror(errno));
+    return -1;
+}
+
+bool client_flush(struct client *client)
+{
+    const struct slice out = buf_slice(&client->out);
+    if (out.size == 0)
+        return true;
+    const ssize_t sent = client_write(client, out.data, out.size);
+    if (sent < 0)
+        return false;
+    buf_consume(&client->out, (size_t)sent);
+    client_await_output(client, buf_size(&client->out) > 0);
+    return true;
+}
+
+void client_await_output(struct client *client, bool await)
+{
+    const uint32_t events = EPOLLIN | (await ? (uint32_t)EPOLLOUT : 0);
+    if (events == client->events)
+        return;
+    client->events = events;
+    struct epoll_event event = {.events = events, .data.ptr = client};
+    if (epoll_ctl(client->epoll, EPOLL_CTL_MOD, client->fd, &event) < 0)
+        fail(client->failure, "cannot wait for a socket: %s", strerror(errno));
+}
+
+bool client_on_method(struct client *client, const struct amqp_method *method)
+{
+    const struct amqp_method_info *info;
+    switch (method->id) {
+    case AMQP_CONNECTION_CLOSE:
+        return fail(client->failure, "the broker closed the connection: %u %.*s",
+                    method->connection_close.reply_code,
+                    SLICE_ARG(method->connection_close.reply_text));
+    case AMQP_CHANNEL_CLOSE:
+        return fail(client->failure, "the broker closed the channel: %u %.*s",
+                    method->channel_close.reply_code, SLICE_ARG(method->channel_close.reply_text));
+    case AMQP_CONNECTION_BLOCKED:
+        fprintf(stderr, "stoatperf: the broker blocks publishers: %.*s\n",
+                SLICE_ARG(method->connection_blocked.reason));
+        return true;
+    case AMQP_CONNECTION_UNBLOCKED:
+        fputs("stoatperf: the broker no longer blocks publishers\n", stderr);
+        return true;
+    case AMQP_BASIC_CANCEL:
+        return fail(client->failure, "the broker cancelled a consumer: its queue is gone");
+    default:
+        info = amqp_method_info(method->id);
+        return fail(client->failure, "the broker sent %s, which nobody asked for", info->name);
+    }
+}
+
+/* Throws away what comes until close-ok, which a stream of deliveries may precede. */
+static void await_close_ok(struct client *client)
+{
+    static const uint8_t close_ok[] = {AMQP_FRAME_METHOD, 0, 0, 0, 0, 0, 4, 0, 10, 0, 51, AMQP_FRAME_END};
+    static uint8_t scratch[CLIENT_SCRATCH_SIZE];
+    uint8_t *const tail = scratch;
+    size_t kept = 0;
+    ssize_t received;
+    while ((received = recv(client->fd, tail + kept, sizeof(scratch) - kept, 0)) > 0) {
+        const size_t size = kept + (size_t)received;
+        if (size >= sizeof(close_ok) &&
+            memcmp(tail + size - sizeof(close_ok), close_ok, sizeof(close_ok)) == 0)
+            return;
+        kept = min_of(size, sizeof(close_ok) - 1);
+        memmove(tail, tail + size - kept, kept);
+    }
+}
+
+void client_close(struct client *client, struct slice rest)
+{
+    if (client->fd < 0)
+        return;
+    struct failure ignored = {0};
+    client->failure = &ignored;
+    fcntl(client->fd, F_SETFL, 0);
+    set_timeouts(client->fd, CLOSE_TIMEOUT_S);
+    buf_append(&client->out, rest);
+    amqp_method_encode(&client->out, 0,
+                       &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE,
+                                             .connection_close.reply_code = AMQP_REPLY_SUCCESS});
+    if (client_send_all(client))
+        await_close_ok(client);
+    close(client->fd);
+    client->fd = -1;
+    buf_release(&client->in);
+    buf_release(&client->out);
+}

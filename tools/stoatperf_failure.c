@@ -1,0 +1,15 @@
+/* See the header. */
+#include "tools/stoatperf_failure.h"
+
+#include <stdarg.h>
+
+bool fail(struct failure *failure, const char *format, ...)
+{
+    if (!has_failed(failure)) {
+        va_list arguments;
+        va_start(arguments, format);
+        vsnprintf(failure->text, sizeof(failure->text), format, arguments);
+        va_end(arguments);
+    }
+    return false;
+}
