@@ -310,7 +310,7 @@ static void put_entries(struct apply *apply, struct apply_queue *queue, const st
 /* What the lost head said is not known any more, so the blob of the first segment stays. */
 static void rebuild(struct apply *apply, struct apply_queue *queue)
 {
-    uint64_t lsn;
+    uint64_t lsn = 0;
 
     if (apply->rc == 0)
         apply->rc = rebuild_queue(apply->database, apply->txn, queue->id, &queue->row, &lsn,

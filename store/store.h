@@ -201,6 +201,7 @@ struct store_fetch {
     struct store_fetched *entries;
     size_t count;
     uint64_t next;    /* where to go on; == end when nothing alive is left in the range */
+    int error;        /* 0, or -errno: the store could not be read, there are no results */
     uint32_t damaged; /* entries returned as damaged, and index rows that could not be read */
     void *memory;     /* the store's, as is the letter */
     struct letter letter;

@@ -214,14 +214,14 @@ static void rows_put(struct rows *rows, uint64_t commit, uint64_t number, size_t
                      uint32_t queues)
 {
     const struct key key = key_pair(1 + number % queues, number / queues);
-    uint8_t row[36] = {RECORD_VERSION};
+    uint8_t row[36];
     MDB_val k = {key.size, (void *)(uintptr_t)key.bytes}, v = {sizeof row, row};
 
     put_u64(row + 8, commit);
     put_u32(row + 16, (uint32_t)(number % BATCH));
     put_u32(row + 20, (uint32_t)size);
     put_u32(row + 24, crc32c(0, body, size));
-    put_u32(row + 4, crc32c(crc32c(0, key.bytes, key.size), row + 8, sizeof row - 8));
+    record_seal(key_slice(&key), row, sizeof row, 0, 0);
     check_lmdb(mdb_cursor_put(rows->cursor, &k, &v, 0));
 }
 
