@@ -186,6 +186,24 @@ static void add_loaded(struct queue *queue, struct segment *range,
     message_unref(&message);
 }
 
+static void read_ahead(struct queue *queue);
+
+/* Who came first is served first with what was loaded; who finds nothing left of it waits for the next read. */
+static void serve_waiters(struct queue *queue)
+{
+    struct queue_waiter *waiter;
+    struct place place;
+
+    while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL) {
+        if (window_first_ready(&queue->window, &place) == WINDOW_ON_DISK) {
+            read_ahead(queue);
+            return;
+        }
+        queue_waiter_cancel(waiter);
+        waiter->on_loaded(waiter);
+    }
+}
+
 static void queue_on_fetched(struct store_fetch *fetch)
 {
     struct queue *queue = container_of(fetch, struct queue, fetch);
@@ -200,14 +218,10 @@ static void queue_on_fetched(struct store_fetch *fetch)
         window_shorten_range(&queue->window, range, fetch->next);
     }
     store_fetch_release(fetch);
-
-    struct queue_waiter *waiter;
-    while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL) {
-        queue_waiter_cancel(waiter);
-        waiter->on_loaded(waiter);
-    }
-    if (!queue->deleted)
+    if (!queue->deleted) {
+        serve_waiters(queue);
         queue_wake(queue);
+    }
     queue_unref(&queue);
 }
 
