@@ -27,8 +27,12 @@ static void submit(struct task *task)
 {
     struct broker *broker = container_of(task, struct broker, store_task);
 
-    if (broker->store_error == 0 && !store_is_busy(broker->store) &&
-        !store_open_is_empty(broker->store))
+    if (broker->store_error != 0 || store_is_busy(broker->store))
+        return;
+    /* Empty: all that was added has been taken back again, and replies may wait for it (tx.commit-ok). */
+    if (store_open_is_empty(broker->store))
+        parking_release_empty(&broker->parking, store_open_lsn(broker->store));
+    else
         store_submit(broker->store);
 }
 
