@@ -90,12 +90,40 @@ START_TEST(commit_ok_comes_when_nothing_is_left_to_store)
 }
 END_TEST
 
+/* What one consumer's ack gives back to the channel's limit another may have. */
+START_TEST(commit_gives_credit_to_the_whole_channel)
+{
+    struct harness harness;
+    harness_init(&harness, NULL);
+    struct peer *peer = peer_open_channel(&harness), *other = peer_open_channel(&harness);
+    declare(peer, "a", false);
+    declare(peer, "b", false);
+    peer_call(peer, 1,
+              &(struct amqp_method){.id = AMQP_BASIC_QOS,
+                                    .basic_qos = {.prefetch_count = 1, .global = true}},
+              AMQP_BASIC_QOS_OK);
+    peer_call(peer, 1, &select_tx, AMQP_TX_SELECT_OK);
+    consume(peer, "a", false);
+    consume(peer, "b", false);
+    peer_publish(other, 1, "", "a", "first");
+    const uint64_t tag =
+        peer_expect_content(peer, 1, AMQP_BASIC_DELIVER, "first").basic_deliver.delivery_tag;
+    peer_publish(other, 1, "", "b", "second");
+    peer_send(peer, 1, &(struct amqp_method){.id = AMQP_BASIC_ACK, .basic_ack.delivery_tag = tag});
+    peer_expect_nothing(peer);
+    peer_call(peer, 1, &commit, AMQP_TX_COMMIT_OK);
+    peer_expect_content(peer, 1, AMQP_BASIC_DELIVER, "second");
+    harness_release(&harness);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("tx");
     TCase *tests = tcase_create("tx");
     tcase_add_test(tests, commit_ok_waits_for_the_store);
     tcase_add_test(tests, commit_ok_comes_when_nothing_is_left_to_store);
+    tcase_add_test(tests, commit_gives_credit_to_the_whole_channel);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
 }
