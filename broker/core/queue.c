@@ -115,7 +115,7 @@ static void store_entry(struct queue *queue, struct place place)
     struct message *message = entry->message;
 
     entry->lsn = store_open_lsn(store);
-    if (message->lsn != entry->lsn) {
+    if (message->lsn != entry->lsn || message->unsynced == 0) { /* none, or handed back again */
         message->lsn = entry->lsn;
         message->unsynced = 0;
         message->body_number = store_add_body(store, message_record(message), message_ref(message));

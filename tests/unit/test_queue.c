@@ -122,6 +122,40 @@ START_TEST(a_get_that_waits_may_vanish)
 }
 END_TEST
 
+/* The same message object, as a fan-out or a dead letter has it, with its first entry gone before its batch left. */
+START_TEST(a_message_taken_back_can_be_stored_again)
+{
+    struct harness harness;
+    harness_init(&harness, NULL);
+    struct vhost *vhost = vhost_find(&harness.broker, SLICE("/"));
+    struct peer *peer = peer_open_channel(&harness);
+    peer_call(peer, 1, &declare_q, AMQP_QUEUE_DECLARE_OK);
+    struct queue *queue = vhost_find_queue(vhost, SLICE("q"), NULL, NULL);
+
+    struct message *messages[2];
+    for (size_t i = 0; i < countof(messages); i++) {
+        messages[i] = message_new(SLICE(""), SLICE("q"), SLICE("\0\0"), 1, true);
+        message_append_body(messages[i], i == 0 ? SLICE("a") : SLICE("b"));
+    }
+    uint64_t lsn;
+    queue_push(queue, messages[0]);
+    ck_assert_uint_eq(1, queue_purge(queue, &lsn));
+    queue_push(queue, messages[1]);
+    queue_push(queue, messages[0]);
+    for (size_t i = 0; i < countof(messages); i++)
+        message_unref(&messages[i]);
+    harness_run(&harness);
+    harness_restart(&harness, true);
+
+    peer = peer_open_channel(&harness);
+    peer_send(peer, 1, &get_q);
+    peer_expect_content(peer, 1, AMQP_BASIC_GET_OK, "b");
+    peer_send(peer, 1, &get_q);
+    peer_expect_content(peer, 1, AMQP_BASIC_GET_OK, "a");
+    harness_release(&harness);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("queue");
@@ -131,5 +165,9 @@ int main(void)
     tcase_add_loop_test(disk, a_get_that_waits_sees_purge_and_delete, 0, 2);
     tcase_add_test(disk, a_get_that_waits_may_vanish);
     suite_add_tcase(suite, disk);
+
+    TCase *batch = tcase_create("batch");
+    tcase_add_test(batch, a_message_taken_back_can_be_stored_again);
+    suite_add_tcase(suite, batch);
     return unit_main(suite);
 }
