@@ -79,6 +79,12 @@ struct recovery {
     uint64_t messages;
 };
 
+/* An id that the store has seen is not given out again, even if the record that says so is lost. */
+static void keep_queue_id(struct broker *broker, uint64_t id)
+{
+    broker->next_queue_id = max_of(broker->next_queue_id, id + 1);
+}
+
 static void on_record(void *context, struct slice key, struct slice value)
 {
     struct recovery *recovery = context;
@@ -92,7 +98,7 @@ static void on_record(void *context, struct slice key, struct slice value)
     uint64_t id = 0;
     for (size_t i = 0; i < value.size; i++)
         id = id << 8 | value.data[i];
-    recovery->broker->next_queue_id = id + 1;
+    keep_queue_id(recovery->broker, id);
 }
 
 static void on_queue(void *context, const struct store_queue_state *state)
@@ -100,6 +106,7 @@ static void on_queue(void *context, const struct store_queue_state *state)
     struct recovery *recovery = context;
     struct map_link *link = map_find_id(&recovery->broker->queues, state->queue_id);
 
+    keep_queue_id(recovery->broker, state->queue_id);
     if (link == NULL) {
         log_warning("the store holds %" PRIu64 " messages of a queue (%" PRIu64
                     ") whose definition cannot be read; they are left alone",
