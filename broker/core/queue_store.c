@@ -187,15 +187,14 @@ static void add_loaded(struct queue *queue, struct segment *range,
     message_unref(&message);
 }
 
-void queue_call_waiters(struct queue *queue)
+/* Who came first is served first with what was loaded; who finds nothing left of it waits for the next read. */
+static void serve_waiters(struct queue *queue)
 {
     struct queue_waiter *waiter;
-    size_t count = 0;
+    struct place place;
 
-    /* One that has to wait again, behind a read of its own, joins the end. */
-    TAILQ_FOREACH (waiter, &queue->waiters, link)
-        count++;
-    for (; count > 0 && (waiter = TAILQ_FIRST(&queue->waiters)) != NULL; count--) {
+    while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL &&
+           queue_first_ready(queue, &place) != WINDOW_ON_DISK) {
         queue_waiter_cancel(waiter);
         waiter->on_loaded(waiter);
     }
@@ -227,8 +226,8 @@ static void on_fetched(struct store_fetch *fetch)
     }
     store_fetch_release(fetch);
 
-    queue_call_waiters(queue);
     if (!queue->deleted) {
+        serve_waiters(queue);
         read_on_for_deadlines(queue);
         queue_wake(queue);
     }
