@@ -97,13 +97,16 @@ $(BUILD)/stoatmq: $(BUILD)/obj/broker/main.o $(SERVER_LIBS)
 $(BUILD)/stoatctl: $(filter $(BUILD)/obj/tools/stoatctl%,$(call objects,tools)) $(call archive,base)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(TOOL_LIBS)
 
-$(BUILD)/stoatperf: $(filter $(BUILD)/obj/tools/stoatperf%,$(call objects,tools)) $(call archive,amqp base)
+PERF_OBJECTS := $(filter $(BUILD)/obj/tools/stoatperf%,$(call objects,tools))
+
+$(BUILD)/stoatperf: $(PERF_OBJECTS) $(call archive,amqp base)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) -ljansson -lm
 
-# A unit test may use the whole broker and tests/lib.
+# A unit test may use the whole broker and tests/lib; those of stoatperf's files use these too.
+$(filter $(BUILD)/unit/test_stoatperf_%,$(UNIT_TESTS)): $(filter-out %/stoatperf.o,$(PERF_OBJECTS))
 $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libtest.a $(SERVER_LIBS)
 	@mkdir -p $(@D)
-	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
+	$(call say,LD)$(CC) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
 
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(SERVER_LIBS)
 	@mkdir -p $(@D)

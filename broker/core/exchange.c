@@ -10,6 +10,7 @@
 
 #include "amqp/table.h"
 #include "base/alloc.h"
+#include "core/copies.h"
 #include "core/queue.h"
 #include "core/vhost.h"
 
@@ -200,4 +201,30 @@ void exchange_route(struct exchange *exchange, const struct routing *routing, st
             return;
         exchange = route->pending[--route->pending_count];
     }
+}
+
+/* Apart, because of its room for keys. */
+static __attribute__((noinline)) void route_copies(struct exchange *exchange,
+                                                   const struct message *message,
+                                                   struct route *route)
+{
+    struct slice keys[1 + COPIES_MAX];
+    const struct routing routing = {.keys = keys,
+                                    .key_count = copies_list(message, keys),
+                                    .properties = message_properties(message)};
+
+    exchange_route(exchange, &routing, route);
+}
+
+void exchange_route_message(struct exchange *exchange, const struct message *message,
+                            struct route *route)
+{
+    if (unlikely(message->has_copies)) {
+        route_copies(exchange, message, route);
+        return;
+    }
+    const struct slice key = message_routing_key(message);
+    const struct routing routing = {
+        .keys = &key, .key_count = 1, .properties = message_properties(message)};
+    exchange_route(exchange, &routing, route);
 }

@@ -12,12 +12,14 @@
 
 struct vhost;
 struct exchange;
+struct message;
 
 /* What routing looks at. */
 struct routing {
-    struct slice routing_key;
+    const struct slice *keys; /* the routing key, then those of CC and BCC (7.16) */
+    size_t key_count;         /* at least 1 */
     struct slice
-        properties; /* of the content header, wire form; the headers exchange reads its headers table */
+        properties; /* of the content header, wire form; types that look at headers read them there */
 };
 
 /* Where a message goes. Reused from publish to publish. */
@@ -99,5 +101,9 @@ void exchange_remove_binding(struct binding **binding); /* and frees it */
 /* Fills route with the distinct queues of this message; route->count 0: unroutable. The default exchange is asked by its own
  * type: queue name equals routing key. */
 void exchange_route(struct exchange *exchange, const struct routing *routing, struct route *route);
+
+/* The same by what a message carries. */
+void exchange_route_message(struct exchange *exchange, const struct message *message,
+                            struct route *route);
 
 #endif

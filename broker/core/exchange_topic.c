@@ -41,8 +41,10 @@ static void add_all(void *context, const struct binding_list *bindings)
 static void topic_route(struct exchange *exchange, const struct routing *routing,
                         struct route *route)
 {
-    if (exchange->of_type != NULL)
-        trie_match(exchange->of_type, routing->routing_key, add_all, route);
+    if (exchange->of_type == NULL)
+        return;
+    for (size_t i = 0; i < routing->key_count; i++)
+        trie_match(exchange->of_type, routing->keys[i], add_all, route);
 }
 
 static void topic_release(struct exchange *exchange)

@@ -521,6 +521,7 @@ struct queue *vhost_declare_queue(struct vhost *vhost, const struct queue_option
                    : NULL;
     if (!check_queue_agrees(queue, &wanted, error))
         return NULL;
+    queue_used(queue);
     *lsn = queue->lsn;
     return queue;
 }
@@ -539,7 +540,7 @@ static bool check_may_delete(const struct queue *queue, bool if_unused, bool if_
                          "%s flag set are not supported by quorum queues",
                          SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name),
                          if_unused ? "if-unused" : "if-empty");
-    if (if_empty && queue->window.ready_count > 0)
+    if (if_empty && queue_ready_count(queue) > 0)
         in_the_way = "not empty";
     else if (if_unused && queue->consumer_count > 0)
         in_the_way = "in use";
@@ -559,7 +560,7 @@ bool vhost_delete_queue(struct vhost *vhost, struct slice name, bool if_unused, 
     if (queue != NULL) {
         if (!check_may_delete(queue, if_unused, if_empty, asking, error))
             return false;
-        *count = queue->window.ready_count;
+        *count = queue_ready_count(queue);
         queue_delete(queue);
     }
     *lsn = vhost->deletion_lsn;

@@ -1,4 +1,5 @@
 /* Class basic: publish, consume, get, and the settling of deliveries. */
+#include "core/copies.h"
 #include "core/name.h"
 #include "core/vhost.h"
 #include "session/dispatch.h"
@@ -64,50 +65,70 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
                    bool mandatory)
 {
     struct route *route = &channel->connection->service->route;
-    struct routing routing = {.routing_key = message_routing_key(message),
-                              .properties = message_properties(message)};
 
     channel->published++;
     channel->broker->counters.published++;
-    exchange_route(exchange, &routing, route);
+    exchange_route_message(exchange, message, route);
+    bool refused = false;
     for (size_t i = 0; i < route->count; i++)
-        queue_push(route->queues[i], message);
+        refused |= !queue_push(route->queues[i], message);
     if (route->count == 0) {
         if (mandatory)
             return_message(channel, message); /* 9.5 */
         else
             channel->broker->counters.dropped_unroutable++;
     }
-    if (channel->confirms != NULL)
-        await_confirm(channel, message);
+    if (channel->confirms != NULL) {
+        if (unlikely(refused))
+            confirms_refuse(channel->confirms); /* 9.11 */
+        else
+            await_confirm(channel, message);
+    }
     message_unref(&message);
 }
 
 enum { EXPIRATION_MAX_MS = 315360000000 }; /* ten years: 9.2 */
 
-/* What the properties must keep to (9.2, 9.3). Most messages have neither property. */
-static bool check_properties(const struct channel *channel, const struct message *message,
+/* 9.2 */
+static bool check_expiration(const struct message *message, struct amqp_error *error)
+{
+    const struct slice expiration =
+        amqp_properties_find(message_properties(message), AMQP_PROPERTY_EXPIRATION);
+    uint64_t ms;
+
+    return slice_to_u64(expiration, EXPIRATION_MAX_MS, &ms) ||
+           amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                     "invalid expiration '%.*s': a number of milliseconds up to %llu is expected",
+                     SLICE_ARG(expiration), (unsigned long long)EXPIRATION_MAX_MS);
+}
+
+/* 9.3 */
+static bool check_user_id(const struct channel *channel, const struct message *message,
+                          struct amqp_error *error)
+{
+    const struct slice claimed =
+        amqp_properties_find(message_properties(message), AMQP_PROPERTY_USER_ID);
+    const struct slice user = slice_of_string(channel->connection->user_name);
+
+    return slice_equal(claimed, user) ||
+           amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                     "user_id property set to '%.*s' but authenticated user was '%.*s'",
+                     SLICE_ARG(claimed), SLICE_ARG(user));
+}
+
+enum {
+    CHECKED_PROPERTIES = AMQP_PROPERTY_EXPIRATION | AMQP_PROPERTY_HEADERS | AMQP_PROPERTY_USER_ID
+};
+
+/* What the properties must keep to, in the order of 9.1. Another message may take the place of this one. */
+static bool check_properties(const struct channel *channel, struct message **message,
                              struct amqp_error *error)
 {
-    struct slice bytes = message_properties(message);
-    struct amqp_properties properties;
-    uint64_t expiration;
+    const uint16_t flags = amqp_properties_flags(message_properties(*message));
 
-    if ((amqp_properties_flags(bytes) & (AMQP_PROPERTY_EXPIRATION | AMQP_PROPERTY_USER_ID)) == 0)
-        return true;
-    amqp_properties_decode(bytes, &properties);
-    if ((properties.flags & AMQP_PROPERTY_EXPIRATION) &&
-        !slice_to_u64(properties.expiration, EXPIRATION_MAX_MS, &expiration))
-        return amqp_fail(
-            error, AMQP_PRECONDITION_FAILED,
-            "invalid expiration '%.*s': a number of milliseconds up to %llu is expected",
-            SLICE_ARG(properties.expiration), (unsigned long long)EXPIRATION_MAX_MS);
-    struct slice user = slice_of_string(channel->connection->user_name);
-    if ((properties.flags & AMQP_PROPERTY_USER_ID) && !slice_equal(properties.user_id, user))
-        return amqp_fail(error, AMQP_PRECONDITION_FAILED,
-                         "user_id property set to '%.*s' but authenticated user was '%.*s'",
-                         SLICE_ARG(properties.user_id), SLICE_ARG(user));
-    return true;
+    return (!(flags & AMQP_PROPERTY_EXPIRATION) || check_expiration(*message, error)) &&
+           (!(flags & AMQP_PROPERTY_HEADERS) || copies_take(message, error)) &&
+           (!(flags & AMQP_PROPERTY_USER_ID) || check_user_id(channel, *message, error));
 }
 
 bool channel_publish(struct channel *channel, struct amqp_error *error)
@@ -125,7 +146,8 @@ bool channel_publish(struct channel *channel, struct amqp_error *error)
                   SLICE_ARG(exchange->name), SLICE_ARG(vhost->name));
         goto refused;
     }
-    if (!check_properties(channel, message, error))
+    if (amqp_properties_flags(message_properties(message)) & CHECKED_PROPERTIES &&
+        !check_properties(channel, &message, error))
         goto refused;
     if (channel->tx != NULL)
         tx_publish(channel->tx, message, channel->publish_mandatory);
@@ -252,11 +274,11 @@ static void send_got(struct channel *channel, struct queue *queue, struct place 
                              .basic_get_ok.exchange = message_exchange(message),
                              .basic_get_ok.routing_key = message_routing_key(message),
                              .basic_get_ok.message_count =
-                                 (uint32_t)min_of(queue->window.ready_count, (uint64_t)UINT32_MAX),
+                                 (uint32_t)min_of(queue_ready_count(queue), (uint64_t)UINT32_MAX),
                          },
                          message);
     if (no_ack)
-        queue_drop(queue, place, NULL);
+        queue_discard(queue, place);
 }
 
 /* Answers, or leaves the connection held until the message has been read from disk. */
@@ -317,8 +339,8 @@ void channel_settle(struct channel *channel, struct delivery *delivery, enum set
         channel->acknowledged++;
         queue_ack(settled.queue, settled.place, settled.consumer);
         break;
-    case SETTLE_DROP:
-        queue_drop(settled.queue, settled.place, settled.consumer);
+    case SETTLE_REJECT:
+        queue_reject(settled.queue, settled.place, settled.consumer);
         break;
     case SETTLE_REQUEUE:
         queue_requeue(settled.queue, settled.place, settled.consumer);
@@ -388,7 +410,7 @@ bool on_basic_nack(struct channel *channel, const struct amqp_method *method,
     const struct amqp_basic_nack *nack = &method->basic_nack;
 
     return settle(channel, nack->delivery_tag, nack->multiple,
-                  nack->requeue ? SETTLE_REQUEUE : SETTLE_DROP, error);
+                  nack->requeue ? SETTLE_REQUEUE : SETTLE_REJECT, error);
 }
 
 bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
@@ -397,7 +419,7 @@ bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
     const struct amqp_basic_reject *reject = &method->basic_reject;
 
     return settle(channel, reject->delivery_tag, false,
-                  reject->requeue ? SETTLE_REQUEUE : SETTLE_DROP, error);
+                  reject->requeue ? SETTLE_REQUEUE : SETTLE_REJECT, error);
 }
 
 void channel_requeue_all(struct channel *channel)

@@ -83,7 +83,8 @@ static void measure(const char *name, size_t bindings)
     const uint64_t begin = clock_monotonic_ns();
 
     for (size_t i = 0; i < LOOKUPS; i++) {
-        const struct routing routing = {slice_of_string(keys[i % KEYS]), SLICE("\0\0")};
+        const struct slice key = slice_of_string(keys[i % KEYS]);
+        const struct routing routing = {&key, 1, SLICE("\0\0")};
         exchange_route(vhost_find_exchange(vhost, slice_of_string(name), &error), &routing, &route);
         found += route.count;
     }

@@ -84,7 +84,8 @@ static int compare_names(const void *a, const void *b)
 static const char *routed(const char *exchange, const char *key, struct slice properties)
 {
     static char names[256];
-    const struct routing routing = {slice_of_string(key), properties};
+    const struct slice keys[] = {slice_of_string(key)};
+    const struct routing routing = {keys, countof(keys), properties};
 
     exchange_route(vhost_find_exchange(memory.vhost, slice_of_string(exchange), &error), &routing,
                    &route);

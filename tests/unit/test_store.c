@@ -503,6 +503,30 @@ START_TEST(what_is_taken_back_is_not_written)
 }
 END_TEST
 
+/* As when every message is consumed in the turn in which it came: nothing is ever submitted. */
+START_TEST(what_is_taken_back_leaves_nothing_behind)
+{
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    store_create_queue(rig.store, 1);
+    commit(&rig);
+    for (uint64_t round = 0; round < 1000; round++) {
+        const uint32_t first = put(&rig, 1, 3 * round, "first");
+        const uint32_t second = put(&rig, 1, 3 * round + 1, "second");
+        ck_assert_uint_le(second, 1);
+        store_take_back(rig.store, first);
+        store_take_back(rig.store, second);
+        ck_assert(store_open_is_empty(rig.store));
+        ck_assert_int_eq(bodies_out, 0);
+    }
+    put(&rig, 1, 5000, "kept");
+    commit(&rig);
+    ck_assert_str_eq(contents(&rig, 1, 0, 6000, true, 5), "5000:kept ");
+    rig_end(&rig);
+}
+END_TEST
+
 START_TEST(a_batch_of_marks_is_no_reason_to_write)
 {
     struct rig rig;
@@ -1682,6 +1706,7 @@ int main(void)
     tcase_add_loop_test(both, everything_about_an_entry_comes_back, 0, ENGINES);
     tcase_add_loop_test(both, a_shared_body_is_written_once, 0, ENGINES);
     tcase_add_loop_test(both, what_is_taken_back_is_not_written, 0, ENGINES);
+    tcase_add_loop_test(both, what_is_taken_back_leaves_nothing_behind, 0, ENGINES);
     tcase_add_loop_test(both, a_batch_of_marks_is_no_reason_to_write, 0, ENGINES);
     tcase_add_loop_test(both, fetches_go_in_pieces_over_holes, 0, ENGINES);
     tcase_add_loop_test(both, fetches_stop_at_their_bytes, 0, ENGINES);
