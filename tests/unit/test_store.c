@@ -1266,6 +1266,26 @@ START_TEST(untrimmed_ranges_are_not_seen)
 }
 END_TEST
 
+START_TEST(a_failed_slice_of_trimming_is_final)
+{
+    struct rig rig;
+
+    begin_untrimmed(&rig, 0);
+    sync_error = EIO;
+    sync_allowed = INT_MAX;
+    wait_once(&rig);
+    ck_assert_int_eq(store_process(rig.store), -EIO);
+    sync_error = 0;
+    put_many(&rig, 1, 900, 910);
+    store_submit(rig.store);
+    wait_once(&rig);
+    ck_assert_int_eq(store_process(rig.store), -EIO);
+    ck_assert_int_eq(store_close(&rig.store), -EIO);
+    ck_assert_int_eq(bodies_out, 0);
+    rig_remove_files(&rig);
+}
+END_TEST
+
 START_TEST(nothing_is_durable_before_its_sync)
 {
     struct rig rig;
@@ -1702,6 +1722,7 @@ int main(void)
     tcase_add_test(lmdb, acknowledging_from_the_front_writes_no_gone_rows);
     tcase_add_test(lmdb, idle_stores_trim_on_their_own);
     tcase_add_loop_test(lmdb, untrimmed_ranges_are_not_seen, 0, 2);
+    tcase_add_test(lmdb, a_failed_slice_of_trimming_is_final);
     tcase_add_test(lmdb, nothing_is_durable_before_its_sync);
     tcase_add_test(lmdb, a_failed_sync_is_final);
     tcase_add_test(lmdb, files_are_private);
