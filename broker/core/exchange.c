@@ -19,7 +19,10 @@
 const struct exchange_type *exchange_type_find(struct slice name)
 {
     static const struct exchange_type *const types[] = {
-        &exchange_type_direct, &exchange_type_fanout, &exchange_type_topic, &exchange_type_headers};
+        &exchange_type_direct,       &exchange_type_fanout,          &exchange_type_topic,
+        &exchange_type_headers,      &exchange_type_consistent_hash, &exchange_type_random,
+        &exchange_type_local_random, &exchange_type_modulus_hash,    &exchange_type_recent_history,
+    };
 
     for (size_t i = 0; i < countof(types); i++)
         if (slice_equal(name, slice_of_string(types[i]->name)))
@@ -205,26 +208,33 @@ void exchange_route(struct exchange *exchange, const struct routing *routing, st
 
 /* Apart, because of its room for keys. */
 static __attribute__((noinline)) void route_copies(struct exchange *exchange,
-                                                   const struct message *message,
-                                                   struct route *route)
+                                                   struct message *message, struct route *route)
 {
     struct slice keys[1 + COPIES_MAX];
     const struct routing routing = {.keys = keys,
                                     .key_count = copies_list(message, keys),
-                                    .properties = message_properties(message)};
+                                    .properties = message_properties(message),
+                                    .message = message};
 
     exchange_route(exchange, &routing, route);
 }
 
-void exchange_route_message(struct exchange *exchange, const struct message *message,
-                            struct route *route)
+void exchange_route_message(struct exchange *exchange, struct message *message, struct route *route)
 {
     if (unlikely(message->has_copies)) {
         route_copies(exchange, message, route);
         return;
     }
     const struct slice key = message_routing_key(message);
-    const struct routing routing = {
-        .keys = &key, .key_count = 1, .properties = message_properties(message)};
+    const struct routing routing = {.keys = &key,
+                                    .key_count = 1,
+                                    .properties = message_properties(message),
+                                    .message = message};
     exchange_route(exchange, &routing, route);
+}
+
+void route_deliver(const struct route *route, struct message *message)
+{
+    for (size_t i = 0; i < route->count; i++)
+        queue_push(route->queues[i], message);
 }

@@ -69,8 +69,7 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
     channel->published++;
     channel->broker->counters.published++;
     exchange_route_message(exchange, message, route);
-    for (size_t i = 0; i < route->count; i++)
-        queue_push(route->queues[i], message);
+    route_deliver(route, message);
     if (route->count == 0) {
         if (mandatory)
             return_message(channel, message); /* 9.5 */
