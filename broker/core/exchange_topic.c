@@ -4,12 +4,11 @@
 
 enum { HASHES_MAX = 2 };
 
-static bool topic_check_binding(const struct exchange *exchange, struct slice key,
-                                struct slice arguments, struct amqp_error *error)
+static bool topic_check_binding(const struct exchange *exchange, const struct queue *queue,
+                                struct slice key, struct slice arguments, struct amqp_error *error)
 {
     const size_t hashes = trie_count_hashes(key);
-    (void)exchange;
-    (void)arguments;
+    (void)exchange, (void)queue, (void)arguments;
 
     if (hashes <= HASHES_MAX)
         return true;

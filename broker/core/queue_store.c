@@ -210,6 +210,28 @@ static void read_on_for_deadlines(struct queue *queue)
             queue_read_ahead(queue, queue_window(queue, level));
 }
 
+/* The store cannot be read there: what the range has stays on disk, set aside. */
+static void give_up_range(struct queue *queue, struct segment *range, int error)
+{
+    log_error("queue '%.*s' in vhost '%.*s': %" PRIu64
+              " messages cannot be read from disk and were set aside: %s",
+              SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name), range->count,
+              strerror(-error));
+    queue->broker->counters.damaged += range->count;
+    window_remove_range(range->window, range);
+}
+
+static void take_in(struct queue *queue, struct segment *range, const struct store_fetch *fetch)
+{
+    if (fetch->error != 0) {
+        give_up_range(queue, range, fetch->error);
+        return;
+    }
+    for (size_t i = 0; i < fetch->count; i++)
+        add_loaded(queue, range, &fetch->entries[i]);
+    window_shorten_range(range->window, range, fetch->next);
+}
+
 static void on_fetched(struct store_fetch *fetch)
 {
     struct queue *queue = container_of(fetch, struct queue, fetch);
@@ -219,11 +241,8 @@ static void on_fetched(struct store_fetch *fetch)
     queue->fetching = NULL;
     queue->broker->fetches--;
     /* A purge or delete may have taken the range away meanwhile. */
-    if (!queue->deleted && range != NULL && range->first == fetch->first) {
-        for (size_t i = 0; i < fetch->count; i++)
-            add_loaded(queue, range, &fetch->entries[i]);
-        window_shorten_range(window, range, fetch->next);
-    }
+    if (!queue->deleted && range != NULL && range->first == fetch->first)
+        take_in(queue, range, fetch);
     store_fetch_release(fetch);
 
     if (!queue->deleted) {

@@ -69,9 +69,7 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
     channel->published++;
     channel->broker->counters.published++;
     exchange_route_message(exchange, message, route);
-    bool refused = false;
-    for (size_t i = 0; i < route->count; i++)
-        refused |= !queue_push(route->queues[i], message);
+    bool taken = route_deliver(route, message);
     if (route->count == 0) {
         if (mandatory)
             return_message(channel, message); /* 9.5 */
@@ -79,10 +77,10 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
             channel->broker->counters.dropped_unroutable++;
     }
     if (channel->confirms != NULL) {
-        if (unlikely(refused))
-            confirms_refuse(channel->confirms); /* 9.11 */
-        else
+        if (likely(taken))
             await_confirm(channel, message);
+        else
+            confirms_refuse(channel->confirms); /* 9.11 */
     }
     message_unref(&message);
 }

@@ -88,7 +88,7 @@ static bool check_publish(struct tx *tx, const struct message *message, struct a
 
     if (exchange == NULL) /* it has gone since the publish was accepted */
         return false;
-    exchange_route_message(exchange, message, route);
+    exchange_preview(exchange, message, route);
     for (size_t i = 0; i < route->count; i++)
         if (!queue_reserve(route->queues[i], channel->broker->reserve_mark, message->body_size))
             return amqp_fail(error, AMQP_PRECONDITION_FAILED, "partial tx completion"); /* 9.16 */

@@ -288,6 +288,28 @@ class Route(ClientTest):
         self.publish(queue, 'm', properties=pika.BasicProperties(headers={'CC': ['a' * 256]}))
         self.closed_with(406, 'invalid message: a routing key of 256 octets in its headers, at most 255 are allowed')
 
+    def test_7_17_one_of_the_queues(self):
+        if broker.REFERENCE:
+            self.skipTest('its plugins are not enabled')
+        for kind, key in (('x-random', 'k'), ('x-local-random', ''), ('x-modulus-hash', 'k'), ('x-consistent-hash', '5')):
+            with self.subTest(kind=kind):
+                exchange, queues = self.bound(kind, (key, None), (key, None), (key, None))
+                for i in range(100):
+                    self.channel.basic_publish(exchange, str(i), 'm')
+                self.assertEqual(sum(len(self.get_all(queue)) > 0 for queue in queues), 3)
+
+    def test_7_2_recent_history(self):
+        if broker.REFERENCE:
+            self.skipTest('its plugins are not enabled')
+        exchange = self.name()
+        self.channel.exchange_declare(exchange, 'x-recent-history', arguments={'x-recent-history-length': 2})
+        for body in ('1', '2', '3'):
+            self.channel.basic_publish(exchange, '', body)
+        queue = self.queue()
+        self.channel.queue_bind(queue, exchange)
+        self.channel.basic_publish(exchange, '', '4')
+        self.assertEqual(self.get_all(queue), ['2', '3', '4'])
+
     def test_7_18_binding_twice_is_one_binding(self):
         exchange, (queue,) = self.bound('direct', ('k', None))
         self.channel.queue_bind(queue, exchange, 'k')
