@@ -76,7 +76,8 @@ void batch_take_back(struct batch *batch, uint32_t entry_number, store_body_done
         batch->body_bytes -= body->bytes.size;
         return_body(batch, body, done);
     }
-    /* Nothing refers to them any more, and a batch that stays empty is not submitted: they would grow for ever. */
+    /* Nothing refers to them any more, and a batch that stays empty is not submitted: they would
+     * grow for ever. */
     if (batch->live == 0 && batch->returned == batch->bodies.count) {
         array_clear(&batch->entries);
         array_clear(&batch->bodies);
