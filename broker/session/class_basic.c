@@ -87,6 +87,27 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
 
 enum { EXPIRATION_MAX_MS = 315360000000 }; /* ten years: 9.2 */
 
+/* Why it is not a number of milliseconds, in the words that clients and their logs know. */
+static bool fail_expiration(struct slice expiration, struct amqp_error *error)
+{
+    const size_t sign = slice_starts_with(expiration, SLICE("-")) ? 1 : 0;
+    size_t end = sign;
+    char reason[300];
+
+    while (end < expiration.size && expiration.data[end] >= '0' && expiration.data[end] <= '9')
+        end++;
+    if (end == sign)
+        snprintf(reason, sizeof(reason), "no_integer");
+    else if (end < expiration.size)
+        snprintf(reason, sizeof(reason), "{leftover_string,\"%.*s\"}", (int)(expiration.size - end),
+                 (const char *)expiration.data + end);
+    else
+        snprintf(reason, sizeof(reason), "{%s,%.*s}", sign ? "value_negative" : "value_too_large",
+                 SLICE_ARG(expiration));
+    return amqp_fail(error, AMQP_PRECONDITION_FAILED, "invalid expiration '%.*s': %s",
+                     SLICE_ARG(expiration), reason);
+}
+
 /* 9.2 */
 static bool check_expiration(const struct message *message, struct amqp_error *error)
 {
@@ -94,10 +115,7 @@ static bool check_expiration(const struct message *message, struct amqp_error *e
         amqp_properties_find(message_properties(message), AMQP_PROPERTY_EXPIRATION);
     uint64_t ms;
 
-    return slice_to_u64(expiration, EXPIRATION_MAX_MS, &ms) ||
-           amqp_fail(error, AMQP_PRECONDITION_FAILED,
-                     "invalid expiration '%.*s': a number of milliseconds up to %llu is expected",
-                     SLICE_ARG(expiration), (unsigned long long)EXPIRATION_MAX_MS);
+    return slice_to_u64(expiration, EXPIRATION_MAX_MS, &ms) || fail_expiration(expiration, error);
 }
 
 /* 9.3 */
