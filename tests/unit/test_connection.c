@@ -534,7 +534,7 @@ static const struct bad_case {
     {server_method, 503, "COMMAND_INVALID - unimplemented method", false},
     {server_method_on_0, 503, "COMMAND_INVALID - unimplemented method", false},
     {connection_method_on_1, 503, "COMMAND_INVALID - unimplemented method", false},
-    {update_secret, 503, "COMMAND_INVALID - unimplemented method", false},
+    {update_secret, 530, "NOT_ALLOWED - New secret was refused by one of the backends", false},
     {late_start_ok, 504, "CHANNEL_ERROR - unexpected method in connection state running", false},
     {second_open, 504, "CHANNEL_ERROR - unexpected method in connection state running", false},
     {queue_method_on_0, 504, "CHANNEL_ERROR - unexpected method in connection state running",
