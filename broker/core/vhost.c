@@ -122,6 +122,7 @@ void vhost_free(struct vhost **vhost)
         queue_free(&queue);
     }
     map_release(&gone->queues);
+    map_release(&gone->reply_targets);
     map_remove(&gone->broker->vhosts, &gone->by_name);
     free(gone);
 }
