@@ -81,6 +81,7 @@ struct queue {
     struct task task;             /* delivers, or frees after delete */
     struct store_fetch fetch;     /* one read of the first range of a window, at a time */
     struct window *fetching;      /* which; NULL: none is under way */
+    bool deadlines_on_disk;       /* some may be: they count once they are read, so all is read */
     struct queue_waiters waiters; /* basic.gets that wait for it */
 
     struct queue_counters counters;
