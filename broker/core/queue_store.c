@@ -227,6 +227,7 @@ static void on_fetched(struct store_fetch *fetch)
 
     if (!queue->deleted) {
         serve_waiters(queue);
+        queue_drop_overflow(queue);
         read_on_for_deadlines(queue);
         queue_wake(queue);
     }
