@@ -44,6 +44,25 @@ void dead_letters_add(struct broker *broker, struct queue *queue, struct message
     broker_touch_store(broker);
 }
 
+struct dead_letter *dead_letters_find(struct broker *broker, const struct message *message,
+                                      size_t since)
+{
+    struct dead_letters *letters = &broker->dead_letters;
+
+    for (size_t i = letters->count; i > since; i--)
+        if (letters->waiting[i - 1].message == message)
+            return &letters->waiting[i - 1];
+    return NULL;
+}
+
+void dead_letter_await(struct dead_letter *letter, struct publisher *publisher, uint64_t sequence)
+{
+    assert(letter->publisher == NULL);
+    publisher_ref(publisher);
+    letter->publisher = publisher;
+    letter->sequence = sequence;
+}
+
 /* ---- history ---- */
 
 static struct slice reason_of(enum death death)
@@ -254,21 +273,43 @@ static void deliver_letter(struct dead_letters *letters, const struct dead_lette
     }
 }
 
-/* Returns whether the batch now holds the message in its new place. */
-static bool publish_letter(struct broker *broker, const struct dead_letter *letter)
+/* Whoever waited for the message waits for it in its new place; if nothing of it is to be stored there, no longer. made: NULL when there is no
+ * exchange. */
+static void pass_publisher(struct broker *broker, const struct dead_letter *letter,
+                           struct message *made, size_t since)
+{
+    struct publisher *publisher = letter->publisher;
+    struct dead_letter *next = made == NULL ? NULL : dead_letters_find(broker, made, since);
+
+    if (made != NULL && made->lsn == store_open_lsn(broker->store) && made->unsynced > 0) {
+        publisher_ref(publisher);
+        made->publisher = publisher;
+        made->sequence = letter->sequence;
+    } else if (next != NULL) {
+        dead_letter_await(next, publisher, letter->sequence);
+    } else {
+        publisher->ops->on_settled(publisher, letter->sequence);
+    }
+}
+
+static void publish_letter(struct broker *broker, const struct dead_letter *letter)
 {
     struct map_link *link =
         map_find(&letter->queue->vhost->exchanges, letter->queue->settings.dead_letter_exchange);
 
-    if (link == NULL) /* 13.3: dropped without a word */
-        return false;
-    struct message *made = make_letter(letter, broker->clock->wall_ms / 1000);
-    exchange_route_message(container_of(link, struct exchange, by_name), made,
-                           &broker->dead_letters.route);
-    deliver_letter(&broker->dead_letters, letter, made);
-    bool stored = made->lsn == store_open_lsn(broker->store) && made->unsynced > 0;
-    message_unref(&made);
-    return stored;
+    size_t since = broker->dead_letters.count;
+    struct message *made = NULL;
+
+    if (link != NULL) { /* 13.3: else it is dropped without a word */
+        made = make_letter(letter, broker->clock->wall_ms / 1000);
+        exchange_route_message(container_of(link, struct exchange, by_name), made,
+                               &broker->dead_letters.route);
+        deliver_letter(&broker->dead_letters, letter, made);
+    }
+    if (letter->publisher != NULL)
+        pass_publisher(broker, letter, made, since);
+    if (made != NULL)
+        message_unref(&made);
 }
 
 void dead_letters_run(struct broker *broker)
@@ -278,12 +319,9 @@ void dead_letters_run(struct broker *broker)
     /* What is routed may overflow a queue and so add to the end. */
     for (size_t i = 0; i < letters->count; i++) {
         struct dead_letter letter = letters->waiting[i];
-        bool stored = publish_letter(broker, &letter);
-        if (letter.publisher != NULL) {
-            if (!stored)
-                letter.publisher->ops->on_settled(letter.publisher, letter.sequence);
+        publish_letter(broker, &letter);
+        if (letter.publisher != NULL)
             publisher_unref(&letter.publisher);
-        }
         message_unref(&letter.message);
         queue_unref(&letter.queue);
     }
