@@ -101,6 +101,13 @@ static bool read_past(const struct amqp_value *entry, struct past *past)
     return true;
 }
 
+/* It died there of the same before. */
+static bool is_same_death(const struct dead_letter *letter, const struct past *past)
+{
+    return slice_equal(past->queue, letter->queue->name) &&
+           slice_equal(past->reason, reason_of(letter->death));
+}
+
 /* The x-death of a dead letter, empty for any other message. */
 static struct amqp_table_iter history_of(const struct message *message, struct slice headers)
 {
@@ -150,16 +157,17 @@ static void put_cc(struct buf *out, struct slice headers)
             amqp_array_put(out, &key);
 }
 
-static void put_death(struct buf *out, const struct dead_letter *letter, int64_t count,
-                      uint64_t time_s, const struct amqp_properties *properties)
+/* The first of this queue and reason. */
+static void put_death(struct buf *out, const struct dead_letter *letter,
+                      const struct amqp_properties *properties, uint64_t now_s)
 {
     const struct message *message = letter->message;
     size_t table = amqp_array_begin_table(out);
 
-    amqp_table_put_i64(out, SLICE("count"), count);
+    amqp_table_put_i64(out, SLICE("count"), 1);
     amqp_table_put_string(out, SLICE("reason"), reason_of(letter->death));
     amqp_table_put_string(out, SLICE("queue"), letter->queue->name);
-    amqp_table_put_timestamp(out, SLICE("time"), time_s);
+    amqp_table_put_timestamp(out, SLICE("time"), now_s);
     amqp_table_put_string(out, SLICE("exchange"), message_exchange(message));
     size_t keys = amqp_table_begin_array(out, SLICE("routing-keys"));
     amqp_array_put_string(out, message_routing_key(message));
@@ -170,28 +178,41 @@ static void put_death(struct buf *out, const struct dead_letter *letter, int64_t
     amqp_table_end(out, table);
 }
 
+/* As it is, with another count: it tells of the first time. */
+static void put_past(struct buf *out, const struct amqp_value *entry, int64_t count)
+{
+    struct amqp_table_iter iter = amqp_table_walk(entry->bytes);
+    struct slice key;
+    struct amqp_value value;
+    size_t table = amqp_array_begin_table(out);
+
+    amqp_table_put_i64(out, SLICE("count"), count);
+    while (amqp_table_next(&iter, &key, &value))
+        if (!slice_equal(key, SLICE("count")))
+            amqp_table_put(out, key, &value);
+    amqp_table_end(out, table);
+}
+
 /* The entry of this queue and reason moves to the front, one higher; the others follow as they were. */
 static void put_history(struct buf *out, const struct dead_letter *letter,
                         const struct amqp_properties *properties, uint64_t now_s)
 {
-    struct slice reason = reason_of(letter->death);
     struct amqp_table_iter history = history_of(letter->message, properties->headers);
-    struct amqp_value entry, time = {.timestamp_s = now_s};
+    const struct amqp_table_iter start = history;
+    struct amqp_value entry;
     struct past past;
-    int64_t count = 0;
+    bool again = false;
 
-    while (amqp_array_next(&history, &entry))
-        if (read_past(&entry, &past) && slice_equal(past.queue, letter->queue->name) &&
-            slice_equal(past.reason, reason)) {
-            count = past.count;
-            amqp_table_find(entry.bytes, SLICE("time"), &time);
-        }
     size_t array = amqp_table_begin_array(out, SLICE("x-death"));
-    put_death(out, letter, count + 1, time.timestamp_s, properties);
-    history = history_of(letter->message, properties->headers);
+    while (!again && amqp_array_next(&history, &entry))
+        again = read_past(&entry, &past) && is_same_death(letter, &past);
+    if (again)
+        put_past(out, &entry, past.count + 1);
+    else
+        put_death(out, letter, properties, now_s);
+    history = start;
     while (amqp_array_next(&history, &entry))
-        if (!read_past(&entry, &past) || !slice_equal(past.queue, letter->queue->name) ||
-            !slice_equal(past.reason, reason))
+        if (!read_past(&entry, &past) || !is_same_death(letter, &past))
             amqp_array_put(out, &entry);
     amqp_table_end(out, array);
 }
@@ -268,8 +289,11 @@ static void deliver_letter(struct dead_letters *letters, const struct dead_lette
             queue_push(target, made);
             continue;
         }
-        log_warning("queue '%.*s' in vhost '%.*s': a dead letter came round to it and was dropped",
-                    SLICE_ARG(target->name), SLICE_ARG(target->vhost->name));
+        if (!target->cycle_logged)
+            log_warning(
+                "queue '%.*s' in vhost '%.*s': a dead letter came round to it and was dropped",
+                SLICE_ARG(target->name), SLICE_ARG(target->vhost->name));
+        target->cycle_logged = true;
     }
 }
 

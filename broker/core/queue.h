@@ -59,6 +59,7 @@ struct queue {
     struct slice arguments;
     bool durable, exclusive, auto_delete;
     bool deleted;
+    bool cycle_logged; /* a dead letter came round to it: said once (13.7) */
     struct queue_owner *owner;
     uint64_t id;  /* in the store; level n of a priority queue is id + n there */
     uint64_t lsn; /* the batch that holds its definition; 0 when not durable */
