@@ -40,7 +40,7 @@ DIR_store := store
 DIR_amqp := amqp
 DIR_base := broker/base
 
-BROKER_LIBS := -llmdb -levent_core -levent_extra -ljansson
+BROKER_LIBS := -llmdb -levent_core -levent_extra -ljansson -lm
 TOOL_LIBS   := -lcurl -ljansson
 
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard $(1)/*.c)))
@@ -49,6 +49,7 @@ archive = $(foreach l,$(1),$(BUILD)/lib$(l).a)
 PROGRAMS := $(BUILD)/stoatmq $(BUILD)/stoatctl $(BUILD)/stoatperf
 SERVER_OBJECTS := $(filter-out $(BUILD)/obj/broker/main.o,$(call objects,broker))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
+SIM := $(BUILD)/sim
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
 .PHONY: all run test check asan tsan bench format install clean deps test-deps tests
@@ -108,11 +109,15 @@ $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libtest.a $(SERVER_LIBS)
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
 
+# The broker under random clients and crashes, from a seed.
+$(SIM): $(call objects,tests/sim) $(BUILD)/libtest.a $(SERVER_LIBS)
+	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
+
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(SERVER_LIBS)
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lm
 
-tests: $(PROGRAMS) $(UNIT_TESTS)
+tests: $(PROGRAMS) $(UNIT_TESTS) $(SIM)
 
 test: test-deps
 	@$(MAKE) --no-print-directory tests

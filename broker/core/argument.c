@@ -59,6 +59,9 @@ static const struct rule rules[] = {
     {"x-initial-cluster-size", STREAM, false, INTEGER, 1, INT64_MAX, NULL, NULL},
 };
 
+/* Arguments of exchanges that begin with x- and mean something to a type. */
+static const char *const exchange_names[] = {"x-recent-history-length"};
+
 static const char queue_type_key[] = "x-queue-type";
 static const char alternate_key[] = "alternate-exchange";
 
@@ -286,6 +289,14 @@ bool argument_check_exchange(const struct argument_owner *exchange, struct slice
                      SLICE_ARG(exchange->vhost));
 }
 
+static bool is_of_exchanges(struct slice name)
+{
+    for (size_t i = 0; i < countof(exchange_names); i++)
+        if (slice_equal(name, slice_of_string(exchange_names[i])))
+            return true;
+    return false;
+}
+
 void argument_warn(const struct argument_owner *owner, struct slice arguments)
 {
     const bool is_queue = strcmp(owner->kind, "queue") == 0;
@@ -298,6 +309,8 @@ void argument_warn(const struct argument_owner *owner, struct slice arguments)
         while (rule < rules + countof(rules) && !is_named(rule, name))
             rule++;
         if (rule < rules + countof(rules) ? rule->honoured : !slice_starts_with(name, SLICE("x-")))
+            continue;
+        if (!is_queue && is_of_exchanges(name))
             continue;
         log_warning("%s '%.*s' in vhost '%.*s': argument '%.*s' is %s", owner->kind,
                     SLICE_ARG(owner->name), SLICE_ARG(owner->vhost), SLICE_ARG(name),

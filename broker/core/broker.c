@@ -29,8 +29,12 @@ static void submit(struct task *task)
     struct broker *broker = container_of(task, struct broker, store_task);
 
     dead_letters_run(broker);
-    if (broker->store_error == 0 && !store_is_busy(broker->store) &&
-        !store_open_is_empty(broker->store))
+    if (broker->store_error != 0 || store_is_busy(broker->store))
+        return;
+    /* Empty: all that was added has been taken back again, and replies may wait for it (tx.commit-ok). */
+    if (store_open_is_empty(broker->store))
+        parking_release_empty(&broker->parking, store_open_lsn(broker->store));
+    else
         store_submit(broker->store);
 }
 
@@ -77,6 +81,12 @@ struct recovery {
     uint64_t messages;
 };
 
+/* An id that the store has seen is not given out again, even if the record that says so is lost. */
+static void keep_queue_id(struct broker *broker, uint64_t id)
+{
+    broker->next_queue_id = max_of(broker->next_queue_id, id + 1);
+}
+
 static void on_record(void *context, struct slice key, struct slice value)
 {
     struct recovery *recovery = context;
@@ -88,7 +98,7 @@ static void on_record(void *context, struct slice key, struct slice value)
         return;
     }
     struct amqp_reader reader = amqp_reader_of(value);
-    recovery->broker->next_queue_id = amqp_read_u64(&reader) + 1;
+    keep_queue_id(recovery->broker, amqp_read_u64(&reader));
 }
 
 /* A priority queue has an id for each priority, upwards from its own. */
@@ -109,6 +119,7 @@ static void on_queue(void *context, const struct store_queue_state *state)
     struct recovery *recovery = context;
     struct queue *queue = find_queue(recovery->broker, state->queue_id);
 
+    keep_queue_id(recovery->broker, state->queue_id);
     if (queue == NULL) {
         log_warning("the store holds %" PRIu64 " messages of a queue (%" PRIu64
                     ") whose definition cannot be read; they are left alone",

@@ -118,6 +118,19 @@ static bool is_cycle(const struct dead_letter *letter, struct slice headers,
 
 /* ---- headers ---- */
 
+/* The keys of CC, not of BCC (13.4). */
+static void put_cc(struct buf *out, struct slice headers)
+{
+    struct amqp_value cc, key;
+
+    if (!amqp_table_find(headers, SLICE("CC"), &cc) || cc.type != AMQP_ARRAY)
+        return;
+    struct amqp_table_iter iter = amqp_table_walk(cc.bytes);
+    while (amqp_array_next(&iter, &key))
+        if (key.type == AMQP_STRING)
+            amqp_array_put(out, &key);
+}
+
 static void put_death(struct buf *out, const struct dead_letter *letter, int64_t count,
                       uint64_t time_s, const struct amqp_properties *properties)
 {
@@ -131,6 +144,7 @@ static void put_death(struct buf *out, const struct dead_letter *letter, int64_t
     amqp_table_put_string(out, SLICE("exchange"), message_exchange(message));
     size_t keys = amqp_table_begin_array(out, SLICE("routing-keys"));
     amqp_array_put_string(out, message_routing_key(message));
+    put_cc(out, properties->headers);
     amqp_table_end(out, keys);
     if (properties->flags & AMQP_PROPERTY_EXPIRATION)
         amqp_table_put_string(out, SLICE("original-expiration"), properties->expiration);
@@ -163,15 +177,17 @@ static void put_history(struct buf *out, const struct dead_letter *letter,
     amqp_table_end(out, array);
 }
 
-static bool is_ours(struct slice key)
+/* Headers that are written anew, or that go (13.2: CC, when a dead-letter routing key takes its place). */
+static bool is_dropped(const struct dead_letter *letter, struct slice key)
 {
-    return slice_equal(key, SLICE("x-death")) || slice_starts_with(key, SLICE("x-last-death-"));
+    return slice_equal(key, SLICE("x-death")) || slice_starts_with(key, SLICE("x-last-death-")) ||
+           (!letter->message->is_dead_letter && slice_starts_with(key, SLICE("x-first-death-"))) ||
+           (letter->queue->settings.has_dead_letter_key && slice_equal(key, SLICE("CC")));
 }
 
 static void put_headers(struct buf *out, const struct dead_letter *letter,
                         const struct amqp_properties *properties, uint64_t now_s)
 {
-    bool first = !letter->message->is_dead_letter;
     struct amqp_table_iter iter = amqp_table_walk(properties->headers);
     struct slice reason = reason_of(letter->death);
     struct slice queue = letter->queue->name;
@@ -180,10 +196,10 @@ static void put_headers(struct buf *out, const struct dead_letter *letter,
     struct amqp_value value;
 
     while (amqp_table_next(&iter, &key, &value))
-        if (!is_ours(key) && !(first && slice_starts_with(key, SLICE("x-first-death-"))))
+        if (!is_dropped(letter, key))
             amqp_table_put(out, key, &value);
     put_history(out, letter, properties, now_s);
-    if (first) {
+    if (!letter->message->is_dead_letter) {
         amqp_table_put_string(out, SLICE("x-first-death-exchange"), exchange);
         amqp_table_put_string(out, SLICE("x-first-death-queue"), queue);
         amqp_table_put_string(out, SLICE("x-first-death-reason"), reason);
@@ -209,12 +225,10 @@ static struct message *make_letter(const struct dead_letter *letter, uint64_t no
     properties.flags &= (uint16_t)~AMQP_PROPERTY_EXPIRATION;
     amqp_properties_encode(&bytes, &properties);
 
-    struct message *made = message_new(settings->dead_letter_exchange,
-                                       settings->has_dead_letter_key ? settings->dead_letter_key
-                                                                     : message_routing_key(message),
-                                       buf_slice(&bytes), message->body_size, message->persistent);
-    message_append_body(made, message_body(message));
-    message_mark_dead_letter(made);
+    struct message *made = message_forward(
+        message, settings->dead_letter_exchange,
+        settings->has_dead_letter_key ? settings->dead_letter_key : message_routing_key(message),
+        buf_slice(&bytes), !settings->has_dead_letter_key); /* 13.2 */
     buf_release(&unsorted);
     buf_release(&headers);
     buf_release(&bytes);
@@ -249,10 +263,8 @@ static bool publish_letter(struct broker *broker, const struct dead_letter *lett
     if (link == NULL) /* 13.3: dropped without a word */
         return false;
     struct message *made = make_letter(letter, broker->clock->wall_ms / 1000);
-    struct routing routing = {.routing_key = message_routing_key(made),
-                              .properties = message_properties(made)};
-    exchange_route(container_of(link, struct exchange, by_name), &routing,
-                   &broker->dead_letters.route);
+    exchange_route_message(container_of(link, struct exchange, by_name), made,
+                           &broker->dead_letters.route);
     deliver_letter(&broker->dead_letters, letter, made);
     bool stored = made->lsn == store_open_lsn(broker->store) && made->unsynced > 0;
     message_unref(&made);

@@ -10,6 +10,7 @@
 
 #include "amqp/table.h"
 #include "base/alloc.h"
+#include "core/copies.h"
 #include "core/queue.h"
 #include "core/vhost.h"
 
@@ -18,7 +19,10 @@
 const struct exchange_type *exchange_type_find(struct slice name)
 {
     static const struct exchange_type *const types[] = {
-        &exchange_type_direct, &exchange_type_fanout, &exchange_type_topic, &exchange_type_headers};
+        &exchange_type_direct,       &exchange_type_fanout,          &exchange_type_topic,
+        &exchange_type_headers,      &exchange_type_consistent_hash, &exchange_type_random,
+        &exchange_type_local_random, &exchange_type_modulus_hash,    &exchange_type_recent_history,
+    };
 
     for (size_t i = 0; i < countof(types); i++)
         if (slice_equal(name, slice_of_string(types[i]->name)))
@@ -200,4 +204,51 @@ void exchange_route(struct exchange *exchange, const struct routing *routing, st
             return;
         exchange = route->pending[--route->pending_count];
     }
+}
+
+/* Apart, because of its room for keys. */
+/* Apart, because the keys are many: routing a message without copies must not pay for their room. */
+static __attribute__((noinline)) void route_copies(struct exchange *exchange,
+                                                   const struct message *message,
+                                                   struct message *kept, struct route *route)
+{
+    struct slice keys[1 + COPIES_MAX];
+    const struct routing routing = {.keys = keys,
+                                    .key_count = copies_list(message, keys),
+                                    .properties = message_properties(message),
+                                    .message = kept};
+
+    exchange_route(exchange, &routing, route);
+}
+
+static inline void route_message(struct exchange *exchange, const struct message *message,
+                                 struct message *kept, struct route *route)
+{
+    if (unlikely(message->has_copies)) {
+        route_copies(exchange, message, kept, route);
+        return;
+    }
+    const struct slice key = message_routing_key(message);
+    const struct routing routing = {
+        .keys = &key, .key_count = 1, .properties = message_properties(message), .message = kept};
+    exchange_route(exchange, &routing, route);
+}
+
+void exchange_route_message(struct exchange *exchange, struct message *message, struct route *route)
+{
+    route_message(exchange, message, message, route);
+}
+
+void exchange_preview(struct exchange *exchange, const struct message *message, struct route *route)
+{
+    route_message(exchange, message, NULL, route);
+}
+
+bool route_deliver(const struct route *route, struct message *message)
+{
+    bool taken = true;
+
+    for (size_t i = 0; i < route->count; i++)
+        taken &= queue_push(route->queues[i], message);
+    return taken;
 }

@@ -12,12 +12,15 @@
 
 struct vhost;
 struct exchange;
+struct message;
 
 /* What routing looks at. */
 struct routing {
-    struct slice routing_key;
+    const struct slice *keys; /* the routing key, then those of CC and BCC (7.16) */
+    size_t key_count;         /* at least 1 */
+    struct message *message;  /* which has all this; NULL when none is there */
     struct slice
-        properties; /* of the content header, wire form; the headers exchange reads its headers table */
+        properties; /* of the content header, wire form; types that look at headers read them there */
 };
 
 /* Where a message goes. Reused from publish to publish. */
@@ -39,9 +42,11 @@ void route_add_queue(struct route *route, struct queue *queue);
 
 struct exchange_type {
     const char *name;
-    /* May refuse the key or arguments with 406. May be NULL. */
-    bool (*check_binding)(const struct exchange *exchange, struct slice key, struct slice arguments,
-                          struct amqp_error *error);
+    /* May refuse the arguments of a new exchange with 406. May be NULL. */
+    bool (*check_arguments)(struct slice arguments, struct amqp_error *error);
+    /* May refuse a new binding to a queue or, when that is NULL, an exchange, with 406. May be NULL. */
+    bool (*check_binding)(const struct exchange *exchange, const struct queue *queue,
+                          struct slice key, struct slice arguments, struct amqp_error *error);
     void (*add)(struct exchange *exchange,
                 struct binding *binding); /* after it joined exchange->bindings. May be NULL */
     void (*remove)(struct exchange *exchange,
@@ -52,7 +57,8 @@ struct exchange_type {
 };
 
 extern const struct exchange_type exchange_type_default, exchange_type_direct, exchange_type_fanout,
-    exchange_type_topic, exchange_type_headers;
+    exchange_type_topic, exchange_type_headers, exchange_type_consistent_hash, exchange_type_random,
+    exchange_type_local_random, exchange_type_modulus_hash, exchange_type_recent_history;
 
 struct exchange_options {
     struct slice name, type;
@@ -99,5 +105,16 @@ void exchange_remove_binding(struct binding **binding); /* and frees it */
 /* Fills route with the distinct queues of this message; route->count 0: unroutable. The default exchange is asked by its own
  * type: queue name equals routing key. */
 void exchange_route(struct exchange *exchange, const struct routing *routing, struct route *route);
+
+/* The same by what a message carries. */
+void exchange_route_message(struct exchange *exchange, struct message *message,
+                            struct route *route);
+
+/* Where it would go, without any exchange keeping it. */
+void exchange_preview(struct exchange *exchange, const struct message *message,
+                      struct route *route);
+
+/* Puts the message where the route leads. false: a queue refused it. */
+bool route_deliver(const struct route *route, struct message *message);
 
 #endif

@@ -180,8 +180,7 @@ static enum window_next first_of_level(struct queue *queue, unsigned level, stru
     return next;
 }
 
-/* Who is served next: the highest priority. WINDOW_ON_DISK: it is being read. */
-static enum window_next first_ready(struct queue *queue, struct place *place)
+enum window_next queue_first_ready(struct queue *queue, struct place *place)
 {
     enum window_next next = WINDOW_NOTHING;
 
@@ -254,7 +253,8 @@ static void deliver(struct queue *queue)
     struct consumer *consumer;
     struct place place;
 
-    while ((consumer = next_consumer(queue)) != NULL && first_ready(queue, &place) == WINDOW_READY)
+    while ((consumer = next_consumer(queue)) != NULL &&
+           queue_first_ready(queue, &place) == WINDOW_READY)
         hand_over(queue, consumer, place);
 }
 
@@ -399,7 +399,7 @@ enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place
                            struct queue_waiter *waiter)
 {
     struct broker_counters *counters = &queue->broker->counters;
-    enum window_next next = first_ready(queue, place);
+    enum window_next next = queue_first_ready(queue, place);
 
     queue_used(queue);
     if (next == WINDOW_ON_DISK) {
@@ -581,7 +581,11 @@ uint64_t queue_delete(struct queue *queue)
         unlink_consumer(queue, consumer);
         consumer->ops->on_queue_deleted(consumer);
     }
-    queue_call_waiters(queue);
+    struct queue_waiter *waiter;
+    while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL) {
+        queue_waiter_cancel(waiter);
+        waiter->on_loaded(waiter);
+    }
 
     broker->counters.queues_deleted++;
     loop_unqueue(broker->loop, &queue->task);

@@ -187,15 +187,14 @@ static void add_loaded(struct queue *queue, struct segment *range,
     message_unref(&message);
 }
 
-void queue_call_waiters(struct queue *queue)
+/* Who came first is served first with what was loaded; who finds nothing left of it waits for the next read. */
+static void serve_waiters(struct queue *queue)
 {
     struct queue_waiter *waiter;
-    size_t count = 0;
+    struct place place;
 
-    /* One that has to wait again, behind a read of its own, joins the end. */
-    TAILQ_FOREACH (waiter, &queue->waiters, link)
-        count++;
-    for (; count > 0 && (waiter = TAILQ_FIRST(&queue->waiters)) != NULL; count--) {
+    while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL &&
+           queue_first_ready(queue, &place) != WINDOW_ON_DISK) {
         queue_waiter_cancel(waiter);
         waiter->on_loaded(waiter);
     }
@@ -211,6 +210,28 @@ static void read_on_for_deadlines(struct queue *queue)
             queue_read_ahead(queue, queue_window(queue, level));
 }
 
+/* The store cannot be read there: what the range has stays on disk, set aside. */
+static void give_up_range(struct queue *queue, struct segment *range, int error)
+{
+    log_error("queue '%.*s' in vhost '%.*s': %" PRIu64
+              " messages cannot be read from disk and were set aside: %s",
+              SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name), range->count,
+              strerror(-error));
+    queue->broker->counters.damaged += range->count;
+    window_remove_range(range->window, range);
+}
+
+static void take_in(struct queue *queue, struct segment *range, const struct store_fetch *fetch)
+{
+    if (fetch->error != 0) {
+        give_up_range(queue, range, fetch->error);
+        return;
+    }
+    for (size_t i = 0; i < fetch->count; i++)
+        add_loaded(queue, range, &fetch->entries[i]);
+    window_shorten_range(range->window, range, fetch->next);
+}
+
 static void on_fetched(struct store_fetch *fetch)
 {
     struct queue *queue = container_of(fetch, struct queue, fetch);
@@ -220,15 +241,12 @@ static void on_fetched(struct store_fetch *fetch)
     queue->fetching = NULL;
     queue->broker->fetches--;
     /* A purge or delete may have taken the range away meanwhile. */
-    if (!queue->deleted && range != NULL && range->first == fetch->first) {
-        for (size_t i = 0; i < fetch->count; i++)
-            add_loaded(queue, range, &fetch->entries[i]);
-        window_shorten_range(window, range, fetch->next);
-    }
+    if (!queue->deleted && range != NULL && range->first == fetch->first)
+        take_in(queue, range, fetch);
     store_fetch_release(fetch);
 
-    queue_call_waiters(queue);
     if (!queue->deleted) {
+        serve_waiters(queue);
         read_on_for_deadlines(queue);
         queue_wake(queue);
     }

@@ -294,14 +294,15 @@ static bool check_exchange_agrees(const struct exchange *exchange,
            argument_agree_exchange(&owner, options->arguments, exchange->arguments, error);
 }
 
-static bool check_new_exchange(const struct vhost *vhost, const struct exchange_options *options,
-                               struct amqp_error *error)
+static bool check_new_exchange(const struct vhost *vhost, const struct exchange_type *type,
+                               const struct exchange_options *options, struct amqp_error *error)
 {
     const struct argument_owner owner = exchange_owner(vhost, options->name);
 
     return check_not_reserved("exchange", options->name, error) &&
            argument_check_exchange(&owner, options->arguments, error) &&
-           check_arguments_size(options->arguments, error);
+           check_arguments_size(options->arguments, error) &&
+           (type->check_arguments == NULL || type->check_arguments(options->arguments, error));
 }
 
 static struct exchange *create_exchange(struct vhost *vhost, const struct exchange_type *type,
@@ -335,7 +336,7 @@ struct exchange *vhost_declare_exchange(struct vhost *vhost, const struct exchan
         return NULL;
     struct exchange *exchange = find_exchange(vhost, wanted.name);
     if (exchange == NULL) {
-        if (!check_new_exchange(vhost, &wanted, error))
+        if (!check_new_exchange(vhost, type, &wanted, error))
             return NULL;
         exchange = create_exchange(vhost, type, &wanted);
     } else if (!check_exchange_agrees(exchange, &wanted, error)) {
@@ -651,7 +652,8 @@ static bool check_new_binding(const struct edge *edge, struct amqp_error *error)
 
     return check_arguments_size(request->arguments, error) &&
            (type->check_binding == NULL ||
-            type->check_binding(edge->source, request->key, request->arguments, error));
+            type->check_binding(edge->source, edge->queue, request->key, request->arguments,
+                                error));
 }
 
 bool vhost_bind(struct vhost *vhost, const struct binding_request *request,

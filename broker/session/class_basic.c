@@ -1,4 +1,5 @@
 /* Class basic: publish, consume, get, and the settling of deliveries. */
+#include "core/copies.h"
 #include "core/name.h"
 #include "core/vhost.h"
 #include "session/dispatch.h"
@@ -64,15 +65,11 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
                    bool mandatory)
 {
     struct route *route = &channel->connection->service->route;
-    struct routing routing = {.routing_key = message_routing_key(message),
-                              .properties = message_properties(message)};
 
     channel->published++;
     channel->broker->counters.published++;
-    exchange_route(exchange, &routing, route);
-    bool refused = false;
-    for (size_t i = 0; i < route->count; i++)
-        refused |= !queue_push(route->queues[i], message);
+    exchange_route_message(exchange, message, route);
+    bool taken = route_deliver(route, message);
     if (route->count == 0) {
         if (mandatory)
             return_message(channel, message); /* 9.5 */
@@ -80,39 +77,56 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
             channel->broker->counters.dropped_unroutable++;
     }
     if (channel->confirms != NULL) {
-        if (unlikely(refused))
-            confirms_refuse(channel->confirms); /* 9.11 */
-        else
+        if (likely(taken))
             await_confirm(channel, message);
+        else
+            confirms_refuse(channel->confirms); /* 9.11 */
     }
     message_unref(&message);
 }
 
 enum { EXPIRATION_MAX_MS = 315360000000 }; /* ten years: 9.2 */
 
-/* What the properties must keep to (9.2, 9.3). Most messages have neither property. */
-static bool check_properties(const struct channel *channel, const struct message *message,
+/* 9.2 */
+static bool check_expiration(const struct message *message, struct amqp_error *error)
+{
+    const struct slice expiration =
+        amqp_properties_find(message_properties(message), AMQP_PROPERTY_EXPIRATION);
+    uint64_t ms;
+
+    return slice_to_u64(expiration, EXPIRATION_MAX_MS, &ms) ||
+           amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                     "invalid expiration '%.*s': a number of milliseconds up to %llu is expected",
+                     SLICE_ARG(expiration), (unsigned long long)EXPIRATION_MAX_MS);
+}
+
+/* 9.3 */
+static bool check_user_id(const struct channel *channel, const struct message *message,
+                          struct amqp_error *error)
+{
+    const struct slice claimed =
+        amqp_properties_find(message_properties(message), AMQP_PROPERTY_USER_ID);
+    const struct slice user = slice_of_string(channel->connection->user_name);
+
+    return slice_equal(claimed, user) ||
+           amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                     "user_id property set to '%.*s' but authenticated user was '%.*s'",
+                     SLICE_ARG(claimed), SLICE_ARG(user));
+}
+
+enum {
+    CHECKED_PROPERTIES = AMQP_PROPERTY_EXPIRATION | AMQP_PROPERTY_HEADERS | AMQP_PROPERTY_USER_ID
+};
+
+/* What the properties must keep to, in the order of 9.1. Another message may take the place of this one. */
+static bool check_properties(const struct channel *channel, struct message **message,
                              struct amqp_error *error)
 {
-    struct slice bytes = message_properties(message);
-    struct amqp_properties properties;
-    uint64_t expiration;
+    const uint16_t flags = amqp_properties_flags(message_properties(*message));
 
-    if ((amqp_properties_flags(bytes) & (AMQP_PROPERTY_EXPIRATION | AMQP_PROPERTY_USER_ID)) == 0)
-        return true;
-    amqp_properties_decode(bytes, &properties);
-    if ((properties.flags & AMQP_PROPERTY_EXPIRATION) &&
-        !slice_to_u64(properties.expiration, EXPIRATION_MAX_MS, &expiration))
-        return amqp_fail(
-            error, AMQP_PRECONDITION_FAILED,
-            "invalid expiration '%.*s': a number of milliseconds up to %llu is expected",
-            SLICE_ARG(properties.expiration), (unsigned long long)EXPIRATION_MAX_MS);
-    struct slice user = slice_of_string(channel->connection->user_name);
-    if ((properties.flags & AMQP_PROPERTY_USER_ID) && !slice_equal(properties.user_id, user))
-        return amqp_fail(error, AMQP_PRECONDITION_FAILED,
-                         "user_id property set to '%.*s' but authenticated user was '%.*s'",
-                         SLICE_ARG(properties.user_id), SLICE_ARG(user));
-    return true;
+    return (!(flags & AMQP_PROPERTY_EXPIRATION) || check_expiration(*message, error)) &&
+           (!(flags & AMQP_PROPERTY_HEADERS) || copies_take(message, error)) &&
+           (!(flags & AMQP_PROPERTY_USER_ID) || check_user_id(channel, *message, error));
 }
 
 bool channel_publish(struct channel *channel, struct amqp_error *error)
@@ -130,7 +144,8 @@ bool channel_publish(struct channel *channel, struct amqp_error *error)
                   SLICE_ARG(exchange->name), SLICE_ARG(vhost->name));
         goto refused;
     }
-    if (!check_properties(channel, message, error))
+    if (amqp_properties_flags(message_properties(message)) & CHECKED_PROPERTIES &&
+        !check_properties(channel, &message, error))
         goto refused;
     if (channel->tx != NULL)
         tx_publish(channel->tx, message, channel->publish_mandatory);

@@ -83,14 +83,12 @@ static bool check_publish(struct tx *tx, const struct message *message, struct a
 {
     struct channel *channel = tx->channel;
     struct route *route = &channel->connection->service->route;
-    struct routing routing = {.routing_key = message_routing_key(message),
-                              .properties = message_properties(message)};
     struct exchange *exchange =
         vhost_find_exchange(channel->connection->vhost, message_exchange(message), error);
 
     if (exchange == NULL) /* it has gone since the publish was accepted */
         return false;
-    exchange_route(exchange, &routing, route);
+    exchange_preview(exchange, message, route);
     for (size_t i = 0; i < route->count; i++)
         if (!queue_reserve(route->queues[i], channel->broker->reserve_mark, message->body_size))
             return amqp_fail(error, AMQP_PRECONDITION_FAILED, "partial tx completion"); /* 9.16 */
@@ -146,6 +144,8 @@ bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error)
         return false;
     apply_publishes(tx);
     apply_settlements(tx);
+    if (tx->channel->global_prefetch > 0)
+        channel_wake_consumers(tx->channel);
     *lsn = store_open_is_empty(store) ? 0 : store_open_lsn(store);
     return true;
 }

@@ -83,12 +83,36 @@ static void measure(const char *name, size_t bindings)
     const uint64_t begin = clock_monotonic_ns();
 
     for (size_t i = 0; i < LOOKUPS; i++) {
-        const struct routing routing = {slice_of_string(keys[i % KEYS]), SLICE("\0\0")};
+        const struct slice key = slice_of_string(keys[i % KEYS]);
+        const struct routing routing = {.keys = &key, .key_count = 1, .properties = SLICE("\0\0")};
         exchange_route(vhost_find_exchange(vhost, slice_of_string(name), &error), &routing, &route);
         found += route.count;
     }
     printf("route   %-11s %6zu bindings %8.1f ns, %.2f queues\n", *name == '\0' ? "default" : name,
            bindings, (double)(clock_monotonic_ns() - begin) / LOOKUPS, (double)found / LOOKUPS);
+}
+
+/* An x-consistent-hash exchange with every queue, half of them of each weight. */
+static void measure_hash(const char *name, const char *weight, const char *other_weight)
+{
+    char queue[16];
+    struct amqp_error error;
+    uint64_t lsn;
+
+    vhost_declare_exchange(vhost,
+                           &(struct exchange_options){.name = slice_of_string(name),
+                                                      .type = SLICE("x-consistent-hash")},
+                           &lsn, &error);
+    for (size_t i = 0; i < QUEUES; i++) {
+        const struct binding_request request = {
+            .source = slice_of_string(name),
+            .destination = queue_name(i, queue),
+            .key = slice_of_string(i % 2 == 0 ? weight : other_weight),
+        };
+        if (!vhost_bind(vhost, &request, NULL, &lsn, &error))
+            abort();
+    }
+    measure(name, QUEUES);
 }
 
 int main(void)
@@ -101,6 +125,8 @@ int main(void)
     measure("amq.direct", 100000);
     fill("amq.topic", 10000, true);
     measure("amq.topic", 10000);
+    measure_hash("equal", "1", "1");
+    measure_hash("unequal", "1", "2");
     route_release(&route);
     stop();
 }

@@ -503,6 +503,30 @@ START_TEST(what_is_taken_back_is_not_written)
 }
 END_TEST
 
+/* As when every message is consumed in the turn in which it came: nothing is ever submitted. */
+START_TEST(what_is_taken_back_leaves_nothing_behind)
+{
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    store_create_queue(rig.store, 1);
+    commit(&rig);
+    for (uint64_t round = 0; round < 1000; round++) {
+        const uint32_t first = put(&rig, 1, 3 * round, "first");
+        const uint32_t second = put(&rig, 1, 3 * round + 1, "second");
+        ck_assert_uint_le(second, 1);
+        store_take_back(rig.store, first);
+        store_take_back(rig.store, second);
+        ck_assert(store_open_is_empty(rig.store));
+        ck_assert_int_eq(bodies_out, 0);
+    }
+    put(&rig, 1, 5000, "kept");
+    commit(&rig);
+    ck_assert_str_eq(contents(&rig, 1, 0, 6000, true, 5), "5000:kept ");
+    rig_end(&rig);
+}
+END_TEST
+
 START_TEST(a_batch_of_marks_is_no_reason_to_write)
 {
     struct rig rig;
@@ -1242,6 +1266,26 @@ START_TEST(untrimmed_ranges_are_not_seen)
 }
 END_TEST
 
+START_TEST(a_failed_slice_of_trimming_is_final)
+{
+    struct rig rig;
+
+    begin_untrimmed(&rig, 0);
+    sync_error = EIO;
+    sync_allowed = INT_MAX;
+    wait_once(&rig);
+    ck_assert_int_eq(store_process(rig.store), -EIO);
+    sync_error = 0;
+    put_many(&rig, 1, 900, 910);
+    store_submit(rig.store);
+    wait_once(&rig);
+    ck_assert_int_eq(store_process(rig.store), -EIO);
+    ck_assert_int_eq(store_close(&rig.store), -EIO);
+    ck_assert_int_eq(bodies_out, 0);
+    rig_remove_files(&rig);
+}
+END_TEST
+
 START_TEST(nothing_is_durable_before_its_sync)
 {
     struct rig rig;
@@ -1662,6 +1706,7 @@ int main(void)
     tcase_add_loop_test(both, everything_about_an_entry_comes_back, 0, ENGINES);
     tcase_add_loop_test(both, a_shared_body_is_written_once, 0, ENGINES);
     tcase_add_loop_test(both, what_is_taken_back_is_not_written, 0, ENGINES);
+    tcase_add_loop_test(both, what_is_taken_back_leaves_nothing_behind, 0, ENGINES);
     tcase_add_loop_test(both, a_batch_of_marks_is_no_reason_to_write, 0, ENGINES);
     tcase_add_loop_test(both, fetches_go_in_pieces_over_holes, 0, ENGINES);
     tcase_add_loop_test(both, fetches_stop_at_their_bytes, 0, ENGINES);
@@ -1677,6 +1722,7 @@ int main(void)
     tcase_add_test(lmdb, acknowledging_from_the_front_writes_no_gone_rows);
     tcase_add_test(lmdb, idle_stores_trim_on_their_own);
     tcase_add_loop_test(lmdb, untrimmed_ranges_are_not_seen, 0, 2);
+    tcase_add_test(lmdb, a_failed_slice_of_trimming_is_final);
     tcase_add_test(lmdb, nothing_is_durable_before_its_sync);
     tcase_add_test(lmdb, a_failed_sync_is_final);
     tcase_add_test(lmdb, files_are_private);
