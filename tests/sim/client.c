@@ -572,8 +572,8 @@ static void open_channel(struct client *client, uint16_t number)
     }
 }
 
-/* Most names have properties of their own, so that most declarations agree. */
-static void pick_queue(struct client *client, char name[MODEL_NAME])
+/* Any name, whether or not there is such a queue. */
+static void invent_queue(struct client *client, char name[MODEL_NAME])
 {
     if (chance(client->sim, 15))
         snprintf(name, MODEL_NAME, "e%u", client->serial);
@@ -581,10 +581,32 @@ static void pick_queue(struct client *client, char name[MODEL_NAME])
         snprintf(name, MODEL_NAME, "q%u", (unsigned)below(client->sim, 6));
 }
 
+/* Most often one that is there, and may be used. */
+static void pick_queue(struct client *client, char name[MODEL_NAME])
+{
+    const struct model_queue *queue;
+    size_t count = 0;
+
+    invent_queue(client, name);
+    if (chance(client->sim, 4))
+        return;
+    TAILQ_FOREACH (queue, &client->sim->model.queues, link)
+        if (!queue->life.ended && (!queue->exclusive || queue->owner == client) &&
+            below(client->sim, ++count) == 0)
+            memcpy(name, queue->name, MODEL_NAME);
+}
+
 static void pick_exchange(struct client *client, char name[MODEL_NAME])
 {
-    static const char *const names[] = {"amq.direct", "amq.fanout", "amq.topic", "x0", "x1", "x2"};
-    snprintf(name, MODEL_NAME, "%s", names[below(client->sim, countof(names))]);
+    const struct model_exchange *exchange;
+    size_t count = 0;
+
+    snprintf(name, MODEL_NAME, "x%u", (unsigned)below(client->sim, 3));
+    if (chance(client->sim, 4))
+        return;
+    TAILQ_FOREACH (exchange, &client->sim->model.exchanges, link)
+        if (!exchange->life.ended && below(client->sim, ++count) == 0)
+            memcpy(name, exchange->name, MODEL_NAME);
 }
 
 static void pick_key(struct client *client, char key[MODEL_NAME], bool pattern)
@@ -596,13 +618,14 @@ static void pick_key(struct client *client, char key[MODEL_NAME], bool pattern)
                      : keys[below(client->sim, countof(keys))]);
 }
 
+/* Most names have properties of their own, so that most declarations agree. */
 static void say_declare_queue(struct client *client, uint16_t number)
 {
     struct sim *sim = client->sim;
     struct op *op = say(client, OP_DECLARE_QUEUE, number, AMQP_QUEUE_DECLARE_OK);
     struct model_queue *wanted = &op->queue_wanted;
 
-    pick_queue(client, wanted->name);
+    invent_queue(client, wanted->name);
     wanted->exclusive = wanted->name[0] == 'e';
     wanted->owner = wanted->exclusive ? client : NULL;
     wanted->life.durable = strcmp(wanted->name, "q4") != 0;

@@ -396,7 +396,8 @@ static void step(void)
     else if (what < 60)
         set_disk(!disk.by_itself);
     else
-        client_act(client);
+        for (uint64_t count = 1 + below(&sim, 3); count > 0; count--)
+            client_act(client);
 
     if (!TAILQ_EMPTY(&sim.clients)) {
         client = pick_client();
