@@ -1,6 +1,7 @@
 #include "session/subscription.h"
 
 #include "base/alloc.h"
+#include "core/delivery_count.h"
 #include "core/queue.h"
 #include "session/service.h"
 
@@ -57,11 +58,32 @@ static void send_small(struct channel *channel, const struct consumer *consumer,
     buf_commit(out, (size_t)(at - start));
 }
 
+static void send_delivery(struct channel *channel, const struct consumer *consumer, uint64_t tag,
+                          bool redelivered, struct message *message)
+{
+    size_t header_size = message->properties_size + 12u + AMQP_FRAME_OVERHEAD;
+    if (message->body_size <= COPY_SIZE_MAX &&
+        message->body_size + AMQP_FRAME_OVERHEAD <= channel->connection->frame_size_max &&
+        header_size <= channel->connection->frame_size_max) {
+        send_small(channel, consumer, tag, redelivered, message);
+        return;
+    }
+    channel_send_content(channel,
+                         &(struct amqp_method){
+                             .id = AMQP_BASIC_DELIVER,
+                             .basic_deliver.consumer_tag = consumer->tag,
+                             .basic_deliver.delivery_tag = tag,
+                             .basic_deliver.redelivered = redelivered,
+                             .basic_deliver.exchange = message_exchange(message),
+                             .basic_deliver.routing_key = message_routing_key(message),
+                         },
+                         message);
+}
+
 static void on_deliver(struct consumer *consumer, struct place place)
 {
     struct channel *channel = container_of(consumer, struct subscription, consumer)->channel;
     const struct entry *entry = place_entry(place);
-    struct message *message = entry->message;
     uint64_t tag;
 
     if (consumer->no_ack) {
@@ -71,23 +93,13 @@ static void on_deliver(struct consumer *consumer, struct place place)
         channel->global_unacked++;
     }
     channel->delivered++;
-    size_t header_size = message->properties_size + 12u + AMQP_FRAME_OVERHEAD;
-    if (message->body_size <= COPY_SIZE_MAX &&
-        message->body_size + AMQP_FRAME_OVERHEAD <= channel->connection->frame_size_max &&
-        header_size <= channel->connection->frame_size_max) {
-        send_small(channel, consumer, tag, entry->redelivered, message);
+    if (likely(entry->acquired_count == 0)) {
+        send_delivery(channel, consumer, tag, entry->redelivered, entry->message);
         return;
     }
-    channel_send_content(channel,
-                         &(struct amqp_method){
-                             .id = AMQP_BASIC_DELIVER,
-                             .basic_deliver.consumer_tag = consumer->tag,
-                             .basic_deliver.delivery_tag = tag,
-                             .basic_deliver.redelivered = entry->redelivered,
-                             .basic_deliver.exchange = message_exchange(message),
-                             .basic_deliver.routing_key = message_routing_key(message),
-                         },
-                         message);
+    struct message *shown = delivery_count_show(entry);
+    send_delivery(channel, consumer, tag, entry->redelivered, shown);
+    message_unref(&shown);
 }
 
 /* Takes it out of the channel, which then knows the tag no more. */
