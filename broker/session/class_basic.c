@@ -3,6 +3,7 @@
 #include "core/delivery_count.h"
 #include "core/name.h"
 #include "core/vhost.h"
+#include "session/consumer_timeout.h"
 #include "session/dispatch.h"
 #include "session/reply_to.h"
 #include "session/service.h"
@@ -264,7 +265,9 @@ bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
         return true;
     }
     struct queue *queue = channel_find_queue(channel, consume->queue, error);
-    if (queue == NULL || !check_exclusive(queue, consume->exclusive, error))
+    uint64_t timeout_ms;
+    if (queue == NULL || !check_exclusive(queue, consume->exclusive, error) ||
+        !consumer_timeout_read(channel, queue, consume->arguments, &timeout_ms, error))
         return false;
 
     send_consume_ok(channel, consume, tag);
@@ -273,7 +276,8 @@ bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
                                                     .arguments = consume->arguments,
                                                     .no_ack = consume->no_ack,
                                                     .exclusive = consume->exclusive,
-                                                    .prefetch = channel->prefetch});
+                                                    .prefetch = channel->prefetch,
+                                                    .timeout_ms = timeout_ms});
     return true;
 }
 

@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "core/delivery_count.h"
 #include "core/queue.h"
+#include "session/consumer_timeout.h"
 #include "session/service.h"
 
 /* Up to here a delivery is copied into the output in one piece; a longer body is shared instead. */
@@ -82,7 +83,8 @@ static void send_delivery(struct channel *channel, const struct consumer *consum
 
 static void on_deliver(struct consumer *consumer, struct place place)
 {
-    struct channel *channel = container_of(consumer, struct subscription, consumer)->channel;
+    struct subscription *subscription = container_of(consumer, struct subscription, consumer);
+    struct channel *channel = subscription->channel;
     const struct entry *entry = place_entry(place);
     uint64_t tag;
 
@@ -91,6 +93,8 @@ static void on_deliver(struct consumer *consumer, struct place place)
     } else {
         tag = deliveries_add(&channel->deliveries, consumer->queue, place, consumer);
         channel->global_unacked++;
+        if (unlikely(subscription->timeout_ms > 0))
+            consumer_timeout_watch(subscription);
     }
     channel->delivered++;
     if (likely(entry->acquired_count == 0)) {
@@ -109,6 +113,7 @@ static void leave_channel(struct subscription *subscription)
 
     map_remove(&channel->consumers, &subscription->by_tag);
     channel->consumer_count--;
+    timer_cancel(&subscription->timer);
     deliveries_forget_consumer(&channel->deliveries, &subscription->consumer);
 }
 
@@ -138,6 +143,8 @@ struct subscription *subscription_new(struct channel *channel, struct queue *que
 
     amqp_put_bytes(arguments, options->arguments);
     subscription->channel = channel;
+    subscription->timeout_ms = options->timeout_ms;
+    subscription->timer = (struct timer){.on_expire = on_consumer_timeout};
     subscription->consumer = (struct consumer){
         .ops = &subscription_ops,
         .tag = slice_of(subscription->bytes, options->tag.size),
