@@ -3,14 +3,12 @@
  *     push ── stored? ──no──▶ lsn 0: lives and dies in memory
  *                └─yes─▶ put into the open batch, lsn = that batch's
  *     settle ── its batch is still open ──▶ taken back: it never was; its publisher need not wait for it
- *           └── it has left, or was read back from disk ──▶ deleted by the open batch
- *
- * Consumers stand in two lists: `turn`, served from the front and sent to the back, one message each; and `idle`, those that were
- * found without room. So a delivery costs the same with one consumer or a thousand busy ones. */
+ *           └── it has left, or was read back from disk ──▶ deleted by the open batch */
 #include "core/queue.h"
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "core/argument.h"
 #include "core/definition.h"
 #include "core/vhost.h"
 
@@ -45,8 +43,8 @@ static struct queue *queue_make(struct vhost *vhost, const struct queue_options 
         memcpy(next, options->arguments.data, options->arguments.size);
 
     window_init(&queue->window);
-    TAILQ_INIT(&queue->turn);
-    TAILQ_INIT(&queue->idle);
+    consumers_init(&queue->consumers,
+                   argument_is_true(queue->arguments, "x-single-active-consumer"));
     TAILQ_INIT(&queue->waiters);
     TAILQ_INIT(&queue->bindings);
     map_insert(&vhost->queues, &queue->by_name, queue->name);
@@ -251,43 +249,11 @@ void queue_waiter_cancel(struct queue_waiter *waiter)
 
 /* ---- handing out ---- */
 
-void consumer_wake(struct consumer *consumer)
-{
-    struct queue *queue = consumer->queue;
-
-    if (queue == NULL)
-        return;
-    if (consumer->idle) {
-        TAILQ_REMOVE(&queue->idle, consumer, by_queue);
-        TAILQ_INSERT_TAIL(&queue->turn, consumer, by_queue);
-        consumer->idle = false;
-    }
-    queue_wake(queue);
-}
-
-/* Whose turn it is, or NULL. */
-static struct consumer *next_consumer(struct queue *queue)
-{
-    struct consumer *consumer;
-
-    while ((consumer = TAILQ_FIRST(&queue->turn)) != NULL) {
-        if (consumer_has_credit(consumer) && consumer->ops->may_take(consumer))
-            return consumer;
-        TAILQ_REMOVE(&queue->turn, consumer, by_queue);
-        TAILQ_INSERT_TAIL(&queue->idle, consumer, by_queue);
-        consumer->idle = true;
-    }
-    return NULL;
-}
-
 static void hand_over(struct queue *queue, struct consumer *consumer, struct place place)
 {
     struct broker_counters *counters = &queue->broker->counters;
 
-    if (TAILQ_NEXT(consumer, by_queue) != NULL) {
-        TAILQ_REMOVE(&queue->turn, consumer, by_queue);
-        TAILQ_INSERT_TAIL(&queue->turn, consumer, by_queue);
-    }
+    consumers_served(&queue->consumers, consumer);
     if (place_entry(place)->redelivered) {
         queue->counters.redelivered++;
         counters->redelivered++;
@@ -314,7 +280,7 @@ static void queue_deliver(struct task *task)
     struct consumer *consumer;
     struct place place;
 
-    while ((consumer = next_consumer(queue)) != NULL) {
+    while ((consumer = consumers_next(&queue->consumers)) != NULL) {
         enum window_next next = window_first_ready(&queue->window, &place);
         if (next == WINDOW_ON_DISK)
             read_ahead(queue);
@@ -376,7 +342,7 @@ static void give_credit_back(struct consumer *consumer)
         return;
     assert(consumer->unacked_count > 0);
     consumer->unacked_count--;
-    if (consumer->idle)
+    if (consumer->state == CONSUMER_IDLE)
         consumer_wake(consumer);
 }
 
@@ -444,18 +410,16 @@ void queue_attach(struct queue *queue, struct consumer *consumer)
 {
     assert(!queue->deleted && !queue->has_exclusive_consumer);
     consumer->queue = queue;
-    consumer->idle = false;
-    TAILQ_INSERT_TAIL(&queue->turn, consumer, by_queue);
     queue->consumer_count++;
     queue->had_consumer = true;
     queue->has_exclusive_consumer = consumer->exclusive;
-    queue_wake(queue);
+    consumer_join(consumer);
 }
 
 static void unlink_consumer(struct queue *queue, struct consumer *consumer)
 {
     assert(consumer->queue == queue && queue->consumer_count > 0);
-    TAILQ_REMOVE(consumer->idle ? &queue->idle : &queue->turn, consumer, by_queue);
+    consumer_leave(consumer);
     queue->consumer_count--;
     if (consumer->exclusive)
         queue->has_exclusive_consumer = false;
@@ -492,6 +456,16 @@ static void take_back_unacked(struct queue *queue)
         }
 }
 
+static void dismiss_consumers(struct queue *queue, struct consumer_list *list)
+{
+    struct consumer *consumer;
+
+    while ((consumer = TAILQ_FIRST(list)) != NULL) {
+        unlink_consumer(queue, consumer);
+        consumer->ops->on_queue_deleted(consumer);
+    }
+}
+
 uint64_t queue_delete(struct queue *queue)
 {
     struct broker *broker = queue->broker;
@@ -514,12 +488,8 @@ uint64_t queue_delete(struct queue *queue)
         lsn = store_open_lsn(broker->store);
     }
 
-    struct consumer *consumer;
-    while ((consumer = TAILQ_FIRST(&queue->turn)) != NULL ||
-           (consumer = TAILQ_FIRST(&queue->idle)) != NULL) {
-        unlink_consumer(queue, consumer);
-        consumer->ops->on_queue_deleted(consumer);
-    }
+    for (size_t i = countof(queue->consumers.lists); i-- > 0;)
+        dismiss_consumers(queue, &queue->consumers.lists[i]);
     call_waiters(queue);
 
     broker->counters.queues_deleted++;

@@ -62,9 +62,8 @@ struct queue {
 
     struct window window;
     uint64_t delivered; /* entries read back below this position may have been delivered before */
-    struct consumer_list turn; /* consumers that may have room, the next to be served first */
-    struct consumer_list idle; /* the others */
-    uint32_t consumer_count;   /* in both */
+    struct consumers consumers;
+    uint32_t consumer_count;
     bool has_exclusive_consumer;
     bool had_consumer;            /* auto_delete waits for the first one */
     struct binding_list bindings; /* that lead here */
@@ -107,7 +106,7 @@ void queue_push(struct queue *queue, struct message *message);
 /* Something to hand out, or someone to take it, has appeared. */
 static inline void queue_wake(struct queue *queue)
 {
-    if (queue->window.ready_count > 0 && !TAILQ_EMPTY(&queue->turn))
+    if (queue->window.ready_count > 0 && consumers_first(&queue->consumers) != NULL)
         loop_queue(queue->broker->loop, LOOP_DEFERRED, &queue->task);
 }
 
