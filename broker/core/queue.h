@@ -69,9 +69,8 @@ struct queue {
     struct window *higher; /* settings.priority_max windows, of priorities 1 and up; or NULL */
     struct expiry expiry;  /* of all windows */
     struct timer unused_timer; /* x-expires: runs while it has no consumer */
-    struct consumer_list turn; /* consumers that may have room, the next to be served first */
-    struct consumer_list idle; /* the others */
-    uint32_t consumer_count;   /* in both */
+    struct consumers consumers;
+    uint32_t consumer_count;
     bool has_exclusive_consumer;
     bool had_consumer;            /* auto_delete waits for the first one */
     struct binding_list bindings; /* that lead here */
@@ -132,7 +131,7 @@ bool queue_reserve(struct queue *queue, uint64_t mark, uint64_t body_size);
 /* Something to hand out, or someone to take it, has appeared. */
 static inline void queue_wake(struct queue *queue)
 {
-    if (queue_ready_count(queue) > 0 && !TAILQ_EMPTY(&queue->turn))
+    if (queue_ready_count(queue) > 0 && consumers_first(&queue->consumers) != NULL)
         loop_queue(queue->broker->loop, LOOP_DEFERRED, &queue->task);
 }
 
