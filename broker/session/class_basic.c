@@ -50,11 +50,17 @@ static uint64_t lsn_awaited(const struct channel *channel, const struct message 
                : 0;
 }
 
-static void await_confirm(struct channel *channel, struct message *message)
+/* letters: how many dead letters there were before it was routed. */
+static void await_confirm(struct channel *channel, struct message *message, size_t letters)
 {
     uint64_t lsn = lsn_awaited(channel, message);
-    uint64_t number = confirms_add(channel->confirms, lsn);
+    struct dead_letter *letter =
+        lsn == 0 ? dead_letters_find(channel->broker, message, letters) : NULL;
+    uint64_t number = confirms_add(channel->confirms,
+                                   letter == NULL ? lsn : store_open_lsn(channel->broker->store));
 
+    if (letter != NULL)
+        dead_letter_await(letter, &channel->confirms->publisher, number);
     if (lsn == 0)
         return;
     message->publisher = &channel->confirms->publisher;
@@ -66,6 +72,7 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
                    bool mandatory)
 {
     struct route *route = &channel->connection->service->route;
+    size_t letters = channel->broker->dead_letters.count;
 
     channel->published++;
     channel->broker->counters.published++;
@@ -79,7 +86,7 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
     }
     if (channel->confirms != NULL) {
         if (likely(taken))
-            await_confirm(channel, message);
+            await_confirm(channel, message, letters);
         else
             confirms_refuse(channel->confirms); /* 9.11 */
     }
