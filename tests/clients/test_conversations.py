@@ -26,7 +26,7 @@ INTERPRETERS = {
 
 # What a program provokes on purpose makes the broker log that it did.
 EXPECTED = {
-    'amqplib': ("caused a channel exception: no queue 'nobody-has-this-queue'",),
+    'amqplib': ("caused a channel exception: NOT_FOUND - no queue 'nobody-has-this-queue'",),
 }
 
 

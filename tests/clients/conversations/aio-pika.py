@@ -45,13 +45,13 @@ async def dead_lettered():
         async def refuse(message):
             await message.reject(requeue=False)
         await refused.consume(refuse)
-        headers = {'kind': 'test', 'number': 7, 'real': 1.5, 'list': [1, 'two'], 'inner': {'deep': None}}
+        headers = {'kind': 'test', 'number': 7, 'none': None}
         await channel.default_exchange.publish(aio_pika.Message(b'take it away', headers=headers), refused.name)
         async with dead.iterator(no_ack=True) as messages:
             letter = await messages.__anext__()
         assert letter.body == b'take it away'
         death = letter.headers['x-death'][0]
-        assert {name: letter.headers[name] for name in headers} == headers, letter.headers
+        assert {name: letter.headers[name] for name in headers} == headers, dict(letter.headers)
         assert (death['reason'], death['queue'], death['count']) == ('rejected', refused.name, 1), death
 
 

@@ -5,7 +5,6 @@ import socket
 
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.mixins import ConsumerMixin
-from kombu.pools import producers
 from kombu.simple import SimpleQueue
 
 from steps import end, restart_broker, step, until
@@ -142,8 +141,9 @@ def simple():
 
 class Worker(ConsumerMixin):
     """What kombu has for programs that run for long: it connects again, declares again, consumes again."""
-    def __init__(self, connection):
+    def __init__(self, connection, producer):
         self.connection = connection
+        self.producer = producer
         self.got = []
         self.consuming = 0
 
@@ -152,7 +152,7 @@ class Worker(ConsumerMixin):
 
     def on_consume_ready(self, connection, channel, consumers, **_):
         self.consuming += 1
-        publish('before' if self.consuming == 1 else 'after')
+        self.publish('before' if self.consuming == 1 else 'after')
 
     def on_body(self, body, message):
         self.got.append(body)
@@ -162,21 +162,20 @@ class Worker(ConsumerMixin):
         else:
             self.should_stop = True
 
-
-def publish(body):
-    """With a connection from the pool, which notices by itself that it is of no use any more."""
-    with producers[connect()].acquire(block=True) as producer:
-        producer.publish(body, routing_key='steady', declare=[Queue('steady', durable=True)], retry=True,
-                         retry_policy={'interval_start': 0.1, 'interval_step': 0, 'max_retries': 100})
+    def publish(self, body):
+        """With a connection of its own, on which the producer notices by itself that it must connect again."""
+        self.producer.publish(body, routing_key='steady', declare=[Queue('steady', durable=True)], retry=True,
+                              retry_policy={'interval_start': 0.1, 'interval_step': 0, 'max_retries': 100})
 
 
-@step('a worker and a pool of producers go on after a restart')
+@step('a worker and a producer go on after a restart')
 def reconnected():
     with connect() as connection:
         Queue('kept', durable=True)(connection).declare()
         connection.Producer().publish('kept', routing_key='kept')
-    worker = Worker(connect())
-    worker.run()
+    with connect() as connection, connect() as other:
+        worker = Worker(connection, other.Producer())
+        worker.run()
     assert worker.got == ['before', 'after'], worker.got
     with connect() as connection:
         assert Queue('kept', durable=True)(connection).get(no_ack=True).payload == 'kept'
