@@ -214,13 +214,13 @@ static void hand_over(struct queue *queue, struct consumer *consumer, struct pla
     }
 }
 
-/* As many as consumers have room for. */
+/* As many as consumers have room for. Nobody loses a turn for want of room while there is nothing to hand out. */
 static void deliver(struct queue *queue)
 {
     struct consumer *consumer;
     struct place place;
 
-    while ((consumer = consumers_next(&queue->consumers)) != NULL &&
+    while (queue_ready_count(queue) > 0 && (consumer = consumers_next(&queue->consumers)) != NULL &&
            queue_first_ready(queue, &place) == WINDOW_READY)
         hand_over(queue, consumer, place);
 }
