@@ -1,7 +1,9 @@
 /* Class basic: publish, consume, get, and the settling of deliveries. */
 #include "core/copies.h"
+#include "core/delivery_count.h"
 #include "core/name.h"
 #include "core/vhost.h"
+#include "session/consumer_timeout.h"
 #include "session/dispatch.h"
 #include "session/reply_to.h"
 #include "session/service.h"
@@ -50,11 +52,17 @@ static uint64_t lsn_awaited(const struct channel *channel, const struct message 
                : 0;
 }
 
-static void await_confirm(struct channel *channel, struct message *message)
+/* letters: how many dead letters there were before it was routed. */
+static void await_confirm(struct channel *channel, struct message *message, size_t letters)
 {
     uint64_t lsn = lsn_awaited(channel, message);
-    uint64_t number = confirms_add(channel->confirms, lsn);
+    struct dead_letter *letter =
+        lsn == 0 ? dead_letters_find(channel->broker, message, letters) : NULL;
+    uint64_t number = confirms_add(channel->confirms,
+                                   letter == NULL ? lsn : store_open_lsn(channel->broker->store));
 
+    if (letter != NULL)
+        dead_letter_await(letter, &channel->confirms->publisher, number);
     if (lsn == 0)
         return;
     message->publisher = &channel->confirms->publisher;
@@ -66,6 +74,7 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
                    bool mandatory)
 {
     struct route *route = &channel->connection->service->route;
+    size_t letters = channel->broker->dead_letters.count;
 
     channel->published++;
     channel->broker->counters.published++;
@@ -79,7 +88,7 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
     }
     if (channel->confirms != NULL) {
         if (likely(taken))
-            await_confirm(channel, message);
+            await_confirm(channel, message, letters);
         else
             confirms_refuse(channel->confirms); /* 9.11 */
     }
@@ -256,7 +265,9 @@ bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
         return true;
     }
     struct queue *queue = channel_find_queue(channel, consume->queue, error);
-    if (queue == NULL || !check_exclusive(queue, consume->exclusive, error))
+    uint64_t timeout_ms;
+    if (queue == NULL || !check_exclusive(queue, consume->exclusive, error) ||
+        !consumer_timeout_read(channel, queue, consume->arguments, &timeout_ms, error))
         return false;
 
     send_consume_ok(channel, consume, tag);
@@ -265,7 +276,8 @@ bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
                                                     .arguments = consume->arguments,
                                                     .no_ack = consume->no_ack,
                                                     .exclusive = consume->exclusive,
-                                                    .prefetch = channel->prefetch});
+                                                    .prefetch = channel->prefetch,
+                                                    .timeout_ms = timeout_ms});
     return true;
 }
 
@@ -300,8 +312,9 @@ bool on_basic_cancel_ok(struct channel *channel, const struct amqp_method *metho
 
 static void send_got(struct channel *channel, struct queue *queue, struct place place, bool no_ack)
 {
-    struct entry *entry = place_entry(place);
-    struct message *message = entry->message;
+    const struct entry *entry = place_entry(place);
+    struct message *message =
+        entry->acquired_count == 0 ? message_ref(entry->message) : delivery_count_show(entry);
     uint64_t tag = no_ack ? deliveries_skip(&channel->deliveries)
                           : deliveries_add(&channel->deliveries, queue, place, NULL);
 
@@ -317,6 +330,7 @@ static void send_got(struct channel *channel, struct queue *queue, struct place 
                                  (uint32_t)min_of(queue_ready_count(queue), (uint64_t)UINT32_MAX),
                          },
                          message);
+    message_unref(&message);
     if (no_ack)
         queue_discard(queue, place);
 }
@@ -387,7 +401,8 @@ void channel_settle(struct channel *channel, struct delivery *delivery, enum set
         queue_reject(settled.queue, settled.place, settled.consumer);
         break;
     case SETTLE_REQUEUE:
-        queue_requeue(settled.queue, settled.place, settled.consumer);
+    case SETTLE_RETURN:
+        queue_requeue(settled.queue, settled.place, settled.consumer, how == SETTLE_RETURN);
         break;
     }
     queue_unref(&settled.queue);
@@ -463,7 +478,7 @@ bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
     const struct amqp_basic_reject *reject = &method->basic_reject;
 
     return settle(channel, reject->delivery_tag, false,
-                  reject->requeue ? SETTLE_REQUEUE : SETTLE_REJECT, error);
+                  reject->requeue ? SETTLE_RETURN : SETTLE_REJECT, error);
 }
 
 void channel_requeue_all(struct channel *channel)
@@ -471,7 +486,7 @@ void channel_requeue_all(struct channel *channel)
     struct delivery *delivery;
 
     while ((delivery = deliveries_youngest(&channel->deliveries)) != NULL)
-        channel_settle(channel, delivery, SETTLE_REQUEUE);
+        channel_settle(channel, delivery, SETTLE_RETURN);
 }
 
 static bool recover(struct channel *channel, bool requeue, struct amqp_error *error)
