@@ -203,7 +203,7 @@ static void serve_waiters(struct queue *queue)
 /* Deadlines are known once an entry has been read: where there may be some, all of it is. */
 static void read_on_for_deadlines(struct queue *queue)
 {
-    if (queue->settings.message_ttl_ms == SETTING_NONE)
+    if (queue->settings.message_ttl_ms == SETTING_NONE && queue->delayed_by == NULL)
         return;
     for (unsigned level = 0; level <= queue->settings.priority_max; level++)
         if (window_first_range(queue_window(queue, level)) != NULL)
