@@ -42,4 +42,7 @@ void queue_read_ahead(struct queue *queue, struct window *window);
 /* Who is served next: the highest priority, after those whose time is over. WINDOW_ON_DISK: it is being read. In queue.c. */
 enum window_next queue_first_ready(struct queue *queue, struct place *place);
 
+/* Drops what is over the limit and in memory. In queue.c. */
+void queue_drop_overflow(struct queue *queue);
+
 #endif

@@ -14,6 +14,7 @@
 #include "base/alloc.h"
 #include "core/vhost.h"
 #include "session/dispatch.h"
+#include "session/reply_to.h"
 #include "session/service.h"
 #include "session/subscription.h"
 #include "session/tx.h"
@@ -57,6 +58,8 @@ static void drop_work(struct channel *channel)
         if (channel->connection->held)
             connection_unhold(channel->connection);
     }
+    if (channel->reply_to != NULL)
+        reply_to_free(&channel->reply_to);
     if (channel->tx != NULL)
         tx_free(&channel->tx);
     if (channel->confirms != NULL)

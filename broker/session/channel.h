@@ -34,6 +34,8 @@ struct channel {
     uint8_t publish_exchange[255], publish_key[255];
     struct message *message; /* from header to last body octet */
 
+    struct reply_to *reply_to; /* waits for replies, or NULL */
+
     struct buf last_queue; /* name last declared (8.9); empty: none */
 
     struct map consumers; /* by tag */
