@@ -72,6 +72,13 @@ START_TEST(random_steps)
         }
         ck_assert_uint_eq(deliveries.count, count);
     }
+    for (uint64_t tag = 0; tag < TAGS_MAX; tag += 97) {
+        uint64_t next = tag + 1;
+        while (next < TAGS_MAX && !unacked[next])
+            next++;
+        const struct delivery *after = deliveries_after(&deliveries, tag);
+        ck_assert_uint_eq(after == NULL ? TAGS_MAX : after->tag, next);
+    }
     size_t walked = 0;
     for (struct delivery *d = deliveries_oldest(&deliveries); d != NULL;
          d = deliveries_next(&deliveries, d)) {
