@@ -451,7 +451,6 @@ void queue_attach(struct queue *queue, struct consumer *consumer)
     consumer->idle = false;
     TAILQ_INSERT_TAIL(&queue->turn, consumer, by_queue);
     queue->consumer_count++;
-    queue->had_consumer = true;
     queue->has_exclusive_consumer = consumer->exclusive;
     queue_wake(queue);
 }
@@ -496,10 +495,9 @@ static void take_back_unacked(struct queue *queue)
         }
 }
 
-uint64_t queue_delete(struct queue *queue)
+void queue_delete(struct queue *queue)
 {
     struct broker *broker = queue->broker;
-    uint64_t lsn = 0;
 
     assert(!queue->deleted);
     queue->deleted = true;
@@ -515,7 +513,6 @@ uint64_t queue_delete(struct queue *queue)
         definition_delete_queue(queue);
         store_delete_queue(broker->store, queue->id);
         broker_touch_store(broker);
-        lsn = store_open_lsn(broker->store);
     }
 
     struct consumer *consumer;
@@ -534,7 +531,6 @@ uint64_t queue_delete(struct queue *queue)
     loop_unqueue(broker->loop, &queue->task);
     queue->task.run = queue_reap;
     loop_queue(broker->loop, LOOP_REAP, &queue->task);
-    return lsn;
 }
 
 void queue_free(struct queue **queue)
