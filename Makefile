@@ -27,7 +27,7 @@ endif
 CPPFLAGS := -I. -Ibroker -D_GNU_SOURCE -DSTOATMQ_VERSION='"$(VERSION)"'
 CFLAGS   ?= -O2 -g
 ALL_CFLAGS  = -std=c17 -pthread $(CFLAGS) $(WARNINGS) $(HARDEN) $(CPPFLAGS) -MMD -MP
-ALL_LDFLAGS = -pthread -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(LDFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+ALL_LDFLAGS = -pthread -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed,--compress-debug-sections=zlib $(LDFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 
 # From the top of the picture in the style guide to its bottom: each may use what stands after it.
 LIBRARIES := manage session core access net store amqp base
@@ -40,7 +40,7 @@ DIR_store := store
 DIR_amqp := amqp
 DIR_base := broker/base
 
-BROKER_LIBS := -llmdb -levent_core -levent_extra -ljansson
+BROKER_LIBS := -llmdb -levent_core -levent_extra -ljansson -lm
 TOOL_LIBS   := -lcurl -ljansson
 
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard $(1)/*.c)))
@@ -49,6 +49,7 @@ archive = $(foreach l,$(1),$(BUILD)/lib$(l).a)
 PROGRAMS := $(BUILD)/stoatmq $(BUILD)/stoatctl $(BUILD)/stoatperf
 SERVER_OBJECTS := $(filter-out $(BUILD)/obj/broker/main.o,$(call objects,broker))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
+SIM := $(BUILD)/sim
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
 .PHONY: all run test check asan tsan bench format install clean deps test-deps tests
@@ -94,22 +95,29 @@ SERVER_LIBS := $(BUILD)/libserver.a $(call archive,$(LIBRARIES))
 $(BUILD)/stoatmq: $(BUILD)/obj/broker/main.o $(SERVER_LIBS)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS)
 
-$(BUILD)/stoatctl: $(BUILD)/obj/tools/stoatctl.o $(call archive,base)
+$(BUILD)/stoatctl: $(filter $(BUILD)/obj/tools/stoatctl%,$(call objects,tools)) $(call archive,base)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(TOOL_LIBS)
 
-$(BUILD)/stoatperf: $(filter $(BUILD)/obj/tools/stoatperf%,$(call objects,tools)) $(call archive,amqp base)
+PERF_OBJECTS := $(filter $(BUILD)/obj/tools/stoatperf%,$(call objects,tools))
+
+$(BUILD)/stoatperf: $(PERF_OBJECTS) $(call archive,amqp base)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) -ljansson -lm
 
-# A unit test may use the whole broker and tests/lib.
+# A unit test may use the whole broker and tests/lib; those of stoatperf's files use these too.
+$(filter $(BUILD)/unit/test_stoatperf_%,$(UNIT_TESTS)): $(filter-out %/stoatperf.o,$(PERF_OBJECTS))
 $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libtest.a $(SERVER_LIBS)
 	@mkdir -p $(@D)
+	$(call say,LD)$(CC) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
+
+# The broker under random clients and crashes, from a seed.
+$(SIM): $(call objects,tests/sim) $(BUILD)/libtest.a $(SERVER_LIBS)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
 
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(SERVER_LIBS)
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lm
 
-tests: $(PROGRAMS) $(UNIT_TESTS)
+tests: $(PROGRAMS) $(UNIT_TESTS) $(SIM)
 
 test: test-deps
 	@$(MAKE) --no-print-directory tests

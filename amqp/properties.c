@@ -50,6 +50,32 @@ void amqp_properties_encode(struct buf *out, const struct amqp_properties *prope
 #undef LONGLONG
 }
 
+struct slice amqp_properties_find(struct slice bytes, enum amqp_property property)
+{
+    struct amqp_reader reader = amqp_reader_of(bytes);
+    const uint16_t flags = amqp_read_u16(&reader);
+
+    if (!(flags & property))
+        return (struct slice){0};
+#define PASS(NAME, read)                                                                           \
+    if (flags & AMQP_PROPERTY_##NAME) {                                                            \
+        const struct slice field = read;                                                           \
+        if (property == AMQP_PROPERTY_##NAME)                                                      \
+            return field;                                                                          \
+    }
+#define SHORTSTR(NAME, name, bit) PASS(NAME, amqp_read_shortstr(&reader))
+#define LONGSTR(NAME, name, bit)  PASS(NAME, amqp_read_longstr(&reader))
+#define OCTET(NAME, name, bit)    PASS(NAME, amqp_read_bytes(&reader, 1))
+#define LONGLONG(NAME, name, bit) PASS(NAME, amqp_read_bytes(&reader, 8))
+    AMQP_PROPERTY_LIST(SHORTSTR, LONGSTR, OCTET, LONGLONG)
+#undef PASS
+#undef SHORTSTR
+#undef LONGSTR
+#undef OCTET
+#undef LONGLONG
+    __builtin_unreachable();
+}
+
 /* Most messages have no properties, or the delivery mode alone. */
 static bool properties_check(struct slice bytes)
 {

@@ -56,6 +56,10 @@ bool amqp_properties_decode(struct slice bytes, struct amqp_properties *properti
 void amqp_properties_encode(struct buf *out, const struct amqp_properties *properties);
 
 /* The shortcuts of the publishing path, for bytes that amqp_content_header_decode has let through. */
+
+/* The bytes of one property, a short string or table without its size; data is NULL when it is absent. */
+struct slice amqp_properties_find(struct slice bytes, enum amqp_property property);
+
 static inline uint16_t amqp_properties_flags(struct slice bytes)
 {
     assert(bytes.size >= 2);

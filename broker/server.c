@@ -1,15 +1,18 @@
-/* Starting: loop, store's contents, service, and only then listeners, so that no client sees half of it. Stopping is the reverse: listeners
- * close, clients are told and given STOP_GRACE_MS to answer, the loop stops when the last is gone, then the store takes in what is
- * left and closes. When the store fails there is no grace: nobody may get another positive answer. */
+/* Starting: loop, store's contents, service, and only then listeners and management, so that no client sees half of it. Stopping is the reverse:
+ * listeners close, clients are told and given STOP_GRACE_MS to answer, the loop stops when the last is gone, then management ends and the
+ * store takes in what is left and closes. When the store fails there is no grace: nobody may get another positive answer. */
 #include "server.h"
 
 #include <sysexits.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "manage/http.h"
 #include "session/service.h"
 
 enum { STOP_GRACE_MS = 1000 };
+
+static_assert((int)MANAGE_ERROR_SIZE <= (int)SERVER_ERROR_SIZE, "a sentence for the operator");
 
 struct server_listener {
     TAILQ_ENTRY(server_listener) link;
@@ -22,7 +25,10 @@ struct server {
     struct broker broker;
     struct service service;
     TAILQ_HEAD(, server_listener) listeners;
-    struct timer grace; /* while stopping */
+    size_t listener_count;
+    char *control_path;
+    struct manage *manage; /* NULL until it is open */
+    struct timer grace;    /* while stopping */
     bool stopping;
 };
 
@@ -57,6 +63,7 @@ static void start_service(struct server *server)
         .handshake_timeout_ms = config->handshake_timeout_ms,
         .message_size_max = config->message_size_max,
         .consumer_max_per_channel = config->consumer_max_per_channel,
+        .consumer_timeout_ms = config->consumer_timeout_ms,
         .connection_max = config->connection_max,
     };
     const struct config_property *property;
@@ -115,7 +122,7 @@ static void on_accept(struct listener *listener, int fd, const struct endpoint *
     service_accept(&server->service, fd, &local, peer);
 }
 
-bool server_listen(struct server *server, char error[SERVER_ERROR_SIZE])
+static bool open_listeners(struct server *server, char error[SERVER_ERROR_SIZE])
 {
     const struct config_listener *wanted;
 
@@ -133,10 +140,46 @@ bool server_listen(struct server *server, char error[SERVER_ERROR_SIZE])
         opened->listener.context = server;
         opened->listener.on_accept = on_accept;
         TAILQ_INSERT_TAIL(&server->listeners, opened, link);
+        server->listener_count++;
         log_info("started TCP listener on %s:%u", opened->listener.local.host,
                  opened->listener.local.port);
     }
     return true;
+}
+
+static void on_operator_stop(void *context)
+{
+    log_info("an operator asks for it - shutting down");
+    server_stop(context);
+}
+
+static bool open_management(struct server *server, char error[SERVER_ERROR_SIZE])
+{
+    struct manage_listener *listeners = xcalloc(server->listener_count + 1, sizeof(*listeners));
+    const struct server_listener *opened;
+    size_t count = 0;
+
+    TAILQ_FOREACH (opened, &server->listeners, link)
+        listeners[count++] = (struct manage_listener){"amqp", opened->listener.local};
+    server->control_path = xasprintf("%s/control.sock", server->config->data_dir);
+    const struct manage_options options = {
+        .service = &server->service,
+        .broker = &server->broker,
+        .data_dir = server->config->data_dir,
+        .socket_path = server->control_path,
+        .listeners = listeners,
+        .listener_count = count,
+        .on_stop = on_operator_stop,
+        .context = server,
+    };
+    const int result = manage_open(&options, &server->manage, error);
+    free(listeners);
+    return result == 0;
+}
+
+bool server_listen(struct server *server, char error[SERVER_ERROR_SIZE])
+{
+    return open_listeners(server, error) && open_management(server, error);
 }
 
 struct loop *server_loop(struct server *server)
@@ -174,6 +217,9 @@ int server_free(struct server **server)
     *server = NULL;
     timer_cancel(&gone->grace);
     close_listeners(gone);
+    if (gone->manage != NULL)
+        manage_close(&gone->manage);
+    free(gone->control_path);
     service_release(&gone->service);
     broker_release(&gone->broker);
     int closed = store_close(&store);

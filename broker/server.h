@@ -16,8 +16,8 @@ enum { SERVER_ERROR_SIZE = 512 };
 struct server *server_new(const struct config *config, struct clock *clock, struct random *random,
                           struct store **store, char error[SERVER_ERROR_SIZE]);
 
-bool server_listen(struct server *server,
-                   char error[SERVER_ERROR_SIZE]); /* opens every configured listener */
+/* Opens every configured listener, and management. */
+bool server_listen(struct server *server, char error[SERVER_ERROR_SIZE]);
 
 struct loop *server_loop(struct server *server);
 

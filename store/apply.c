@@ -3,20 +3,20 @@
  *     bodies      gathered from the owner's memory into parts, appended under the batch's LSN
  *     records     put and deleted in the order they came
  *     queues      in id order; of each: deletes, ranges, puts as segments, then its row, once
- *     live        one row for the new blob; fewer for those that entries were deleted from; a blob at 0 goes
+ *     live        one row for the new blob; less for those that lost entries; a blob at 0 goes
  *     trim        a slice
  *     state       the LSN
  *
- * All trees but `blob` are walked once, forwards, with one cursor each. A queue that is used as one touches, for hundreds
- * of messages, one index row to put and one to remove, and its own row.
+ * All trees but `blob` are walked once, forwards, with one cursor each. A queue that is used as one
+ * touches, for hundreds of messages, one index row to put and one to remove, and its own row.
  *
  * What a queue's row says:
- *     head   no entry lives below it. While segments are only deleted from at the front, it alone says which
- *            entries of the first segment are dead; elsewhere a row in `gone` does.
+ *     head   no entry lives below it. While segments are only deleted from at the front, it alone
+ *            says which entries of the first segment are dead; elsewhere a row in `gone` does.
  *     head == tail   exactly when no segment with a living entry is left.
  *
- * A row that is damaged is counted and the rest goes on: an index row that cannot be read takes its entries along,
- * a live row that cannot be read leaves its blob behind. */
+ * A row that is damaged is counted and the rest goes on: an index row that cannot be read takes its
+ * entries along, a live row that cannot be read leaves its blob behind. */
 #include "store/apply.h"
 
 #include "base/log.h"
@@ -34,7 +34,7 @@ void apply_release_memory(struct apply *apply)
     sort_release(&apply->released);
 }
 
-/* ---- the transaction -------------------------------------------------------------------------------------- */
+/* ---- the transaction ------------------------------------------------------------------------- */
 
 static void begin(struct apply *apply)
 {
@@ -125,7 +125,7 @@ void apply_pin(struct apply *apply, uint64_t lsn)
     put_live(apply, lsn, LIVE_PINNED, 0);
 }
 
-/* ---- bodies ----------------------------------------------------------------------------------------------- */
+/* ---- bodies ---------------------------------------------------------------------------------- */
 
 static uint8_t *reserve_part(struct apply *apply, uint64_t lsn, uint32_t part, size_t size)
 {
@@ -206,7 +206,7 @@ static void write_bodies(struct apply *apply, struct batch *batch)
             part = write_large(apply, batch, &batch->bodies.items[i], part);
 }
 
-/* ---- records ---------------------------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------- */
 
 static void put_record(struct apply *apply, struct slice key, struct slice value)
 {
@@ -231,7 +231,7 @@ static void write_records(struct apply *apply, const struct batch *batch)
     }
 }
 
-/* ---- queues ----------------------------------------------------------------------------------------------- */
+/* ---- queues ---------------------------------------------------------------------------------- */
 
 static void add_operation(struct apply *apply, uint64_t queue_id, enum operation kind,
                           uint64_t position, uint32_t index)
@@ -283,8 +283,10 @@ static void put_entries(struct apply *apply, struct apply_queue *queue, const st
     struct queue_row *row = &queue->row;
 
     segment_begin(&apply->writer);
-    if (row->head == row->tail)
+    if (row->head == row->tail) {
         row->head = row->tail = batch->entries.items[items[0].value].position;
+        row->deadlines = false;
+    }
     for (uint32_t i = 0; i < count; i++) {
         const struct batch_entry *put = &batch->entries.items[items[i].value];
         const struct batch_body *body = &batch->bodies.items[put->body];
@@ -302,6 +304,7 @@ static void put_entries(struct apply *apply, struct apply_queue *queue, const st
         }
         row->tail = put->position + 1;
         row->bytes += put->weight;
+        row->deadlines |= put->expires_ms != 0;
     }
     row->count += count;
     flush_segment(apply, queue->id, batch->lsn);
@@ -310,7 +313,7 @@ static void put_entries(struct apply *apply, struct apply_queue *queue, const st
 /* What the lost head said is not known any more, so the blob of the first segment stays. */
 static void rebuild(struct apply *apply, struct apply_queue *queue)
 {
-    uint64_t lsn;
+    uint64_t lsn = 0;
 
     if (apply->rc == 0)
         apply->rc = rebuild_queue(apply->database, apply->txn, queue->id, &queue->row, &lsn,
@@ -390,6 +393,8 @@ static void apply_queue(struct apply *apply, const struct batch *batch,
     struct apply_queue queue = {.id = items[0].major};
     const bool found = load_queue(apply, &queue), dropped = kind_of(&items[count - 1]) == OP_DROP;
 
+    if (!found && kind_of(&items[0]) >= OP_MARK)
+        return; /* deleted in an earlier batch */
     if (!found && kind_of(&items[0]) != OP_CREATE)
         apply_damaged(apply, "row missing of queue", queue.id, 0);
     for (uint32_t begin = 0, end; begin < count; begin = end) {
@@ -417,7 +422,7 @@ static void apply_queues(struct apply *apply, const struct batch *batch)
     }
 }
 
-/* ---- blobs ------------------------------------------------------------------------------------------------ */
+/* ---- blobs ----------------------------------------------------------------------------------- */
 
 static void remove_blob(struct apply *apply, uint64_t lsn)
 {
@@ -467,7 +472,7 @@ void apply_release(struct apply *apply)
     array_clear(&apply->released.list);
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 static void write_state(struct apply *apply, const struct batch *batch)
 {

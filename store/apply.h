@@ -1,6 +1,8 @@
-/* One transaction of the store thread: a batch, or a slice of trimming, as rows. Shared by apply.c, erase.c and trim.c.
+/* One transaction of the store thread: a batch, or a slice of trimming, as rows. Shared by apply.c,
+ * erase.c and trim.c.
  *
- * Errors are sticky: the first one stays in rc, every helper does nothing from then on, and apply_end aborts. */
+ * Errors are sticky: the first one stays in rc, every helper does nothing from then on, and
+ * apply_end aborts. */
 #ifndef STORE_APPLY_H
 #define STORE_APPLY_H
 
@@ -36,13 +38,14 @@ struct apply_queue {
 void apply_init(struct apply *apply, const struct database *database);
 void apply_release_memory(struct apply *apply);
 
-/* Applies the batch and one slice of trimming in one transaction, synced when it returns. 0 or -errno. */
+/* Applies the batch and one slice of trimming in one transaction, synced when it returns. 0 or
+ * -errno. */
 int apply_batch(struct apply *apply, struct batch *batch);
 
 /* One slice of trimming and nothing else. 0 or -errno. */
 int apply_trim(struct apply *apply);
 
-/* ---- helpers, for erase.c and trim.c ------------------------------------------------------------------------ */
+/* ---- helpers, for erase.c and trim.c --------------------------------------------------------- */
 
 bool apply_get(struct apply *apply, enum database_id id, MDB_cursor_op op, struct slice *key,
                struct slice *value);
@@ -61,7 +64,7 @@ void apply_pin(struct apply *apply, uint64_t lsn);
 /* Removes the blobs that apply->released leaves without entries. */
 void apply_release(struct apply *apply);
 
-/* ---- erase.c: entries out of segments ------------------------------------------------------------------------- */
+/* ---- erase.c: entries out of segments -------------------------------------------------------- */
 
 /* Deletes the entries at the positions in items[].minor & APPLY_POSITION, ascending. */
 void erase_entries(struct apply *apply, struct apply_queue *queue, const struct sort_item *items,
@@ -73,13 +76,14 @@ void erase_range(struct apply *apply, struct apply_queue *queue, uint64_t first,
 /* All entries of a queue whose row is about to go. */
 void erase_queue(struct apply *apply, const struct apply_queue *queue);
 
-/* Reads the segment where the index cursor stands, and which of its entries are gone. false: damaged. */
+/* Reads the segment where the index cursor stands, and which of its entries are gone. false:
+ * damaged. */
 bool erase_load(struct apply *apply, struct slice key, struct slice value);
 
 /* Removes that segment and its gone row. */
 void erase_segment(struct apply *apply);
 
-/* ---- trim.c --------------------------------------------------------------------------------------------------- */
+/* ---- trim.c ---------------------------------------------------------------------------------- */
 
 /* Removes segments of deleted ranges for a millisecond or two; sets apply->trimming. */
 void trim_slice(struct apply *apply);

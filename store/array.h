@@ -1,5 +1,5 @@
-/* A growing array of one type: the store's batches are made of these, because adding to one costs a compare and a
- * store, and emptying one keeps its memory for the next batch.
+/* A growing array of one type: the store's batches are made of these, because adding to one costs a
+ * compare and a store, and emptying one keeps its memory for the next batch.
  *
  *     ARRAY_OF(struct batch_entry) entries;
  *     struct batch_entry *entry = array_add(&batch->entries);

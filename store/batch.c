@@ -76,7 +76,8 @@ void batch_take_back(struct batch *batch, uint32_t entry_number, store_body_done
         batch->body_bytes -= body->bytes.size;
         return_body(batch, body, done);
     }
-    /* Nothing refers to them any more, and a batch that stays empty is not submitted: they would grow for ever. */
+    /* Nothing refers to them any more, and a batch that stays empty is not submitted: they would
+     * grow for ever. */
     if (batch->live == 0 && batch->returned == batch->bodies.count) {
         array_clear(&batch->entries);
         array_clear(&batch->bodies);
@@ -110,7 +111,8 @@ static void merge_marks(struct batch *batch)
         batch->marks.items = array_grow(batch->marks.items, &batch->marks.capacity, sizeof *marks);
 }
 
-/* An idle broker may mark for hours without a commit, so what grows is merged before it grows further. */
+/* An idle broker may mark for hours without a commit, so what grows is merged before it grows
+ * further. */
 void batch_mark(struct batch *batch, uint64_t queue_id, uint64_t position)
 {
     uint32_t count = batch->marks.count;

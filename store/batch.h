@@ -1,14 +1,16 @@
 /* The operations of one turn or more, in the order they were added: what becomes one transaction.
  *
- * A batch belongs to the owner while it is open and to the store thread while it is under way; there are two, which
- * change places. Adding costs nanoseconds: plain arrays, one per kind, whose memory stays for the next round.
+ * A batch belongs to the owner while it is open and to the store thread while it is under way;
+ * there are two, which change places. Adding costs nanoseconds: plain arrays, one per kind, whose
+ * memory stays for the next round.
  *
- * The kinds need no order between each other. Ids and positions are never used twice, entries are deleted only in a
- * later batch than they were put, and whoever deletes a queue is done with it: so applying creates, deletes, ranges,
- * puts, drops in that order is the same as applying them as they came. Records alone may be overwritten, and keep
- * their order.
+ * The kinds need no order between each other. Ids and positions are never used twice, entries are
+ * deleted only in a later batch than they were put, and whoever deletes a queue is done with it: so
+ * applying creates, deletes, ranges, puts, drops in that order is the same as applying them as they
+ * came. Records alone may be overwritten, and keep their order.
  *
- * A body counts the entries that still want it. One that nobody wants is not written, and is handed back at once. */
+ * A body counts the entries that still want it. One that nobody wants is not written, and is handed
+ * back at once. */
 #ifndef STORE_BATCH_H
 #define STORE_BATCH_H
 
@@ -85,7 +87,8 @@ void batch_add_record(struct batch *batch, struct slice key, struct slice value,
 void batch_take_back(struct batch *batch, uint32_t entry_number, store_body_done *done);
 void batch_mark(struct batch *batch, uint64_t queue_id, uint64_t position);
 
-/* Takes back the entries of queues that the same batch drops; bodies stay until the batch is handed back. */
+/* Takes back the entries of queues that the same batch drops; bodies stay until the batch is handed
+ * back. */
 void batch_settle(struct batch *batch);
 
 static inline struct slice batch_key(const struct batch *batch, const struct batch_record *record)

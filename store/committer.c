@@ -4,9 +4,10 @@
  *     │         │ ranges left to trim and no batch: a slice   │ the batch closes: end
  *     └─────────┴──────────────────────────────────────────────┘
  *
- * No timer and no gathering: batches grow because the owner fills the next while this one syncs. After the first
- * failure nothing is written any more; every batch goes back with that error. The kernel may have dropped the pages
- * that it could not write, so that a second sync would succeed without them. */
+ * No timer and no gathering: batches grow because the owner fills the next while this one syncs.
+ * After the first failure nothing is written any more; every batch goes back with that error. The
+ * kernel may have dropped the pages that it could not write, so that a second sync would succeed
+ * without them. */
 #include "store/committer.h"
 
 #include "base/clock.h"

@@ -1,9 +1,9 @@
-/* See crc32c.h. The instruction takes eight bytes in three cycles, but could start one each cycle: a long run is cut
- * into three lanes that go side by side, and their results are joined by advancing the earlier ones over the zeros
- * that the later ones would have seen. Advancing over a fixed distance is linear in the bits of the checksum, hence
- * four table lookups.
+/* See crc32c.h. The instruction takes eight bytes in three cycles, but could start one each cycle:
+ * a long run is cut into three lanes that go side by side, and their results are joined by
+ * advancing the earlier ones over the zeros that the later ones would have seen. Advancing over a
+ * fixed distance is linear in the bits of the checksum, hence four table lookups.
  *
- *     |-- lane 0: LANE bytes --|-- lane 1 --|-- lane 2 --|      crc = advance(advance(c0) ^ c1) ^ c2
+ *     |-- lane 0: LANE bytes --|-- lane 1 --|-- lane 2 --|  crc = advance(advance(c0) ^ c1) ^ c2
  *
  * The tables are made before main runs; nothing writes to them afterwards. */
 #include "store/crc32c.h"

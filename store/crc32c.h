@@ -1,4 +1,5 @@
-/* CRC32C (Castagnoli), the checksum of every record: the processor's instruction where it has one, a table elsewhere. */
+/* CRC32C (Castagnoli), the checksum of every record: the processor's instruction where it has one,
+ * a table elsewhere. */
 #ifndef STORE_CRC32C_H
 #define STORE_CRC32C_H
 

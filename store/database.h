@@ -1,4 +1,5 @@
-/* The LMDB environment: its files, its named databases, its format version. record.h says what is in them. */
+/* The LMDB environment: its files, its named databases, its format version. record.h says what is
+ * in them. */
 #ifndef STORE_DATABASE_H
 #define STORE_DATABASE_H
 
@@ -26,7 +27,8 @@ struct database {
     bool was_clean; /* the last close was a clean one */
 };
 
-/* Opens or creates the environment, and marks it as not cleanly closed. 0, or -errno with a sentence. */
+/* Opens or creates the environment, and marks it as not cleanly closed. 0, or -errno with a
+ * sentence. */
 int database_open(struct database *database, const struct store_options *options,
                   char error[STORE_ERROR_SIZE]);
 void database_close(struct database *database);
@@ -45,8 +47,8 @@ static inline MDB_val val_of(struct slice slice)
     return (MDB_val){slice.size, (void *)(uintptr_t)slice.data};
 }
 
-/* Looks a row up with a cursor, from key with LMDB's op. 0, MDB_NOTFOUND or another of LMDB's codes; key and value then borrow from
- * the map, until the transaction writes or ends. */
+/* Looks a row up with a cursor, from key with LMDB's op. 0, MDB_NOTFOUND or another of LMDB's
+ * codes; key and value then borrow from the map, until the transaction writes or ends. */
 int database_get(MDB_cursor *cursor, MDB_cursor_op op, struct slice *key, struct slice *value);
 
 /* The last row whose key is not above (queue_id, position), if it is one of that queue. */

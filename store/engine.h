@@ -1,7 +1,8 @@
-/* What stands behind store.h: the part that every store has, and the functions by which one differs from another.
+/* What stands behind store.h: the part that every store has, and the functions by which one differs
+ * from another.
  *
- * The open batch, LSNs and figures are kept in store.c for both. An implementation embeds struct store as its first
- * member, takes what is submitted, and says what became of it. */
+ * The open batch, LSNs and figures are kept in store.c for both. An implementation embeds struct
+ * store as its first member, takes what is submitted, and says what became of it. */
 #ifndef STORE_ENGINE_H
 #define STORE_ENGINE_H
 
@@ -40,7 +41,8 @@ struct batch *engine_take_open(struct store *store);
 /* The batch under way is over: durable, or failed for good with -errno. Its bodies go back. */
 void engine_settle(struct store *store, int error);
 
-/* Room for the results of a fetch: sets entries and memory, and answers where size bytes of bodies may go. */
+/* Room for the results of a fetch: sets entries and memory, and answers where size bytes of bodies
+ * may go. */
 uint8_t *engine_fetch_room(struct store_fetch *fetch, size_t count, size_t size);
 
 #endif

@@ -1,20 +1,22 @@
 /* Deleting entries. A segment is never rewritten; what is dead in it is said elsewhere:
  *
- *     dead = below the queue's head, or marked in its gone row, or in a range that waits to be trimmed
+ *     dead = below the queue's head, or marked in its gone row, or in a range still to be trimmed
  *
  *     head ────────────┐
  *     ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒│░░░░▒░░▒░░  ░░░░░░░░░░░  ▒░░░░░░░░░░        ▒ dead  ░ alive
  *     first segment    └ gone row   no gone row   gone row
  *
- * Consumers mostly acknowledge from the front, which moves the head and writes nothing else. A segment in which nothing
- * lives is removed at once, with its gone row, so that the first row of a queue is the first with a living entry.
+ * Consumers mostly acknowledge from the front, which moves the head and writes nothing else. A
+ * segment in which nothing lives is removed at once, with its gone row, so that the first row of a
+ * queue is the first with a living entry.
  *
- * A range that is deleted cuts through two segments at most: there it is deleted entry by entry. The segments that it
- * covers get one row in `trim`, [from, end): readers skip what begins there, trim.c removes it in slices. A deleted queue
- * is a range without an end; its first segment may be cut by `from`, because what lies below was dead before. */
+ * A range that is deleted cuts through two segments at most: there it is deleted entry by entry.
+ * The segments that it covers get one row in `trim`, [from, end): readers skip what begins there,
+ * trim.c removes it in slices. A deleted queue is a range without an end; its first segment may be
+ * cut by `from`, because what lies below was dead before. */
 #include "store/apply.h"
 
-/* ---- one segment ------------------------------------------------------------------------------------------ */
+/* ---- one segment ----------------------------------------------------------------------------- */
 
 static void load_gone(struct apply *apply, struct slice wanted)
 {
@@ -83,7 +85,8 @@ static uint32_t mark_range(struct apply *apply, const struct apply_queue *queue,
     return marked;
 }
 
-/* Marks those of the positions that the segment holds; answers how many of the items are dealt with. */
+/* Marks those of the positions that the segment holds; answers how many of the items are dealt
+ * with. */
 static uint32_t mark_entries(struct apply *apply, const struct apply_queue *queue,
                              const struct sort_item *items, uint32_t count, uint32_t *marked)
 {
@@ -112,7 +115,8 @@ static uint16_t first_alive(const struct apply *apply, const struct apply_queue 
     return index;
 }
 
-/* Whether a segment of the queue stands before the cursor. The cursor comes back to where it was. */
+/* Whether a segment of the queue stands before the cursor. The cursor comes back to where it
+ * was. */
 static bool has_previous(struct apply *apply, uint64_t queue_id)
 {
     struct slice key = {0}, value;
@@ -154,7 +158,8 @@ static bool any_gone_after(const struct apply *apply, uint16_t index)
     return index < apply->segment.count;
 }
 
-/* Writes down what was marked: in the head where that suffices, else in the gone row, or by removing the segment. */
+/* Writes down what was marked: in the head where that suffices, else in the gone row, or by
+ * removing the segment. */
 static void finish_segment(struct apply *apply, struct apply_queue *queue, uint32_t marked)
 {
     const struct segment *segment = &apply->segment;
@@ -180,7 +185,7 @@ static void finish_segment(struct apply *apply, struct apply_queue *queue, uint3
     }
 }
 
-/* ---- entries, ranges, queues ------------------------------------------------------------------------------ */
+/* ---- entries, ranges, queues ----------------------------------------------------------------- */
 
 void erase_entries(struct apply *apply, struct apply_queue *queue, const struct sort_item *items,
                    uint32_t count)
@@ -225,7 +230,8 @@ static uint64_t cut_first(struct apply *apply, struct apply_queue *queue, uint64
     return next;
 }
 
-/* The segment that begins at from or above, before end, and goes on past it; answers where it begins. */
+/* The segment that begins at from or above, before end, and goes on past it; answers where it
+ * begins. */
 static uint64_t cut_last(struct apply *apply, struct apply_queue *queue, uint64_t from,
                          uint64_t end, bool front)
 {

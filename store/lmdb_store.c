@@ -1,8 +1,8 @@
 /* The store on LMDB: the owner's end of the mailboxes.
  *
- *                    ┌─── batch ───▶ committer (the only writer) ───┐
- *      owner ────────┤                                              ├──▶ done ──▶ store_process
- *                    └─── fetch ───▶ reader ────────────────────────┘      └ its eventfd is store_fd
+ *                ┌─── batch ───▶ committer (the only writer) ───┐
+ *      owner ────┤                                              ├──▶ done ──▶ store_process
+ *                └─── fetch ───▶ reader ────────────────────────┘     └ its eventfd is store_fd
  *
  * Recovery alone reads on the owner's thread, before anybody else is served. */
 #include "store/committer.h"

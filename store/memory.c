@@ -1,10 +1,12 @@
-/* See memory.h. What is durable is kept in plain structures: records in one sorted array, queues in a map by id, a
- * queue's entries in an array by position, bodies counted and shared. A batch changes them when it becomes durable and
- * not before, so that a crash has nothing to undo: it forgets the batches.
+/* See memory.h. What is durable is kept in plain structures: records in one sorted array, queues in
+ * a map by id, a queue's entries in an array by position, bodies counted and shared. A batch
+ * changes them when it becomes durable and not before, so that a crash has nothing to undo: it
+ * forgets the batches.
  *
- *     submit ──▶ under way ──sync──▶ applied, synced = true ──store_process──▶ settled: bodies handed back
+ *     submit ──▶ under way ──sync──▶ applied, synced ──store_process──▶ settled: bodies handed back
  *
- * It is the model that the LMDB engine is tested against, so it shares nothing with it but the batch. */
+ * It is the model that the LMDB engine is tested against, so it shares nothing with it but the
+ * batch. */
 #include "store/memory.h"
 
 #include <sys/eventfd.h>
@@ -58,7 +60,7 @@ static void wake(struct memory *memory)
     assert(written == sizeof(uint64_t));
 }
 
-/* ---- records ---------------------------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------- */
 
 /* Where the key is, or would be. */
 static uint32_t record_place(const struct memory *memory, struct slice key)
@@ -117,7 +119,7 @@ static void record_delete(struct memory *memory, struct slice key)
     memmove(here, here + 1, (memory->records.count - place) * sizeof *here);
 }
 
-/* ---- queues and entries ----------------------------------------------------------------------------------- */
+/* ---- queues and entries ---------------------------------------------------------------------- */
 
 static struct queue *queue_find(const struct memory *memory, uint64_t queue_id)
 {
@@ -169,7 +171,8 @@ static uint32_t queue_seek(const struct queue *queue, uint64_t position)
     return low;
 }
 
-/* Moves the head over what is deleted, and drops deleted entries from the array once they are half of it. */
+/* Moves the head over what is deleted, and drops deleted entries from the array once they are half
+ * of it. */
 static void queue_settle_head(struct queue *queue)
 {
     while (queue->first < queue->entries.count && queue->entries.items[queue->first].body == NULL)
@@ -188,6 +191,8 @@ static void queue_settle_head(struct queue *queue)
 static void queue_put(struct queue *queue, const struct batch_entry *put, struct body *body)
 {
     assert(put->position >= queue->state.tail);
+    queue->state.deadlines =
+        put->expires_ms != 0 || (queue->state.deadlines && queue->state.count > 0);
     struct entry *entry = array_add(&queue->entries);
 
     *entry = (struct entry){.put = {.queue_id = put->queue_id,
@@ -218,7 +223,7 @@ static uint64_t queue_delete(struct queue *queue, uint64_t first, uint64_t end)
     return before - queue->state.count;
 }
 
-/* ---- applying a batch ------------------------------------------------------------------------------------- */
+/* ---- applying a batch ------------------------------------------------------------------------ */
 
 static struct queue *queue_named(const struct memory *memory, uint64_t queue_id)
 {
@@ -305,7 +310,7 @@ static void apply(struct memory *memory, struct batch *batch)
     memory->store.stats.commits++;
 }
 
-/* ---- the engine ------------------------------------------------------------------------------------------- */
+/* ---- the engine ------------------------------------------------------------------------------ */
 
 static int compare_ids(const void *left, const void *right)
 {
@@ -347,7 +352,7 @@ static void memory_submit(struct store *store, struct batch *batch)
 {
     (void)batch;
     if (memory_of(store)->auto_sync)
-        store_memory_sync(store);
+        wake(memory_of(store));
 }
 
 static bool fetch_wants(const struct store_fetch *fetch, size_t count, size_t size,
@@ -423,6 +428,8 @@ static int memory_process(struct store *store)
     struct memory *memory = memory_of(store);
     uint64_t count;
 
+    if (memory->auto_sync)
+        store_memory_sync(store);
     (void)!read(memory->store.fd, &count, sizeof count);
     if (memory->synced) {
         memory->synced = false;
@@ -479,7 +486,7 @@ void store_memory_set_auto_sync(struct store *store, bool automatic)
 {
     memory_of(store)->auto_sync = automatic;
     if (automatic)
-        store_memory_sync(store);
+        wake(memory_of(store));
 }
 
 void store_memory_sync(struct store *store)

@@ -1,5 +1,5 @@
-/* The store without a disk, for tests: same interface, one thread, faults on demand. A batch that was submitted becomes durable
- * when the test says so; a crash loses the rest. */
+/* The store without a disk, for tests: same interface, one thread, faults on demand. A batch that
+ * was submitted becomes durable when the test says so; a crash loses the rest. */
 #ifndef STORE_MEMORY_H
 #define STORE_MEMORY_H
 
@@ -7,16 +7,16 @@
 
 struct store *store_memory_new(void);
 
-/* With false, a submitted batch stays under way until store_memory_sync; true (at first) makes it durable by itself, at the next
- * store_process. */
+/* With false, a submitted batch stays under way until store_memory_sync; true (at first) makes it
+ * durable by itself, at the next store_process. */
 void store_memory_set_auto_sync(struct store *store, bool automatic);
 void store_memory_sync(struct store *store); /* what was submitted becomes durable */
 
 /* The batch under way and all later ones fail with -error. */
 void store_memory_fail(struct store *store, int error);
 
-/* What a crash and restart leaves: everything but the durable state is forgotten (bodies are handed back), fetches under way are
- * dropped without on_done, and store_recover may be called again. */
+/* What a crash and restart leaves: everything but the durable state is forgotten (bodies are handed
+ * back), fetches under way are dropped without on_done, and store_recover may be called again. */
 void store_memory_crash(struct store *store);
 
 #endif

@@ -18,8 +18,7 @@ struct reader {
 
     /* the thread's own */
     const struct database *database;
-    MDB_txn *
-        txn; /* reset while waiting: an open one would keep every page freed since from being used again */
+    MDB_txn *txn; /* reset while waiting, or no page freed since could be used again */
     struct scan scan;
     ARRAY_OF(struct reader_item) items;
 };

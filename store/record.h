@@ -1,34 +1,39 @@
-/* Keys and values on disk. Every number is big-endian, so that keys sort as numbers do. Names of the databases are those
- * of enum database_id in database.h.
+/* Keys and values on disk. Every number is big-endian, so that keys sort as numbers do. Names of
+ * the databases are those of enum database_id in database.h.
  *
- *     database   key                               value
- *     blob       LSN u64, part u32                 part:    version u8, flags u8, 0 u16, bodies
- *     index      queue u64, first position u64     segment: header, LSN u64, places        never changed once written
- *     gone       queue u64, first position u64     header, a bit per entry of the segment that was deleted
- *     live       LSN u64                           header, entries u32 that still need the blob
- *     queue      queue u64                         header, head, tail, count, bytes, delivered: u64 each
- *     trim       queue u64, from u64               header, end u64: segments of a deleted range, still to be removed
- *     record     the owner's                       header, the owner's bytes
- *     meta       "format"                          header, format u32
- *                "state"                           header (flag CLEAN), last LSN u64
+ *     database   key                             value
+ *     blob       LSN u64, part u32               part: version u8, flags u8, 0 u16, bodies
+ *     index      queue u64, first position u64   segment: header, LSN u64, places; never changed
+ *     gone       queue u64, first position u64   header, a bit per entry of the segment: deleted
+ *     live       LSN u64                         header, entries u32 that still need the blob
+ *     queue      queue u64                       header (flag DEADLINES), head, tail, count, bytes,
+ *                                                delivered: u64
+ *     trim       queue u64, from u64             header, end u64: a deleted range to be removed
+ *     record     the owner's                     header, the owner's bytes
+ *     meta       "format"                        header, format u32
+ *                "state"                         header (flag CLEAN), last LSN u64
  *
- *     header     version u8 | flags u8 | count u16 | CRC32C u32 of the key and of the value without these four bytes
+ *     header     CRC32C u32 of the key and of the value after these four bytes |
+ *                version u8 | flags u8 | count u16
  *
- * A batch is one *blob*: its bodies back to back, cut into parts of at most PART_MAX bytes; a body that is larger has
- * parts of its own. Its entries are one or more *segments* per queue: up to SEGMENT_ENTRIES_MAX entries whose places
- * take up to SEGMENT_MAX bytes, so that a segment is a page at most and putting or acknowledging a run of entries
- * touches one row and not hundreds.
+ * A batch is one *blob*: its bodies back to back, cut into parts of at most PART_MAX bytes; a body
+ * that is larger has parts of its own. Its entries are one or more *segments* per queue: up to
+ * SEGMENT_ENTRIES_MAX entries whose places take up to SEGMENT_MAX bytes, so that a segment is a
+ * page at most and putting or acknowledging a run of entries touches one row and not hundreds.
  *
- *     places     positions: nothing when flag DENSE says that they follow each other without a hole,
- *                           else count - 1 varints: distance to the one before
- *                entries:   tag u8 | [PLACE: part varint, offset varint] | size varint | CRC32C u32 of the body |
- *                           [WEIGHT: varint] | [EXPIRES: varint] | [FLAGS: u8]
+ *     places     positions: nothing when flag DENSE says that they follow each other without a
+ *                           hole, else count - 1 varints: distance to the one before
+ *                entries:   tag u8 | [PLACE: part varint, offset varint] | size varint |
+ *                           CRC32C u32 of the body | [WEIGHT: varint] | [EXPIRES: varint] |
+ *                           [FLAGS: u8]
  *
- * Without PLACE a body begins where the one before it ends; without WEIGHT an entry weighs what its body has bytes;
- * without EXPIRES it never does; without FLAGS they are those of the entry before, 0 for the first.
+ * Without PLACE a body begins where the one before it ends; without WEIGHT an entry weighs what its
+ * body has bytes; without EXPIRES it never does; without FLAGS they are those of the entry before,
+ * 0 for the first.
  *
- * The checksum of a body begins with its LSN, part and offset: an old page that reappears is not taken for a new one.
- * Nothing here reads or writes a file; whatever bytes a decoder gets, it answers or says that they are damaged. */
+ * The checksum of a body begins with its LSN, part and offset: an old page that reappears is not
+ * taken for a new one. Nothing here reads or writes a file; whatever bytes a decoder gets, it
+ * answers or says that they are damaged. */
 #ifndef STORE_RECORD_H
 #define STORE_RECORD_H
 
@@ -52,11 +57,12 @@ enum {
 };
 
 enum record_flag {
-    SEGMENT_DENSE = 1, /* of a segment */
-    STATE_CLEAN = 1,   /* of "state" */
+    SEGMENT_DENSE = 1,   /* of a segment */
+    QUEUE_DEADLINES = 1, /* of a queue: entries that expire were put since it was last empty */
+    STATE_CLEAN = 1,     /* of "state" */
 };
 
-/* ---- numbers ---------------------------------------------------------------------------------------------- */
+/* ---- numbers --------------------------------------------------------------------------------- */
 
 static inline void put_u32(uint8_t *to, uint32_t value)
 {
@@ -84,23 +90,45 @@ static inline uint64_t get_u64(const uint8_t *from)
     return __builtin_bswap64(value);
 }
 
-/* ---- keys ------------------------------------------------------------------------------------------------- */
+/* ---- keys ------------------------------------------------------------------------------------ */
 
 struct key {
     uint8_t bytes[KEY_MAX];
     size_t size;
 };
 
-struct key key_u64(uint64_t number);                     /* live, queue */
-struct key key_pair(uint64_t queue_id, uint64_t second); /* index, gone, trim */
-struct key key_part(uint64_t lsn, uint32_t part);        /* blob */
+static inline struct key key_u64(uint64_t number) /* live, queue */
+{
+    struct key key;
+    put_u64(key.bytes, number);
+    key.size = 8;
+    return key;
+}
+
+static inline struct key key_pair(uint64_t queue_id, uint64_t second) /* index, gone, trim */
+{
+    struct key key;
+    put_u64(key.bytes, queue_id);
+    put_u64(key.bytes + 8, second);
+    key.size = 16;
+    return key;
+}
+
+static inline struct key key_part(uint64_t lsn, uint32_t part) /* blob */
+{
+    struct key key;
+    put_u64(key.bytes, lsn);
+    put_u32(key.bytes + 8, part);
+    key.size = 12;
+    return key;
+}
 
 static inline struct slice key_slice(const struct key *key)
 {
     return slice_of(key->bytes, key->size);
 }
 
-/* ---- header ----------------------------------------------------------------------------------------------- */
+/* ---- header ---------------------------------------------------------------------------------- */
 
 /* Fills in the header of a value whose bytes after it are in place. */
 void record_seal(struct slice key, uint8_t *value, size_t size, uint8_t flags, uint16_t count);
@@ -110,18 +138,19 @@ bool record_check(struct slice key, struct slice value);
 
 static inline uint8_t record_flags(struct slice value)
 {
-    return value.data[1];
+    return value.data[5];
 }
 
 static inline uint16_t record_count(struct slice value)
 {
-    return (uint16_t)(value.data[2] << 8 | value.data[3]);
+    return (uint16_t)(value.data[6] << 8 | value.data[7]);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 struct queue_row {
     uint64_t head, tail, count, bytes, delivered;
+    bool deadlines;
 };
 
 void queue_row_encode(uint64_t queue_id, const struct queue_row *row,
@@ -136,7 +165,7 @@ void number_encode(struct slice key, uint64_t number, uint8_t flags,
                    uint8_t value[NUMBER_ROW_SIZE]);
 bool number_decode(struct slice key, struct slice value, uint64_t *number);
 
-/* ---- bodies ----------------------------------------------------------------------------------------------- */
+/* ---- bodies ---------------------------------------------------------------------------------- */
 
 struct place {
     uint32_t part, offset; /* offset counts from the end of the part's header */
@@ -149,7 +178,7 @@ uint32_t body_checksum(uint64_t lsn,
 void part_header_encode(uint8_t header[PART_HEADER_SIZE]);
 bool part_check(struct slice part);
 
-/* ---- segments --------------------------------------------------------------------------------------------- */
+/* ---- segments -------------------------------------------------------------------------------- */
 
 struct segment_entry {
     uint64_t position, expires_ms;
@@ -210,7 +239,7 @@ void segment_read(struct segment_reader *reader, const struct segment *segment);
 /* Moves reader->entry to the next entry. false: there is none, or *damaged. */
 bool segment_next(struct segment_reader *reader, bool *damaged);
 
-/* ---- which entries of a segment are gone -------------------------------------------------------------------- */
+/* ---- which entries of a segment are gone ----------------------------------------------------- */
 
 struct gone {
     uint64_t words[SEGMENT_ENTRIES_MAX / 64];

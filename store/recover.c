@@ -1,6 +1,7 @@
-/* Records first, then queues, each in key order, in one read transaction: O(records + queues). A record that is damaged is
- * skipped; a queue whose row is damaged has it rebuilt from its segments, here for the answer and by the committer when it
- * is next written. Damage is counted and logged, and never keeps the store from opening. */
+/* Records first, then queues, each in key order, in one read transaction: O(records + queues). A
+ * record that is damaged is skipped; a queue whose row is damaged has it rebuilt from its segments,
+ * here for the answer and by the committer when it is next written. Damage is counted and logged,
+ * and never keeps the store from opening. */
 #include "store/recover.h"
 
 #include "base/log.h"
@@ -47,6 +48,7 @@ static int on_queue_row(struct walk *walk, struct slice key, struct slice value)
         .tail = row.tail,
         .count = row.count,
         .bytes = row.bytes,
+        .deadlines = row.deadlines,
         .delivered = walk->recovery->was_clean ? min_of(row.delivered, row.tail) : row.tail,
     };
     if (rc == 0)

@@ -4,7 +4,8 @@
 
 #include "store/database.h"
 
-/* Tells recovery all records, then all queues. Adds what could not be read to *damaged. 0 or -errno. */
+/* Tells recovery all records, then all queues. Adds what could not be read to *damaged. 0 or
+ * -errno. */
 int recover(const struct database *database, struct store_recovery *recovery, uint64_t *damaged);
 
 #endif

@@ -1,5 +1,5 @@
-/* See scan.h. A segment that begins in a range of `trim` is dead as a whole (erase.c); the one row of a deleted queue whose
- * `from` cuts a segment is never met, since the queue is gone. */
+/* See scan.h. A segment that begins in a range of `trim` is dead as a whole (erase.c); the one row
+ * of a deleted queue whose `from` cuts a segment is never met, since the queue is gone. */
 #include "store/scan.h"
 
 #include "base/log.h"

@@ -1,5 +1,5 @@
-/* Walking the living entries of a queue, segment by segment, in one transaction, for whoever reads: the reader's fetches and the
- * rebuilding of a queue's row. */
+/* Walking the living entries of a queue, segment by segment, in one transaction, for whoever reads:
+ * the reader's fetches and the rebuilding of a queue's row. */
 #ifndef STORE_SCAN_H
 #define STORE_SCAN_H
 
@@ -27,7 +27,8 @@ struct scan {
     int rc;                     /* 0 or LMDB's error, which ended the walk */
 };
 
-/* Over the entries in [first, end) that neither a gone row nor a trim row calls dead; the head is the caller's to mind. */
+/* Over the entries in [first, end) that neither a gone row nor a trim row calls dead; the head is
+ * the caller's to mind. */
 void scan_begin(struct scan *scan, const struct database *database, MDB_txn *txn, uint64_t queue_id,
                 uint64_t first, uint64_t end);
 bool scan_next(struct scan *scan);

@@ -1,4 +1,5 @@
-/* Puts a batch's operations in the order of the keys they touch, so that the committer walks each tree once, forwards. */
+/* Puts a batch's operations in the order of the keys they touch, so that the committer walks each
+ * tree once, forwards. */
 #ifndef STORE_SORT_H
 #define STORE_SORT_H
 
@@ -22,7 +23,8 @@ static inline void sort_add(struct sort_list *sort, uint64_t major, uint64_t min
     *array_add(&sort->list) = (struct sort_item){major, minor, value};
 }
 
-/* By major, then minor; equal ones stay in the order they were added. What is in order already costs one look. */
+/* By major, then minor; equal ones stay in the order they were added. What is in order already
+ * costs one look. */
 void sort_run(struct sort_list *sort);
 
 #endif

@@ -1,5 +1,5 @@
-/* The owner's side of the store, the same for every engine: the open batch, LSNs, what is durable, figures. See
- * store.h for the contract and engine.h for what differs. */
+/* The owner's side of the store, the same for every engine: the open batch, LSNs, what is durable,
+ * figures. See store.h for the contract and engine.h for what differs. */
 #include "store/engine.h"
 
 enum { RECORD_KEY_MAX = 400, RECORD_VALUE_MAX = 1 << 20 };
@@ -200,6 +200,7 @@ void store_fetch(struct store *store, struct store_fetch *fetch)
     fetch->entries = NULL;
     fetch->memory = NULL;
     fetch->count = 0;
+    fetch->error = 0;
     fetch->damaged = 0;
     fetch->next = fetch->first;
     store->engine->fetch(store, fetch);

@@ -1,35 +1,40 @@
-/* The store: named records and queue entries, as ids and bytes, kept across any crash. It has never heard of a
- * connection, an exchange or AMQP.
+/* The store: named records and queue entries, as ids and bytes, kept across any crash. It has never
+ * heard of a connection, an exchange or AMQP.
  *
- * Everything durable changes through a *batch*. One batch is open at any time; the owner of the store (the loop
- * thread) adds operations to it, submits it at the end of its turn when no other is under way, and learns through
- * an eventfd that it is durable:
+ * Everything durable changes through a *batch*. One batch is open at any time; the owner of the
+ * store (the loop thread) adds operations to it, submits it at the end of its turn when no other is
+ * under way, and learns through an eventfd that it is durable:
  *
  *      owner      add add add │submit│ add add add add add add │submit│ ...
  *                             └─ LSN 7 ──────────┐             └─ LSN 8
  *      store thread            one transaction, one sync       ...
  *                                                │
- *      owner                                     └─ store_process: durable = 7, bodies of 7 handed back
+ *      owner                                     └─ store_process: durable = 7, bodies handed back
  *
  * so that batches grow with load, an idle commit costs one sync, and nobody waits for a timer.
  *
  * The rules of the seam:
  *   1. Nobody else changes durable state. Submitting never blocks. LSNs are dense and increasing.
- *   2. Operations carry results, not requests: ids and positions come from the owner. Applying a batch is a pure function of
- *      the state and the bytes.
+ *   2. Operations carry results, not requests: ids and positions come from the owner. Applying a
+ *      batch is a pure function of the state and the bytes.
  *   3. A batch is atomic: all of it survives or none.
- *   4. What a batch holds becomes durable in LSN order; when LSN n is durable, so is every one below it.
- *   5. A failed write or sync is never retried: store_process reports it, and no LSN beyond durable ever becomes durable.
+ *   4. Batches become durable in LSN order: when LSN n is durable, so is every one below it.
+ *   5. A failed write or sync is never retried: store_process reports it, and no LSN beyond durable
+ *      ever becomes durable.
  *   6. What is in memory above the store can be rebuilt from it in O(records + queues).
  *
- * A queue, to the store, is a never-reused 64-bit id and entries at increasing 64-bit positions. An entry refers to a
- * body; several entries of one batch may share one. Bodies are immutable bytes that the owner keeps alive and unchanged
- * until the batch is handed back; the store reads them on its own thread and copies nothing before.
+ * A queue, to the store, is a never-reused 64-bit id and entries at increasing 64-bit positions. An
+ * entry refers to a body; several entries of one batch may share one. Bodies are immutable bytes
+ * that the owner keeps alive and unchanged until the batch is handed back; the store reads them on
+ * its own thread and copies nothing before.
  *
  * An entry that is taken back while its batch is still open never reaches the disk.
  *
- * Two implementations stand behind this header: LMDB (committer.c, recover.c, reader.c) and memory (memory.c), which loses
- * what was not synced, on demand. */
+ * What cannot be read (a checksum does not hold, a row is missing) is counted in
+ * store_stats.damaged and logged; the rest is served.
+ *
+ * Two implementations stand behind this header (engine.h): LMDB (lmdb_store.c and what it uses) and
+ * memory (memory.c), which loses what was not synced, on demand. */
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
 
@@ -38,7 +43,7 @@
 
 struct store;
 
-/* ---- opening and closing -------------------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
 struct store_options {
     const char *directory; /* exists already, is ours alone (the caller holds its lock) */
@@ -47,16 +52,18 @@ struct store_options {
 
 enum { STORE_ERROR_SIZE = 256 };
 
-/* Opens or creates the store and starts its threads. 0, or -errno with a sentence for the operator in error. A format
- * version that is newer than ours is -EPROTONOSUPPORT and nothing is modified. */
+/* Opens or creates the store and starts its threads. 0, or -errno with a sentence for the operator
+ * in error. A format version that is newer than ours is -EPROTONOSUPPORT and nothing is
+ * modified. */
 int store_open(const struct store_options *options, struct store **store,
                char error[STORE_ERROR_SIZE]);
 
-/* Submits what the open batch holds, waits until it is durable, marks the store cleanly closed, hands all bodies back and frees the
- * store. Clears *store. Fetches under way are dropped without on_done. Returns 0 or -errno. */
+/* Submits what the open batch holds, waits until it is durable, marks the store cleanly closed,
+ * hands all bodies back and frees the store. Clears *store. Fetches under way are dropped without
+ * on_done. Returns 0 or -errno. */
 int store_close(struct store **store);
 
-/* ---- recovery: once, after opening, before the first operation -------------------------------------------- */
+/* ---- recovery: once, after opening, before the first operation ------------------------------- */
 
 struct store_queue_state {
     uint64_t queue_id;
@@ -65,6 +72,7 @@ struct store_queue_state {
     uint64_t count;     /* entries alive */
     uint64_t bytes;     /* sum of their weights */
     uint64_t delivered; /* entries below it may have been delivered; after an unclean stop: tail */
+    bool deadlines;     /* some entries may have expires_ms */
 };
 
 struct store_recovery {
@@ -79,10 +87,11 @@ struct store_recovery {
 /* Reads O(records + queues), no entries and no bodies. 0 or -errno. */
 int store_recover(struct store *store, struct store_recovery *recovery);
 
-/* ---- the open batch --------------------------------------------------------------------------------------- */
+/* ---- the open batch -------------------------------------------------------------------------- */
 
-/* Called for each body when its batch is durable or given up with the store, from store_process and store_close; and at once from
- * store_take_back when its last entry was taken back. The owner's reference ends. */
+/* Called for each body when its batch is durable or given up with the store, from store_process and
+ * store_close; and at once from store_take_back when its last entry was taken back. The owner's
+ * reference ends. */
 typedef void store_body_done(void *body_owner);
 
 void store_on_body_done(struct store *store, store_body_done *done);
@@ -93,16 +102,18 @@ uint64_t store_open_lsn(const struct store *store);
 /* Nothing has been added to the open batch that needs writing. Taken-back entries do not count. */
 bool store_open_is_empty(const struct store *store);
 
-/* Bytes of bodies in the open batch: above a limit of the caller's choice it stops taking in more. */
+/* Bytes of bodies in the open batch: above a limit of the caller's choice it stops taking in
+ * more. */
 size_t store_open_bytes(const struct store *store);
 
-/* Named records: definitions. Keys are 1 to 400 bytes, values up to 1 MiB; both are copied. The last word in a batch wins. */
+/* Named records: definitions. Keys are 1 to 400 bytes, values up to 1 MiB; both are copied. The
+ * last word in a batch wins. */
 void store_put_record(struct store *store, struct slice key, struct slice value);
 void store_delete_record(struct store *store, struct slice key); /* absent is fine */
 
-/* A body for entries of the open batch, at least one. Returns its number within the batch. body_owner comes back through
- * store_body_done, exactly once, even if every entry was taken back: once that has happened, the number must not be used any
- * more. */
+/* A body for entries of the open batch, at least one. Returns its number within the batch.
+ * body_owner comes back through store_body_done, exactly once, even if every entry was taken back:
+ * once that has happened, the number must not be used any more. */
 uint32_t store_add_body(struct store *store, struct slice bytes, void *body_owner);
 
 #define STORE_POSITION_END (UINT64_C(1) << 61)
@@ -115,39 +126,43 @@ struct store_entry {
     uint8_t flags;       /* the owner's, kept and returned */
 };
 
-/* Puts an entry that refers to a body of the open batch. Returns its number, for store_take_back. */
+/* Puts an entry that refers to a body of the open batch. Returns its number, for
+ * store_take_back. */
 uint32_t store_put_entry(struct store *store, const struct store_entry *entry, uint32_t body);
 
-/* Undoes store_put_entry; once, only while its batch is open. When no entry of the body is left, the body is handed back before
- * this returns. */
+/* Undoes store_put_entry; once, only while its batch is open. When no entry of the body is left,
+ * the body is handed back before this returns. */
 void store_take_back(struct store *store, uint32_t entry_number);
 
 /* Deletes an entry put in an earlier batch; it must be alive. weight as it was put. */
 void store_delete_entry(struct store *store, uint64_t queue_id, uint64_t position, uint32_t weight);
 
-/* Deletes every entry alive in [first, end), which count and weigh as given. Costs O(1) now; the work is done in slices behind. Entries
- * of the open batch must be taken back instead, or lie outside. */
+/* Deletes every entry alive in [first, end), which count and weigh as given. Costs O(1) now; the
+ * work is done in slices behind. Entries of the open batch must be taken back instead, or lie
+ * outside. */
 void store_delete_range(struct store *store, uint64_t queue_id, uint64_t first, uint64_t end,
                         uint64_t count, uint64_t weight);
 
 /* A new queue: its id has never been used before. Without it entries cannot be put. */
 void store_create_queue(struct store *store, uint64_t queue_id);
 
-/* The queue and all its entries are gone; O(1) now, trimmed in slices behind. Entries of the open batch are taken back with it; their
- * bodies come back with the batch, or sooner if the caller takes the entries back as well. */
+/* The queue and all its entries are gone; O(1) now, trimmed in slices behind. Entries of the open
+ * batch are taken back with it; their bodies come back with the batch, or sooner if the caller
+ * takes the entries back as well. */
 void store_delete_queue(struct store *store, uint64_t queue_id);
 
-/* Entries below position may have been delivered. Rides along with the next commit; never the reason for one. It counts
- * only after a clean stop, so that marking every queue once, before store_close, is enough. */
+/* Entries below position may have been delivered. Rides along with the next commit; never the
+ * reason for one. It counts only after a clean stop, so that marking every queue once, before
+ * store_close, is enough. */
 void store_mark_delivered(struct store *store, uint64_t queue_id, uint64_t position);
 
-/* ---- durability ------------------------------------------------------------------------------------------- */
+/* ---- durability ------------------------------------------------------------------------------ */
 
 /* A batch is on its way to the disk. */
 bool store_is_busy(const struct store *store);
 
-/* Hands the open batch over and opens the next; the caller has seen that it is not empty and the store not busy. Returns the LSN of
- * what was handed over. */
+/* Hands the open batch over and opens the next; the caller has seen that it is not empty and the
+ * store not busy. Returns the LSN of what was handed over. */
 uint64_t store_submit(struct store *store);
 
 /* The highest LSN that survives a crash. */
@@ -156,11 +171,12 @@ uint64_t store_durable(const struct store *store);
 /* Readable when store_process has something to do. */
 int store_fd(const struct store *store);
 
-/* Takes in what the store's threads have finished: advances durable, hands bodies back, calls on_done of fetches. 0, or
- * -errno once the store has failed: the broker must stop, no later LSN ever becomes durable. */
+/* Takes in what the store's threads have finished: advances durable, hands bodies back, calls
+ * on_done of fetches. 0, or -errno once the store has failed: the broker must stop, no later LSN
+ * ever becomes durable. */
 int store_process(struct store *store);
 
-/* ---- reading back ----------------------------------------------------------------------------------------- */
+/* ---- reading back ---------------------------------------------------------------------------- */
 
 struct store_fetched {
     uint64_t position;
@@ -171,11 +187,12 @@ struct store_fetched {
     struct slice bytes; /* the body; inside the fetch, until store_fetch_release */
 };
 
-/* A read of entries alive in [first, end), lowest positions first, that goes on until count_max entries or bytes_max
- * bytes (at least one entry is returned if any is alive). Only entries of durable batches are seen. The struct is the
- * caller's and must stay until on_done ran. Entries deleted meanwhile by operations not yet durable may still come
- * back: the caller knows what it deleted. Entries whose place in the index is damaged do not come back at all: a range
- * can be at its end with fewer entries than were counted. */
+/* A read of entries alive in [first, end), lowest positions first, that goes on until count_max
+ * entries or bytes_max bytes (at least one entry is returned if any is alive). Only entries of
+ * durable batches are seen. The struct is the caller's and must stay until on_done ran. Entries
+ * deleted meanwhile by operations not yet durable may still come back: the caller knows what it
+ * deleted. Entries whose place in the index is damaged do not come back at all: a range can be at
+ * its end with fewer entries than were counted. */
 struct store_fetch {
     uint64_t queue_id, first, end;
     uint32_t count_max;
@@ -185,6 +202,7 @@ struct store_fetch {
     struct store_fetched *entries;
     size_t count;
     uint64_t next;    /* where to go on; == end when nothing alive is left in the range */
+    int error;        /* 0, or -errno: the store could not be read, there are no results */
     uint32_t damaged; /* entries returned as damaged, and index rows that could not be read */
     void *memory;     /* the store's, as is the letter */
     struct letter letter;
@@ -194,7 +212,7 @@ void store_fetch(struct store *store, struct store_fetch *fetch);
 /* Frees the results; harmless when there are none. */
 void store_fetch_release(struct store_fetch *fetch);
 
-/* ---- figures ---------------------------------------------------------------------------------------------- */
+/* ---- figures --------------------------------------------------------------------------------- */
 
 struct store_stats {
     uint64_t commits, bytes_written, entries_put, entries_deleted, entries_taken_back, damaged;

@@ -1,9 +1,11 @@
-/* Removing what deleted ranges and queues left behind. Nobody sees any of it any more, so it has time: a slice rides along
- * with each commit, or makes one of its own while the store is idle, and takes about SLICE_NS. What is left is in the
- * database, so a restart goes on where the last slice ended.
+/* Removing what deleted ranges and queues left behind. Nobody sees any of it any more, so it has
+ * time: a slice rides along with each commit, or makes one of its own while the store is idle, and
+ * takes about SLICE_NS. What is left is in the database, so a restart goes on where the last slice
+ * ended.
  *
- * A row (queue, from) -> end: the segments that hold positions in [from, end) lost all that lived in them, except what was
- * marked as gone before. After each step `from` is where the next segment begins. */
+ * A row (queue, from) -> end: the segments that hold positions in [from, end) lost all that lived
+ * in them, except what was marked as gone before. After each step `from` is where the next segment
+ * begins. */
 #include "base/clock.h"
 #include "store/apply.h"
 

@@ -69,6 +69,17 @@ void slice_hash_seed(uint64_t seed)
     }
 }
 
+/* FNV-1a, and the last steps of splitmix64, which spread it over all bits. */
+uint64_t slice_hash_stable(struct slice s)
+{
+    uint64_t z = 0xcbf29ce484222325;
+    for (size_t i = 0; i < s.size; i++)
+        z = (z ^ s.data[i]) * 0x100000001b3;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+}
+
 int slice_compare(struct slice a, struct slice b)
 {
     const size_t shorter = min_of(a.size, b.size);

@@ -55,6 +55,9 @@ bool slice_starts_with(struct slice s, struct slice prefix);
 uint64_t slice_hash(struct slice s);
 void slice_hash_seed(uint64_t seed);
 
+/* The same in every process, for choices that outlive this one; peers can predict it. */
+uint64_t slice_hash_stable(struct slice s);
+
 /* A copy on the heap, NUL-terminated so that it can also serve as a C string; the caller frees it. */
 char *slice_to_string(struct slice s);
 

@@ -10,6 +10,7 @@
 
 #include "amqp/table.h"
 #include "base/alloc.h"
+#include "core/copies.h"
 #include "core/queue.h"
 #include "core/vhost.h"
 
@@ -18,7 +19,11 @@
 const struct exchange_type *exchange_type_find(struct slice name)
 {
     static const struct exchange_type *const types[] = {
-        &exchange_type_direct, &exchange_type_fanout, &exchange_type_topic, &exchange_type_headers};
+        &exchange_type_direct,       &exchange_type_fanout,          &exchange_type_topic,
+        &exchange_type_headers,      &exchange_type_consistent_hash, &exchange_type_random,
+        &exchange_type_local_random, &exchange_type_modulus_hash,    &exchange_type_recent_history,
+        &exchange_type_delayed,
+    };
 
     for (size_t i = 0; i < countof(types); i++)
         if (slice_equal(name, slice_of_string(types[i]->name)))
@@ -61,6 +66,8 @@ struct exchange *exchange_new(struct vhost *vhost, const struct exchange_type *t
     TAILQ_INIT(&exchange->bindings);
     TAILQ_INIT(&exchange->incoming);
     map_insert(&vhost->exchanges, &exchange->by_name, exchange->name);
+    if (type->init != NULL)
+        type->init(exchange);
     return exchange;
 }
 
@@ -135,6 +142,7 @@ void route_init(struct route *route)
 void route_release(struct route *route)
 {
     free(route->queues);
+    free(route->targets);
     free(route->pending);
     *route = (struct route){0};
 }
@@ -156,6 +164,15 @@ void route_add_queue(struct route *route, struct queue *queue)
     queue->route_mark = route->mark;
     route->queues = make_room(route->queues, route->count, &route->capacity);
     route->queues[route->count++] = queue;
+}
+
+void route_add_target(struct route *route, struct reply_target *target)
+{
+    if (target->route_mark == route->mark)
+        return;
+    target->route_mark = route->mark;
+    route->targets = make_room(route->targets, route->target_count, &route->target_capacity);
+    route->targets[route->target_count++] = target;
 }
 
 static void add_exchange(struct route *route, struct exchange *exchange)
@@ -187,7 +204,8 @@ static void add_alternate(struct route *route, const struct exchange *exchange)
 
 void exchange_route(struct exchange *exchange, const struct routing *routing, struct route *route)
 {
-    route->count = route->pending_count = 0;
+    route->count = route->target_count = route->pending_count = 0;
+    route->is_reply = false;
     route->mark = ++exchange->vhost->broker->route_mark;
     exchange->route_mark = route->mark;
     exchange->published++;
@@ -200,4 +218,52 @@ void exchange_route(struct exchange *exchange, const struct routing *routing, st
             return;
         exchange = route->pending[--route->pending_count];
     }
+}
+
+/* Apart, because the keys are many: routing a message without copies must not pay for their room. */
+static __attribute__((noinline)) void route_copies(struct exchange *exchange,
+                                                   const struct message *message,
+                                                   struct message *kept, struct route *route)
+{
+    struct slice keys[1 + COPIES_MAX];
+    const struct routing routing = {.keys = keys,
+                                    .key_count = copies_list(message, keys),
+                                    .properties = message_properties(message),
+                                    .message = kept};
+
+    exchange_route(exchange, &routing, route);
+}
+
+static inline void route_message(struct exchange *exchange, const struct message *message,
+                                 struct message *kept, struct route *route)
+{
+    if (unlikely(message->has_copies)) {
+        route_copies(exchange, message, kept, route);
+        return;
+    }
+    const struct slice key = message_routing_key(message);
+    const struct routing routing = {
+        .keys = &key, .key_count = 1, .properties = message_properties(message), .message = kept};
+    exchange_route(exchange, &routing, route);
+}
+
+void exchange_route_message(struct exchange *exchange, struct message *message, struct route *route)
+{
+    route_message(exchange, message, message, route);
+}
+
+void exchange_preview(struct exchange *exchange, const struct message *message, struct route *route)
+{
+    route_message(exchange, message, NULL, route);
+}
+
+bool route_deliver(const struct route *route, struct message *message)
+{
+    bool taken = true;
+
+    for (size_t i = 0; i < route->count; i++)
+        taken &= queue_push(route->queues[i], message);
+    for (size_t i = 0; i < route->target_count; i++)
+        route->targets[i]->deliver(route->targets[i], message);
+    return taken;
 }

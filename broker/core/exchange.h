@@ -12,18 +12,32 @@
 
 struct vhost;
 struct exchange;
+struct message;
 
 /* What routing looks at. */
 struct routing {
-    struct slice routing_key;
+    const struct slice *keys; /* the routing key, then those of CC and BCC (7.16) */
+    size_t key_count;         /* at least 1 */
+    struct message *message;  /* which has all this; NULL when none is there */
     struct slice
-        properties; /* of the content header, wire form; the headers exchange reads its headers table */
+        properties; /* of the content header, wire form; types that look at headers read them there */
+};
+
+/* Who waits for replies (section 14): the default exchange finds it by name, as if that were a queue's. */
+#define REPLY_TARGET_PREFIX "amq.rabbitmq.reply-to."
+struct reply_target {
+    struct map_link by_name; /* in vhost->reply_targets; the name begins with the prefix */
+    uint64_t route_mark;
+    void (*deliver)(struct reply_target *target, struct message *message);
 };
 
 /* Where a message goes. Reused from publish to publish. */
 struct route {
     struct queue **queues;
     size_t count, capacity;
+    struct reply_target **targets;
+    size_t target_count, target_capacity;
+    bool is_reply; /* a key is a name of that kind, whether or not somebody waits there */
     struct exchange **pending; /* exchanges reached and not yet evaluated */
     size_t pending_count, pending_capacity;
     size_t matches; /* destinations found so far, those seen before included */
@@ -36,23 +50,31 @@ void route_release(struct route *route);
 /* For exchange types: the destination of a binding that matches, or a queue found without one. */
 void route_add(struct route *route, const struct binding *binding);
 void route_add_queue(struct route *route, struct queue *queue);
+void route_add_target(struct route *route, struct reply_target *target);
 
 struct exchange_type {
     const char *name;
-    /* May refuse the key or arguments with 406. May be NULL. */
-    bool (*check_binding)(const struct exchange *exchange, struct slice key, struct slice arguments,
-                          struct amqp_error *error);
+    void (*init)(struct exchange *exchange); /* it is new, or recovered. May be NULL */
+    /* May refuse the arguments of a new exchange with 406. May be NULL. */
+    bool (*check_arguments)(struct slice arguments, struct amqp_error *error);
+    /* May refuse a new binding to a queue or, when that is NULL, an exchange, with 406. May be NULL. */
+    bool (*check_binding)(const struct exchange *exchange, const struct queue *queue,
+                          struct slice key, struct slice arguments, struct amqp_error *error);
     void (*add)(struct exchange *exchange,
                 struct binding *binding); /* after it joined exchange->bindings. May be NULL */
     void (*remove)(struct exchange *exchange,
                    struct binding *binding); /* before it leaves. May be NULL */
     void (*route)(struct exchange *exchange, const struct routing *routing, struct route *route);
+    void (*on_deleted)(struct exchange *exchange); /* with its bindings; not when the broker
+                                                      just ends. May be NULL */
     void (*release)(
         struct exchange *exchange); /* frees of_type; the last binding is gone. May be NULL */
 };
 
 extern const struct exchange_type exchange_type_default, exchange_type_direct, exchange_type_fanout,
-    exchange_type_topic, exchange_type_headers;
+    exchange_type_topic, exchange_type_headers, exchange_type_consistent_hash, exchange_type_random,
+    exchange_type_local_random, exchange_type_modulus_hash, exchange_type_recent_history,
+    exchange_type_delayed;
 
 struct exchange_options {
     struct slice name, type;
@@ -77,7 +99,9 @@ struct exchange {
     uint64_t record_id; /* in the store; 0: not there (not durable, or predeclared) */
     uint64_t lsn;       /* the batch that holds its definition */
     void *of_type;      /* the type's index over bindings */
-    struct task task;   /* frees it, in REAP */
+    const struct exchange_type *delayed_type; /* how x-delayed-message routes; else NULL */
+    struct queue *delayed; /* its messages that wait for their time; NULL: none ever did */
+    struct task task;      /* frees it, in REAP */
     uint64_t published;
 };
 TAILQ_HEAD(exchange_list, exchange);
@@ -99,5 +123,30 @@ void exchange_remove_binding(struct binding **binding); /* and frees it */
 /* Fills route with the distinct queues of this message; route->count 0: unroutable. The default exchange is asked by its own
  * type: queue name equals routing key. */
 void exchange_route(struct exchange *exchange, const struct routing *routing, struct route *route);
+
+/* The same by what a message carries. */
+void exchange_route_message(struct exchange *exchange, struct message *message,
+                            struct route *route);
+
+/* Where it would go, without any exchange keeping it. */
+void exchange_preview(struct exchange *exchange, const struct message *message,
+                      struct route *route);
+
+/* ---- in exchange_delayed.c ---- */
+
+/* How long a message with these properties is to wait: header x-delay, if it is above 0; else UINT64_MAX. */
+uint64_t exchange_delay_ms(struct slice properties);
+
+/* The same message when it has waited: its x-delay is below 0 now. */
+struct message *exchange_make_undelayed(const struct message *message);
+
+/* Puts the message where the route leads. false: a queue refused it. */
+bool route_deliver(const struct route *route, struct message *message);
+
+/* A reply to somebody who is gone counts as routed (14.3). */
+static inline bool route_leads_nowhere(const struct route *route)
+{
+    return route->count == 0 && !route->is_reply;
+}
 
 #endif

@@ -53,17 +53,24 @@ static void direct_remove(struct exchange *exchange, struct binding *binding)
     }
 }
 
+static void route_key(const struct map *groups, struct slice key, struct route *route)
+{
+    const struct group *group = find_group(groups, key);
+    const struct binding *binding;
+
+    if (group == NULL)
+        return;
+    TAILQ_FOREACH (binding, &group->bindings, by_key)
+        route_add(route, binding);
+}
+
 static void direct_route(struct exchange *exchange, const struct routing *routing,
                          struct route *route)
 {
     if (exchange->of_type == NULL)
         return;
-    const struct group *group = find_group(exchange->of_type, routing->routing_key);
-    if (group == NULL)
-        return;
-    const struct binding *binding;
-    TAILQ_FOREACH (binding, &group->bindings, by_key)
-        route_add(route, binding);
+    for (size_t i = 0; i < routing->key_count; i++)
+        route_key(exchange->of_type, routing->keys[i], route);
 }
 
 static void direct_release(struct exchange *exchange)
@@ -82,13 +89,27 @@ const struct exchange_type exchange_type_direct = {
     .release = direct_release,
 };
 
+/* A key that names no queue: somebody who waits for replies, perhaps. */
+static void route_reply(const struct vhost *vhost, struct slice key, struct route *route)
+{
+    if (!slice_starts_with(key, SLICE(REPLY_TARGET_PREFIX)))
+        return;
+    struct map_link *link = map_find(&vhost->reply_targets, key);
+    route->is_reply = true;
+    if (link != NULL)
+        route_add_target(route, container_of(link, struct reply_target, by_name));
+}
+
 static void default_route(struct exchange *exchange, const struct routing *routing,
                           struct route *route)
 {
-    struct map_link *link = map_find(&exchange->vhost->queues, routing->routing_key);
-
-    if (likely(link != NULL))
-        route_add_queue(route, container_of(link, struct queue, by_name));
+    for (size_t i = 0; i < routing->key_count; i++) {
+        struct map_link *link = map_find(&exchange->vhost->queues, routing->keys[i]);
+        if (likely(link != NULL))
+            route_add_queue(route, container_of(link, struct queue, by_name));
+        else
+            route_reply(exchange->vhost, routing->keys[i], route);
+    }
 }
 
 const struct exchange_type exchange_type_default = {.name = "direct", .route = default_route};

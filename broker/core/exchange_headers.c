@@ -47,13 +47,13 @@ static const struct mode *find_mode(struct slice name)
     return NULL;
 }
 
-static bool headers_check_binding(const struct exchange *exchange, struct slice key,
-                                  struct slice arguments, struct amqp_error *error)
+static bool headers_check_binding(const struct exchange *exchange, const struct queue *queue,
+                                  struct slice key, struct slice arguments,
+                                  struct amqp_error *error)
 {
     struct argument_text text;
     struct amqp_value value;
-    (void)exchange;
-    (void)key;
+    (void)exchange, (void)queue, (void)key;
 
     if (!amqp_table_find(arguments, SLICE("x-match"), &value))
         return true;

@@ -4,12 +4,11 @@
 
 enum { HASHES_MAX = 2 };
 
-static bool topic_check_binding(const struct exchange *exchange, struct slice key,
-                                struct slice arguments, struct amqp_error *error)
+static bool topic_check_binding(const struct exchange *exchange, const struct queue *queue,
+                                struct slice key, struct slice arguments, struct amqp_error *error)
 {
     const size_t hashes = trie_count_hashes(key);
-    (void)exchange;
-    (void)arguments;
+    (void)exchange, (void)queue, (void)arguments;
 
     if (hashes <= HASHES_MAX)
         return true;
@@ -41,8 +40,10 @@ static void add_all(void *context, const struct binding_list *bindings)
 static void topic_route(struct exchange *exchange, const struct routing *routing,
                         struct route *route)
 {
-    if (exchange->of_type != NULL)
-        trie_match(exchange->of_type, routing->routing_key, add_all, route);
+    if (exchange->of_type == NULL)
+        return;
+    for (size_t i = 0; i < routing->key_count; i++)
+        trie_match(exchange->of_type, routing->keys[i], add_all, route);
 }
 
 static void topic_release(struct exchange *exchange)

@@ -10,6 +10,7 @@
  *     8       e     exchange name
  *     8+e     k     routing key
  *     8+e+k   p     properties: flags and fields as on the wire
+ *     ...     4+b   with flag BCC: the keys of that header, an array with its size, which nobody is shown (7.16)
  *     ...           body, to the end
  *
  * so that storing it copies nothing on the loop, and reading it back copies it once. */
@@ -32,13 +33,22 @@ struct publisher {
 void publisher_ref(struct publisher *publisher);
 void publisher_unref(struct publisher **publisher);
 
-enum { MESSAGE_VERSION = 1, MESSAGE_HEAD_SIZE = 8, MESSAGE_FLAG_PERSISTENT = 1 };
+enum { MESSAGE_VERSION = 1, MESSAGE_HEAD_SIZE = 8 };
+enum {
+    MESSAGE_FLAG_PERSISTENT = 1,
+    MESSAGE_FLAG_CC = 2,
+    MESSAGE_FLAG_BCC = 4,
+    MESSAGE_FLAG_DEAD_LETTER = 8
+};
 
 struct message {
     uint32_t refs;
-    bool persistent; /* delivery-mode 2 */
+    bool persistent;     /* delivery-mode 2 */
+    bool has_copies;     /* more routing keys than one: see core/copies.h */
+    bool is_dead_letter; /* its x-death header is ours: see dead_letter.h */
     uint8_t exchange_size, routing_key_size;
     uint32_t properties_size;
+    uint32_t bcc_size; /* of the array of BCC, its size included; 0: there is none */
     uint32_t body_size;
     uint32_t body_received; /* octets of the body present; == body_size once complete */
 
@@ -60,6 +70,18 @@ struct message *message_new(struct slice exchange, struct slice routing_key,
 struct message *message_from_record(struct slice record);
 
 void message_append_body(struct message *message, struct slice bytes); /* must fit */
+
+/* It has keys in header CC. */
+void message_mark_cc(struct message *message);
+
+/* A complete one like this, which is complete, with other properties; bcc: elements of an array, or empty for none. Nobody waits for it. */
+struct message *message_rebuild(const struct message *message, struct slice properties,
+                                struct slice bcc);
+
+/* The dead letter of a complete message: published to this exchange with this key and these properties, with or without its copies. */
+struct message *message_forward(const struct message *message, struct slice exchange,
+                                struct slice routing_key, struct slice properties,
+                                bool with_copies);
 
 static inline struct message *message_ref(struct message *message)
 {
@@ -90,9 +112,16 @@ static inline struct slice message_properties(const struct message *m)
     return (struct slice){m->record + MESSAGE_HEAD_SIZE + m->exchange_size + m->routing_key_size,
                           m->properties_size};
 }
+static inline struct slice message_bcc(const struct message *m) /* elements of an array */
+{
+    if (m->bcc_size == 0)
+        return (struct slice){0};
+    return (struct slice){message_properties(m).data + m->properties_size + 4, m->bcc_size - 4};
+}
 static inline struct slice message_body(const struct message *m)
 {
-    return (struct slice){message_properties(m).data + m->properties_size, m->body_size};
+    return (struct slice){message_properties(m).data + m->properties_size + m->bcc_size,
+                          m->body_size};
 }
 static inline struct slice message_record(const struct message *m)
 {

@@ -17,6 +17,7 @@ struct vhost {
     struct broker *broker;
     struct slice name;
     struct map exchanges, queues;
+    struct map reply_targets; /* see core/exchange.h; the session's */
     struct exchange *default_exchange;
     struct exchange_list doomed;  /* deleted, but still with bindings; empty between operations */
     struct exchange_list deleted; /* to be freed in the REAP phase */

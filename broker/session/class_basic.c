@@ -1,7 +1,12 @@
 /* Class basic: publish, consume, get, and the settling of deliveries. */
+#include "core/argument.h"
+#include "core/copies.h"
+#include "core/delivery_count.h"
 #include "core/name.h"
 #include "core/vhost.h"
+#include "session/consumer_timeout.h"
 #include "session/dispatch.h"
+#include "session/reply_to.h"
 #include "session/service.h"
 #include "session/subscription.h"
 #include "session/tx.h"
@@ -48,11 +53,17 @@ static uint64_t lsn_awaited(const struct channel *channel, const struct message 
                : 0;
 }
 
-static void await_confirm(struct channel *channel, struct message *message)
+/* letters: how many dead letters there were before it was routed. */
+static void await_confirm(struct channel *channel, struct message *message, size_t letters)
 {
     uint64_t lsn = lsn_awaited(channel, message);
-    uint64_t number = confirms_add(channel->confirms, lsn);
+    struct dead_letter *letter =
+        lsn == 0 ? dead_letters_find(channel->broker, message, letters) : NULL;
+    uint64_t number = confirms_add(channel->confirms,
+                                   letter == NULL ? lsn : store_open_lsn(channel->broker->store));
 
+    if (letter != NULL)
+        dead_letter_await(letter, &channel->confirms->publisher, number);
     if (lsn == 0)
         return;
     message->publisher = &channel->confirms->publisher;
@@ -64,50 +75,89 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
                    bool mandatory)
 {
     struct route *route = &channel->connection->service->route;
-    struct routing routing = {.routing_key = message_routing_key(message),
-                              .properties = message_properties(message)};
+    size_t letters = channel->broker->dead_letters.count;
 
     channel->published++;
     channel->broker->counters.published++;
-    exchange_route(exchange, &routing, route);
-    for (size_t i = 0; i < route->count; i++)
-        queue_push(route->queues[i], message);
-    if (route->count == 0) {
+    exchange_route_message(exchange, message, route);
+    bool taken = route_deliver(route, message);
+    if (route_leads_nowhere(route)) {
         if (mandatory)
             return_message(channel, message); /* 9.5 */
         else
             channel->broker->counters.dropped_unroutable++;
     }
-    if (channel->confirms != NULL)
-        await_confirm(channel, message);
+    if (channel->confirms != NULL) {
+        if (likely(taken))
+            await_confirm(channel, message, letters);
+        else
+            confirms_refuse(channel->confirms); /* 9.11 */
+    }
     message_unref(&message);
 }
 
 enum { EXPIRATION_MAX_MS = 315360000000 }; /* ten years: 9.2 */
 
-/* What the properties must keep to (9.2, 9.3). Most messages have neither property. */
-static bool check_properties(const struct channel *channel, const struct message *message,
+/* Why it is not a number of milliseconds, in the words that clients and their logs know. */
+static bool fail_expiration(struct slice expiration, struct amqp_error *error)
+{
+    const size_t sign = slice_starts_with(expiration, SLICE("-")) ? 1 : 0;
+    size_t end = sign;
+    char reason[300];
+
+    while (end < expiration.size && expiration.data[end] >= '0' && expiration.data[end] <= '9')
+        end++;
+    if (end == sign)
+        snprintf(reason, sizeof(reason), "no_integer");
+    else if (end < expiration.size)
+        snprintf(reason, sizeof(reason), "{leftover_string,\"%.*s\"}", (int)(expiration.size - end),
+                 (const char *)expiration.data + end);
+    else
+        snprintf(reason, sizeof(reason), "{%s,%.*s}", sign ? "value_negative" : "value_too_large",
+                 SLICE_ARG(expiration));
+    return amqp_fail(error, AMQP_PRECONDITION_FAILED, "invalid expiration '%.*s': %s",
+                     SLICE_ARG(expiration), reason);
+}
+
+/* 9.2 */
+static bool check_expiration(const struct message *message, struct amqp_error *error)
+{
+    const struct slice expiration =
+        amqp_properties_find(message_properties(message), AMQP_PROPERTY_EXPIRATION);
+    uint64_t ms;
+
+    return slice_to_u64(expiration, EXPIRATION_MAX_MS, &ms) || fail_expiration(expiration, error);
+}
+
+/* 9.3 */
+static bool check_user_id(const struct channel *channel, const struct message *message,
+                          struct amqp_error *error)
+{
+    const struct slice claimed =
+        amqp_properties_find(message_properties(message), AMQP_PROPERTY_USER_ID);
+    const struct slice user = slice_of_string(channel->connection->user_name);
+
+    return slice_equal(claimed, user) ||
+           amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                     "user_id property set to '%.*s' but authenticated user was '%.*s'",
+                     SLICE_ARG(claimed), SLICE_ARG(user));
+}
+
+enum {
+    CHECKED_PROPERTIES = AMQP_PROPERTY_REPLY_TO | AMQP_PROPERTY_EXPIRATION | AMQP_PROPERTY_HEADERS |
+                         AMQP_PROPERTY_USER_ID
+};
+
+/* What the properties must keep to, in the order of 9.1. Another message may take the place of this one. */
+static bool check_properties(const struct channel *channel, struct message **message,
                              struct amqp_error *error)
 {
-    struct slice bytes = message_properties(message);
-    struct amqp_properties properties;
-    uint64_t expiration;
+    const uint16_t flags = amqp_properties_flags(message_properties(*message));
 
-    if ((amqp_properties_flags(bytes) & (AMQP_PROPERTY_EXPIRATION | AMQP_PROPERTY_USER_ID)) == 0)
-        return true;
-    amqp_properties_decode(bytes, &properties);
-    if ((properties.flags & AMQP_PROPERTY_EXPIRATION) &&
-        !slice_to_u64(properties.expiration, EXPIRATION_MAX_MS, &expiration))
-        return amqp_fail(
-            error, AMQP_PRECONDITION_FAILED,
-            "invalid expiration '%.*s': a number of milliseconds up to %llu is expected",
-            SLICE_ARG(properties.expiration), (unsigned long long)EXPIRATION_MAX_MS);
-    struct slice user = slice_of_string(channel->connection->user_name);
-    if ((properties.flags & AMQP_PROPERTY_USER_ID) && !slice_equal(properties.user_id, user))
-        return amqp_fail(error, AMQP_PRECONDITION_FAILED,
-                         "user_id property set to '%.*s' but authenticated user was '%.*s'",
-                         SLICE_ARG(properties.user_id), SLICE_ARG(user));
-    return true;
+    return (!(flags & AMQP_PROPERTY_REPLY_TO) || reply_to_rewrite(channel, message, error)) &&
+           (!(flags & AMQP_PROPERTY_EXPIRATION) || check_expiration(*message, error)) &&
+           (!(flags & AMQP_PROPERTY_HEADERS) || copies_take(message, error)) &&
+           (!(flags & AMQP_PROPERTY_USER_ID) || check_user_id(channel, *message, error));
 }
 
 bool channel_publish(struct channel *channel, struct amqp_error *error)
@@ -125,7 +175,8 @@ bool channel_publish(struct channel *channel, struct amqp_error *error)
                   SLICE_ARG(exchange->name), SLICE_ARG(vhost->name));
         goto refused;
     }
-    if (!check_properties(channel, message, error))
+    if (amqp_properties_flags(message_properties(message)) & CHECKED_PROPERTIES &&
+        !check_properties(channel, &message, error))
         goto refused;
     if (channel->tx != NULL)
         tx_publish(channel->tx, message, channel->publish_mandatory);
@@ -158,6 +209,12 @@ bool on_basic_qos(struct channel *channel, const struct amqp_method *method,
     return true;
 }
 
+static bool is_tag_in_use(const struct channel *channel, struct slice tag)
+{
+    return map_find(&channel->consumers, tag) != NULL ||
+           (channel->reply_to != NULL && slice_equal(reply_to_tag(channel->reply_to), tag));
+}
+
 static bool check_consume(const struct channel *channel, const struct amqp_basic_consume *consume,
                           struct amqp_error *error)
 {
@@ -166,20 +223,38 @@ static bool check_consume(const struct channel *channel, const struct amqp_basic
     if (max > 0 && channel->consumer_count >= max)
         return amqp_fail(error, AMQP_NOT_ALLOWED,
                          "reached maximum (%" PRIu32 ") of consumers per channel", max);
-    if (map_find(&channel->consumers, consume->consumer_tag) != NULL)
+    if (is_tag_in_use(channel, consume->consumer_tag))
         return amqp_fail(error, AMQP_NOT_ALLOWED, "attempt to reuse consumer tag '%.*s'",
                          SLICE_ARG(consume->consumer_tag));
     return true;
 }
 
-/* 10.5: an exclusive consumer is alone. */
+/* 10.5: an exclusive consumer is alone, for good (10.11). */
 static bool check_exclusive(const struct queue *queue, bool exclusive, struct amqp_error *error)
 {
-    if (queue->has_exclusive_consumer || (exclusive && queue->consumer_count > 0))
+    if (queue->has_exclusive_consumer ||
+        (exclusive && (queue->consumer_count > 0 || queue->consumers.single_active)))
         return amqp_fail(error, AMQP_ACCESS_REFUSED,
                          "queue '%.*s' in vhost '%.*s' in exclusive use", SLICE_ARG(queue->name),
                          SLICE_ARG(queue->vhost->name));
     return true;
+}
+
+static bool check_arguments(const struct queue *queue, struct slice arguments,
+                            struct amqp_error *error)
+{
+    const struct argument_owner owner = {"queue", queue->name, queue->vhost->name};
+
+    return argument_check_consumer(&owner, arguments, error);
+}
+
+/* Before anything is delivered: that begins later in this turn (10.8). */
+static void send_consume_ok(struct channel *channel, const struct amqp_basic_consume *consume,
+                            struct slice tag)
+{
+    if (!consume->no_wait)
+        channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_CONSUME_OK,
+                                                    .basic_consume_ok.consumer_tag = tag});
 }
 
 bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
@@ -191,22 +266,29 @@ bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
 
     if (!check_consume(channel, consume, error))
         return false;
-    struct queue *queue = channel_find_queue(channel, consume->queue, error);
-    if (queue == NULL || !check_exclusive(queue, consume->exclusive, error))
-        return false;
     if (tag.size == 0)
         tag = name_random(channel->broker->random, "amq.ctag-", generated, sizeof(generated));
+    if (reply_to_is_pseudo_queue(consume->queue)) {
+        if (!reply_to_consume(channel, tag, consume->no_ack, error))
+            return false;
+        send_consume_ok(channel, consume, tag);
+        return true;
+    }
+    struct queue *queue = channel_find_queue(channel, consume->queue, error);
+    uint64_t timeout_ms;
+    if (queue == NULL || !check_exclusive(queue, consume->exclusive, error) ||
+        !check_arguments(queue, consume->arguments, error) ||
+        !consumer_timeout_read(channel, queue, consume->arguments, &timeout_ms, error))
+        return false;
 
-    /* The reply comes first: deliveries begin later in this turn (10.8). */
-    if (!consume->no_wait)
-        channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_CONSUME_OK,
-                                                    .basic_consume_ok.consumer_tag = tag});
+    send_consume_ok(channel, consume, tag);
     subscription_new(channel, queue,
                      &(struct subscription_options){.tag = tag,
                                                     .arguments = consume->arguments,
                                                     .no_ack = consume->no_ack,
                                                     .exclusive = consume->exclusive,
-                                                    .prefetch = channel->prefetch});
+                                                    .prefetch = channel->prefetch,
+                                                    .timeout_ms = timeout_ms});
     return true;
 }
 
@@ -219,6 +301,9 @@ bool on_basic_cancel(struct channel *channel, const struct amqp_method *method,
 
     if (subscription != NULL)
         subscription_free(&subscription);
+    else if (channel->reply_to != NULL &&
+             slice_equal(reply_to_tag(channel->reply_to), cancel->consumer_tag))
+        reply_to_free(&channel->reply_to);
     if (!cancel->no_wait) /* an unknown tag too: 10.9 */
         channel_send(channel,
                      &(struct amqp_method){.id = AMQP_BASIC_CANCEL_OK,
@@ -238,8 +323,9 @@ bool on_basic_cancel_ok(struct channel *channel, const struct amqp_method *metho
 
 static void send_got(struct channel *channel, struct queue *queue, struct place place, bool no_ack)
 {
-    struct entry *entry = place_entry(place);
-    struct message *message = entry->message;
+    const struct entry *entry = place_entry(place);
+    struct message *message =
+        entry->acquired_count == 0 ? message_ref(entry->message) : delivery_count_show(entry);
     uint64_t tag = no_ack ? deliveries_skip(&channel->deliveries)
                           : deliveries_add(&channel->deliveries, queue, place, NULL);
 
@@ -252,11 +338,12 @@ static void send_got(struct channel *channel, struct queue *queue, struct place 
                              .basic_get_ok.exchange = message_exchange(message),
                              .basic_get_ok.routing_key = message_routing_key(message),
                              .basic_get_ok.message_count =
-                                 (uint32_t)min_of(queue->window.ready_count, (uint64_t)UINT32_MAX),
+                                 (uint32_t)min_of(queue_ready_count(queue), (uint64_t)UINT32_MAX),
                          },
                          message);
+    message_unref(&message);
     if (no_ack)
-        queue_drop(queue, place, NULL);
+        queue_discard(queue, place);
 }
 
 /* Answers, or leaves the connection held until the message has been read from disk. */
@@ -291,12 +378,27 @@ static void on_get_loaded(struct queue_waiter *waiter)
         get_from(channel, queue);
 }
 
+/* 10.11 */
+static bool check_get(const struct queue *queue, struct amqp_error *error)
+{
+    return !queue->consumers.single_active ||
+           argument_queue_type(queue->arguments) != QUEUE_QUORUM ||
+           amqp_fail(error, AMQP_RESOURCE_LOCKED,
+                     "cannot obtain access to locked queue '%.*s' in vhost '%.*s'. basic.get "
+                     "operations are not supported by quorum queues with single active consumer",
+                     SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name));
+}
+
 bool on_basic_get(struct channel *channel, const struct amqp_method *method,
                   struct amqp_error *error)
 {
+    if (unlikely(reply_to_is_reserved(method->basic_get.queue))) /* 10.12 */
+        return amqp_fail(error, AMQP_NOT_IMPLEMENTED,
+                         "basic.get is not supported by queue '%.*s' in vhost '%.*s'",
+                         SLICE_ARG(method->basic_get.queue),
+                         SLICE_ARG(channel->connection->vhost->name));
     struct queue *queue = channel_find_queue(channel, method->basic_get.queue, error);
-
-    if (queue == NULL)
+    if (queue == NULL || !check_get(queue, error))
         return false;
     channel->get_no_ack = method->basic_get.no_ack;
     channel->get_waiter.on_loaded = on_get_loaded;
@@ -317,11 +419,12 @@ void channel_settle(struct channel *channel, struct delivery *delivery, enum set
         channel->acknowledged++;
         queue_ack(settled.queue, settled.place, settled.consumer);
         break;
-    case SETTLE_DROP:
-        queue_drop(settled.queue, settled.place, settled.consumer);
+    case SETTLE_REJECT:
+        queue_reject(settled.queue, settled.place, settled.consumer);
         break;
     case SETTLE_REQUEUE:
-        queue_requeue(settled.queue, settled.place, settled.consumer);
+    case SETTLE_RETURN:
+        queue_requeue(settled.queue, settled.place, settled.consumer, how == SETTLE_RETURN);
         break;
     }
     queue_unref(&settled.queue);
@@ -383,7 +486,7 @@ bool on_basic_nack(struct channel *channel, const struct amqp_method *method,
     const struct amqp_basic_nack *nack = &method->basic_nack;
 
     return settle(channel, nack->delivery_tag, nack->multiple,
-                  nack->requeue ? SETTLE_REQUEUE : SETTLE_DROP, error);
+                  nack->requeue ? SETTLE_REQUEUE : SETTLE_REJECT, error);
 }
 
 bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
@@ -392,7 +495,7 @@ bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
     const struct amqp_basic_reject *reject = &method->basic_reject;
 
     return settle(channel, reject->delivery_tag, false,
-                  reject->requeue ? SETTLE_REQUEUE : SETTLE_DROP, error);
+                  reject->requeue ? SETTLE_RETURN : SETTLE_REJECT, error);
 }
 
 void channel_requeue_all(struct channel *channel)
@@ -400,16 +503,21 @@ void channel_requeue_all(struct channel *channel)
     struct delivery *delivery;
 
     while ((delivery = deliveries_youngest(&channel->deliveries)) != NULL)
-        channel_settle(channel, delivery, SETTLE_REQUEUE);
+        channel_settle(channel, delivery, SETTLE_RETURN);
 }
 
+/* What a transaction holds is settled already, as far as the client goes (9.15). */
 static bool recover(struct channel *channel, bool requeue, struct amqp_error *error)
 {
     if (!requeue)
         return amqp_fail(error, AMQP_NOT_IMPLEMENTED, "requeue=false"); /* 10.18 */
-    if (channel->tx != NULL)
-        tx_forget_settlements(channel->tx);
-    channel_requeue_all(channel);
+    struct delivery *delivery = deliveries_oldest(&channel->deliveries);
+    while (delivery != NULL) {
+        struct delivery *next = deliveries_next(&channel->deliveries, delivery);
+        if (!delivery->held)
+            channel_settle(channel, delivery, SETTLE_REQUEUE);
+        delivery = next;
+    }
     channel_wake_consumers(channel);
     return true;
 }

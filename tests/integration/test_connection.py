@@ -62,7 +62,7 @@ class Handshake(ClientTest):
     def test_4_1_3_capabilities(self):
         capabilities = self.connection._impl.server_properties['capabilities']
         for name in ('publisher_confirms', 'exchange_exchange_bindings', 'basic.nack', 'consumer_cancel_notify',
-                     'authentication_failure_close', 'per_consumer_qos'):
+                     'authentication_failure_close', 'per_consumer_qos', 'direct_reply_to', 'consumer_priorities'):
             self.assertIs(capabilities[name], True, name)
 
     @broker.departs('no such key')
@@ -286,7 +286,18 @@ class End(ClientTest):
         self.addCleanup(connection.socket.close)
         connection.send(wire.method(0, (10, 70), wire.long('wrong') + wire.short('renewed')))
         got = connection.expect(wire.CLOSE)
-        self.assertEqual(wire.close_reason(got.arguments)[0], 530)
+        self.assertEqual(wire.close_reason(got.arguments),
+                         (530, 'NOT_ALLOWED - New secret was refused by one of the backends', 10, 70))
+
+    def test_4_7_1_update_secret_before_open_is_refused(self):
+        with wire.Wire(self.broker.host, self.broker.port) as connection:
+            connection.send(wire.PROTOCOL_HEADER)
+            connection.expect(wire.START)
+            connection.send(wire.start_ok())
+            connection.expect(wire.TUNE)
+            connection.send(wire.method(0, (10, 70), wire.long('guest') + wire.short('early')))
+            got = connection.expect(wire.CLOSE)
+            self.assertEqual(wire.close_reason(got.arguments)[0], 504)
 
 
 class Shutdown(ClientTest):

@@ -228,11 +228,87 @@ class Route(ClientTest):
         self.assertEqual(self.get_all(queue), ['m'])
 
     def test_7_16_cc_and_bcc(self):
-        exchange, queues = self.bound('direct', ('a', None), ('b', None), ('c', None))
-        self.channel.basic_publish(exchange, 'a', 'm', pika.BasicProperties(headers={'CC': ['b'], 'BCC': ['c']}))
-        for queue in queues:
-            _, properties, _ = self.channel.basic_get(queue, auto_ack=True)
-            self.assertEqual(properties.headers, {'CC': ['b']})
+        for kind in ('direct', 'topic'):
+            with self.subTest(kind=kind):
+                exchange, queues = self.bound(kind, ('a', None), ('b', None), ('c', None))
+                self.channel.basic_publish(exchange, 'a', 'm',
+                                           pika.BasicProperties(headers={'z': 1, 'CC': ['b'], 'BCC': ['c']}))
+                for queue in queues:
+                    _, properties, _ = self.channel.basic_get(queue, auto_ack=True)
+                    self.assertEqual(properties.headers, {'CC': ['b'], 'z': 1})
+
+    def test_7_16_at_the_default_exchange(self):
+        queues = [self.queue(suffix=str(i)) for i in range(3)]
+        headers = {'CC': [queues[1], queues[0], 'nowhere', 5], 'BCC': [queues[2]]}
+        self.channel.basic_publish('', queues[0], 'm', pika.BasicProperties(headers=headers))
+        self.channel.basic_publish('', 'nowhere', 'n', pika.BasicProperties(headers={'BCC': [queues[1]]}))
+        self.assertEqual([self.get_all(queue) for queue in queues], [['m'], ['m', 'n'], ['m']])
+
+    def test_7_16_through_exchanges(self):
+        exchange, (direct,) = self.bound('direct', ('b', None))
+        source = self.name('source')
+        self.channel.exchange_declare(source, 'fanout')
+        self.channel.exchange_bind(exchange, source)
+        self.channel.basic_publish(source, 'a', 'm', pika.BasicProperties(headers={'BCC': ['b']}))
+        self.assertEqual(self.get_all(direct), ['m'])
+
+    def test_7_16_survives_a_transaction(self):
+        queues = [self.queue(suffix=str(i)) for i in range(3)]
+        self.channel.tx_select()
+        self.channel.basic_publish('', queues[0], 'm', pika.BasicProperties(
+            headers={'CC': [queues[1]], 'BCC': [queues[2]]}, delivery_mode=2))
+        self.channel.tx_commit()
+        self.assertEqual([self.get_all(queue) for queue in queues], [['m']] * 3)
+
+    def test_7_16_returned_without_bcc(self):
+        returned = []
+        self.channel.add_on_return_callback(lambda *message: returned.append(message))
+        self.channel.basic_publish('', 'absent', 'm', pika.BasicProperties(headers={'BCC': ['absent']}), mandatory=True)
+        self.eventually(lambda: returned)
+        self.assertEqual(returned[0][2].headers, {})
+
+    def test_7_16_wrong_type_is_406(self):
+        for headers, text in (({'CC': 'a'}, 'invalid message: {unacceptable_type_in_header,"CC",longstr}'),
+                              ({'BCC': 5}, 'invalid message: {unacceptable_type_in_header,"BCC",'),
+                              ({'CC': {'a': 'b'}}, 'invalid message: {unacceptable_type_in_header,"CC",table}')):
+            with self.subTest(headers=headers):
+                self.channel = self.connection.channel()
+                self.channel.basic_publish('', 'a', 'm', pika.BasicProperties(headers=headers))
+                self.closed_with(406, text)
+
+    def test_7_16_number_of_keys_is_limited(self):
+        if broker.REFERENCE:
+            self.skipTest('the limit is our own')
+        queue = self.queue()
+        self.publish(queue, 'm', properties=pika.BasicProperties(headers={'CC': ['a'] * 1024}))
+        self.assertEqual(self.get_all(queue), ['m'])
+        self.publish(queue, 'm', properties=pika.BasicProperties(headers={'CC': ['a'] * 1024, 'BCC': ['b']}))
+        self.closed_with(406, 'invalid message: more than 1024 routing keys in headers CC and BCC')
+        self.channel = self.connection.channel()
+        self.publish(queue, 'm', properties=pika.BasicProperties(headers={'CC': ['a' * 256]}))
+        self.closed_with(406, 'invalid message: a routing key of 256 octets in its headers, at most 255 are allowed')
+
+    def test_7_17_one_of_the_queues(self):
+        if broker.REFERENCE:
+            self.skipTest('its plugins are not enabled')
+        for kind, key in (('x-random', 'k'), ('x-local-random', ''), ('x-modulus-hash', 'k'), ('x-consistent-hash', '5')):
+            with self.subTest(kind=kind):
+                exchange, queues = self.bound(kind, (key, None), (key, None), (key, None))
+                for i in range(100):
+                    self.channel.basic_publish(exchange, str(i), 'm')
+                self.assertEqual(sum(len(self.get_all(queue)) > 0 for queue in queues), 3)
+
+    def test_7_2_recent_history(self):
+        if broker.REFERENCE:
+            self.skipTest('its plugins are not enabled')
+        exchange = self.name()
+        self.channel.exchange_declare(exchange, 'x-recent-history', arguments={'x-recent-history-length': 2})
+        for body in ('1', '2', '3'):
+            self.channel.basic_publish(exchange, '', body)
+        queue = self.queue()
+        self.channel.queue_bind(queue, exchange)
+        self.channel.basic_publish(exchange, '', '4')
+        self.assertEqual(self.get_all(queue), ['2', '3', '4'])
 
     def test_7_18_binding_twice_is_one_binding(self):
         exchange, (queue,) = self.bound('direct', ('k', None))

@@ -3,6 +3,7 @@
 
 import struct
 
+import broker
 import tap
 import wire
 from client import PERSISTENT, ClientTest
@@ -32,14 +33,29 @@ class Tx(ClientTest):
         self.assertEqual(self.count(queue), 2)
         self.assertEqual(self.get_all(queue, self.connection.channel()), ['a', 'b'])
 
+    @broker.departs('it routes at the publish')
     def test_9_15_routing_is_done_at_the_commit(self):
-        """Unlike RabbitMQ, which routes at the publish: what a transaction does happens at one moment."""
+        """What a transaction does happens at one moment."""
         queue = self.queue()
         self.channel.tx_select()
         self.channel.basic_publish('amq.direct', queue, 'm')
         self.channel.queue_bind(queue, 'amq.direct', queue)
         self.channel.tx_commit()
         self.assertEqual(self.count(queue), 1)
+
+    def test_9_15_recover_leaves_what_the_transaction_has_settled(self):
+        queue = self.queue()
+        self.publish(queue, *'abc')
+        channel = self.connection.channel()
+        channel.tx_select()
+        for _ in range(3):
+            channel.basic_get(queue)
+        channel.basic_ack(2)
+        channel.basic_recover(requeue=True)
+        self.assertEqual(self.count(queue), 2)
+        channel.tx_commit()
+        channel.close()
+        self.assertEqual(self.get_all(queue), ['a', 'c'])
 
     def test_9_15_acks_wait_for_the_commit(self):
         queue = self.queue()

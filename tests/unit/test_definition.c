@@ -283,6 +283,7 @@ static void free_records(void)
         free(records[i].key);
         free(records[i].value);
     }
+    record_count = 0;
 }
 
 /* In a block of exactly their size, so that a read beyond them is seen. */

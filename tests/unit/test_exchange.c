@@ -84,7 +84,9 @@ static int compare_names(const void *a, const void *b)
 static const char *routed(const char *exchange, const char *key, struct slice properties)
 {
     static char names[256];
-    const struct routing routing = {slice_of_string(key), properties};
+    const struct slice keys[] = {slice_of_string(key)};
+    const struct routing routing = {
+        .keys = keys, .key_count = countof(keys), .properties = properties};
 
     exchange_route(vhost_find_exchange(memory.vhost, slice_of_string(exchange), &error), &routing,
                    &route);
@@ -291,6 +293,402 @@ START_TEST(headers_refuse_other_modes) /* 7.13 */
 }
 END_TEST
 
+/* ---- types that pick one ---- */
+
+enum { MESSAGES = 6000 };
+
+/* How many of MESSAGES keys reach each of these queues, of which there are count. */
+static void share_out(const char *exchange, const char *const *queues, size_t count, size_t *shares)
+{
+    char key[16];
+
+    memset(shares, 0, count * sizeof(*shares));
+    for (int i = 0; i < MESSAGES; i++) {
+        snprintf(key, sizeof(key), "key-%d", i);
+        const char *reached = routed_by_key(exchange, key);
+        size_t which = 0;
+        while (which < count && strcmp(reached, queues[which]) != 0)
+            which++;
+        ck_assert_msg(which < count, "'%s' reached '%s'", key, reached);
+        shares[which]++;
+    }
+}
+
+static void check_share(size_t share, double expected)
+{
+    const double difference = (double)share - expected * MESSAGES;
+
+    ck_assert_msg(difference < 0.03 * MESSAGES && -difference < 0.03 * MESSAGES,
+                  "%zu where %.0f were expected", share, expected * MESSAGES);
+}
+
+static const char *const three[] = {"a", "b", "c"};
+
+static void bind_three(const char *exchange, const char *type, const char *key)
+{
+    exchange_named(exchange, type, (struct slice){0});
+    for (size_t i = 0; i < countof(three); i++) {
+        queue_named(three[i]);
+        must_bind(exchange, three[i], key);
+    }
+}
+
+static const struct {
+    const char *type, *key;
+} sharing[] = {
+    {"x-random", "any"},
+    {"x-local-random", ""},
+    {"x-modulus-hash", "any"},
+    {"x-consistent-hash", "1"},
+};
+
+START_TEST(each_takes_its_share) /* 7.17 */
+{
+    size_t shares[3];
+
+    exchange_named("x1", sharing[_i].type, (struct slice){0});
+    ck_assert_str_eq(routed_by_key("x1", "k"), "");
+    bind_three("x2", sharing[_i].type, sharing[_i].key);
+    share_out("x2", three, 3, shares);
+    for (size_t i = 0; i < 3; i++)
+        check_share(shares[i], 1.0 / 3);
+
+    must_unbind("x2", "b", sharing[_i].key);
+    share_out("x2", (const char *const[]){"a", "c"}, 2, shares);
+    check_share(shares[0], 1.0 / 2);
+    must_unbind("x2", "a", sharing[_i].key);
+    must_unbind("x2", "c", sharing[_i].key);
+    ck_assert_str_eq(routed_by_key("x2", "k"), "");
+}
+END_TEST
+
+START_TEST(consistent_hash_keeps_to_weights) /* 7.17 */
+{
+    size_t shares[3];
+
+    exchange_named("x1", "x-consistent-hash", (struct slice){0});
+    for (size_t i = 0; i < 3; i++) {
+        const char *weights[] = {"1", "+2", "3"};
+        queue_named(three[i]);
+        must_bind("x1", three[i], weights[i]);
+    }
+    share_out("x1", three, 3, shares);
+    for (size_t i = 0; i < 3; i++)
+        check_share(shares[i], (double)(i + 1) / 6);
+}
+END_TEST
+
+/* A queue that goes loses its own messages and no others; one that comes takes from all alike. */
+START_TEST(consistent_hash_is_consistent) /* 7.17 */
+{
+    char key[16], before[2000][4];
+
+    bind_three("x1", "x-consistent-hash", _i == 0 ? "1" : "7");
+    if (_i == 1)
+        must_bind("x1", "c", "9"); /* unequal, and the same queue twice */
+    for (int i = 0; i < 2000; i++) {
+        snprintf(key, sizeof(key), "key-%d", i);
+        snprintf(before[i], sizeof(before[i]), "%s", routed_by_key("x1", key));
+    }
+    must_unbind("x1", "b", _i == 0 ? "1" : "7");
+    queue_named("d");
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 2000; i++) {
+            snprintf(key, sizeof(key), "key-%d", i);
+            const char *now = routed_by_key("x1", key);
+            ck_assert(strcmp(before[i], "b") == 0 || strcmp(now, before[i]) == 0 ||
+                      strcmp(now, "d") == 0);
+        }
+        must_bind("x1", "d", "2");
+    }
+}
+END_TEST
+
+START_TEST(hashes_survive_a_restart) /* 7.17 */
+{
+    static const char *const types[] = {"x-consistent-hash", "x-modulus-hash"};
+    char key[16], before[200][4];
+
+    const struct exchange_options options = {
+        .name = SLICE("x1"), .type = slice_of_string(types[_i]), .durable = true};
+    ck_assert_ptr_nonnull(vhost_declare_exchange(memory.vhost, &options, &lsn, &error));
+    for (size_t i = 3; i-- > 0;) {
+        const struct queue_options queue = {.name = slice_of_string(three[i]), .durable = true};
+        ck_assert_ptr_nonnull(vhost_declare_queue(memory.vhost, &queue, &lsn, &error));
+        must_bind("x1", three[i], _i == 0 && i == 1 ? "2" : "1");
+    }
+    for (int i = 0; i < 200; i++) {
+        snprintf(key, sizeof(key), "key-%d", i);
+        snprintf(before[i], sizeof(before[i]), "%s", routed_by_key("x1", key));
+    }
+    memory_broker_sync(&memory);
+    memory_broker_restart(&memory);
+    for (int i = 0; i < 200; i++) {
+        snprintf(key, sizeof(key), "key-%d", i);
+        ck_assert_str_eq(routed_by_key("x1", key), before[i]);
+    }
+}
+END_TEST
+
+static const struct {
+    const char *key;
+    const char *text; /* NULL: it may */
+} weights[] = {
+    {"1", NULL},
+    {"+7", NULL},
+    {"0010", NULL},
+    {"1000000", NULL},
+    {"0", "The binding key must be greater than 0"},
+    {"-5", "The binding key must be greater than 0"},
+    {"", "The binding key must be an integer: <<\"\">>"},
+    {"-", "The binding key must be an integer: <<\"-\">>"},
+    {"two", "The binding key must be an integer: <<\"two\">>"},
+    {"1.5", "The binding key must be an integer: <<\"1.5\">>"},
+    {"1000001", "The binding key must be at most 1000000"},
+    {"99999999999999999999999999", "The binding key must be at most 1000000"},
+};
+
+START_TEST(weights_are_checked) /* 7.17 */
+{
+    queue_named("q");
+    exchange_named("x1", "x-consistent-hash", (struct slice){0});
+    const bool bound = bind("x1", "q", weights[_i].key, (struct slice){0});
+    ck_assert(bound == (weights[_i].text == NULL));
+    if (!bound) {
+        ck_assert_uint_eq(error.code, AMQP_PRECONDITION_FAILED);
+        ck_assert_str_eq(error.text + strlen("PRECONDITION_FAILED - "), weights[_i].text);
+    }
+}
+END_TEST
+
+static const struct {
+    const char *type, *arguments;
+    const char *text; /* NULL: it may */
+} type_arguments[] = {
+    {"x-consistent-hash", "hash-header=h", NULL},
+    {"x-consistent-hash", "hash-property=message_id", NULL},
+    {"x-consistent-hash", "hash-property=app_id", "Unsupported property: app_id"},
+    {"x-consistent-hash", "hash-property=1", "invalid type 'long' for arg 'hash-property'"},
+    {"x-consistent-hash", "hash-header=-", "invalid type 'void' for arg 'hash-header'"},
+    {"x-consistent-hash", "hash-header=h,hash-property=timestamp",
+     "hash-header and hash-property are mutually exclusive"},
+    {"x-recent-history", "x-recent-history-length=1", NULL},
+    {"x-recent-history", "x-recent-history-length=10000", NULL},
+    {"x-recent-history", "x-recent-history-length=0",
+     "Invalid argument 0, 'x-recent-history-length' must be a positive integer"},
+    {"x-recent-history", "x-recent-history-length=ten",
+     "Invalid argument ten, 'x-recent-history-length' must be a positive integer"},
+    {"x-recent-history", "x-recent-history-length=10001",
+     "Invalid argument 10001, 'x-recent-history-length' must be at most 10000"},
+};
+
+START_TEST(types_check_arguments) /* 7.2, 7.17 */
+{
+    struct buf arguments = BUF_EMPTY;
+    const struct exchange_options options = {
+        .name = SLICE("x1"),
+        .type = slice_of_string(type_arguments[_i].type),
+        .arguments = table_of(&arguments, type_arguments[_i].arguments),
+    };
+    const struct exchange *exchange = vhost_declare_exchange(memory.vhost, &options, &lsn, &error);
+
+    ck_assert((exchange != NULL) == (type_arguments[_i].text == NULL));
+    if (exchange == NULL)
+        ck_assert_str_eq(error.text + strlen("PRECONDITION_FAILED - "), type_arguments[_i].text);
+    buf_release(&arguments);
+}
+END_TEST
+
+static const struct {
+    const char *arguments;
+    struct amqp_properties one,
+        other; /* of two messages that must part, or keep together when equal */
+} hashed[] = {
+    {"hash-header=h",
+     {.flags = AMQP_PROPERTY_HEADERS, .headers = {(const uint8_t *)"\1hS\0\0\0\1a", 8}},
+     {.flags = AMQP_PROPERTY_HEADERS, .headers = {(const uint8_t *)"\1hS\0\0\0\1b", 8}}},
+    {"hash-header=h",
+     {.flags = AMQP_PROPERTY_HEADERS, .headers = {(const uint8_t *)"\1hb\1", 4}},
+     {.flags = AMQP_PROPERTY_HEADERS, .headers = {(const uint8_t *)"\1hs\0\7", 5}}},
+    {"hash-property=correlation_id",
+     {.flags = AMQP_PROPERTY_CORRELATION_ID, .correlation_id = {(const uint8_t *)"a", 1}},
+     {.flags = AMQP_PROPERTY_CORRELATION_ID, .correlation_id = {(const uint8_t *)"b", 1}}},
+    {"hash-property=message_id",
+     {.flags = AMQP_PROPERTY_MESSAGE_ID, .message_id = {(const uint8_t *)"a", 1}},
+     {.flags = AMQP_PROPERTY_MESSAGE_ID, .message_id = {(const uint8_t *)"b", 1}}},
+    {"hash-property=timestamp",
+     {.flags = AMQP_PROPERTY_TIMESTAMP, .timestamp = 1},
+     {.flags = AMQP_PROPERTY_TIMESTAMP, .timestamp = 2}},
+};
+
+/* With so many queues two hashes meet once in a hundred; these do not. */
+START_TEST(consistent_hash_by_header_or_property) /* 7.17 */
+{
+    struct buf arguments = BUF_EMPTY, one = BUF_EMPTY, other = BUF_EMPTY;
+    char name[8], first[8];
+
+    exchange_named("x1", "x-consistent-hash", table_of(&arguments, hashed[_i].arguments));
+    for (int i = 0; i < 100; i++) {
+        snprintf(name, sizeof(name), "q%d", i);
+        queue_named(name);
+        must_bind("x1", name, "1");
+    }
+    amqp_properties_encode(&one, &hashed[_i].one);
+    amqp_properties_encode(&other, &hashed[_i].other);
+    snprintf(first, sizeof(first), "%s", routed("x1", "k", buf_slice(&one)));
+    ck_assert_str_ne(first, "");
+    ck_assert_str_eq(routed("x1", "another key", buf_slice(&one)), first);
+    ck_assert_str_ne(routed("x1", "k", buf_slice(&other)), first);
+    snprintf(first, sizeof(first), "%s", routed("x1", "k", no_properties));
+    ck_assert_str_eq(routed("x1", "another key", no_properties), first);
+    buf_release(&arguments);
+    buf_release(&one);
+    buf_release(&other);
+}
+END_TEST
+
+START_TEST(local_random_wants_classic_queues_without_a_key) /* 7.17 */
+{
+    struct buf arguments = BUF_EMPTY;
+    const struct queue_options quorum = {.name = SLICE("quorum"),
+                                         .durable = true,
+                                         .arguments = table_of(&arguments, "x-queue-type=quorum")};
+
+    exchange_named("x1", "x-local-random", (struct slice){0});
+    queue_named("q");
+    ck_assert(!bind("x1", "q", "k", (struct slice){0}));
+    ck_assert_str_eq(error.text, "PRECONDITION_FAILED - Non empty binding 'k' key not permitted");
+    ck_assert(!bind("x1", "x1", "", (struct slice){0}));
+    ck_assert_str_eq(error.text, "PRECONDITION_FAILED - Destination not found");
+    ck_assert_ptr_nonnull(vhost_declare_queue(memory.vhost, &quorum, &lsn, &error));
+    ck_assert(!bind("x1", "quorum", "", (struct slice){0}));
+    ck_assert_str_eq(error.text, "PRECONDITION_FAILED - Queue type rabbit_quorum_queue not valid "
+                                 "for this exchange type");
+    buf_release(&arguments);
+}
+END_TEST
+
+/* ---- x-recent-history ---- */
+
+static void publish(const char *exchange, const char *body, struct slice properties)
+{
+    struct message *message = message_new(slice_of_string(exchange), SLICE("k"), properties,
+                                          (uint32_t)strlen(body), true);
+
+    message_append_body(message, slice_of_string(body));
+    exchange_route_message(vhost_find_exchange(memory.vhost, slice_of_string(exchange), &error),
+                           message, &route);
+    route_deliver(&route, message);
+    message_unref(&message);
+}
+
+/* The bodies in a queue, taken off, with spaces between. */
+static const char *taken(const char *queue_name)
+{
+    static char bodies[256];
+    struct queue *queue = vhost_find_queue(memory.vhost, slice_of_string(queue_name), NULL, &error);
+    struct queue_waiter waiter = {0};
+    struct place place;
+
+    bodies[0] = '\0';
+    for (size_t size = 0; queue_get(queue, true, &place, &waiter) == WINDOW_READY;) {
+        size +=
+            (size_t)snprintf(bodies + size, sizeof(bodies) - size, "%s%.*s", size > 0 ? " " : "",
+                             SLICE_ARG(message_body(place_entry(place)->message)));
+        queue_discard(queue, place);
+    }
+    return bodies;
+}
+
+START_TEST(recent_history_gives_the_last_ones) /* 7.2 */
+{
+    struct buf arguments = BUF_EMPTY;
+
+    exchange_named("x1", "x-recent-history", table_of(&arguments, "x-recent-history-length=3"));
+    queue_named("a");
+    queue_named("b");
+    must_bind("x1", "a", "");
+    ck_assert_str_eq(taken("a"), "");
+    for (int i = 1; i <= 5; i++)
+        publish("x1", (char[]){(char)('0' + i), '\0'}, no_properties);
+    ck_assert_str_eq(taken("a"), "1 2 3 4 5");
+    must_bind("x1", "b", "any");
+    ck_assert_str_eq(taken("b"), "3 4 5");
+    must_bind("x1", "b", "any"); /* not a new one */
+    ck_assert_str_eq(taken("b"), "");
+    buf_release(&arguments);
+}
+END_TEST
+
+START_TEST(recent_history_forgets_what_it_is_told_to) /* 7.2 */
+{
+    struct buf headers = BUF_EMPTY, properties = BUF_EMPTY;
+    const struct amqp_properties decoded = {.flags = AMQP_PROPERTY_HEADERS,
+                                            .headers =
+                                                table_of(&headers, "x-recent-history-no-store=+")};
+
+    amqp_properties_encode(&properties, &decoded);
+    exchange_named("x1", "x-recent-history", (struct slice){0});
+    queue_named("a");
+    for (int i = 0; i < 25; i++)
+        publish("x1", (char[]){(char)('a' + i), '\0'}, no_properties);
+    publish("x1", "secret", buf_slice(&properties));
+    must_bind("x1", "a", "");
+    ck_assert_str_eq(taken("a"), "f g h i j k l m n o p q r s t u v w x y");
+    buf_release(&headers);
+    buf_release(&properties);
+}
+END_TEST
+
+START_TEST(recent_history_leads_through_exchanges) /* 7.2, 7.14 */
+{
+    exchange_named("x1", "x-recent-history", (struct slice){0});
+    exchange_named("x2", "direct", (struct slice){0});
+    queue_named("a");
+    must_bind("x2", "a", "k");
+    must_bind("x2", "x1", "k"); /* a cycle: what comes back is remembered again */
+    publish("x1", "1", no_properties);
+    publish("x1", "2", no_properties);
+    must_bind("x1", "x2", "");
+    ck_assert_str_eq(taken("a"), "1 2");
+    must_bind("x1", "a", "");
+    ck_assert_str_eq(taken("a"), "1 2 1 2");
+}
+END_TEST
+
+START_TEST(recent_history_is_bounded)
+{
+    static char body[3 * 1024 * 1024 + 1];
+    struct queue *queue = queue_named("a");
+
+    memset(body, 'x', sizeof(body) - 1);
+    exchange_named("x1", "x-recent-history", (struct slice){0});
+    for (int i = 0; i < 20; i++)
+        publish("x1", body, no_properties);
+    must_bind("x1", "a", "");
+    ck_assert_uint_eq(queue->window.ready_count, 10);
+}
+END_TEST
+
+START_TEST(a_copy_does_not_settle_its_original) /* 9.10 */
+{
+    const struct queue_options durable = {.name = SLICE("a"), .durable = true};
+    struct message *message = message_new(SLICE("x1"), SLICE("k"), no_properties, 0, true);
+
+    exchange_named("x1", "x-recent-history", (struct slice){0});
+    ck_assert_ptr_nonnull(vhost_declare_queue(memory.vhost, &durable, &lsn, &error));
+    must_bind("x1", "a", "first");
+    exchange_route_message(vhost_find_exchange(memory.vhost, SLICE("x1"), &error), message, &route);
+    route_deliver(&route, message);
+    const uint64_t stored_by = message->lsn;
+    must_bind("x1", "a", "second");
+    ck_assert_uint_eq(message->lsn, stored_by);
+    ck_assert_uint_eq(message->unsynced, 1);
+    message_unref(&message);
+    memory_broker_sync(&memory);
+}
+END_TEST
+
 /* ---- from exchange to exchange ---- */
 
 START_TEST(exchanges_lead_to_exchanges) /* 7.14, 7.15 */
@@ -385,6 +783,19 @@ int main(void)
     tcase_add_test(tests, topic_refuses_three_hashes);
     tcase_add_loop_test(tests, headers_compare_with_arguments, 0, countof(header_cases));
     tcase_add_test(tests, headers_refuse_other_modes);
+    tcase_add_loop_test(tests, each_takes_its_share, 0, countof(sharing));
+    tcase_add_test(tests, consistent_hash_keeps_to_weights);
+    tcase_add_loop_test(tests, consistent_hash_is_consistent, 0, 2);
+    tcase_add_loop_test(tests, hashes_survive_a_restart, 0, 2);
+    tcase_add_loop_test(tests, weights_are_checked, 0, countof(weights));
+    tcase_add_loop_test(tests, types_check_arguments, 0, countof(type_arguments));
+    tcase_add_loop_test(tests, consistent_hash_by_header_or_property, 0, countof(hashed));
+    tcase_add_test(tests, local_random_wants_classic_queues_without_a_key);
+    tcase_add_test(tests, recent_history_gives_the_last_ones);
+    tcase_add_test(tests, recent_history_forgets_what_it_is_told_to);
+    tcase_add_test(tests, recent_history_leads_through_exchanges);
+    tcase_add_test(tests, recent_history_is_bounded);
+    tcase_add_test(tests, a_copy_does_not_settle_its_original);
     tcase_add_test(tests, exchanges_lead_to_exchanges);
     tcase_add_test(tests, alternate_takes_what_matched_nothing);
     tcase_add_loop_test(tests, a_hundred_thousand_bindings, 0, 2);

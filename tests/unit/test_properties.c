@@ -38,7 +38,25 @@ START_TEST(all_properties)
 }
 END_TEST
 
-/* Every combination of flags, written from the same values, read back, and asked for its delivery mode. */
+/* Each property found alone, beside those that are there. */
+static void check_found(struct slice bytes, const struct amqp_properties *seen){
+#define FOUND(NAME, expected)                                                                      \
+    {                                                                                              \
+        const struct slice found = amqp_properties_find(bytes, AMQP_PROPERTY_##NAME);              \
+        ck_assert((found.data != NULL) == ((seen->flags & AMQP_PROPERTY_##NAME) != 0));            \
+        ck_assert(found.data == NULL || slice_equal(found, expected));                             \
+    }
+#define STRING(NAME, name, bit)   FOUND(NAME, seen->name)
+#define OCTET(NAME, name, bit)    FOUND(NAME, slice_of(&seen->name, 1))
+#define LONGLONG(NAME, name, bit) FOUND(NAME, SLICE("\0\0\0\0\0\0\0\x2a"))
+    AMQP_PROPERTY_LIST(STRING, STRING, OCTET, LONGLONG)
+#undef FOUND
+#undef STRING
+#undef OCTET
+#undef LONGLONG
+}
+
+/* Every combination of flags, written from the same values, read back, and asked for its parts. */
 START_TEST(every_combination)
 {
     struct amqp_properties whole;
@@ -56,6 +74,7 @@ START_TEST(every_combination)
         ck_assert_uint_eq(amqp_properties_flags(buf_slice(&out)), flags);
         ck_assert_uint_eq(seen.delivery_mode, flags & AMQP_PROPERTY_DELIVERY_MODE ? 2 : 0);
         ck_assert_uint_eq(amqp_properties_delivery_mode(buf_slice(&out)), seen.delivery_mode);
+        check_found(buf_slice(&out), &seen);
         amqp_properties_encode(&again, &seen);
         ck_assert(slice_equal(buf_slice(&out), buf_slice(&again)));
     }

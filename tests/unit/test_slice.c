@@ -186,6 +186,15 @@ START_TEST(hash_depends_on_the_seed)
 }
 END_TEST
 
+/* Choices that were made with it must hold for ever. */
+START_TEST(stable_hash_never_changes)
+{
+    slice_hash_seed(1);
+    ck_assert_uint_eq(slice_hash_stable(SLICE("")), 0xf52a15e9a9b5e89b);
+    ck_assert_uint_eq(slice_hash_stable(SLICE("my-queue")), 0x263fb1ffa3f1ae0d);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("slice");
@@ -198,6 +207,7 @@ int main(void)
     tcase_add_test(tests, hash_keeps_names_apart);
     tcase_add_test(tests, hash_spreads_every_bit);
     tcase_add_test(tests, hash_depends_on_the_seed);
+    tcase_add_test(tests, stable_hash_never_changes);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
 }

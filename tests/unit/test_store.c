@@ -1,11 +1,14 @@
-/* The store behind its interface: every case runs against both engines, memory and LMDB. What only one of them can do
- * (a file that is damaged, a sync that fails or hangs, a process that is killed) follows after.
+/* The store behind its interface: every case runs against both engines, memory and LMDB. What only
+ * one of them can do (a file that is damaged, a sync that fails or hangs, a process that is killed)
+ * follows after.
  *
- * LMDB syncs with fdatasync, which is defined here, so that a test can hold a sync up or make it fail. */
+ * LMDB syncs with fdatasync, which is defined here, so that a test can hold a sync up or make it
+ * fail. */
 #include "store/store.h"
 
 #include <fcntl.h>
 #include <ftw.h>
+#include <limits.h>
 #include <lmdb.h>
 #include <poll.h>
 #include <signal.h>
@@ -24,18 +27,18 @@
 #include "store/record.h"
 #include "tests/lib/unit.h"
 
-/* ---- a sync that does as told ------------------------------------------------------------------------------- */
+/* ---- a sync that does as told ---------------------------------------------------------------- */
 
-static atomic_bool sync_held;
-static atomic_int sync_error, sync_count;
+static atomic_int sync_allowed = INT_MAX; /* that many go through, then they wait */
+static atomic_int sync_error;
 
 int fdatasync(int fd);
 
 int fdatasync(int fd)
 {
-    while (atomic_load(&sync_held))
+    while (atomic_load(&sync_allowed) == 0)
         usleep(1000);
-    atomic_fetch_add(&sync_count, 1);
+    atomic_fetch_sub(&sync_allowed, 1);
     const int error = atomic_load(&sync_error);
     if (error != 0) {
         errno = error;
@@ -44,7 +47,7 @@ int fdatasync(int fd)
     return (int)syscall(SYS_fdatasync, fd);
 }
 
-/* ---- a store to test ---------------------------------------------------------------------------------------- */
+/* ---- a store to test ------------------------------------------------------------------------- */
 
 enum { MEMORY, LMDB, ENGINES };
 
@@ -188,7 +191,7 @@ static const struct store_queue_state *queue_state(const struct rig *rig, uint64
     return NULL;
 }
 
-/* ---- bodies and entries ------------------------------------------------------------------------------------- */
+/* ---- bodies and entries ---------------------------------------------------------------------- */
 
 static uint32_t add_body(struct store *store, const void *data, size_t size)
 {
@@ -243,11 +246,13 @@ static void fetch(struct rig *rig, struct store_fetch *fetch)
     store_fetch(rig->store, fetch);
     while (fetches_done == before) {
         wait_once(rig);
-        ck_assert_int_ge(store_process(rig->store), -EIO);
+        ck_assert_int_eq(store_process(rig->store), 0);
     }
+    ck_assert_int_eq(fetch->error, 0);
 }
 
-/* All entries alive in [first, end) as "position " each, or with their bodies "position:body ", fetched in pieces. */
+/* All entries alive in [first, end) as "position " each, or with their bodies "position:body ",
+ * fetched in pieces. */
 static const char *contents(struct rig *rig, uint64_t queue_id, uint64_t first, uint64_t end,
                             bool bodies, uint32_t count_max)
 {
@@ -276,7 +281,7 @@ static const char *contents(struct rig *rig, uint64_t queue_id, uint64_t first, 
     return text;
 }
 
-/* ---- both engines ------------------------------------------------------------------------------------------- */
+/* ---- both engines ---------------------------------------------------------------------------- */
 
 START_TEST(a_new_store_is_empty)
 {
@@ -318,6 +323,42 @@ START_TEST(records_last_word_wins)
     restart(&rig);
     ck_assert_str_eq(rig.records, "b=3;c=6;f=5;");
     ck_assert_uint_ge(store_durable(rig.store), 2);
+    rig_end(&rig);
+}
+END_TEST
+
+static void put_expiring(struct rig *rig, uint64_t position, uint64_t expires_ms)
+{
+    store_put_entry(rig->store,
+                    &(struct store_entry){
+                        .queue_id = 1, .position = position, .expires_ms = expires_ms, .weight = 1},
+                    add_body(rig->store, "x", 1));
+}
+
+/* Said until the queue has been empty. */
+START_TEST(queues_know_of_deadlines)
+{
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    store_create_queue(rig.store, 1);
+    put_expiring(&rig, 0, 0);
+    commit(&rig);
+    restart(&rig);
+    ck_assert(!queue_state(&rig, 1)->deadlines);
+    put_expiring(&rig, 1, 5);
+    put_expiring(&rig, 2, 0);
+    commit(&rig);
+    store_delete_entry(rig.store, 1, 1, 1);
+    commit(&rig);
+    restart(&rig);
+    ck_assert(queue_state(&rig, 1)->deadlines);
+    store_delete_entry(rig.store, 1, 0, 1);
+    store_delete_entry(rig.store, 1, 2, 1);
+    put_expiring(&rig, 3, 0);
+    commit(&rig);
+    restart(&rig);
+    ck_assert(!queue_state(&rig, 1)->deadlines);
     rig_end(&rig);
 }
 END_TEST
@@ -728,6 +769,29 @@ START_TEST(deleted_queues_are_gone_at_once)
 }
 END_TEST
 
+START_TEST(entries_of_a_queue_deleted_at_once_are_not_written)
+{
+    static char large[50000];
+    struct store_stats before, after;
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    store_create_queue(rig.store, 1);
+    store_create_queue(rig.store, 2);
+    commit(&rig);
+    store_get_stats(rig.store, &before);
+    store_put_entry(rig.store, &(struct store_entry){.queue_id = 1},
+                    add_body(rig.store, large, sizeof large));
+    put(&rig, 2, 0, "stays");
+    store_delete_queue(rig.store, 1);
+    commit(&rig);
+    store_get_stats(rig.store, &after);
+    ck_assert_uint_lt(after.bytes_written - before.bytes_written, 1000);
+    ck_assert_str_eq(contents(&rig, 2, 0, 10, true, 1), "0:stays ");
+    rig_end(&rig);
+}
+END_TEST
+
 START_TEST(closing_hands_everything_back)
 {
     struct store_fetch dropped = {
@@ -755,10 +819,10 @@ START_TEST(closing_hands_everything_back)
 }
 END_TEST
 
-/* ---- a workload --------------------------------------------------------------------------------------------- */
+/* ---- a workload ------------------------------------------------------------------------------ */
 
-/* Batches of random operations, the same for the same seed, applied to any number of stores at once. It knows what
- * lives, as the broker does. */
+/* Batches of random operations, the same for the same seed, applied to any number of stores at
+ * once. It knows what lives, as the broker does. */
 
 enum { QUEUES_MAX = 6, OPERATIONS_MAX = 60 };
 
@@ -998,11 +1062,12 @@ static void compare_recovered(const struct rig *memory, const struct rig *lmdb)
         ck_assert_uint_eq(a->tail, b->tail);
         ck_assert_uint_eq(a->count, b->count);
         ck_assert_uint_eq(a->bytes, b->bytes);
+        ck_assert(a->count == 0 || a->deadlines == b->deadlines);
         ck_assert_uint_le(b->head, a->head); /* LMDB's may be a lower bound */
     }
 }
 
-/* ---- LMDB alone --------------------------------------------------------------------------------------------- */
+/* ---- LMDB alone ------------------------------------------------------------------------------ */
 
 /* The closed store's environment, to look into and to damage. */
 struct vault {
@@ -1187,6 +1252,77 @@ START_TEST(idle_stores_trim_on_their_own)
 }
 END_TEST
 
+/* 900 entries in three segments, the one in the middle waiting to be trimmed. */
+static void begin_untrimmed(struct rig *rig, int damaged_queue_row)
+{
+    const struct key name = key_pair(1, 300);
+    uint8_t row[NUMBER_ROW_SIZE];
+    struct vault vault;
+    MDB_dbi trim;
+
+    rig_begin(rig, LMDB);
+    store_create_queue(rig->store, 1);
+    for (uint64_t first = 0; first < 900; first += 300) {
+        put_many(rig, 1, first, first + 300);
+        commit(rig);
+    }
+    close_store(rig);
+    vault_open(&vault, rig);
+    number_encode(key_slice(&name), 600, 0, row);
+    MDB_val key = {name.size, (void *)(uintptr_t)name.bytes}, value = {sizeof row, row};
+    ck_assert_int_eq(mdb_dbi_open(vault.txn, "trim", 0, &trim), 0);
+    ck_assert_int_eq(mdb_put(vault.txn, trim, &key, &value, 0), 0);
+    if (damaged_queue_row)
+        vault_damage(&vault, "queue", 0);
+    vault_close(&vault);
+    sync_allowed = 1; /* opening; the first slice of trimming has to wait */
+    open_lmdb(rig);
+    recover(rig);
+}
+
+START_TEST(untrimmed_ranges_are_not_seen)
+{
+    struct rig rig;
+    struct vault vault;
+
+    begin_untrimmed(&rig, _i);
+    ck_assert_str_eq(contents(&rig, 1, 298, 602, false, 1), "298 299 600 601 ");
+    ck_assert_str_eq(contents(&rig, 1, 350, 602, false, 9), "600 601 ");
+    ck_assert_str_eq(contents(&rig, 1, 350, 600, false, 9), "");
+    ck_assert_uint_eq(queue_state(&rig, 1)->count, _i == 0 ? 900 : 600); /* counted, or rebuilt */
+    sync_allowed = INT_MAX;
+    let_trim(&rig);
+    ck_assert_str_eq(contents(&rig, 1, 298, 602, false, 10), "298 299 600 601 ");
+    close_store(&rig);
+    vault_open(&vault, &rig);
+    ck_assert_uint_eq(vault_count(&vault, "index"), 2);
+    ck_assert_uint_eq(vault_count(&vault, "live"), 2);
+    ck_assert_uint_eq(vault_count(&vault, "trim"), 0);
+    vault_close(&vault);
+    rig_remove_files(&rig);
+}
+END_TEST
+
+START_TEST(a_failed_slice_of_trimming_is_final)
+{
+    struct rig rig;
+
+    begin_untrimmed(&rig, 0);
+    sync_error = EIO;
+    sync_allowed = INT_MAX;
+    wait_once(&rig);
+    ck_assert_int_eq(store_process(rig.store), -EIO);
+    sync_error = 0;
+    put_many(&rig, 1, 900, 910);
+    store_submit(rig.store);
+    wait_once(&rig);
+    ck_assert_int_eq(store_process(rig.store), -EIO);
+    ck_assert_int_eq(store_close(&rig.store), -EIO);
+    ck_assert_int_eq(bodies_out, 0);
+    rig_remove_files(&rig);
+}
+END_TEST
+
 START_TEST(nothing_is_durable_before_its_sync)
 {
     struct rig rig;
@@ -1196,7 +1332,7 @@ START_TEST(nothing_is_durable_before_its_sync)
     store_create_queue(rig.store, 1);
     commit(&rig);
     poll_fd = (struct pollfd){.fd = store_fd(rig.store), .events = POLLIN};
-    sync_held = true;
+    sync_allowed = 0;
     put_many(&rig, 1, 0, 10);
     const uint64_t lsn = store_submit(rig.store);
     ck_assert_int_eq(poll(&poll_fd, 1, 100), 0);
@@ -1206,7 +1342,7 @@ START_TEST(nothing_is_durable_before_its_sync)
     ck_assert_int_eq(bodies_out, 10);
     ck_assert_str_eq(contents(&rig, 1, 0, 100, false, 100),
                      ""); /* readers neither see it nor wait for it */
-    sync_held = false;
+    sync_allowed = INT_MAX;
     finish(&rig);
     ck_assert_uint_eq(store_durable(rig.store), lsn);
     ck_assert_int_eq(bodies_out, 0);
@@ -1315,9 +1451,10 @@ START_TEST(a_missing_directory_is_an_error)
 }
 END_TEST
 
-/* ---- damage ------------------------------------------------------------------------------------------------- */
+/* ---- damage ---------------------------------------------------------------------------------- */
 
-/* 1000 entries in queue 1, in three segments; every tenth deleted; queue 2 with 10 in the same blob; two records. */
+/* 1000 entries in queue 1, in three segments; every tenth deleted; queue 2 with 10 in the same
+ * blob; two records. */
 static void begin_damaged(struct rig *rig, const char *database, int row)
 {
     struct vault vault;
@@ -1418,6 +1555,10 @@ START_TEST(a_damaged_gone_row_brings_entries_back)
         if (position % 10 != 5)
             store_delete_entry(rig.store, 1, position, 4);
     commit(&rig);
+    for (uint64_t position = 5; position < 100; position += 10) { /* counted twice now: 910 */
+        store_delete_entry(rig.store, 1, position, 4);
+        commit(&rig);
+    }
     ck_assert_str_eq(contents(&rig, 2, 0, 100, true, 3),
                      "0:0000 1:0001 2:0002 3:0003 4:0004 5:0005 6:0006 7:0007 8:0008 9:0009 ");
     rig_end(&rig);
@@ -1495,7 +1636,7 @@ START_TEST(damaged_meta_rows_do_not_stop_it)
 }
 END_TEST
 
-/* ---- kill -9 ------------------------------------------------------------------------------------------------ */
+/* ---- kill -9 --------------------------------------------------------------------------------- */
 
 /* The child: batches without end, one byte to the pipe for each that is durable. */
 static void work_until_killed(struct rig *rig, uint64_t seed, uint64_t done, int fd)
@@ -1599,6 +1740,7 @@ int main(void)
     tcase_add_loop_test(both, records_last_word_wins, 0, ENGINES);
     tcase_add_loop_test(both, large_records_survive, 0, ENGINES);
     tcase_add_loop_test(both, queues_count_their_entries, 0, ENGINES);
+    tcase_add_loop_test(both, queues_know_of_deadlines, 0, ENGINES);
     tcase_add_loop_test(both, everything_about_an_entry_comes_back, 0, ENGINES);
     tcase_add_loop_test(both, a_shared_body_is_written_once, 0, ENGINES);
     tcase_add_loop_test(both, what_is_taken_back_is_not_written, 0, ENGINES);
@@ -1609,6 +1751,7 @@ int main(void)
     tcase_add_loop_test(both, large_bodies_survive, 0, ENGINES);
     tcase_add_loop_test(both, deleted_ranges_are_gone_at_once, 0, ENGINES);
     tcase_add_loop_test(both, deleted_queues_are_gone_at_once, 0, ENGINES);
+    tcase_add_loop_test(both, entries_of_a_queue_deleted_at_once_are_not_written, 0, ENGINES);
     tcase_add_loop_test(both, closing_hands_everything_back, 0, ENGINES);
     suite_add_tcase(suite, both);
 
@@ -1616,6 +1759,8 @@ int main(void)
     tcase_add_test(lmdb, emptied_queues_leave_nothing);
     tcase_add_test(lmdb, acknowledging_from_the_front_writes_no_gone_rows);
     tcase_add_test(lmdb, idle_stores_trim_on_their_own);
+    tcase_add_loop_test(lmdb, untrimmed_ranges_are_not_seen, 0, 2);
+    tcase_add_test(lmdb, a_failed_slice_of_trimming_is_final);
     tcase_add_test(lmdb, nothing_is_durable_before_its_sync);
     tcase_add_test(lmdb, a_failed_sync_is_final);
     tcase_add_test(lmdb, files_are_private);

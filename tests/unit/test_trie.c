@@ -219,7 +219,7 @@ static const struct hostile {
     {"#", 128, "a", 128, true},  {"#.a", 64, "a", 128, true},   {"#.a", 64, "a", 63, false},
     {"#.*", 64, "a", 128, true}, {"*.#", 64, "a", 63, false},   {"#.a.#.b", 32, "a", 128, false},
     {"a.#", 64, "a", 128, true}, {"*", 128, "a", 128, true},    {"", 256, "", 256, true},
-    {"#.", 85, "", 256, true},  {"#.*.a", 42, "a", 128, true},
+    {"#.", 85, "", 256, true},   {"#.*.a", 42, "a", 128, true},
 };
 
 /* Each state at most once: the nodes of one key are its words and the root, the positions the routing words and the end. */

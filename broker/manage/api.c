@@ -1,0 +1,120 @@
+#include "manage/api.h"
+
+#include "session/service.h"
+
+const struct http_route api_routes[] = {
+    {EVHTTP_REQ_GET, "/api/overview", api_overview},
+    {EVHTTP_REQ_GET, "/api/vhosts", api_vhosts},
+    {EVHTTP_REQ_GET, "/api/connections", api_connections},
+    {EVHTTP_REQ_GET, "/api/exchanges", api_exchanges},
+    {EVHTTP_REQ_GET, "/api/exchanges/:vhost", api_exchanges},
+    {EVHTTP_REQ_GET, "/api/exchanges/:vhost/:name", api_exchange},
+    {EVHTTP_REQ_GET, "/api/queues", api_queues},
+    {EVHTTP_REQ_GET, "/api/queues/:vhost", api_queues},
+    {EVHTTP_REQ_GET, "/api/queues/:vhost/:name", api_queue},
+    {EVHTTP_REQ_DELETE, "/api/queues/:vhost/:name", api_queue_delete},
+    {EVHTTP_REQ_DELETE, "/api/queues/:vhost/:name/contents", api_queue_purge},
+    {EVHTTP_REQ_GET, "/api/bindings", api_bindings},
+    {EVHTTP_REQ_GET, "/api/bindings/:vhost", api_bindings},
+    {EVHTTP_REQ_GET, "/api/consumers", api_consumers},
+    {EVHTTP_REQ_GET, "/api/consumers/:vhost", api_consumers},
+
+    /* of the control socket alone */
+    {EVHTTP_REQ_GET, "/api/control/ping", api_control_ping},
+    {EVHTTP_REQ_GET, "/api/control/status", api_control_status},
+    {EVHTTP_REQ_POST, "/api/control/stop", api_control_stop},
+};
+
+const size_t api_route_count = countof(api_routes);
+
+struct vhost *api_vhost(struct manage_request *request)
+{
+    struct vhost *vhost = vhost_find(request->manage->options.broker, request->arguments[0]);
+
+    if (vhost == NULL)
+        manage_refuse_absent(request);
+    return vhost;
+}
+
+void api_list(struct manage_request *request,
+              void (*add)(struct manage *manage, struct vhost *vhost, json_t *list))
+{
+    struct manage *manage = request->manage;
+    struct vhost *vhost = NULL;
+
+    if (request->argument_count > 0 && (vhost = api_vhost(request)) == NULL)
+        return;
+    json_t *list = json_array();
+    if (vhost != NULL)
+        add(manage, vhost, list);
+    else
+        map_each (&manage->options.broker->vhosts, link)
+            add(manage, container_of(link, struct vhost, by_name), list);
+    manage_answer(request, HTTP_OK, list, 0);
+}
+
+void api_refuse(struct manage_request *request, const struct amqp_error *error)
+{
+    char reason[sizeof(error->text) + 16];
+
+    snprintf(reason, sizeof(reason), "%u %s", error->code, error->text);
+    if (error->code == AMQP_NOT_FOUND)
+        manage_refuse_absent(request);
+    else
+        manage_refuse(request, HTTP_BADREQUEST, "bad_request", reason);
+}
+
+void api_count_messages(const struct vhost *vhost, struct message_counts *counts)
+{
+    map_each (&vhost->queues, link) {
+        const struct queue *queue = container_of(link, struct queue, by_name);
+        const struct queue_depth depth = queue_depth_of_levels(queue);
+        counts->ready += depth.ready;
+        counts->unacked += depth.unacked;
+    }
+}
+
+void api_put_messages(json_t *object, const struct message_counts *counts)
+{
+    json_put_number(object, "messages", counts->ready + counts->unacked);
+    json_put_number(object, "messages_ready", counts->ready);
+    json_put_number(object, "messages_unacknowledged", counts->unacked);
+}
+
+json_t *api_listeners(const struct manage *manage)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < manage->options.listener_count; i++) {
+        const struct manage_listener *listener = &manage->options.listeners[i];
+        json_t *object = json_object();
+        json_put_string(object, "node", manage->node);
+        json_put_string(object, "protocol", listener->protocol);
+        json_put_string(object, "ip_address", listener->address.host);
+        json_put_number(object, "port", listener->address.port);
+        json_array_append_new(list, object);
+    }
+    return list;
+}
+
+json_t *api_object_totals(const struct manage *manage)
+{
+    const struct broker *broker = manage->options.broker;
+    uint64_t queues = 0, exchanges = 0, consumers = 0;
+
+    map_each (&broker->vhosts, link) {
+        const struct vhost *vhost = container_of(link, struct vhost, by_name);
+        queues += vhost->queues.count;
+        exchanges += vhost->exchanges.count;
+        map_each (&vhost->queues, by_name)
+            consumers += container_of(by_name, struct queue, by_name)->consumer_count;
+    }
+    json_t *totals = json_object();
+    json_put_number(totals, "connections", manage->options.service->connection_count);
+    json_put_number(totals, "channels",
+                    broker->counters.channels_opened - broker->counters.channels_closed);
+    json_put_number(totals, "consumers", consumers);
+    json_put_number(totals, "exchanges", exchanges);
+    json_put_number(totals, "queues", queues);
+    return totals;
+}

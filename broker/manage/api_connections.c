@@ -1,0 +1,72 @@
+/* GET /api/connections: those in their handshake, too. */
+#include "manage/api.h"
+
+#include "session/service.h"
+
+static const char *state_name(enum connection_state state)
+{
+    static const char *const names[] = {
+        [CONNECTION_AWAIT_HEADER] = "starting", [CONNECTION_AWAIT_START_OK] = "starting",
+        [CONNECTION_AWAIT_TUNE_OK] = "tuning",  [CONNECTION_AWAIT_OPEN] = "opening",
+        [CONNECTION_OPEN] = "running",          [CONNECTION_AWAIT_CLOSE_OK] = "closing",
+        [CONNECTION_CLOSED] = "closed",
+    };
+
+    return names[state];
+}
+
+static void put_who(json_t *object, const struct connection *connection)
+{
+    json_put_string(object, "name", connection->name);
+    json_put_string(object, "user", connection->user_name);
+    json_put_string(object, "user_who_performed_action", connection->user_name);
+    if (connection->vhost != NULL)
+        json_put_slice(object, "vhost", connection->vhost->name);
+    json_put_string(object, "host", connection->local.host);
+    json_put_number(object, "port", connection->local.port);
+    json_put_string(object, "peer_host", connection->peer.host);
+    json_put_number(object, "peer_port", connection->peer.port);
+    json_put(object, "client_properties",
+             json_from_table(buf_slice(&connection->client_properties)));
+}
+
+static void put_agreed(json_t *object, const struct connection *connection)
+{
+    json_put_string(object, "protocol", "AMQP 0-9-1");
+    json_put_string(object, "auth_mechanism", connection->mechanism);
+    json_put_bool(object, "ssl", false);
+    json_put_string(object, "state", state_name(connection->state));
+    json_put_number(object, "channels", connection->channel_count);
+    json_put_number(object, "channel_max", connection->channel_max);
+    json_put_number(object, "frame_max", connection->frame_size_max);
+    json_put_number(object, "timeout", connection->heartbeat_s);
+    json_put_number(object, "connected_at", connection->connected_wall_ms);
+}
+
+static void put_figures(json_t *object, const struct connection *connection)
+{
+    json_put_number(object, "recv_oct", connection->transport.octets_in);
+    json_put_number(object, "send_oct", connection->transport.octets_out);
+    json_put_number(object, "recv_cnt", connection->frames_in);
+    json_put_number(object, "send_cnt", connection->frames_out);
+    json_put_number(object, "send_pend", transport_output_size(&connection->transport));
+}
+
+void api_connections(struct manage_request *request)
+{
+    const struct manage *manage = request->manage;
+    const struct connection *connection;
+    json_t *list = json_array();
+
+    TAILQ_FOREACH (connection, &manage->options.service->connections, link) {
+        if (connection->state == CONNECTION_CLOSED)
+            continue;
+        json_t *object = json_object();
+        put_who(object, connection);
+        put_agreed(object, connection);
+        put_figures(object, connection);
+        json_put_string(object, "node", manage->node);
+        json_array_append_new(list, object);
+    }
+    manage_answer(request, HTTP_OK, list, 0);
+}

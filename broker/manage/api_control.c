@@ -1,0 +1,105 @@
+/* What the control socket alone offers: is it there, how is it, stop. */
+#include <dirent.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "manage/api.h"
+
+void api_control_ping(struct manage_request *request)
+{
+    manage_answer(request, HTTP_NOCONTENT, NULL, 0);
+}
+
+/* Resident octets; 0 when the kernel does not say. */
+static uint64_t resident_size(void)
+{
+    uint64_t total, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+
+    if (file == NULL)
+        return 0;
+    if (fscanf(file, "%" SCNu64 " %" SCNu64, &total, &resident) != 2)
+        resident = 0;
+    fclose(file);
+    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static json_t *memory(void)
+{
+    json_t *object = json_object();
+
+    json_put_number(object, "rss", resident_size());
+    return object;
+}
+
+static uint64_t descriptor_count(void)
+{
+    uint64_t count = 0;
+    DIR *directory = opendir("/proc/self/fd");
+
+    if (directory == NULL)
+        return 0;
+    for (const struct dirent *entry; (entry = readdir(directory)) != NULL;)
+        count += entry->d_name[0] != '.';
+    closedir(directory);
+    return count - 1; /* the directory itself */
+}
+
+static json_t *file_descriptors(void)
+{
+    struct rlimit limit = {0};
+    json_t *object = json_object();
+
+    getrlimit(RLIMIT_NOFILE, &limit);
+    json_put_number(object, "used", descriptor_count());
+    json_put_number(object, "limit", limit.rlim_cur);
+    return object;
+}
+
+static json_t *store(const struct broker *broker)
+{
+    struct store_stats stats;
+    json_t *object = json_object();
+
+    store_get_stats(broker->store, &stats);
+    json_put_bool(object, "failed", broker->store_error != 0);
+    json_put_number(object, "commits", stats.commits);
+    json_put_number(object, "bytes_written", stats.bytes_written);
+    json_put_number(object, "entries_put", stats.entries_put);
+    json_put_number(object, "entries_deleted", stats.entries_deleted);
+    json_put_number(object, "entries_taken_back", stats.entries_taken_back);
+    json_put_number(object, "damaged", stats.damaged + broker->counters.damaged);
+    json_put_number(object, "commit_ns_last", stats.commit_ns_last);
+    json_put_number(object, "commit_ns_max", stats.commit_ns_max);
+    return object;
+}
+
+void api_control_status(struct manage_request *request)
+{
+    const struct manage *manage = request->manage;
+    const struct broker *broker = manage->options.broker;
+    json_t *status = json_object();
+
+    json_put_number(status, "pid", (uint64_t)getpid());
+    json_put_number(status, "uptime_ms", broker->clock->now_ms - manage->started_ms);
+    json_put_string(status, "product_name", "StoatMQ");
+    json_put_string(status, "product_version", STOATMQ_VERSION);
+    json_put_string(status, "rabbitmq_version", API_RABBITMQ_VERSION);
+    json_put_string(status, "node", manage->node);
+    json_put_string(status, "data_directory", manage->options.data_dir);
+    json_put(status, "memory", memory());
+    json_put(status, "file_descriptors", file_descriptors());
+    json_put(status, "totals", api_object_totals(manage));
+    json_put(status, "listeners", api_listeners(manage));
+    json_put(status, "store", store(broker));
+    manage_answer(request, HTTP_OK, status, 0);
+}
+
+/* Accepted, not done: whoever wants to know when it is done waits for the process to end. */
+void api_control_stop(struct manage_request *request)
+{
+    const struct manage_options *options = &request->manage->options;
+
+    options->on_stop(options->context);
+    manage_answer(request, 202, NULL, 0);
+}
