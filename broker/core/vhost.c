@@ -75,10 +75,8 @@ struct vhost *vhost_new(struct broker *broker, struct slice name, bool recovered
     TAILQ_INIT(&vhost->deleted);
     map_insert(&broker->vhosts, &vhost->by_name, vhost->name);
     predeclare(vhost);
-    if (!recovered) {
-        vhost->lsn = store_open_lsn(broker->store);
+    if (!recovered)
         definition_put_vhost(vhost);
-    }
     return vhost;
 }
 
@@ -578,7 +576,7 @@ bool vhost_delete_queue(struct vhost *vhost, struct slice name, bool if_unused, 
     return true;
 }
 
-uint64_t vhost_drop_bindings_of_queue(struct vhost *vhost, struct queue *queue)
+void vhost_drop_bindings_of_queue(struct vhost *vhost, struct queue *queue)
 {
     struct binding *binding;
 
@@ -587,7 +585,6 @@ uint64_t vhost_drop_bindings_of_queue(struct vhost *vhost, struct queue *queue)
     while ((binding = TAILQ_FIRST(&queue->bindings)) != NULL)
         delete_binding(binding);
     bury_exchanges(vhost);
-    return vhost->deletion_lsn;
 }
 
 /* ---- bindings ---- */
