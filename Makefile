@@ -49,6 +49,7 @@ archive = $(foreach l,$(1),$(BUILD)/lib$(l).a)
 PROGRAMS := $(BUILD)/stoatmq $(BUILD)/stoatctl $(BUILD)/stoatperf
 SERVER_OBJECTS := $(filter-out $(BUILD)/obj/broker/main.o,$(call objects,broker))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
+SIM := $(BUILD)/sim
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
 .PHONY: all run test check asan tsan bench format install clean deps test-deps tests
@@ -97,19 +98,26 @@ $(BUILD)/stoatmq: $(BUILD)/obj/broker/main.o $(SERVER_LIBS)
 $(BUILD)/stoatctl: $(filter $(BUILD)/obj/tools/stoatctl%,$(call objects,tools)) $(call archive,base)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(TOOL_LIBS)
 
-$(BUILD)/stoatperf: $(filter $(BUILD)/obj/tools/stoatperf%,$(call objects,tools)) $(call archive,amqp base)
+PERF_OBJECTS := $(filter $(BUILD)/obj/tools/stoatperf%,$(call objects,tools))
+
+$(BUILD)/stoatperf: $(PERF_OBJECTS) $(call archive,amqp base)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) -ljansson -lm
 
-# A unit test may use the whole broker and tests/lib.
+# A unit test may use the whole broker and tests/lib; those of stoatperf's files use these too.
+$(filter $(BUILD)/unit/test_stoatperf_%,$(UNIT_TESTS)): $(filter-out %/stoatperf.o,$(PERF_OBJECTS))
 $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libtest.a $(SERVER_LIBS)
 	@mkdir -p $(@D)
+	$(call say,LD)$(CC) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
+
+# The broker under random clients and crashes, from a seed.
+$(SIM): $(call objects,tests/sim) $(BUILD)/libtest.a $(SERVER_LIBS)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
 
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(SERVER_LIBS)
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lm
 
-tests: $(PROGRAMS) $(UNIT_TESTS)
+tests: $(PROGRAMS) $(UNIT_TESTS) $(SIM)
 
 test: test-deps
 	@$(MAKE) --no-print-directory tests

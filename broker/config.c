@@ -344,7 +344,7 @@ static void spell(enum spelling spelling, const char *name, char spelled[NAME_SI
         *c = *c == '.' ? '_' : (char)toupper((unsigned char)*c);
 }
 
-/* The row for a full name; *name is what follows the dot of a family, as written. */
+/* The row for a full name; *name is what follows the dot of a family, as written: short enough for the name of a field on the wire. */
 static const struct key *find_key(enum spelling spelling, const char *full_name, const char **name)
 {
     for (size_t i = 0; i < countof(keys); i++) {
@@ -352,9 +352,9 @@ static const struct key *find_key(enum spelling spelling, const char *full_name,
         spell(spelling, keys[i].name, spelled);
         const size_t length = strlen(spelled);
         *name = full_name + length;
-        if (is_family(&keys[i])
-                ? strncmp(full_name, spelled, length) == 0 && full_name[length] != '\0'
-                : strcmp(full_name, spelled) == 0)
+        if (is_family(&keys[i]) ? strncmp(full_name, spelled, length) == 0 &&
+                                      full_name[length] != '\0' && strlen(*name) < NAME_SIZE
+                                : strcmp(full_name, spelled) == 0)
             return &keys[i];
     }
     return NULL;

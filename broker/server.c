@@ -3,6 +3,8 @@
  * store takes in what is left and closes. When the store fails there is no grace: nobody may get another positive answer. */
 #include "server.h"
 
+#include <sysexits.h>
+
 #include "base/alloc.h"
 #include "base/log.h"
 #include "manage/http.h"
@@ -224,5 +226,5 @@ int server_free(struct server **server)
         log_critical("cannot close the store: %s", strerror(-closed));
     loop_release(&gone->loop);
     free(gone);
-    return failed != 0 || closed != 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+    return failed != 0 || closed != 0 ? EX_IOERR : EXIT_SUCCESS;
 }

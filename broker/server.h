@@ -24,7 +24,7 @@ struct loop *server_loop(struct server *server);
 /* Begins to stop: no new connections, clients told 320, what is parked is synced, then the loop stops. Called again: hurries. */
 void server_stop(struct server *server);
 
-/* After the loop has stopped: closes the store. Returns the exit status of the process: 0, or not when the store failed. */
+/* After the loop has stopped: closes the store. Returns the exit status of the process: 0, or EX_IOERR when the store failed. */
 int server_free(struct server **server);
 
 #endif

@@ -16,10 +16,11 @@ void batch_release(struct batch *batch)
     buf_release(&batch->record_bytes);
 }
 
-static void return_body(struct batch_body *body, store_body_done *done)
+static void return_body(struct batch *batch, struct batch_body *body, store_body_done *done)
 {
     body->returned = true;
     body->bytes = (struct slice){0};
+    batch->returned++;
     if (done != NULL)
         done(body->owner);
 }
@@ -28,7 +29,7 @@ void batch_clear(struct batch *batch, store_body_done *done)
 {
     for (uint32_t i = 0; i < batch->bodies.count; i++)
         if (!batch->bodies.items[i].returned)
-            return_body(&batch->bodies.items[i], done);
+            return_body(batch, &batch->bodies.items[i], done);
     array_clear(&batch->bodies);
     array_clear(&batch->entries);
     array_clear(&batch->deletes);
@@ -39,7 +40,7 @@ void batch_clear(struct batch *batch, store_body_done *done)
     array_clear(&batch->records);
     buf_clear(&batch->record_bytes);
     buf_shrink(&batch->record_bytes, RECORD_BYTES_KEEP);
-    batch->live = 0;
+    batch->live = batch->returned = 0;
     batch->body_bytes = 0;
     batch->error = 0;
 }
@@ -73,7 +74,14 @@ void batch_take_back(struct batch *batch, uint32_t entry_number, store_body_done
     batch->live--;
     if (--body->live == 0 && !body->returned) {
         batch->body_bytes -= body->bytes.size;
-        return_body(body, done);
+        return_body(batch, body, done);
+    }
+    /* Nothing refers to them any more, and a batch that stays empty is not submitted: they would
+     * grow for ever. */
+    if (batch->live == 0 && batch->returned == batch->bodies.count) {
+        array_clear(&batch->entries);
+        array_clear(&batch->bodies);
+        batch->returned = 0;
     }
 }
 

@@ -72,6 +72,7 @@ struct batch {
     struct buf record_bytes;
 
     uint32_t live;     /* entries not taken back */
+    uint32_t returned; /* bodies handed back */
     size_t body_bytes; /* of bodies with live entries, or none yet */
 };
 

@@ -89,6 +89,20 @@ int database_get_below(MDB_cursor *cursor, uint64_t queue_id, uint64_t position,
     return key->size == 16 && get_u64(key->data) == queue_id ? 0 : MDB_NOTFOUND;
 }
 
+/* LMDB's own order, byte by byte, for keys that are one or two numbers: a third of a lookup is
+ * comparing. Databases compared this way can be read without it. */
+static int compare_numbers(const MDB_val *a, const MDB_val *b)
+{
+    if (a->mv_size != b->mv_size || (a->mv_size != 8 && a->mv_size != 16))
+        return slice_compare(slice_of_val(*a), slice_of_val(*b));
+    uint64_t left = get_u64(a->mv_data), right = get_u64(b->mv_data);
+    if (left == right && a->mv_size == 16) {
+        left = get_u64((const uint8_t *)a->mv_data + 8);
+        right = get_u64((const uint8_t *)b->mv_data + 8);
+    }
+    return (left > right) - (left < right);
+}
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
 /* Locks and mapped files are not coherent on network file systems. */
@@ -246,8 +260,11 @@ static int open_databases(struct database *database)
 
     if (rc != 0)
         return rc;
-    for (size_t i = 0; i < DATABASE_COUNT && rc == 0; i++)
+    for (size_t i = 0; i < DATABASE_COUNT && rc == 0; i++) {
         rc = mdb_dbi_open(txn, names[i], MDB_CREATE, &database->dbi[i]);
+        if (rc == 0 && i != DB_RECORD && i != DB_META)
+            rc = mdb_set_compare(txn, database->dbi[i], compare_numbers);
+    }
     if (rc == 0)
         rc = find_last_blob(database, txn);
     if (rc == 0 && database->was_clean)

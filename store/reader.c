@@ -10,17 +10,25 @@
 
 /* ---- choosing -------------------------------------------------------------------------------- */
 
-/* Where the living entries may begin. false: no such queue. */
-static bool find_head(struct reader *reader, const struct store_fetch *fetch, uint64_t *head)
+/* LMDB's code as 0 or -errno, said in the log. */
+static int failed(int rc)
+{
+    if (rc != 0)
+        log_error("the store could not read: %s", mdb_strerror(rc));
+    return database_errno(rc);
+}
+
+/* Where the living entries may begin: MDB_NOTFOUND when there is no such queue, or another code. */
+static int find_head(struct reader *reader, const struct store_fetch *fetch, uint64_t *head)
 {
     const struct key wanted = key_u64(fetch->queue_id);
     MDB_val key = val_of(key_slice(&wanted)), value;
     struct queue_row row;
 
-    if (mdb_get(reader->txn, reader->database->dbi[DB_QUEUE], &key, &value) != 0)
-        return false;
-    *head = queue_row_decode(key_slice(&wanted), slice_of_val(value), &row) ? row.head : 0;
-    return true;
+    int rc = mdb_get(reader->txn, reader->database->dbi[DB_QUEUE], &key, &value);
+    if (rc == 0)
+        *head = queue_row_decode(key_slice(&wanted), slice_of_val(value), &row) ? row.head : 0;
+    return rc;
 }
 
 /* Collects what the fetch returns; answers the bytes of all bodies and sets fetch->next. */
@@ -32,8 +40,11 @@ static size_t choose(struct reader *reader, struct store_fetch *fetch)
 
     array_clear(&reader->items);
     fetch->next = fetch->end;
-    if (!find_head(reader, fetch, &head))
+    int rc = find_head(reader, fetch, &head);
+    if (rc != 0) {
+        fetch->error = failed(rc == MDB_NOTFOUND ? 0 : rc);
         return 0;
+    }
     scan_begin(scan, reader->database, reader->txn, fetch->queue_id, max_of(fetch->first, head),
                fetch->end);
     while (scan_next(scan)) {
@@ -47,8 +58,7 @@ static size_t choose(struct reader *reader, struct store_fetch *fetch)
         *array_add(&reader->items) = (struct reader_item){scan->entry, scan->lsn};
     }
     fetch->damaged = scan->damaged;
-    if (scan->rc != 0)
-        log_error("the store could not read: %s", mdb_strerror(scan->rc));
+    fetch->error = failed(scan->rc);
     scan_end(scan);
     return size;
 }
@@ -122,14 +132,12 @@ static void copy_bodies(struct reader *reader, struct store_fetch *fetch, uint8_
 
 static void answer(struct reader *reader, struct store_fetch *fetch)
 {
-    int rc = mdb_txn_renew(reader->txn);
-
-    if (rc != 0) {
-        log_error("the store could not read: %s", mdb_strerror(rc));
+    fetch->error = failed(mdb_txn_renew(reader->txn));
+    if (fetch->error != 0)
         return;
-    }
     const size_t size = choose(reader, fetch);
-    copy_bodies(reader, fetch, engine_fetch_room(fetch, reader->items.count, size));
+    if (fetch->error == 0)
+        copy_bodies(reader, fetch, engine_fetch_room(fetch, reader->items.count, size));
     mdb_txn_reset(reader->txn);
 }
 

@@ -6,7 +6,7 @@
 enum entry_tag { TAG_PLACE = 1, TAG_WEIGHT = 2, TAG_EXPIRES = 4, TAG_FLAGS = 8, TAG_ALL = 15 };
 
 enum {
-    CRC_AT = 4,
+    CHECKSUM_SIZE = 4,
     SEGMENT_HEADER_SIZE = HEADER_SIZE + 8,
     VARINT_MAX = 10,
     ENTRY_MAX = 1 + 5 + 5 + 5 + 4 + 5 + VARINT_MAX + 1,
@@ -44,58 +44,27 @@ static const uint8_t *get_varint32(const uint8_t *from, const uint8_t *end, uint
     return wide > UINT32_MAX ? NULL : from;
 }
 
-/* ---- keys ------------------------------------------------------------------------------------ */
-
-struct key key_u64(uint64_t number)
-{
-    struct key key = {.size = 8};
-
-    put_u64(key.bytes, number);
-    return key;
-}
-
-struct key key_pair(uint64_t queue_id, uint64_t second)
-{
-    struct key key = {.size = 16};
-
-    put_u64(key.bytes, queue_id);
-    put_u64(key.bytes + 8, second);
-    return key;
-}
-
-struct key key_part(uint64_t lsn, uint32_t part)
-{
-    struct key key = {.size = 12};
-
-    put_u64(key.bytes, lsn);
-    put_u32(key.bytes + 8, part);
-    return key;
-}
-
 /* ---- header ---------------------------------------------------------------------------------- */
 
 static uint32_t checksum(struct slice key, const uint8_t *value, size_t size)
 {
-    uint32_t crc = crc32c(0, key.data, key.size);
-
-    crc = crc32c(crc, value, CRC_AT);
-    return crc32c(crc, value + HEADER_SIZE, size - HEADER_SIZE);
+    return crc32c(crc32c(0, key.data, key.size), value + CHECKSUM_SIZE, size - CHECKSUM_SIZE);
 }
 
 void record_seal(struct slice key, uint8_t *value, size_t size, uint8_t flags, uint16_t count)
 {
     assert(size >= HEADER_SIZE);
-    value[0] = RECORD_VERSION;
-    value[1] = flags;
-    value[2] = (uint8_t)(count >> 8);
-    value[3] = (uint8_t)count;
-    put_u32(value + CRC_AT, checksum(key, value, size));
+    value[4] = RECORD_VERSION;
+    value[5] = flags;
+    value[6] = (uint8_t)(count >> 8);
+    value[7] = (uint8_t)count;
+    put_u32(value, checksum(key, value, size));
 }
 
 bool record_check(struct slice key, struct slice value)
 {
-    return value.size >= HEADER_SIZE && value.data[0] == RECORD_VERSION &&
-           get_u32(value.data + CRC_AT) == checksum(key, value.data, value.size);
+    return value.size >= HEADER_SIZE && value.data[4] == RECORD_VERSION &&
+           get_u32(value.data) == checksum(key, value.data, value.size);
 }
 
 /* ---- rows ------------------------------------------------------------------------------------ */
@@ -109,7 +78,7 @@ void queue_row_encode(uint64_t queue_id, const struct queue_row *row, uint8_t va
     put_u64(value + HEADER_SIZE + 16, row->count);
     put_u64(value + HEADER_SIZE + 24, row->bytes);
     put_u64(value + HEADER_SIZE + 32, row->delivered);
-    record_seal(key_slice(&key), value, QUEUE_ROW_SIZE, 0, 0);
+    record_seal(key_slice(&key), value, QUEUE_ROW_SIZE, row->deadlines ? QUEUE_DEADLINES : 0, 0);
 }
 
 bool queue_row_decode(struct slice key, struct slice value, struct queue_row *row)
@@ -121,6 +90,7 @@ bool queue_row_decode(struct slice key, struct slice value, struct queue_row *ro
     row->count = get_u64(value.data + HEADER_SIZE + 16);
     row->bytes = get_u64(value.data + HEADER_SIZE + 24);
     row->delivered = get_u64(value.data + HEADER_SIZE + 32);
+    row->deadlines = (record_flags(value) & QUEUE_DEADLINES) != 0;
     return true;
 }
 

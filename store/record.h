@@ -6,14 +6,15 @@
  *     index      queue u64, first position u64   segment: header, LSN u64, places; never changed
  *     gone       queue u64, first position u64   header, a bit per entry of the segment: deleted
  *     live       LSN u64                         header, entries u32 that still need the blob
- *     queue      queue u64                       header, head, tail, count, bytes, delivered: u64
+ *     queue      queue u64                       header (flag DEADLINES), head, tail, count, bytes,
+ *                                                delivered: u64
  *     trim       queue u64, from u64             header, end u64: a deleted range to be removed
  *     record     the owner's                     header, the owner's bytes
  *     meta       "format"                        header, format u32
  *                "state"                         header (flag CLEAN), last LSN u64
  *
- *     header     version u8 | flags u8 | count u16 | CRC32C u32 of the key and of the value
- *                without these four bytes
+ *     header     CRC32C u32 of the key and of the value after these four bytes |
+ *                version u8 | flags u8 | count u16
  *
  * A batch is one *blob*: its bodies back to back, cut into parts of at most PART_MAX bytes; a body
  * that is larger has parts of its own. Its entries are one or more *segments* per queue: up to
@@ -56,8 +57,9 @@ enum {
 };
 
 enum record_flag {
-    SEGMENT_DENSE = 1, /* of a segment */
-    STATE_CLEAN = 1,   /* of "state" */
+    SEGMENT_DENSE = 1,   /* of a segment */
+    QUEUE_DEADLINES = 1, /* of a queue: entries that expire were put since it was last empty */
+    STATE_CLEAN = 1,     /* of "state" */
 };
 
 /* ---- numbers --------------------------------------------------------------------------------- */
@@ -95,9 +97,31 @@ struct key {
     size_t size;
 };
 
-struct key key_u64(uint64_t number);                     /* live, queue */
-struct key key_pair(uint64_t queue_id, uint64_t second); /* index, gone, trim */
-struct key key_part(uint64_t lsn, uint32_t part);        /* blob */
+static inline struct key key_u64(uint64_t number) /* live, queue */
+{
+    struct key key;
+    put_u64(key.bytes, number);
+    key.size = 8;
+    return key;
+}
+
+static inline struct key key_pair(uint64_t queue_id, uint64_t second) /* index, gone, trim */
+{
+    struct key key;
+    put_u64(key.bytes, queue_id);
+    put_u64(key.bytes + 8, second);
+    key.size = 16;
+    return key;
+}
+
+static inline struct key key_part(uint64_t lsn, uint32_t part) /* blob */
+{
+    struct key key;
+    put_u64(key.bytes, lsn);
+    put_u32(key.bytes + 8, part);
+    key.size = 12;
+    return key;
+}
 
 static inline struct slice key_slice(const struct key *key)
 {
@@ -114,18 +138,19 @@ bool record_check(struct slice key, struct slice value);
 
 static inline uint8_t record_flags(struct slice value)
 {
-    return value.data[1];
+    return value.data[5];
 }
 
 static inline uint16_t record_count(struct slice value)
 {
-    return (uint16_t)(value.data[2] << 8 | value.data[3]);
+    return (uint16_t)(value.data[6] << 8 | value.data[7]);
 }
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
 struct queue_row {
     uint64_t head, tail, count, bytes, delivered;
+    bool deadlines;
 };
 
 void queue_row_encode(uint64_t queue_id, const struct queue_row *row,

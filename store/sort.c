@@ -64,34 +64,54 @@ static void reserve_spare(struct sort_list *sort)
     sort->spare = xrealloc(sort->spare, sort->spare_capacity, sizeof *sort->spare);
 }
 
-static void radix(struct sort_list *sort)
+/* By the bytes [begin, end) of the key in which the items differ. */
+static void radix(struct sort_item *items, struct sort_item *spare, uint32_t count, unsigned begin,
+                  unsigned end)
 {
     struct sort_item difference = {0};
+    struct sort_item *from = items, *to = spare;
 
-    reserve_spare(sort);
-    for (uint32_t i = 1; i < sort->list.count; i++) {
-        difference.major |= sort->list.items[i].major ^ sort->list.items[0].major;
-        difference.minor |= sort->list.items[i].minor ^ sort->list.items[0].minor;
+    for (uint32_t i = 1; i < count; i++) {
+        difference.major |= items[i].major ^ items[0].major;
+        difference.minor |= items[i].minor ^ items[0].minor;
     }
-    for (unsigned byte = 0; byte < 16; byte++) {
+    for (unsigned byte = begin; byte < end; byte++) {
         if (byte_of(&difference, byte) == 0)
             continue;
-        struct sort_item *from = sort->list.items;
-        distribute(from, sort->spare, sort->list.count, byte);
-        sort->list.items = sort->spare;
-        sort->spare = from;
-        uint32_t capacity = sort->list.capacity;
-        sort->list.capacity = sort->spare_capacity;
-        sort->spare_capacity = capacity;
+        distribute(from, to, count, byte);
+        struct sort_item *swap = from;
+        from = to;
+        to = swap;
     }
+    if (from != items)
+        memcpy(items, from, count * sizeof *items);
+}
+
+static void sort_minors(struct sort_item *items, struct sort_item *spare, uint32_t count)
+{
+    if (in_order(items, count))
+        return;
+    if (count <= FEW)
+        insert_each(items, count);
+    else
+        radix(items, spare, count, 0, 8);
 }
 
 void sort_run(struct sort_list *sort)
 {
-    if (in_order(sort->list.items, sort->list.count))
+    struct sort_item *items = sort->list.items;
+    const uint32_t count = sort->list.count;
+
+    if (in_order(items, count))
         return;
-    if (sort->list.count <= FEW)
-        insert_each(sort->list.items, sort->list.count);
+    reserve_spare(sort);
+    if (count > FEW)
+        radix(items, sort->spare, count, 8, 16);
     else
-        radix(sort);
+        insert_each(items, count);
+    for (uint32_t begin = 0, end; begin < count; begin = end) {
+        for (end = begin + 1; end < count && items[end].major == items[begin].major; end++)
+            ;
+        sort_minors(items + begin, sort->spare, end - begin);
+    }
 }

@@ -200,6 +200,7 @@ void store_fetch(struct store *store, struct store_fetch *fetch)
     fetch->entries = NULL;
     fetch->memory = NULL;
     fetch->count = 0;
+    fetch->error = 0;
     fetch->damaged = 0;
     fetch->next = fetch->first;
     store->engine->fetch(store, fetch);

@@ -72,6 +72,7 @@ struct store_queue_state {
     uint64_t count;     /* entries alive */
     uint64_t bytes;     /* sum of their weights */
     uint64_t delivered; /* entries below it may have been delivered; after an unclean stop: tail */
+    bool deadlines;     /* some entries may have expires_ms */
 };
 
 struct store_recovery {
@@ -201,6 +202,7 @@ struct store_fetch {
     struct store_fetched *entries;
     size_t count;
     uint64_t next;    /* where to go on; == end when nothing alive is left in the range */
+    int error;        /* 0, or -errno: the store could not be read, there are no results */
     uint32_t damaged; /* entries returned as damaged, and index rows that could not be read */
     void *memory;     /* the store's, as is the letter */
     struct letter letter;

@@ -37,7 +37,7 @@ static int run(struct load *load, const struct options *options)
         return EX_UNAVAILABLE;
     }
     (options->json ? report_json : report_text)(load);
-    if (!has_failed(&load->void_run))
+    if (!failure_is_set(&load->void_run))
         return EXIT_SUCCESS;
     fprintf(stderr, "stoatperf: the run is void: %s\n", load->void_run.text);
     return EXIT_VOID;

@@ -51,7 +51,7 @@ static bool connect_to(struct client *client, const struct uri *uri)
     struct addrinfo *addresses;
     const int status = getaddrinfo(uri->host, uri->port, &hints, &addresses);
     if (status != 0)
-        return fail(client->failure, "cannot find %s: %s", uri->host, gai_strerror(status));
+        return failure_set(client->failure, "cannot find %s: %s", uri->host, gai_strerror(status));
     client->fd = connect_any(addresses);
     freeaddrinfo(addresses);
     if (client->fd >= 0)
@@ -59,8 +59,8 @@ static bool connect_to(struct client *client, const struct uri *uri)
 
     const int error = -client->fd;
     client->fd = -1;
-    return fail(client->failure, "cannot connect to %s:%s: %s", uri->host, uri->port,
-                strerror(error));
+    return failure_set(client->failure, "cannot connect to %s:%s: %s", uri->host, uri->port,
+                       strerror(error));
 }
 
 bool client_send_all(struct client *client)
@@ -71,7 +71,7 @@ bool client_send_all(struct client *client)
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent < 0)
-            return fail(client->failure, "cannot write to the broker: %s", strerror(errno));
+            return failure_set(client->failure, "cannot write to the broker: %s", strerror(errno));
         buf_consume(&client->out, (size_t)sent);
     }
     return true;
@@ -80,10 +80,10 @@ bool client_send_all(struct client *client)
 static bool receive_failed(struct client *client, ssize_t received)
 {
     if (received == 0)
-        return fail(client->failure, "the broker closed the connection without a reason");
+        return failure_set(client->failure, "the broker closed the connection without a reason");
     if (errno == EAGAIN)
-        return fail(client->failure, "no answer from the broker for %d s", CALL_TIMEOUT_S);
-    return fail(client->failure, "cannot read from the broker: %s", strerror(errno));
+        return failure_set(client->failure, "no answer from the broker for %d s", CALL_TIMEOUT_S);
+    return failure_set(client->failure, "cannot read from the broker: %s", strerror(errno));
 }
 
 /* Blocking: more into `in`. */
@@ -109,18 +109,18 @@ static bool next_method(struct client *client, struct amqp_method *method, size_
     for (;;) {
         const struct slice in = buf_slice(&client->in);
         if (in.size >= 4 && memcmp(in.data, "AMQP", 4) == 0)
-            return fail(client->failure, "the broker does not speak AMQP 0-9-1");
+            return failure_set(client->failure, "the broker does not speak AMQP 0-9-1");
         switch (amqp_frame_parse(in, client->frame_max, &frame, used, &error)) {
         case AMQP_PARSE_MORE:
             if (!receive_more(client))
                 return false;
             break;
         case AMQP_PARSE_BAD:
-            return fail(client->failure, "not understood: %s", error.text);
+            return failure_set(client->failure, "not understood: %s", error.text);
         case AMQP_PARSE_OK:
             if (frame.type == AMQP_FRAME_METHOD)
                 return amqp_method_decode(frame.payload, method, &error) ||
-                       fail(client->failure, "not understood: %s", error.text);
+                       failure_set(client->failure, "not understood: %s", error.text);
             buf_consume(&client->in, *used);
         }
     }
@@ -151,11 +151,19 @@ static void copy_property(struct slice properties, const char *key, char *text, 
     snprintf(text, size, "%.*s", SLICE_ARG(string));
 }
 
+/* StoatMQ names itself RabbitMQ for the sake of clients that look, and says who it is beside that. */
 static void identify(struct broker_identity *identity, struct slice properties)
 {
     copy_property(properties, "product", identity->product, sizeof(identity->product));
     copy_property(properties, "version", identity->version, sizeof(identity->version));
     copy_property(properties, "platform", identity->platform, sizeof(identity->platform));
+
+    char stoatmq[sizeof(identity->version)];
+    copy_property(properties, "stoatmq_version", stoatmq, sizeof(stoatmq));
+    if (stoatmq[0] != '\0') {
+        snprintf(identity->product, sizeof(identity->product), "StoatMQ");
+        snprintf(identity->version, sizeof(identity->version), "%s", stoatmq);
+    }
 }
 
 static uint32_t lesser_limit(uint32_t ours, uint32_t theirs) /* theirs: 0 is none */
@@ -179,7 +187,8 @@ static bool handshake(struct client *client, const struct uri *uri, const char *
         return false;
 
     client->frame_max = lesser_limit(FRAME_MAX_WANTED, method.connection_tune.frame_max);
-    amqp_client_tune_ok(&client->out, (uint16_t)lesser_limit(16, method.connection_tune.channel_max),
+    amqp_client_tune_ok(&client->out,
+                        (uint16_t)lesser_limit(16, method.connection_tune.channel_max),
                         client->frame_max, 0);
     amqp_client_open(&client->out, slice_of_string(uri->vhost));
     return client_send_all(client) && await_method(client, AMQP_CONNECTION_OPEN_OK, &method);
@@ -202,8 +211,8 @@ bool client_call(struct client *client, const struct amqp_method *method, uint32
     return client_send_all(client) && await_method(client, reply, answer);
 }
 
-bool client_attach(struct client *client, int epoll, const struct stream_events *events, void *owner,
-                   void (*on_ready)(struct client *client, uint32_t events))
+bool client_attach(struct client *client, int epoll, const struct stream_events *events,
+                   void *owner, void (*on_ready)(struct client *client, uint32_t events))
 {
     assert(buf_size(&client->in) == 0);
     stream_init(&client->stream, events, owner);
@@ -213,7 +222,7 @@ bool client_attach(struct client *client, int epoll, const struct stream_events 
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = client};
     if (fcntl(client->fd, F_SETFL, O_NONBLOCK) < 0 ||
         epoll_ctl(epoll, EPOLL_CTL_ADD, client->fd, &event) < 0)
-        return fail(client->failure, "cannot wait for a socket: %s", strerror(errno));
+        return failure_set(client->failure, "cannot wait for a socket: %s", strerror(errno));
     return true;
 }
 
@@ -223,9 +232,9 @@ static bool feed(struct client *client, struct slice input)
     size_t used;
     switch (stream_feed(&client->stream, input, client->frame_max, &used, &error)) {
     case STREAM_BAD:
-        return fail(client->failure, "not understood: %s", error.text);
+        return failure_set(client->failure, "not understood: %s", error.text);
     case STREAM_ENDED:
-        return fail(client->failure, "the broker ended the connection");
+        return failure_set(client->failure, "the broker ended the connection");
     case STREAM_OK:
         break;
     }
@@ -256,7 +265,7 @@ ssize_t client_write(struct client *client, const uint8_t *data, size_t size)
         return sent;
     if (errno == EAGAIN || errno == EINTR)
         return 0;
-    fail(client->failure, "cannot write to the broker: %s", strerror(errno));
+    failure_set(client->failure, "cannot write to the broker: %s", strerror(errno));
     return -1;
 }
 
@@ -281,7 +290,7 @@ void client_await_output(struct client *client, bool await)
     client->events = events;
     struct epoll_event event = {.events = events, .data.ptr = client};
     if (epoll_ctl(client->epoll, EPOLL_CTL_MOD, client->fd, &event) < 0)
-        fail(client->failure, "cannot wait for a socket: %s", strerror(errno));
+        failure_set(client->failure, "cannot wait for a socket: %s", strerror(errno));
 }
 
 bool client_on_method(struct client *client, const struct amqp_method *method)
@@ -289,12 +298,13 @@ bool client_on_method(struct client *client, const struct amqp_method *method)
     const struct amqp_method_info *info;
     switch (method->id) {
     case AMQP_CONNECTION_CLOSE:
-        return fail(client->failure, "the broker closed the connection: %u %.*s",
-                    method->connection_close.reply_code,
-                    SLICE_ARG(method->connection_close.reply_text));
+        return failure_set(client->failure, "the broker closed the connection: %u %.*s",
+                           method->connection_close.reply_code,
+                           SLICE_ARG(method->connection_close.reply_text));
     case AMQP_CHANNEL_CLOSE:
-        return fail(client->failure, "the broker closed the channel: %u %.*s",
-                    method->channel_close.reply_code, SLICE_ARG(method->channel_close.reply_text));
+        return failure_set(client->failure, "the broker closed the channel: %u %.*s",
+                           method->channel_close.reply_code,
+                           SLICE_ARG(method->channel_close.reply_text));
     case AMQP_CONNECTION_BLOCKED:
         fprintf(stderr, "stoatperf: the broker blocks publishers: %.*s\n",
                 SLICE_ARG(method->connection_blocked.reason));
@@ -303,28 +313,32 @@ bool client_on_method(struct client *client, const struct amqp_method *method)
         fputs("stoatperf: the broker no longer blocks publishers\n", stderr);
         return true;
     case AMQP_BASIC_CANCEL:
-        return fail(client->failure, "the broker cancelled a consumer: its queue is gone");
+        return failure_set(client->failure, "the broker cancelled a consumer: its queue is gone");
     default:
         info = amqp_method_info(method->id);
-        return fail(client->failure, "the broker sent %s, which nobody asked for", info->name);
+        return failure_set(client->failure, "the broker sent %s, which nobody asked for",
+                           info->name);
     }
 }
 
 /* Throws away what comes until close-ok, which a stream of deliveries may precede. */
 static void await_close_ok(struct client *client)
 {
-    static const uint8_t close_ok[] = {AMQP_FRAME_METHOD, 0, 0, 0, 0, 0, 4, 0, 10, 0, 51, AMQP_FRAME_END};
+    static const uint8_t close_ok[] = {AMQP_FRAME_METHOD, 0, 0, 0, 0, 0, 4, 0, 10, 0, 51,
+                                       AMQP_FRAME_END};
     static uint8_t scratch[CLIENT_SCRATCH_SIZE];
-    uint8_t *const tail = scratch;
+    const uint64_t until_ns = clock_monotonic_ns() + CLOSE_TIMEOUT_S * UINT64_C(1000000000);
     size_t kept = 0;
-    ssize_t received;
-    while ((received = recv(client->fd, tail + kept, sizeof(scratch) - kept, 0)) > 0) {
+    while (clock_monotonic_ns() < until_ns) {
+        const ssize_t received = recv(client->fd, scratch + kept, sizeof(scratch) - kept, 0);
+        if (received <= 0)
+            return;
         const size_t size = kept + (size_t)received;
         if (size >= sizeof(close_ok) &&
-            memcmp(tail + size - sizeof(close_ok), close_ok, sizeof(close_ok)) == 0)
+            memcmp(scratch + size - sizeof(close_ok), close_ok, sizeof(close_ok)) == 0)
             return;
         kept = min_of(size, sizeof(close_ok) - 1);
-        memmove(tail, tail + size - kept, kept);
+        memmove(scratch, scratch + size - kept, kept);
     }
 }
 
@@ -344,6 +358,7 @@ void client_close(struct client *client, struct slice rest)
         await_close_ok(client);
     close(client->fd);
     client->fd = -1;
+    client->failure = NULL;
     buf_release(&client->in);
     buf_release(&client->out);
 }

@@ -19,9 +19,9 @@ struct broker_identity { /* from its server-properties; empty strings where it d
 };
 
 struct client {
-    int fd;          /* -1 while not open */
-    int epoll;       /* valid once attached */
-    uint32_t events; /* that the epoll waits for */
+    int fd;                                                   /* -1 while not open */
+    int epoll;                                                /* valid once attached */
+    uint32_t events;                                          /* that the epoll waits for */
     void (*on_ready)(struct client *client, uint32_t events); /* set by the owner */
 
     struct buf in;  /* the start of what input has cut */
@@ -44,8 +44,8 @@ bool client_call(struct client *client, const struct amqp_method *method, uint32
 bool client_send_all(struct client *client);
 
 /* From now on the stream's events go to owner, and on_ready is called by whoever waits on epoll. */
-bool client_attach(struct client *client, int epoll, const struct stream_events *events, void *owner,
-                   void (*on_ready)(struct client *client, uint32_t events));
+bool client_attach(struct client *client, int epoll, const struct stream_events *events,
+                   void *owner, void (*on_ready)(struct client *client, uint32_t events));
 
 /* Reads once, at most what scratch of CLIENT_SCRATCH_SIZE takes, and feeds the stream. */
 bool client_read(struct client *client, uint8_t *scratch);

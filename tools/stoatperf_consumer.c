@@ -66,7 +66,7 @@ static void on_ready(struct client *client, uint32_t ready)
         client_read(client, consumer->scratch);
         record_run(consumer);
     }
-    if (!has_failed(client->failure))
+    if (!failure_is_set(client->failure))
         client_flush(client);
 }
 

@@ -3,9 +3,9 @@
 
 #include <stdarg.h>
 
-bool fail(struct failure *failure, const char *format, ...)
+bool failure_set(struct failure *failure, const char *format, ...)
 {
-    if (!has_failed(failure)) {
+    if (!failure_is_set(failure)) {
         va_list arguments;
         va_start(arguments, format);
         vsnprintf(failure->text, sizeof(failure->text), format, arguments);

@@ -8,10 +8,10 @@ struct failure {
     char text[640]; /* empty while nothing failed */
 };
 
-/* Always false, for `return fail(failure, ...)`. */
-bool fail(struct failure *failure, const char *format, ...) printf_like(2, 3);
+/* Always false, for `return failure_set(failure, ...)`. */
+bool failure_set(struct failure *failure, const char *format, ...) printf_like(2, 3);
 
-static inline bool has_failed(const struct failure *failure)
+static inline bool failure_is_set(const struct failure *failure)
 {
     return failure->text[0] != '\0';
 }

@@ -13,7 +13,7 @@
 struct ledger {
     uint64_t next;  /* the least that has not come; its bit is clear */
     uint64_t ahead; /* how many above it have come */
-    uint64_t *ring; /* NULL until one came too early; the bit of an ordinal is at ordinal % ring_size */
+    uint64_t *ring; /* NULL until one came too early; an ordinal's bit: ordinal % ring_size */
     uint64_t ring_size;
 };
 

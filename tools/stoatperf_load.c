@@ -14,19 +14,21 @@
 #define NS_PER_S UINT64_C(1000000000)
 
 static const uint64_t stall_ns = 10 * NS_PER_S; /* without any progress the run is given up */
-static const uint64_t spin_ns = 20000;          /* a due time so near is not worth a sleep */
+static const uint64_t spin_ns = 5000;           /* a due time so near is not worth a sleep */
 
-static volatile sig_atomic_t interrupted; /* by SIGINT or SIGTERM: measure no longer, report, tidy up */
+/* How many of SIGINT and SIGTERM came. The first ends the measurement, and the report and tidying up follow; the third
+ * hurries (timeout(1) sends two at once). */
+static volatile sig_atomic_t interrupted;
 
 static void on_signal(int signal_number)
 {
-    (void)signal_number;
-    interrupted = 1;
+    if (interrupted++ == 2)
+        _exit(128 + signal_number);
 }
 
 static void catch_signals(void)
 {
-    const struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    const struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
 }
@@ -89,7 +91,7 @@ bool load_open(struct load *load, const struct options *options,
     prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul);
     load->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (load->epoll < 0)
-        return fail(&load->failure, "cannot create an epoll: %s", strerror(errno));
+        return failure_set(&load->failure, "cannot create an epoll: %s", strerror(errno));
     if (!topology_open(&load->topology, &load->failure, &load->broker) || !open_publishers(load) ||
         !open_consumers(load))
         return false;
@@ -164,10 +166,15 @@ static void await_sockets(struct load *load, uint64_t wait_ns)
     const struct timespec timeout = {.tv_sec = (time_t)(wait_ns / NS_PER_S),
                                      .tv_nsec = (long)(wait_ns % NS_PER_S)};
     const int count = epoll_pwait2(load->epoll, events, EVENTS, &timeout, NULL);
-    for (int i = 0; i < count && !has_failed(&load->failure); i++) {
+    for (int i = 0; i < count && !failure_is_set(&load->failure); i++) {
         struct client *const client = events[i].data.ptr;
         client->on_ready(client, events[i].events);
     }
+}
+
+static uint64_t interval_ns(const struct load *load)
+{
+    return (uint64_t)(load->options->interval_s * (double)NS_PER_S);
 }
 
 static void tick(struct load *load, uint64_t now_ns)
@@ -176,13 +183,14 @@ static void tick(struct load *load, uint64_t now_ns)
         return;
     load->on_interval(meter_tick(&load->meter, now_ns));
     while (load->next_tick_ns <= now_ns)
-        load->next_tick_ns += (uint64_t)(load->options->interval_s * (double)NS_PER_S);
+        load->next_tick_ns += interval_ns(load);
 }
 
 static bool has_stalled(struct load *load, uint64_t now_ns)
 {
     const struct counts *const counts = &load->meter.counts;
-    const uint64_t progress = counts->published + counts->confirmed + counts->nacked + counts->consumed;
+    const uint64_t progress =
+        counts->published + counts->confirmed + counts->nacked + counts->consumed;
     if (progress != load->progress) {
         load->progress = progress;
         load->progress_ns = now_ns;
@@ -201,7 +209,7 @@ static bool drive(struct load *load, uint64_t until_ns, bool (*done)(struct load
         publish(load);
         await_sockets(load, wake_ns(load, now_ns, until_ns) - now_ns);
         now_ns = clock_monotonic_ns();
-        if (has_failed(&load->failure) || interrupted)
+        if (failure_is_set(&load->failure) || interrupted)
             return false;
         load->stalled = done != NULL && has_stalled(load, now_ns);
         if (load->stalled)
@@ -266,15 +274,18 @@ static void begin_phase(struct load *load)
     const uint64_t now_ns = clock_monotonic_ns();
     meter_begin(&load->meter, now_ns);
     load->measuring = true;
-    load->next_tick_ns = now_ns + (uint64_t)(load->options->interval_s * (double)NS_PER_S);
+    load->next_tick_ns = now_ns + interval_ns(load);
 }
 
-/* Moves what was measured to the results; the counts go on. */
+/* Moves what was measured to the results; the counts go on. A last interval too short to say much is not told. */
 static struct phase *end_phase(struct load *load, const char *name)
 {
     assert(load->phase_count < PHASES_MAX);
     struct phase *const phase = &load->phases[load->phase_count++];
-    meter_end(&load->meter, clock_monotonic_ns());
+    const uint64_t now_ns = clock_monotonic_ns();
+    if (now_ns - load->meter.tick_ns > interval_ns(load) / 2)
+        load->on_interval(meter_tick(&load->meter, now_ns));
+    meter_end(&load->meter, now_ns);
     load->measuring = false;
     phase->name = name;
     phase->meter = load->meter;
@@ -335,7 +346,7 @@ static void run_time(struct load *load)
     drive(load, seconds_from_now(options->time_s), NULL);
     end_phase(load, "run");
     stop_publishers(load);
-    if (options->verify && !has_failed(&load->failure))
+    if (options->verify && !failure_is_set(&load->failure))
         drive(load, UINT64_MAX, all_consumed);
 }
 
@@ -368,33 +379,32 @@ static void run_backlog(struct load *load)
     struct phase *const phase = end_phase(load, "drain");
     const struct meter *const meter = &phase->meter;
     if (done && load->tenth_ns > meter->begin_ns && meter->end_ns > load->ninth_ns) {
-        phase->first_tenth =
-            (double)load->tenth * 1e9 / (double)(load->tenth_ns - meter->begin_ns);
+        phase->first_tenth = (double)load->tenth * 1e9 / (double)(load->tenth_ns - meter->begin_ns);
         phase->last_tenth = (double)(meter->counts.consumed - load->ninth) * 1e9 /
                             (double)(meter->end_ns - load->ninth_ns);
     }
 }
 
-/* Whether what was measured counts. A run that was to see every message through is judged by whether it did. */
+/* Whether what was measured counts. A run that was to see every message through is judged by whether it did; after an
+ * interruption nobody has waited for what is missing. */
 static void judge(struct load *load)
 {
     const struct options *const options = load->options;
     const struct verify *const verify = &load->verify;
-    const bool complete = options->verify || options->messages > 0 || options->backlog > 0;
+    const bool complete =
+        !interrupted && (options->verify || options->messages > 0 || options->backlog > 0);
+    const uint64_t lost = options->verify && !interrupted ? verify_lost(verify) : 0;
     const uint64_t consumed = load->meter.counts.consumed, expected = expected_count(load);
-    if (interrupted)
-        return; /* what had not come yet was not waited for */
-    if (options->verify &&
-        verify_lost(verify) + verify->duplicated + verify->reordered + verify->invented > 0)
-        fail(&load->void_run,
-             "%" PRIu64 " lost, %" PRIu64 " duplicated, %" PRIu64 " out of order, %" PRIu64
-             " never published",
-             verify_lost(verify), verify->duplicated, verify->reordered, verify->invented);
+    if (lost + verify->duplicated + verify->reordered + verify->invented > 0)
+        failure_set(&load->void_run,
+                    "%" PRIu64 " lost, %" PRIu64 " duplicated, %" PRIu64 " out of order, %" PRIu64
+                    " never published",
+                    lost, verify->duplicated, verify->reordered, verify->invented);
     if (load->stalled)
-        fail(&load->void_run, "nothing moved for %u s", (unsigned)(stall_ns / NS_PER_S));
+        failure_set(&load->void_run, "nothing moved for %u s", (unsigned)(stall_ns / NS_PER_S));
     if (complete && options->consumers > 0 && consumed != expected)
-        fail(&load->void_run, "%" PRIu64 " deliveries where %" PRIu64 " were expected", consumed,
-             expected);
+        failure_set(&load->void_run, "%" PRIu64 " deliveries where %" PRIu64 " were expected",
+                    consumed, expected);
 }
 
 bool load_run(struct load *load)
@@ -406,10 +416,10 @@ bool load_run(struct load *load)
     else
         run_time(load);
 
-    if (has_failed(&load->failure))
+    if (failure_is_set(&load->failure))
         return false;
     for (uint32_t i = 0; i < load->options->consumers; i++)
         consumer_settle(&load->consumers[i]);
     judge(load);
-    return !has_failed(&load->failure);
+    return !failure_is_set(&load->failure);
 }

@@ -23,7 +23,7 @@ struct load {
     const struct options *options;
     struct topology topology;
     struct broker_identity broker;
-    struct failure failure; /* the broker cannot be reached, or ended it */
+    struct failure failure;  /* the broker cannot be reached, or ended it */
     struct failure void_run; /* the run was carried through and its figures are worth nothing */
 
     int epoll;
@@ -42,7 +42,8 @@ struct load {
     bool measuring;
     uint64_t next_tick_ns;
     void (*on_interval)(const struct interval *interval);
-    uint64_t tenth_ns, tenth, ninth_ns, ninth; /* when a drain had passed 10 and 90 percent, and with how many */
+    /* When a drain had passed 10 and 90 percent, and with how many. */
+    uint64_t tenth_ns, tenth, ninth_ns, ninth;
     struct verify verify;
 
     uint64_t progress, progress_ns; /* sum of all counts, and since when it has been that */

@@ -57,7 +57,8 @@ static struct latency take_latency(struct histogram *histogram, struct histogram
 
 const struct interval *meter_tick(struct meter *meter, uint64_t now_ns)
 {
-    meter->intervals = xrealloc(meter->intervals, meter->interval_count + 1, sizeof(struct interval));
+    meter->intervals =
+        xrealloc(meter->intervals, meter->interval_count + 1, sizeof(struct interval));
     struct interval *const interval = &meter->intervals[meter->interval_count++];
     *interval = (struct interval){
         .at_s = (double)(now_ns - meter->begin_ns) / 1e9,

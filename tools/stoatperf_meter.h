@@ -23,8 +23,9 @@ struct interval {
 };
 
 struct meter {
-    struct counts counts;              /* since the first message */
-    struct histogram consume, confirm; /* since the last tick: from due to consumed, from due to confirmed */
+    struct counts counts; /* since the first message */
+    /* Since the last tick: from due to consumed, from due to confirmed. */
+    struct histogram consume, confirm;
 
     struct histogram total_consume, total_confirm; /* since meter_begin */
     uint64_t begin_ns, tick_ns, end_ns;
@@ -32,8 +33,9 @@ struct meter {
     struct interval *intervals; /* on the heap */
     size_t interval_count;
 
-    int32_t pid;                            /* the broker's, or 0 */
-    struct process_usage broker, ourselves; /* at meter_begin; after meter_end what was used in between */
+    int32_t pid; /* the broker's, or 0 */
+    /* At meter_begin; after meter_end what was used in between. */
+    struct process_usage broker, ourselves;
 };
 
 void meter_init(struct meter *meter, int32_t pid);

@@ -11,7 +11,8 @@
 
 static const char help[] =
     "Usage: stoatperf [OPTION]...\n"
-    "Puts load on any AMQP 0-9-1 broker and measures it. Options marked * are named as in RabbitMQ PerfTest.\n"
+    "Puts load on any AMQP 0-9-1 broker and measures it. Options marked * are named as in RabbitMQ "
+    "PerfTest.\n"
     "\n"
     "Load\n"
     "* -h, --uri URI            amqp://user:password@host:port/vhost\n"
@@ -19,38 +20,47 @@ static const char help[] =
     "* -x, --producers N        publishers, each with a connection (default 1)\n"
     "* -y, --consumers N        consumers, each with a connection (default 1)\n"
     "  -q, --queues N           queues (default 1); publishers and consumers are dealt over them\n"
-    "* -s, --size BYTES         body size (default 16); below 16 there is no latency and no --verify\n"
+    "* -s, --size BYTES         body size (default 16); below 16 there is no latency and no "
+    "--verify\n"
     "      --fan-out            publish to a fanout exchange to which all queues are bound\n"
     "* -f, --flag FLAG          persistent or mandatory; repeatable\n"
     "      --persistent         the same as --flag persistent --durable\n"
     "* -c, --confirm WINDOW     publisher confirms, at most WINDOW unconfirmed per publisher\n"
     "      --prefetch N         deliveries unacknowledged per consumer (default 0: no limit)\n"
-    "* -A, --multi-ack-every N  acknowledge every N deliveries at once; also --ack N (default 0: no acks asked)\n"
+    "* -A, --multi-ack-every N  acknowledge every N deliveries at once; also --ack N (default 0: "
+    "no acks asked)\n"
     "* -a, --autoack            the same as --ack 0\n"
-    "      --rate N             messages a second of all publishers together, sent when they are due whatever the\n"
-    "                           broker does; latency counts from when a message was due (default 0: unlimited)\n"
+    "      --rate N             messages a second of all publishers together, sent when they are "
+    "due whatever the\n"
+    "                           broker does; latency counts from when a message was due (default "
+    "0: unlimited)\n"
     "\n"
     "Length: one of\n"
     "* -z, --time SECONDS       measure this long (default 10), after\n"
     "      --warm-up SECONDS    that is not counted (default 1)\n"
     "      --messages N         publish N in all, measure until the last has been consumed\n"
     "* -C, --pmessages N        the same, N per publisher\n"
-    "      --backlog N          publish N in all, then begin to consume: two results, fill and drain\n"
+    "      --backlog N          publish N in all, then begin to consume: two results, fill and "
+    "drain\n"
     "\n"
     "Queues\n"
-    "      --queue-prefix NAME  they are NAME-0, NAME-1, ... (default stoatperf-PID); purged before, deleted after\n"
+    "      --queue-prefix NAME  they are NAME-0, NAME-1, ... (default stoatperf-PID); purged "
+    "before, deleted after\n"
     "      --durable, --auto-delete\n"
     "* --queue-args K=V,...     arguments of queue.declare, for example x-queue-type=quorum\n"
     "* -p, --predeclared        neither declare, purge nor delete; then -x 0 is possible too\n"
     "\n"
     "Report\n"
-    "      --verify             every message once and in order per publisher and queue, or the run is void\n"
-    "      --pid PID            the broker's process, when it runs on this machine: CPU time per message, memory\n"
+    "      --verify             every message once and in order per publisher and queue, or the "
+    "run is void\n"
+    "      --pid PID            the broker's process, when it runs on this machine: CPU time per "
+    "message, memory\n"
     "* -i, --interval SECONDS   between two lines (default 1)\n"
     "      --json               one JSON document instead of text\n"
     "      --help, --version\n"
     "\n"
-    "Exit status: 0, 1 when the run is void, 64 for bad usage, 69 when the broker cannot be reached or ends it.\n";
+    "Exit status: 0, 1 when the run is void, 64 for bad usage, 69 when the broker cannot be "
+    "reached or ends it.\n";
 
 static void usage_error(const char *format, ...) __attribute__((noreturn)) printf_like(1, 2);
 
@@ -77,7 +87,9 @@ void uri_release(struct uri *uri)
 
 static int hex_digit(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+    return c >= '0' && c <= '9'                 ? c - '0'
+           : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                : -1;
 }
 
 /* A copy of [text, end) with every %XX replaced; NULL for a bad one. The default when it is empty. */
@@ -133,7 +145,8 @@ const char *uri_parse(struct uri *uri, const char *text)
     const char *const port = host_end + (bracket && host_end < slash);
 
     uri->user = has_user ? decode_part(text, user_end, "guest") : xstrdup("guest");
-    uri->password = has_user && user_end < at ? decode_part(user_end + 1, at, "") : xstrdup("guest");
+    uri->password =
+        has_user && user_end < at ? decode_part(user_end + 1, at, "") : xstrdup("guest");
     uri->host = decode_part(host + bracket, host_end, "localhost");
     uri->port = port < slash ? decode_part(port + 1, slash, "5672") : xstrdup("5672");
     uri->vhost = slash < end ? decode_part(slash + 1, end, "/") : xstrdup("/");
@@ -222,9 +235,10 @@ static const struct {
     char letter;
     enum option_id id;
 } letters[] = {
-    {'h', OPTION_URI},     {'x', OPTION_PUBLISHERS}, {'y', OPTION_CONSUMERS}, {'q', OPTION_QUEUES},
-    {'s', OPTION_SIZE},    {'f', OPTION_FLAG},       {'c', OPTION_CONFIRM},   {'A', OPTION_ACK},
-    {'a', OPTION_AUTOACK}, {'z', OPTION_TIME},       {'C', OPTION_PMESSAGES}, {'p', OPTION_PREDECLARED},
+    {'h', OPTION_URI},      {'x', OPTION_PUBLISHERS}, {'y', OPTION_CONSUMERS},
+    {'q', OPTION_QUEUES},   {'s', OPTION_SIZE},       {'f', OPTION_FLAG},
+    {'c', OPTION_CONFIRM},  {'A', OPTION_ACK},        {'a', OPTION_AUTOACK},
+    {'z', OPTION_TIME},     {'C', OPTION_PMESSAGES},  {'p', OPTION_PREDECLARED},
     {'i', OPTION_INTERVAL},
 };
 
@@ -262,6 +276,20 @@ static void flag_value(struct options *options, const char *text)
         options->mandatory = true;
     else
         usage_error("--flag is persistent or mandatory, not '%s'", text);
+}
+
+/* "key=value,key=value", nothing of it empty. */
+static bool is_arguments(const char *text)
+{
+    for (;;) {
+        const size_t size = strcspn(text, ",");
+        const size_t key_size = strcspn(text, "=,");
+        if (key_size == 0 || key_size > 255 || key_size + 1 >= size)
+            return false;
+        if (text[size] == '\0')
+            return true;
+        text += size + 1;
+    }
 }
 
 enum { CLIENTS_MAX = 65535, MESSAGES_MAX_BITS = 48 };
@@ -346,6 +374,8 @@ static void set_option(struct options *options, int id, const char *value)
         options->auto_delete = true;
         break;
     case OPTION_QUEUE_ARGS:
+        if (!is_arguments(value))
+            usage_error("--queue-args must be key=value,..., not '%s'", value);
         options->queue_args = value;
         break;
     case OPTION_PREDECLARED:

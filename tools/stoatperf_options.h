@@ -22,7 +22,7 @@ struct options {
     uint32_t confirm_window; /* 0: no confirms */
     uint32_t prefetch;       /* 0: no limit */
     uint32_t ack_batch;      /* 0: deliveries need no ack */
-    uint64_t rate;           /* messages a second of all publishers together; 0: as fast as it goes */
+    uint64_t rate; /* messages a second of all publishers together; 0: as fast as it goes */
 
     /* One of the three says how long: a backlog, a number of messages, or a time. */
     uint64_t backlog, messages; /* of all publishers together; 0: not given */

@@ -6,12 +6,12 @@
 #include "base/base.h"
 
 struct process_usage {
-    bool known;            /* it was there, and readable */
-    double cpu_s;          /* on a processor */
-    double user_s, system_s; /* how stat divides it, in ticks of 10 ms */
-    uint64_t slices;       /* how often it was put on a processor */
+    bool known;                       /* it was there, and readable */
+    double cpu_s;                     /* on a processor */
+    double user_s, system_s;          /* how stat divides it, in ticks of 10 ms */
+    uint64_t slices;                  /* how often it was put on a processor */
     uint64_t resident, resident_most; /* bytes, now and at most ever */
-    uint64_t written;      /* bytes sent towards a disk */
+    uint64_t written;                 /* bytes sent towards a disk */
 };
 
 void process_usage_of(struct process_usage *usage, int32_t pid); /* not known for pid 0 */

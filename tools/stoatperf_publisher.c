@@ -10,7 +10,7 @@
 #include "base/clock.h"
 
 enum {
-    BATCH_SIZE = 64 * 1024,           /* octets to a write: larger ones only leave the cache */
+    BATCH_SIZE = 64 * 1024,             /* octets to a write: larger ones only leave the cache */
     BLOCKS_SIZE_ALL = 32 * 1024 * 1024, /* of all publishers together */
 };
 
@@ -49,9 +49,9 @@ static bool on_confirm(void *owner, uint64_t delivery_tag, bool multiple, bool p
     if (delivery_tag == 0 && multiple)
         delivery_tag = publisher->sequence;
     if (delivery_tag == 0 || delivery_tag > publisher->sequence)
-        return fail(publisher->client.failure,
-                    "the broker confirmed message %" PRIu64 " of %" PRIu64, delivery_tag,
-                    publisher->sequence);
+        return failure_set(publisher->client.failure,
+                           "the broker confirmed message %" PRIu64 " of %" PRIu64, delivery_tag,
+                           publisher->sequence);
 
     const uint64_t last = delivery_tag - 1; /* tags count from 1 */
     if (last >= publisher->oldest)
@@ -115,8 +115,8 @@ static void encode_block(struct publisher *publisher, struct buf *block)
     amqp_client_publish(block, CLIENT_CHANNEL, publisher->client.frame_max, &message);
 
     const size_t exchange_at = AMQP_FRAME_HEAD_SIZE + 2 + 2 + 2;
-    publisher->key_at = exchange_at + 1 + message.exchange.size + 1 + message.routing_key.size -
-                        topology->digits;
+    publisher->key_at =
+        exchange_at + 1 + message.exchange.size + 1 + message.routing_key.size - topology->digits;
     const size_t method_size = amqp_get_u32(buf_slice(block).data + 3) + AMQP_FRAME_OVERHEAD;
     const size_t header_size =
         amqp_get_u32(buf_slice(block).data + method_size + 3) + AMQP_FRAME_OVERHEAD;
@@ -198,7 +198,8 @@ static void deactivate(struct publisher *publisher)
 /* How many messages may be published now. */
 static uint64_t allowance(const struct publisher *publisher)
 {
-    uint64_t count = min_of(publisher->limit - publisher->sequence, (uint64_t)publisher->block_count);
+    uint64_t count =
+        min_of(publisher->limit - publisher->sequence, (uint64_t)publisher->block_count);
     if (publisher->schedule->interval_ns > 0)
         count = min_of(count, publisher->due - publisher->sequence);
     if (publisher->window > 0) {

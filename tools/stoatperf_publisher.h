@@ -38,7 +38,8 @@ struct publisher {
 
     uint8_t *blocks;
     size_t block_size, block_count;
-    size_t key_at, body_at; /* in a block: the queue's number at the end of the routing key; the body's first octet */
+    size_t key_at;          /* in a block: the queue's number at the end of the routing key */
+    size_t body_at;         /* in a block: the body's first octet */
     uint32_t queue;         /* of the next message */
     struct slice unwritten; /* part of blocks */
 
@@ -46,11 +47,11 @@ struct publisher {
     uint64_t limit;    /* no more than so many */
     uint64_t due;      /* with a schedule: no more than so many yet */
 
-    uint32_t window;        /* most unconfirmed; 0 without confirms */
-    uint64_t settled;       /* how many have been confirmed or refused */
-    uint64_t oldest;        /* all before this one are settled */
-    uint64_t *sent_ns;      /* ring of those since oldest; 0 for one that is settled */
-    uint64_t ring_size;     /* a power of two */
+    uint32_t window;    /* most unconfirmed; 0 without confirms */
+    uint64_t settled;   /* how many have been confirmed or refused */
+    uint64_t oldest;    /* all before this one are settled */
+    uint64_t *sent_ns;  /* ring of those since oldest; 0 for one that is settled */
+    uint64_t ring_size; /* a power of two */
 
     bool fence_wanted, fence_sent, fenced; /* publisher_fence */
 };

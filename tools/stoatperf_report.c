@@ -43,7 +43,8 @@ void report_scenario(const struct load *load)
     print_plural(options->publishers, "publisher");
     print_plural(options->consumers, "consumer");
     print_plural(options->queues, "queue");
-    printf("%" PRIu64 " B %s", options->body_size, options->persistent ? "persistent" : "transient");
+    printf("%" PRIu64 " B %s", options->body_size,
+           options->persistent ? "persistent" : "transient");
     if (options->fan_out)
         printf(", fan-out");
     if (options->confirm_window > 0)
@@ -136,10 +137,11 @@ void report_text(const struct load *load)
 {
     for (uint32_t i = 0; i < load->phase_count; i++)
         print_phase(&load->phases[i], load->options->body_size);
-    if (has_failed(&load->void_run))
+    if (failure_is_set(&load->void_run))
         printf("VOID: %s\n", load->void_run.text);
     else if (load->options->verify)
-        printf("verified: %" PRIu64 " deliveries, each once and in order\n", load->verify.distinct);
+        printf("verified: %" PRIu64 " deliveries, each once and in order; %" PRIu64 " missing\n",
+               load->verify.distinct, verify_lost(&load->verify));
 }
 
 /* --- JSON --- */
@@ -179,12 +181,11 @@ static json_t *json_of_intervals(const struct meter *meter)
     for (size_t i = 0; i < meter->interval_count; i++) {
         const struct interval *const interval = &meter->intervals[i];
         json_array_append_new(
-            intervals,
-            json_pack("{s:f, s:f, s:o, s:o, s:o}", "at_s", interval->at_s, "seconds",
-                      interval->seconds, "rates",
-                      json_of_rates(&interval->counts, interval->seconds), "latency_us",
-                      json_of_interval_latency(&interval->consume), "confirm_latency_us",
-                      json_of_interval_latency(&interval->confirm)));
+            intervals, json_pack("{s:f, s:f, s:o, s:o, s:o}", "at_s", interval->at_s, "seconds",
+                                 interval->seconds, "rates",
+                                 json_of_rates(&interval->counts, interval->seconds), "latency_us",
+                                 json_of_interval_latency(&interval->consume), "confirm_latency_us",
+                                 json_of_interval_latency(&interval->confirm)));
     }
     return intervals;
 }
@@ -236,16 +237,17 @@ static json_t *json_of_phase(const struct phase *phase)
 
 static json_t *json_of_options(const struct options *options)
 {
-    return json_pack(
-        "{s:i, s:i, s:i, s:o, s:b, s:b, s:b, s:b, s:b, s:i, s:i, s:i, s:o, s:o, s:o, s:f, s:f, s:s*}",
-        "publishers", options->publishers, "consumers", options->consumers, "queues",
-        options->queues, "body_bytes", json_of_uint(options->body_size), "persistent",
-        options->persistent, "durable", options->durable, "mandatory", options->mandatory, "fan_out",
-        options->fan_out, "predeclared", options->predeclared, "confirm_window",
-        options->confirm_window, "prefetch", options->prefetch, "ack_batch", options->ack_batch,
-        "rate_per_s", json_of_uint(options->rate), "messages", json_of_uint(options->messages),
-        "backlog", json_of_uint(options->backlog), "time_s", options->time_s, "warm_up_s",
-        options->warm_up_s, "queue_args", options->queue_args);
+    return json_pack("{s:i, s:i, s:i, s:o, s:b, s:b, s:b, s:b, s:b, s:i, s:i, s:i, s:o, s:o, s:o, "
+                     "s:f, s:f, s:s*}",
+                     "publishers", options->publishers, "consumers", options->consumers, "queues",
+                     options->queues, "body_bytes", json_of_uint(options->body_size), "persistent",
+                     options->persistent, "durable", options->durable, "mandatory",
+                     options->mandatory, "fan_out", options->fan_out, "predeclared",
+                     options->predeclared, "confirm_window", options->confirm_window, "prefetch",
+                     options->prefetch, "ack_batch", options->ack_batch, "rate_per_s",
+                     json_of_uint(options->rate), "messages", json_of_uint(options->messages),
+                     "backlog", json_of_uint(options->backlog), "time_s", options->time_s,
+                     "warm_up_s", options->warm_up_s, "queue_args", options->queue_args);
 }
 
 /* The processor's name as /proc/cpuinfo has it. */
@@ -280,8 +282,8 @@ static json_t *json_of_verify(const struct load *load)
     const struct verify *const verify = &load->verify;
     if (!load->options->verify)
         return json_null();
-    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "distinct", json_of_uint(verify->distinct), "lost",
-                     json_of_uint(verify_lost(verify)), "duplicated",
+    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "distinct", json_of_uint(verify->distinct),
+                     "lost", json_of_uint(verify_lost(verify)), "duplicated",
                      json_of_uint(verify->duplicated), "reordered", json_of_uint(verify->reordered),
                      "invented", json_of_uint(verify->invented));
 }
@@ -296,13 +298,13 @@ void report_json(const struct load *load)
         json_array_append_new(phases, json_of_phase(&load->phases[i]));
 
     json_t *const void_run =
-        has_failed(&load->void_run) ? json_string(load->void_run.text) : json_null();
-    json_t *const document = json_pack(
-        "{s:s, s:s, s:{s:s, s:s, s:s}, s:o, s:o, s:o, s:o, s:o}", "stoatperf", STOATMQ_VERSION,
-        "time", now, "broker", "product", load->broker.product, "version", load->broker.version,
-        "platform", load->broker.platform, "machine", json_of_machine(), "options",
-        json_of_options(load->options), "phases", phases, "verify", json_of_verify(load), "void",
-        void_run);
+        failure_is_set(&load->void_run) ? json_string(load->void_run.text) : json_null();
+    json_t *const document =
+        json_pack("{s:s, s:s, s:{s:s, s:s, s:s}, s:o, s:o, s:o, s:o, s:o}", "stoatperf",
+                  STOATMQ_VERSION, "time", now, "broker", "product", load->broker.product,
+                  "version", load->broker.version, "platform", load->broker.platform, "machine",
+                  json_of_machine(), "options", json_of_options(load->options), "phases", phases,
+                  "verify", json_of_verify(load), "void", void_run);
     json_dumpf(document, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     fputc('\n', stdout);
     json_decref(document);

@@ -6,9 +6,10 @@
 #include "amqp/properties.h"
 
 enum {
-    METHOD_AT = AMQP_FRAME_HEAD_SIZE,       /* class and method in a method frame */
+    METHOD_AT = AMQP_FRAME_HEAD_SIZE,        /* class and method in a method frame */
     BODY_SIZE_AT = AMQP_FRAME_HEAD_SIZE + 4, /* in a header frame */
-    TAG_AT = AMQP_FRAME_HEAD_SIZE + 4,      /* in basic.deliver, the consumer tag; in basic.ack, the delivery tag */
+    TAG_AT = AMQP_FRAME_HEAD_SIZE +
+             4, /* in basic.deliver, the consumer tag; in basic.ack, the delivery tag */
     DELIVER_LEAST = TAG_AT + 1 + 8 + 1 + 1 + 1 + 1, /* all strings empty */
     HEADER_LEAST = AMQP_FRAME_HEAD_SIZE + 2 + 2 + 8 + 2 + 1,
     CONFIRM_SIZE = TAG_AT + 8 + 1 + 1,
@@ -87,8 +88,8 @@ static inline size_t take_confirm(struct stream *stream, const uint8_t *at, size
     if (frame_size(at, left, AMQP_FRAME_METHOD, CONFIRM_SIZE) != CONFIRM_SIZE ||
         amqp_get_u32(at + METHOD_AT) != AMQP_BASIC_ACK)
         return 0;
-    if (!stream->events->on_confirm(stream->owner, amqp_get_u64(at + TAG_AT),
-                                    at[TAG_AT + 8] & 1, true))
+    if (!stream->events->on_confirm(stream->owner, amqp_get_u64(at + TAG_AT), at[TAG_AT + 8] & 1,
+                                    true))
         *result = STREAM_ENDED;
     return CONFIRM_SIZE;
 }

@@ -38,7 +38,8 @@ struct stream_events {
 enum stream_state { STREAM_METHOD, STREAM_HEADER, STREAM_BODY };
 
 struct stream {
-    const struct stream_events *events; /* static; on_delivery and on_confirm may be NULL: such methods are refused */
+    const struct stream_events
+        *events; /* static; on_delivery and on_confirm may be NULL: such methods are refused */
     void *owner;
     enum stream_state state;
     bool is_delivery;         /* of the content being read: it is reported when complete */

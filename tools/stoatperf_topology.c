@@ -43,19 +43,17 @@ static void put_argument(struct buf *table, struct slice key, struct slice value
         amqp_table_put_string(table, key, value);
 }
 
-/* "key=value,key=value" as a table. */
-static bool put_arguments(struct buf *table, const char *text, struct failure *failure)
+/* "key=value,key=value", which the options have let through, as a table. */
+static void put_arguments(struct buf *table, const char *text)
 {
     while (text != NULL && *text != '\0') {
         const size_t size = strcspn(text, ",");
-        const size_t key_size = strcspn(text, "=,");
-        if (key_size == 0 || key_size >= size || key_size > 255)
-            return fail(failure, "--queue-args must be key=value,..., not '%s'", text);
+        const size_t key_size = strcspn(text, "=");
+        assert(key_size < size);
         put_argument(table, slice_of(text, key_size),
                      slice_of(text + key_size + 1, size - key_size - 1));
         text += size + (text[size] == ',');
     }
-    return true;
 }
 
 static bool send_no_wait(struct topology *topology, const struct amqp_method *method)
@@ -77,10 +75,9 @@ static bool declare_queue(struct topology *topology, struct slice name, struct s
                                                           .arguments = arguments}};
     const struct amqp_method purge = {.id = AMQP_QUEUE_PURGE,
                                       .queue_purge = {.queue = name, .no_wait = true}};
-    const struct amqp_method bind = {.id = AMQP_QUEUE_BIND,
-                                     .queue_bind = {.queue = name,
-                                                    .exchange = topology_exchange(topology),
-                                                    .no_wait = true}};
+    const struct amqp_method bind = {
+        .id = AMQP_QUEUE_BIND,
+        .queue_bind = {.queue = name, .exchange = topology_exchange(topology), .no_wait = true}};
     return send_no_wait(topology, &declare) && send_no_wait(topology, &purge) &&
            (!options->fan_out || send_no_wait(topology, &bind));
 }
@@ -109,10 +106,9 @@ static bool declare_all(struct topology *topology)
 {
     char name[QUEUE_NAME_SIZE];
     struct buf arguments = BUF_EMPTY;
-    bool done = put_arguments(&arguments, topology->options->queue_args, topology->control.failure);
-    topology->declared = done;
-    if (done && topology->options->fan_out)
-        done = declare_exchange(topology);
+    put_arguments(&arguments, topology->options->queue_args);
+    topology->declared = true;
+    bool done = !topology->options->fan_out || declare_exchange(topology);
     for (uint32_t queue = 0; done && queue < topology->options->queues; queue++)
         done = declare_queue(topology, topology_queue_name(topology, queue, name),
                              buf_slice(&arguments));

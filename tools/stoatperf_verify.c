@@ -16,8 +16,7 @@ void verify_init(struct verify *verify, const struct topology *topology,
     verify->feeders = options->fan_out
                           ? options->publishers
                           : (options->publishers + options->queues - 1) / options->queues;
-    verify->ledgers =
-        xcalloc(size_mul(options->queues, verify->feeders), sizeof(*verify->ledgers));
+    verify->ledgers = xcalloc(size_mul(options->queues, verify->feeders), sizeof(*verify->ledgers));
     verify->expected = xcalloc(size_mul(lines, verify->feeders), sizeof(*verify->expected));
 }
 
@@ -61,7 +60,8 @@ void verify_delivery(struct verify *verify, uint32_t consumer, const struct deli
 
     const size_t feeder = options->fan_out ? publisher : publisher / options->queues;
     const uint64_t ordinal = sequence / topology_turns(topology, publisher);
-    if (!ledger_add(&verify->ledgers[delivery->queue * (size_t)verify->feeders + feeder], ordinal)) {
+    if (!ledger_add(&verify->ledgers[delivery->queue * (size_t)verify->feeders + feeder],
+                    ordinal)) {
         verify->duplicated++;
         return;
     }

@@ -5,6 +5,7 @@
 
 #include <poll.h>
 
+#include "amqp/wire.h"
 #include "base/log.h"
 #include "core/definition.h"
 #include "core/vhost.h"
@@ -27,8 +28,13 @@ static void submit(struct task *task)
 {
     struct broker *broker = container_of(task, struct broker, store_task);
 
-    if (broker->store_error == 0 && !store_is_busy(broker->store) &&
-        !store_open_is_empty(broker->store))
+    dead_letters_run(broker);
+    if (broker->store_error != 0 || store_is_busy(broker->store))
+        return;
+    /* Empty: all that was added has been taken back again, and replies may wait for it (tx.commit-ok). */
+    if (store_open_is_empty(broker->store))
+        parking_release_empty(&broker->parking, store_open_lsn(broker->store));
+    else
         store_submit(broker->store);
 }
 
@@ -55,16 +61,16 @@ bool broker_store_is_full(const struct broker *broker)
     return store_open_bytes(broker->store) > OPEN_BATCH_SIZE_MAX;
 }
 
-uint64_t broker_new_queue_id(struct broker *broker)
+uint64_t broker_new_queue_ids(struct broker *broker, uint64_t count)
 {
-    uint64_t id = broker->next_queue_id++;
+    uint64_t first = broker->next_queue_id, last = first + count - 1;
     uint8_t value[8];
 
-    for (size_t i = 0; i < sizeof(value); i++)
-        value[i] = (uint8_t)(id >> (8 * (sizeof(value) - 1 - i)));
+    broker->next_queue_id += count;
+    amqp_put_u64(value, last);
     store_put_record(broker->store, queue_id_key, slice_of(value, sizeof(value)));
     broker_touch_store(broker);
-    return id;
+    return first;
 }
 
 /* ---- recovery ---- */
@@ -74,6 +80,12 @@ struct recovery {
     size_t records, queues, skipped;
     uint64_t messages;
 };
+
+/* An id that the store has seen is not given out again, even if the record that says so is lost. */
+static void keep_queue_id(struct broker *broker, uint64_t id)
+{
+    broker->next_queue_id = max_of(broker->next_queue_id, id + 1);
+}
 
 static void on_record(void *context, struct slice key, struct slice value)
 {
@@ -85,25 +97,37 @@ static void on_record(void *context, struct slice key, struct slice value)
             recovery->skipped++;
         return;
     }
-    uint64_t id = 0;
-    for (size_t i = 0; i < value.size; i++)
-        id = id << 8 | value.data[i];
-    recovery->broker->next_queue_id = id + 1;
+    struct amqp_reader reader = amqp_reader_of(value);
+    keep_queue_id(recovery->broker, amqp_read_u64(&reader));
+}
+
+/* A priority queue has an id for each priority, upwards from its own. */
+static struct queue *find_queue(const struct broker *broker, uint64_t id)
+{
+    for (unsigned level = 0; level <= UINT8_MAX && level < id; level++) {
+        struct map_link *link = map_find_id(&broker->queues, id - level);
+        if (link == NULL)
+            continue;
+        struct queue *queue = container_of(link, struct queue, by_id);
+        return level <= queue->settings.priority_max ? queue : NULL;
+    }
+    return NULL;
 }
 
 static void on_queue(void *context, const struct store_queue_state *state)
 {
     struct recovery *recovery = context;
-    struct map_link *link = map_find_id(&recovery->broker->queues, state->queue_id);
+    struct queue *queue = find_queue(recovery->broker, state->queue_id);
 
-    if (link == NULL) {
+    keep_queue_id(recovery->broker, state->queue_id);
+    if (queue == NULL) {
         log_warning("the store holds %" PRIu64 " messages of a queue (%" PRIu64
                     ") whose definition cannot be read; they are left alone",
                     state->count, state->queue_id);
         recovery->skipped++;
         return;
     }
-    queue_recover_entries(container_of(link, struct queue, by_id), state);
+    queue_recover_entries(queue, state);
     recovery->queues++;
     recovery->messages += state->count;
 }
@@ -172,6 +196,7 @@ void broker_release(struct broker *broker)
     struct map_link *link;
 
     wait_for_fetches(broker);
+    dead_letters_run(broker); /* of the last turn: their deletes are in the open batch */
 
     loop_unqueue(broker->loop, &broker->store_task);
     loop_unwatch(broker->loop, &broker->store_source);
@@ -181,4 +206,5 @@ void broker_release(struct broker *broker)
     }
     map_release(&broker->vhosts);
     map_release(&broker->queues);
+    dead_letters_release(&broker->dead_letters);
 }

@@ -7,6 +7,7 @@
 
 #include "base/map.h"
 #include "base/random.h"
+#include "core/dead_letter.h"
 #include "core/parking.h"
 #include "net/loop.h"
 #include "store/store.h"
@@ -24,12 +25,14 @@ struct broker {
     struct clock *clock;
     struct random *random;
     struct store *store;
-    struct map vhosts;       /* by name */
-    struct map queues;       /* durable ones, by id */
-    struct parking parking;  /* replies that wait for the store */
-    uint64_t next_queue_id;  /* never used before, in any run */
+    struct map vhosts;                /* by name */
+    struct map queues;                /* durable ones, by id */
+    struct parking parking;           /* replies that wait for the store */
+    struct dead_letters dead_letters; /* dropped in this turn, not yet routed */
+    uint64_t next_queue_id;           /* never used before, in any run */
     uint64_t last_record_id; /* of definitions in the store: counted up, see core/definition.h */
     uint64_t route_mark;     /* a fresh one per message routed: see core/exchange.h */
+    uint64_t reserve_mark;   /* a fresh one per transaction: see queue_reserve */
     size_t fetches;          /* reads from the store under way */
     struct broker_counters counters;
     struct task store_task;     /* hands the open batch over, in the STORE phase */
@@ -52,8 +55,8 @@ static inline void broker_touch_store(struct broker *broker)
     loop_queue(broker->loop, LOOP_STORE, &broker->store_task);
 }
 
-/* An id that no queue ever had; remembered by the open batch. */
-uint64_t broker_new_queue_id(struct broker *broker);
+/* So many ids that no queue ever had, the first of them; remembered by the open batch. */
+uint64_t broker_new_queue_ids(struct broker *broker, uint64_t count);
 
 /* The open batch has grown so large that publishers should be held until it is handed over. */
 bool broker_store_is_full(const struct broker *broker);

@@ -218,36 +218,50 @@ void exchange_route(struct exchange *exchange, const struct routing *routing, st
 }
 
 /* Apart, because of its room for keys. */
+/* Apart, because the keys are many: routing a message without copies must not pay for their room. */
 static __attribute__((noinline)) void route_copies(struct exchange *exchange,
-                                                   struct message *message, struct route *route)
+                                                   const struct message *message,
+                                                   struct message *kept, struct route *route)
 {
     struct slice keys[1 + COPIES_MAX];
     const struct routing routing = {.keys = keys,
                                     .key_count = copies_list(message, keys),
                                     .properties = message_properties(message),
-                                    .message = message};
+                                    .message = kept};
 
+    exchange_route(exchange, &routing, route);
+}
+
+static inline void route_message(struct exchange *exchange, const struct message *message,
+                                 struct message *kept, struct route *route)
+{
+    if (unlikely(message->has_copies)) {
+        route_copies(exchange, message, kept, route);
+        return;
+    }
+    const struct slice key = message_routing_key(message);
+    const struct routing routing = {
+        .keys = &key, .key_count = 1, .properties = message_properties(message), .message = kept};
     exchange_route(exchange, &routing, route);
 }
 
 void exchange_route_message(struct exchange *exchange, struct message *message, struct route *route)
 {
-    if (unlikely(message->has_copies)) {
-        route_copies(exchange, message, route);
-        return;
-    }
-    const struct slice key = message_routing_key(message);
-    const struct routing routing = {.keys = &key,
-                                    .key_count = 1,
-                                    .properties = message_properties(message),
-                                    .message = message};
-    exchange_route(exchange, &routing, route);
+    route_message(exchange, message, message, route);
 }
 
-void route_deliver(const struct route *route, struct message *message)
+void exchange_preview(struct exchange *exchange, const struct message *message, struct route *route)
 {
+    route_message(exchange, message, NULL, route);
+}
+
+bool route_deliver(const struct route *route, struct message *message)
+{
+    bool taken = true;
+
     for (size_t i = 0; i < route->count; i++)
-        queue_push(route->queues[i], message);
+        taken &= queue_push(route->queues[i], message);
     for (size_t i = 0; i < route->target_count; i++)
         route->targets[i]->deliver(route->targets[i], message);
+    return taken;
 }

@@ -122,8 +122,12 @@ void exchange_route(struct exchange *exchange, const struct routing *routing, st
 void exchange_route_message(struct exchange *exchange, struct message *message,
                             struct route *route);
 
-/* Puts the message where the route leads. */
-void route_deliver(const struct route *route, struct message *message);
+/* Where it would go, without any exchange keeping it. */
+void exchange_preview(struct exchange *exchange, const struct message *message,
+                      struct route *route);
+
+/* Puts the message where the route leads. false: a queue refused it. */
+bool route_deliver(const struct route *route, struct message *message);
 
 /* A reply to somebody who is gone counts as routed (14.3). */
 static inline bool route_leads_nowhere(const struct route *route)

@@ -40,6 +40,7 @@ static struct message *message_begin(struct slice exchange, struct slice routing
                                             properties.size + bcc_size + body_size);
     message->persistent = (flags & MESSAGE_FLAG_PERSISTENT) != 0;
     message->has_copies = (flags & (MESSAGE_FLAG_CC | MESSAGE_FLAG_BCC)) != 0;
+    message->is_dead_letter = (flags & MESSAGE_FLAG_DEAD_LETTER) != 0;
     message->exchange_size = (uint8_t)exchange.size;
     message->routing_key_size = (uint8_t)routing_key.size;
     message->properties_size = (uint32_t)properties.size;
@@ -73,10 +74,34 @@ void message_mark_cc(struct message *message)
     message->has_copies = true;
 }
 
+/* Elements of the array of BCC; empty when there is none. */
+static struct slice bcc_of(const struct message *message)
+{
+    struct slice properties = message_properties(message);
+
+    if (message->bcc_size == 0)
+        return (struct slice){0};
+    return slice_of(properties.data + properties.size + 4, message->bcc_size - 4);
+}
+
+struct message *message_forward(const struct message *message, struct slice exchange,
+                                struct slice routing_key, struct slice properties, bool with_copies)
+{
+    const uint8_t copies = with_copies ? MESSAGE_FLAG_CC | MESSAGE_FLAG_BCC : 0;
+    const uint8_t flags =
+        (message->record[1] & (MESSAGE_FLAG_PERSISTENT | copies)) | MESSAGE_FLAG_DEAD_LETTER;
+    struct message *letter =
+        message_begin(exchange, routing_key, properties,
+                      with_copies ? bcc_of(message) : (struct slice){0}, message->body_size, flags);
+
+    message_append_body(letter, message_body(message));
+    return letter;
+}
+
 struct message *message_rebuild(const struct message *message, struct slice properties,
                                 struct slice bcc)
 {
-    const uint8_t kept = message->record[1] & (MESSAGE_FLAG_PERSISTENT | MESSAGE_FLAG_CC);
+    const uint8_t kept = message->record[1] & (uint8_t)~MESSAGE_FLAG_BCC;
     struct message *copy =
         message_begin(message_exchange(message), message_routing_key(message), properties, bcc,
                       message->body_size, kept | (bcc.size > 0 ? MESSAGE_FLAG_BCC : 0));
@@ -117,6 +142,7 @@ struct message *message_from_record(struct slice record)
 
     struct message *message = message_alloc(record.size);
     message->persistent = (head[1] & MESSAGE_FLAG_PERSISTENT) != 0;
+    message->is_dead_letter = (head[1] & MESSAGE_FLAG_DEAD_LETTER) != 0;
     message->has_copies = (head[1] & (MESSAGE_FLAG_CC | MESSAGE_FLAG_BCC)) != 0;
     message->exchange_size = head[2];
     message->routing_key_size = head[3];

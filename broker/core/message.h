@@ -34,12 +34,18 @@ void publisher_ref(struct publisher *publisher);
 void publisher_unref(struct publisher **publisher);
 
 enum { MESSAGE_VERSION = 1, MESSAGE_HEAD_SIZE = 8 };
-enum { MESSAGE_FLAG_PERSISTENT = 1, MESSAGE_FLAG_CC = 2, MESSAGE_FLAG_BCC = 4 };
+enum {
+    MESSAGE_FLAG_PERSISTENT = 1,
+    MESSAGE_FLAG_CC = 2,
+    MESSAGE_FLAG_BCC = 4,
+    MESSAGE_FLAG_DEAD_LETTER = 8
+};
 
 struct message {
     uint32_t refs;
-    bool persistent; /* delivery-mode 2 */
-    bool has_copies; /* more routing keys than one: see core/copies.h */
+    bool persistent;     /* delivery-mode 2 */
+    bool has_copies;     /* more routing keys than one: see core/copies.h */
+    bool is_dead_letter; /* its x-death header is ours: see dead_letter.h */
     uint8_t exchange_size, routing_key_size;
     uint32_t properties_size;
     uint32_t bcc_size; /* of the array of BCC, its size included; 0: there is none */
@@ -71,6 +77,11 @@ void message_mark_cc(struct message *message);
 /* A complete one like this, which is complete, with other properties; bcc: elements of an array, or empty for none. Nobody waits for it. */
 struct message *message_rebuild(const struct message *message, struct slice properties,
                                 struct slice bcc);
+
+/* The dead letter of a complete message: published to this exchange with this key and these properties, with or without its copies. */
+struct message *message_forward(const struct message *message, struct slice exchange,
+                                struct slice routing_key, struct slice properties,
+                                bool with_copies);
 
 static inline struct message *message_ref(struct message *message)
 {

@@ -31,14 +31,26 @@ void parking_cancel(struct parking *parking, struct parked *parked)
     parked->waiting = false;
 }
 
-void parking_release(struct parking *parking, uint64_t durable)
+/* on_durable may park again, but not on an LSN that is released here. */
+static void release(struct parking *parking, uint64_t lsn)
 {
     struct parked *parked;
 
-    assert(durable >= parking->durable);
-    parking->durable = durable;
-    while ((parked = TAILQ_FIRST(&parking->waiting)) != NULL && parked->lsn <= durable) {
+    while ((parked = TAILQ_FIRST(&parking->waiting)) != NULL && parked->lsn <= lsn) {
         parking_cancel(parking, parked);
         parked->on_durable(parked);
     }
+}
+
+void parking_release(struct parking *parking, uint64_t durable)
+{
+    assert(durable >= parking->durable);
+    parking->durable = durable;
+    release(parking, durable);
+}
+
+void parking_release_empty(struct parking *parking, uint64_t lsn)
+{
+    assert(lsn == parking->durable + 1);
+    release(parking, lsn);
 }

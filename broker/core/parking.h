@@ -28,4 +28,8 @@ void parking_cancel(struct parking *parking,
 /* The store has reached durable: releases what waited for it, in LSN order, first parked first. */
 void parking_release(struct parking *parking, uint64_t durable);
 
+/* Nothing is left in the open batch, lsn, and all before it are durable: releases what waits for it, as there is nothing to wait for. The
+ * LSN is not durable by that: who still waits for it after this call waits for what is added later. */
+void parking_release_empty(struct parking *parking, uint64_t lsn);
+
 #endif

@@ -1,23 +1,46 @@
-/* Durability of one entry, from push to settlement:
+/* How an entry ends:
  *
- *     push ── stored? ──no──▶ lsn 0: lives and dies in memory
- *                └─yes─▶ put into the open batch, lsn = that batch's
- *     settle ── its batch is still open ──▶ taken back: it never was; its publisher need not wait for it
- *           └── it has left, or was read back from disk ──▶ deleted by the open batch */
+ *     acknowledged, purged, deleted with the queue ──▶ forgotten
+ *     rejected, expired, over the limit ──▶ retired: forgotten, and a dead letter if the queue's settings name an exchange
+ *
+ * A queue with priorities has a window for each; the highest with something ready is served first, the lowest overflows first. */
 #include "core/queue.h"
 
+#include "amqp/properties.h"
 #include "base/alloc.h"
-#include "base/log.h"
 #include "core/argument.h"
 #include "core/definition.h"
+#include "core/queue_store.h"
 #include "core/vhost.h"
 
-/* An entry read back from the store: in some batch of the past. */
-#define LSN_OF_THE_PAST UINT64_MAX
-
-enum { READ_COUNT = 1024, READ_BYTES = 1024 * 1024 }; /* one read of a range on disk */
+enum { EXPIRE_AT_ONCE_MAX = 20000 }; /* entries; the rest in the next turn */
 
 static void queue_deliver(struct task *task);
+static void on_entries_due(struct timer *timer);
+static void on_unused(struct timer *timer);
+
+/* ---- life ---- */
+
+static void make_windows(struct queue *queue)
+{
+    uint8_t levels = queue->settings.priority_max;
+
+    window_init(&queue->window, &queue->expiry);
+    if (levels == 0)
+        return;
+    queue->higher = xcalloc(levels, sizeof(*queue->higher));
+    for (uint8_t i = 0; i < levels; i++)
+        window_init(&queue->higher[i], &queue->expiry);
+}
+
+static void release_windows(struct queue *queue)
+{
+    window_release(&queue->window);
+    for (uint8_t i = 0; i < queue->settings.priority_max; i++)
+        window_release(&queue->higher[i]);
+    free(queue->higher);
+    expiry_release(&queue->expiry);
+}
 
 static struct queue *queue_make(struct vhost *vhost, const struct queue_options *options)
 {
@@ -42,7 +65,10 @@ static struct queue *queue_make(struct vhost *vhost, const struct queue_options 
     if (options->arguments.size > 0)
         memcpy(next, options->arguments.data, options->arguments.size);
 
-    window_init(&queue->window);
+    settings_read(&queue->settings, queue->arguments);
+    expiry_init(&queue->expiry, &vhost->broker->loop->timers, on_entries_due);
+    queue->unused_timer.on_expire = on_unused;
+    make_windows(queue);
     consumers_init(&queue->consumers,
                    argument_is_true(queue->arguments, "x-single-active-consumer"));
     TAILQ_INIT(&queue->waiters);
@@ -51,6 +77,7 @@ static struct queue *queue_make(struct vhost *vhost, const struct queue_options 
     if (queue->owner != NULL)
         TAILQ_INSERT_TAIL(&queue->owner->queues, queue, by_owner);
     queue->broker->counters.queues_declared++;
+    queue_used(queue);
     return queue;
 }
 
@@ -61,12 +88,11 @@ struct queue *queue_new(struct vhost *vhost, const struct queue_options *options
 
     if (!queue->durable)
         return queue;
-    queue->id = broker_new_queue_id(broker);
+    queue->id = broker_new_queue_ids(broker, queue->settings.priority_max + 1u);
     map_insert_id(&broker->queues, &queue->by_id, queue->id);
     queue->lsn = store_open_lsn(broker->store);
     definition_put_queue(queue);
-    store_create_queue(broker->store, queue->id);
-    broker_touch_store(broker);
+    queue_store_create(queue);
     return queue;
 }
 
@@ -78,12 +104,6 @@ struct queue *queue_recover(struct vhost *vhost, const struct queue_options *opt
     queue->id = id;
     map_insert_id(&vhost->broker->queues, &queue->by_id, id);
     return queue;
-}
-
-void queue_recover_entries(struct queue *queue, const struct store_queue_state *state)
-{
-    window_recover(&queue->window, state->head, state->tail, state->count, state->bytes);
-    queue->delivered = state->delivered;
 }
 
 void queue_ref(struct queue *queue)
@@ -100,143 +120,8 @@ void queue_unref(struct queue **queue)
     if (--gone->refs > 0)
         return;
     assert(gone->deleted && gone->consumer_count == 0 && TAILQ_EMPTY(&gone->bindings));
-    window_release(&gone->window);
+    release_windows(gone);
     free(gone);
-}
-
-/* ---- the store ---- */
-
-static void store_entry(struct queue *queue, struct place place)
-{
-    struct store *store = queue->broker->store;
-    struct entry *entry = place_entry(place);
-    struct message *message = entry->message;
-
-    entry->lsn = store_open_lsn(store);
-    if (message->lsn != entry->lsn) {
-        message->lsn = entry->lsn;
-        message->unsynced = 0;
-        message->body_number = store_add_body(store, message_record(message), message_ref(message));
-    }
-    message->unsynced++;
-    entry->put_number = store_put_entry(store,
-                                        &(struct store_entry){.queue_id = queue->id,
-                                                              .position = place_position(place),
-                                                              .weight = message->body_size},
-                                        message->body_number);
-    broker_touch_store(queue->broker);
-}
-
-/* The entry's put is still in the open batch. Its message stays with the window. */
-static void take_entry_back(struct queue *queue, struct entry *entry)
-{
-    struct message *message = entry->message;
-
-    assert(message->unsynced > 0);
-    if (--message->unsynced == 0 && message->publisher != NULL)
-        message->publisher->ops->on_settled(message->publisher, message->sequence);
-    store_take_back(queue->broker->store, entry->put_number);
-    entry->lsn = 0;
-}
-
-static bool is_in_open_batch(const struct queue *queue, const struct entry *entry)
-{
-    return entry->lsn != 0 && entry->lsn == store_open_lsn(queue->broker->store);
-}
-
-/* Gone from the queue: from the store too, if it is there. Returns whether the open batch has something to say about it. */
-static bool forget_entry(struct queue *queue, struct place place)
-{
-    struct entry *entry = place_entry(place);
-    bool deletes = false;
-
-    if (is_in_open_batch(queue, entry)) {
-        take_entry_back(queue, entry);
-    } else if (entry->lsn != 0 && !queue->deleted) {
-        store_delete_entry(queue->broker->store, queue->id, place_position(place),
-                           entry->message->body_size);
-        broker_touch_store(queue->broker);
-        deletes = true;
-    }
-    window_remove(&queue->window, place);
-    return deletes;
-}
-
-/* ---- reading back what is on disk ---- */
-
-static void add_loaded(struct queue *queue, struct segment *range,
-                       const struct store_fetched *fetched)
-{
-    struct message *message = fetched->damaged ? NULL : message_from_record(fetched->bytes);
-
-    if (message == NULL) {
-        log_error("queue '%.*s' in vhost '%.*s': the message at position %" PRIu64
-                  " is damaged on disk and was set aside",
-                  SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name), fetched->position);
-        queue->broker->counters.damaged++;
-        window_drop_from_range(&queue->window, range, fetched->weight);
-        return;
-    }
-    struct entry *entry =
-        place_entry(window_add_loaded(&queue->window, range, fetched->position, message));
-    entry->lsn = LSN_OF_THE_PAST;
-    entry->redelivered = fetched->position < queue->delivered;
-    message_unref(&message);
-}
-
-/* Those that wait now; one that has to wait again, behind a read of its own, joins the end. */
-static void call_waiters(struct queue *queue)
-{
-    struct queue_waiter *waiter;
-    size_t count = 0;
-
-    TAILQ_FOREACH (waiter, &queue->waiters, link)
-        count++;
-    for (; count > 0 && (waiter = TAILQ_FIRST(&queue->waiters)) != NULL; count--) {
-        queue_waiter_cancel(waiter);
-        waiter->on_loaded(waiter);
-    }
-}
-
-static void queue_on_fetched(struct store_fetch *fetch)
-{
-    struct queue *queue = container_of(fetch, struct queue, fetch);
-    struct segment *range = window_first_range(&queue->window);
-
-    queue->fetching = false;
-    queue->broker->fetches--;
-    /* A purge or delete may have taken the range away meanwhile. */
-    if (!queue->deleted && range != NULL && range->first == fetch->first) {
-        for (size_t i = 0; i < fetch->count; i++)
-            add_loaded(queue, range, &fetch->entries[i]);
-        window_shorten_range(&queue->window, range, fetch->next);
-    }
-    store_fetch_release(fetch);
-
-    call_waiters(queue);
-    if (!queue->deleted)
-        queue_wake(queue);
-    queue_unref(&queue);
-}
-
-/* Starts to read the front of the first range, unless that is under way. */
-static void read_ahead(struct queue *queue)
-{
-    if (queue->fetching)
-        return;
-    const struct segment *range = window_first_range(&queue->window);
-    queue->fetching = true;
-    queue->broker->fetches++;
-    queue_ref(queue);
-    queue->fetch = (struct store_fetch){
-        .queue_id = queue->id,
-        .first = range->first,
-        .end = range->end,
-        .count_max = READ_COUNT,
-        .bytes_max = READ_BYTES,
-        .on_done = queue_on_fetched,
-    };
-    store_fetch(queue->broker->store, &queue->fetch);
 }
 
 void queue_waiter_cancel(struct queue_waiter *waiter)
@@ -245,6 +130,62 @@ void queue_waiter_cancel(struct queue_waiter *waiter)
         return;
     TAILQ_REMOVE(&waiter->queue->waiters, waiter, link);
     waiter->queue = NULL;
+}
+
+/* ---- entries of all priorities ---- */
+
+struct queue_depth queue_depth_of_levels(const struct queue *queue)
+{
+    struct queue_depth depth = {0};
+
+    for (unsigned level = 0; level <= queue->settings.priority_max; level++) {
+        const struct window *window = queue_window(queue, level);
+        depth.ready += window->ready_count;
+        depth.ready_bytes += window->ready_bytes;
+        depth.unacked += window->unacked_count;
+        depth.unacked_bytes += window->unacked_bytes;
+    }
+    return depth;
+}
+
+/* Drops the entry, into a dead letter if it may have one. */
+static void retire(struct queue *queue, struct place place, enum death death)
+{
+    struct message *message = place_entry(place)->message;
+
+    if (!queue->settings.dead_letters || queue->deleted) {
+        queue_forget_entry(queue, place);
+        return;
+    }
+    struct publisher *publisher = queue_waits_for_entry(queue, place) ? message->publisher : NULL;
+    dead_letters_add(queue->broker, queue, message, death, publisher);
+    queue_forget_entry_quietly(queue, place);
+}
+
+/* The first ready entry of this priority, after those whose time is over. */
+static enum window_next first_of_level(struct queue *queue, unsigned level, struct place *place)
+{
+    struct window *window = queue_window(queue, level);
+    uint64_t now_ms = queue->broker->clock->now_ms;
+    enum window_next next;
+
+    while ((next = window_first_ready(window, place)) == WINDOW_READY &&
+           unlikely(place->segment->deadlines.slots != NULL) &&
+           expiry_deadline_of(place->segment, place->slot) < now_ms)
+        retire(queue, *place, DEATH_EXPIRED);
+    if (next == WINDOW_ON_DISK)
+        queue_read_ahead(queue, window);
+    return next;
+}
+
+enum window_next queue_first_ready(struct queue *queue, struct place *place)
+{
+    enum window_next next = WINDOW_NOTHING;
+
+    for (unsigned level = queue->settings.priority_max + 1u; level > 0 && next == WINDOW_NOTHING;
+         level--)
+        next = first_of_level(queue, level - 1, place);
+    return next;
 }
 
 /* ---- handing out ---- */
@@ -258,12 +199,12 @@ static void hand_over(struct queue *queue, struct consumer *consumer, struct pla
         queue->counters.redelivered++;
         counters->redelivered++;
     }
-    window_take(&queue->window, place);
+    window_take(place.segment->window, place);
     if (consumer->no_ack) {
         queue->counters.delivered_no_ack++;
         counters->delivered_no_ack++;
         consumer->ops->deliver(consumer, place);
-        forget_entry(queue, place);
+        queue_forget_entry(queue, place);
     } else {
         queue->counters.delivered++;
         counters->delivered++;
@@ -272,45 +213,172 @@ static void hand_over(struct queue *queue, struct consumer *consumer, struct pla
     }
 }
 
-/* The task: as many as consumers have room for. */
-static void queue_deliver(struct task *task)
+/* As many as consumers have room for. */
+static void deliver(struct queue *queue)
 {
-    struct queue *queue = container_of(task, struct queue, task);
-    uint64_t delivered = 0;
     struct consumer *consumer;
     struct place place;
 
-    while ((consumer = consumers_next(&queue->consumers)) != NULL) {
-        enum window_next next = window_first_ready(&queue->window, &place);
-        if (next == WINDOW_ON_DISK)
-            read_ahead(queue);
-        if (next != WINDOW_READY)
-            break;
-        delivered = max_of(delivered, place_position(place) + 1);
+    while ((consumer = consumers_next(&queue->consumers)) != NULL &&
+           queue_first_ready(queue, &place) == WINDOW_READY)
         hand_over(queue, consumer, place);
-    }
-    if (queue->durable && delivered > 0)
-        store_mark_delivered(queue->broker->store, queue->id, delivered);
 }
 
-void queue_push(struct queue *queue, struct message *message)
+static void queue_deliver(struct task *task)
 {
-    struct place place = window_push(&queue->window, message);
+    deliver(container_of(task, struct queue, task));
+}
+
+/* ---- limits and deadlines ---- */
+
+static bool is_over(const struct queue *queue, uint64_t more, uint64_t more_bytes)
+{
+    const struct settings *settings = &queue->settings;
+
+    if (likely(settings->length_max == SETTING_NONE && settings->bytes_max == SETTING_NONE))
+        return false;
+    struct queue_depth depth = queue_depth_of_levels(queue);
+    return depth.ready + more > settings->length_max ||
+           depth.ready_bytes + more_bytes > settings->bytes_max;
+}
+
+/* The oldest of the lowest priority goes first (11.5). What must be read from disk first goes when it has been. A queue that refuses
+ * drops nothing: what is requeued may take it over its limit. */
+void queue_drop_overflow(struct queue *queue)
+{
+    struct place place;
+
+    while (is_over(queue, 0, 0) && queue->settings.overflow == OVERFLOW_DROP_HEAD) {
+        enum window_next next = WINDOW_NOTHING;
+        for (unsigned level = 0; level <= queue->settings.priority_max && next == WINDOW_NOTHING;
+             level++)
+            next = first_of_level(queue, level, &place);
+        if (next != WINDOW_READY)
+            return;
+        retire(queue, place, DEATH_MAXLEN);
+    }
+}
+
+/* The message's own expiration in ms (9.2: checked at its publish), or DEADLINE_NONE. */
+static uint64_t expiration_of(const struct message *message)
+{
+    struct slice bytes = message_properties(message);
+    struct amqp_properties properties;
+    uint64_t expiration_ms;
+
+    if (likely((amqp_properties_flags(bytes) & AMQP_PROPERTY_EXPIRATION) == 0))
+        return DEADLINE_NONE;
+    amqp_properties_decode(bytes, &properties);
+    return slice_to_u64(properties.expiration, UINT64_MAX, &expiration_ms) ? expiration_ms
+                                                                           : DEADLINE_NONE;
+}
+
+/* Its deadline in this queue, fixed now (11.1); DEADLINE_NONE: it has none. */
+static uint64_t deadline_of(const struct queue *queue, const struct message *message)
+{
+    uint64_t ttl_ms = min_of(queue->settings.message_ttl_ms, expiration_of(message));
+
+    return ttl_ms == DEADLINE_NONE ? DEADLINE_NONE : queue->broker->clock->now_ms + ttl_ms;
+}
+
+static unsigned level_of(const struct queue *queue, const struct message *message)
+{
+    struct amqp_properties properties;
+
+    if (likely(queue->higher == NULL))
+        return 0;
+    amqp_properties_decode(message_properties(message), &properties);
+    return properties.flags & AMQP_PROPERTY_PRIORITY
+               ? min_of(properties.priority, queue->settings.priority_max) /* 11.7 */
+               : 0;
+}
+
+/* A timer says that something may be due: all that is goes, wherever it stands. */
+static void on_entries_due(struct timer *timer)
+{
+    struct queue *queue =
+        container_of(container_of(timer, struct expiry, timer), struct queue, expiry);
+    uint64_t now_ms = queue->broker->clock->now_ms;
+    struct segment *segment;
+    size_t left = EXPIRE_AT_ONCE_MAX;
+
+    while (left > 0 && (segment = expiry_first(&queue->expiry, now_ms)) != NULL) {
+        bool gone = false;
+        uint32_t end = (uint32_t)(segment->end - segment->first);
+        for (uint32_t slot = 0; slot < end && !gone; slot++) {
+            if (!segment_is_ready(segment, slot) || segment->deadlines.slots[slot] > now_ms)
+                continue;
+            gone = segment->count == 1; /* the segment goes with its last entry */
+            retire(queue, (struct place){segment, slot}, DEATH_EXPIRED);
+            left -= left > 0;
+        }
+        if (!gone)
+            expiry_review(&queue->expiry, segment);
+    }
+    if (left == 0)
+        timer_set(queue->expiry.wheel, timer, now_ms);
+}
+
+static bool refuses(struct queue *queue, struct message *message)
+{
+    if (queue->settings.overflow == OVERFLOW_DROP_HEAD || !is_over(queue, 1, message->body_size))
+        return false;
+    deliver(queue); /* what someone waits for is not in the way */
+    if (!is_over(queue, 1, message->body_size))
+        return false;
+    if (queue->settings.overflow == OVERFLOW_REJECT_PUBLISH_DLX && queue->settings.dead_letters)
+        dead_letters_add(queue->broker, queue, message, DEATH_MAXLEN, NULL);
+    return true;
+}
+
+bool queue_reserve(struct queue *queue, uint64_t mark, uint64_t body_size)
+{
+    if (queue->reserve_mark != mark) {
+        queue->reserve_mark = mark;
+        queue->reserved = queue->reserved_bytes = 0;
+    }
+    queue->reserved++;
+    queue->reserved_bytes += body_size;
+    return queue->settings.overflow == OVERFLOW_DROP_HEAD ||
+           !is_over(queue, queue->reserved, queue->reserved_bytes);
+}
+
+/* What can be handed out at once neither waits nor counts (11.3, 11.5); what is left of it, when it is due or too much, goes. */
+static void trim(struct queue *queue, bool due)
+{
+    deliver(queue);
+    if (due)
+        on_entries_due(&queue->expiry.timer);
+    queue_drop_overflow(queue);
+}
+
+bool queue_push(struct queue *queue, struct message *message)
+{
+    if (unlikely(refuses(queue, message)))
+        return false;
+    struct place place = window_push(queue_window(queue, level_of(queue, message)), message);
+    uint64_t deadline_ms = deadline_of(queue, message);
 
     queue->counters.published++;
+    if (unlikely(deadline_ms != DEADLINE_NONE))
+        expiry_add(&queue->expiry, place.segment, place.slot, deadline_ms);
     if (message->persistent && queue->durable)
-        store_entry(queue, place);
+        queue_store_entry(queue, place, deadline_ms);
+    bool due = deadline_ms <= queue->broker->clock->now_ms;
+    if (unlikely(due || is_over(queue, 0, 0)))
+        trim(queue, due);
     queue_wake(queue);
+    return true;
 }
 
 enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place,
                            struct queue_waiter *waiter)
 {
     struct broker_counters *counters = &queue->broker->counters;
-    enum window_next next = window_first_ready(&queue->window, place);
+    enum window_next next = queue_first_ready(queue, place);
 
+    queue_used(queue);
     if (next == WINDOW_ON_DISK) {
-        read_ahead(queue);
         waiter->queue = queue;
         TAILQ_INSERT_TAIL(&queue->waiters, waiter, link);
     } else if (next == WINDOW_READY) {
@@ -325,9 +393,7 @@ enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place
             queue->counters.redelivered++;
             counters->redelivered++;
         }
-        window_take(&queue->window, *place);
-        if (queue->durable)
-            store_mark_delivered(queue->broker->store, queue->id, place_position(*place) + 1);
+        window_take(place->segment->window, *place);
     } else {
         counters->got_empty++;
     }
@@ -350,57 +416,61 @@ void queue_ack(struct queue *queue, struct place place, struct consumer *consume
 {
     queue->counters.acknowledged++;
     queue->broker->counters.acknowledged++;
-    forget_entry(queue, place);
+    queue_forget_entry(queue, place);
     give_credit_back(consumer);
 }
 
-void queue_drop(struct queue *queue, struct place place, struct consumer *consumer)
+void queue_discard(struct queue *queue, struct place place)
 {
-    forget_entry(queue, place);
+    queue_forget_entry(queue, place);
+}
+
+void queue_reject(struct queue *queue, struct place place, struct consumer *consumer)
+{
+    retire(queue, place, DEATH_REJECTED);
     give_credit_back(consumer);
 }
 
 void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer)
 {
     if (queue->deleted) {
-        forget_entry(queue, place);
+        queue_forget_entry(queue, place);
     } else {
-        window_requeue(&queue->window, place);
+        window_requeue(place.segment->window, place);
+        expiry_resume(&queue->expiry, place.segment, place.slot);
+        queue_drop_overflow(queue);
         queue_wake(queue);
     }
     give_credit_back(consumer);
 }
 
-/* Drops what is ready. Returns whether the store has to hear of it. */
-static bool drop_ready(struct queue *queue)
+/* Drops what is ready in a window. Returns whether the store has to hear of it. */
+static bool drop_ready(struct queue *queue, struct window *window)
 {
-    struct window *window = &queue->window;
     enum window_next next;
     struct place place;
     bool stored = false;
 
-    while ((next = window_first_ready(window, &place)) != WINDOW_NOTHING) {
-        if (next == WINDOW_READY) {
-            stored |= forget_entry(queue, place);
-            continue;
-        }
-        struct segment *range = window_first_range(window);
-        if (!queue->deleted) {
-            store_delete_range(queue->broker->store, queue->id, range->first, range->end,
-                               range->count, range->bytes);
-            broker_touch_store(queue->broker);
-            stored = true;
-        }
-        window_remove_range(window, range);
-    }
+    while ((next = window_first_ready(window, &place)) != WINDOW_NOTHING)
+        stored |= next == WINDOW_READY ? queue_forget_entry(queue, place)
+                                       : queue_forget_range(queue, window_first_range(window));
+    return stored;
+}
+
+static bool drop_all_ready(struct queue *queue)
+{
+    bool stored = false;
+
+    for (unsigned level = 0; level <= queue->settings.priority_max; level++)
+        stored |= drop_ready(queue, queue_window(queue, level));
     return stored;
 }
 
 uint64_t queue_purge(struct queue *queue, uint64_t *lsn)
 {
-    uint64_t count = queue->window.ready_count;
+    uint64_t count = queue_ready_count(queue);
 
-    *lsn = drop_ready(queue) ? store_open_lsn(queue->broker->store) : 0;
+    *lsn = drop_all_ready(queue) ? store_open_lsn(queue->broker->store) : 0;
     return count;
 }
 
@@ -412,6 +482,7 @@ void queue_attach(struct queue *queue, struct consumer *consumer)
     consumer->queue = queue;
     queue->consumer_count++;
     queue->had_consumer = true;
+    timer_cancel(&queue->unused_timer);
     queue->has_exclusive_consumer = consumer->exclusive;
     consumer_join(consumer);
 }
@@ -429,8 +500,23 @@ static void unlink_consumer(struct queue *queue, struct consumer *consumer)
 void queue_detach(struct queue *queue, struct consumer *consumer)
 {
     unlink_consumer(queue, consumer);
+    queue_used(queue);
     if (queue->auto_delete && queue->consumer_count == 0 && !queue->deleted)
         queue_delete(queue);
+}
+
+/* ---- x-expires ---- */
+
+void queue_used(struct queue *queue)
+{
+    if (queue->settings.expires_ms != SETTING_NONE && queue->consumer_count == 0 && !queue->deleted)
+        timer_set(&queue->broker->loop->timers, &queue->unused_timer,
+                  queue->broker->clock->now_ms + queue->settings.expires_ms);
+}
+
+static void on_unused(struct timer *timer)
+{
+    queue_delete(container_of(timer, struct queue, unused_timer));
 }
 
 /* ---- the end ---- */
@@ -440,20 +526,6 @@ static void queue_reap(struct task *task)
     struct queue *queue = container_of(task, struct queue, task);
 
     queue_unref(&queue);
-}
-
-/* Entries of the open batch that are unacked: they need not wait for the disk any more. */
-static void take_back_unacked(struct queue *queue)
-{
-    struct segment *segment;
-
-    TAILQ_FOREACH (segment, &queue->window.segments, link)
-        for (uint32_t slot = 0; slot < segment->end - segment->first && segment->capacity > 0;
-             slot++) {
-            struct entry *entry = &segment->entries[slot];
-            if (entry->message != NULL && is_in_open_batch(queue, entry))
-                take_entry_back(queue, entry);
-        }
 }
 
 static void dismiss_consumers(struct queue *queue, struct consumer_list *list)
@@ -478,19 +550,22 @@ uint64_t queue_delete(struct queue *queue)
         TAILQ_REMOVE(&queue->owner->queues, queue, by_owner);
     vhost_drop_bindings_of_queue(queue->vhost, queue);
 
-    drop_ready(queue);
-    take_back_unacked(queue);
+    timer_cancel(&queue->unused_timer);
+    drop_all_ready(queue);
     if (queue->durable) {
         map_remove(&broker->queues, &queue->by_id);
         definition_delete_queue(queue);
-        store_delete_queue(broker->store, queue->id);
-        broker_touch_store(broker);
+        queue_store_delete(queue);
         lsn = store_open_lsn(broker->store);
     }
 
     for (size_t i = countof(queue->consumers.lists); i-- > 0;)
         dismiss_consumers(queue, &queue->consumers.lists[i]);
-    call_waiters(queue);
+    struct queue_waiter *waiter;
+    while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL) {
+        queue_waiter_cancel(waiter);
+        waiter->on_loaded(waiter);
+    }
 
     broker->counters.queues_deleted++;
     loop_unqueue(broker->loop, &queue->task);
@@ -507,9 +582,12 @@ void queue_free(struct queue **queue)
     assert(gone->consumer_count == 0 && gone->refs == 1 && TAILQ_EMPTY(&gone->bindings));
     loop_unqueue(gone->broker->loop, &gone->task);
     map_remove(&gone->vhost->queues, &gone->by_name);
-    if (gone->durable)
+    if (gone->durable) {
         map_remove(&gone->broker->queues, &gone->by_id);
-    window_release(&gone->window);
+        queue_store_mark(gone);
+    }
+    timer_cancel(&gone->unused_timer);
+    release_windows(gone);
     free(gone);
 }
 

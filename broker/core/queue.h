@@ -16,6 +16,9 @@
 #include "core/binding.h"
 #include "core/broker.h"
 #include "core/consumer.h"
+#include "core/dead_letter.h"
+#include "core/expiry.h"
+#include "core/settings.h"
 #include "core/window.h"
 
 struct vhost;
@@ -56,12 +59,16 @@ struct queue {
     struct slice arguments;
     bool durable, exclusive, auto_delete;
     bool deleted;
+    bool cycle_logged; /* a dead letter came round to it: said once (13.7) */
     struct queue_owner *owner;
-    uint64_t id;  /* in the store */
+    uint64_t id;  /* in the store; level n of a priority queue is id + n there */
     uint64_t lsn; /* the batch that holds its definition; 0 when not durable */
+    struct settings settings;
 
-    struct window window;
-    uint64_t delivered; /* entries read back below this position may have been delivered before */
+    struct window window;  /* entries of priority 0: all of them, unless it is a priority queue */
+    struct window *higher; /* settings.priority_max windows, of priorities 1 and up; or NULL */
+    struct expiry expiry;  /* of all windows */
+    struct timer unused_timer; /* x-expires: runs while it has no consumer */
     struct consumers consumers;
     uint32_t consumer_count;
     bool has_exclusive_consumer;
@@ -69,9 +76,12 @@ struct queue {
     struct binding_list bindings; /* that lead here */
     uint64_t route_mark;          /* last message routed here: see core/exchange.h */
 
-    struct task task;         /* delivers, or frees after delete */
-    struct store_fetch fetch; /* one read of the range at the head, at a time */
-    bool fetching;
+    uint64_t reserve_mark, reserved, reserved_bytes; /* see queue_reserve */
+
+    struct task task;             /* delivers, or frees after delete */
+    struct store_fetch fetch;     /* one read of the first range of a window, at a time */
+    struct window *fetching;      /* which; NULL: none is under way */
+    bool deadlines_on_disk;       /* some may be: they count once they are read, so all is read */
     struct queue_waiters waiters; /* basic.gets that wait for it */
 
     struct queue_counters counters;
@@ -100,13 +110,28 @@ static inline bool queue_is_open_to(const struct queue *queue, const struct queu
     return !queue->exclusive || queue->owner == owner;
 }
 
-/* Appends. Takes its own reference on the message. When it is to be stored, the put joins the open batch and message->unsynced counts it. */
-void queue_push(struct queue *queue, struct message *message);
+/* Entries, and their body octets, of all priorities. */
+struct queue_depth {
+    uint64_t ready, ready_bytes, unacked, unacked_bytes;
+};
+struct queue_depth queue_depth_of_levels(const struct queue *queue);
+
+static inline uint64_t queue_ready_count(const struct queue *queue)
+{
+    return queue->higher == NULL ? queue->window.ready_count : queue_depth_of_levels(queue).ready;
+}
+
+/* Appends. Takes its own reference on the message. When it is to be stored, the put joins the open batch and message->unsynced counts it.
+ * false: the queue is full and refuses (reject-publish); it has seen to the message's dead letter. */
+bool queue_push(struct queue *queue, struct message *message);
+
+/* Whether it would take one more message of this size beside those reserved before under the same mark (a transaction's): reserves that if so. */
+bool queue_reserve(struct queue *queue, uint64_t mark, uint64_t body_size);
 
 /* Something to hand out, or someone to take it, has appeared. */
 static inline void queue_wake(struct queue *queue)
 {
-    if (queue->window.ready_count > 0 && consumers_first(&queue->consumers) != NULL)
+    if (queue_ready_count(queue) > 0 && consumers_first(&queue->consumers) != NULL)
         loop_queue(queue->broker->loop, LOOP_DEFERRED, &queue->task);
 }
 
@@ -118,8 +143,12 @@ void queue_waiter_cancel(struct queue_waiter *waiter); /* harmless when not wait
 
 /* Settling one delivery. consumer is who got it, or NULL (basic.get, or a consumer that is gone). */
 void queue_ack(struct queue *queue, struct place place, struct consumer *consumer);
-void queue_drop(struct queue *queue, struct place place, struct consumer *consumer); /* rejected */
+void queue_discard(struct queue *queue, struct place place); /* a no-ack get was sent */
+void queue_reject(struct queue *queue, struct place place, struct consumer *consumer);
 void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer);
+
+/* It was redeclared, or asked by basic.get: x-expires counts from now (8.14). */
+void queue_used(struct queue *queue);
 
 /* Drops the ready entries; unacked stay. Returns how many; *lsn: what purge-ok must wait for, or 0. */
 uint64_t queue_purge(struct queue *queue, uint64_t *lsn);

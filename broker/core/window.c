@@ -12,12 +12,13 @@ static bool is_range(const struct segment *segment)
     return segment->capacity == 0;
 }
 
-static struct segment *segment_new(uint64_t first, uint16_t capacity)
+static struct segment *segment_new(struct window *window, uint64_t first, uint16_t capacity)
 {
     struct segment *segment =
         xmalloc(size_add(sizeof(*segment), size_mul(capacity, sizeof(struct entry))));
 
     memset(segment, 0, sizeof(*segment));
+    segment->window = window;
     segment->first = segment->end = first;
     segment->capacity = capacity;
     return segment;
@@ -29,6 +30,7 @@ static void segment_free(struct window *window, struct segment *segment)
     if (window->cursor == segment)
         window->cursor = TAILQ_NEXT(segment, link);
     TAILQ_REMOVE(&window->segments, segment, link);
+    expiry_forget(window->expiry, segment);
     free(segment);
 }
 
@@ -38,14 +40,9 @@ static void set_ready(struct segment *segment, uint32_t slot)
     segment->ready_count++;
 }
 
-static bool is_ready(const struct segment *segment, uint32_t slot)
-{
-    return (segment->ready[slot / 64] >> (slot % 64) & 1) != 0;
-}
-
 static void clear_ready(struct segment *segment, uint32_t slot)
 {
-    assert(is_ready(segment, slot));
+    assert(segment_is_ready(segment, slot));
     segment->ready[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
     segment->ready_count--;
 }
@@ -59,9 +56,9 @@ static uint32_t first_ready_slot(const struct segment *segment)
     return 0;
 }
 
-void window_init(struct window *window)
+void window_init(struct window *window, struct expiry *expiry)
 {
-    *window = (struct window){0};
+    *window = (struct window){.expiry = expiry};
     TAILQ_INIT(&window->segments);
 }
 
@@ -73,9 +70,10 @@ void window_release(struct window *window)
         for (uint32_t slot = 0; !is_range(segment) && slot < segment->end - segment->first; slot++)
             if (segment->entries[slot].message != NULL)
                 message_unref(&segment->entries[slot].message);
+        expiry_forget(window->expiry, segment);
         free(segment);
     }
-    window_init(window);
+    window_init(window, window->expiry);
 }
 
 /* The segment that takes the position at the tail. */
@@ -87,7 +85,7 @@ static struct segment *tail_segment(struct window *window)
         last->end - last->first < last->capacity)
         return last;
     struct segment *segment =
-        segment_new(window->tail, last == NULL ? SEGMENT_SMALL : SEGMENT_LARGE);
+        segment_new(window, window->tail, last == NULL ? SEGMENT_SMALL : SEGMENT_LARGE);
     TAILQ_INSERT_TAIL(&window->segments, segment, link);
     return segment;
 }
@@ -125,7 +123,7 @@ void window_recover(struct window *window, uint64_t head, uint64_t tail, uint64_
     window->tail = tail;
     if (count == 0)
         return;
-    struct segment *range = segment_new(head, 0);
+    struct segment *range = segment_new(window, head, 0);
     range->end = tail;
     range->count = count;
     range->bytes = bytes;
@@ -153,6 +151,7 @@ void window_take(struct window *window, struct place place)
     uint64_t size = place_entry(place)->message->body_size;
 
     clear_ready(place.segment, place.slot);
+    window->delivered = max_of(window->delivered, place_position(place) + 1);
     window->ready_count--;
     window->ready_bytes -= size;
     window->unacked_count++;
@@ -163,7 +162,7 @@ void window_requeue(struct window *window, struct place place)
 {
     struct entry *entry = place_entry(place);
 
-    assert(!is_ready(place.segment, place.slot) && entry->message != NULL);
+    assert(!segment_is_ready(place.segment, place.slot) && entry->message != NULL);
     set_ready(place.segment, place.slot);
     entry->redelivered = true;
     window->unacked_count--;
@@ -180,7 +179,7 @@ void window_remove(struct window *window, struct place place)
     struct entry *entry = place_entry(place);
     uint64_t size = entry->message->body_size;
 
-    if (is_ready(segment, place.slot)) {
+    if (segment_is_ready(segment, place.slot)) {
         clear_ready(segment, place.slot);
         window->ready_count--;
         window->ready_bytes -= size;
@@ -195,6 +194,7 @@ void window_remove(struct window *window, struct place place)
     if (TAILQ_NEXT(segment, link) != NULL || segment->end != window->tail) {
         segment_free(window, segment);
     } else {
+        expiry_forget(window->expiry, segment);
         segment->first = segment->end = window->tail;
     }
 }
@@ -226,7 +226,7 @@ struct place window_add_loaded(struct window *window, struct segment *range, uin
     /* Positions that are gone already stay as empty slots. */
     struct segment *segment = TAILQ_PREV(range, segment_list, link);
     if (segment == NULL || is_range(segment) || position - segment->first >= segment->capacity) {
-        segment = segment_new(position, SEGMENT_LARGE);
+        segment = segment_new(window, position, SEGMENT_LARGE);
         TAILQ_INSERT_BEFORE(range, segment, link);
     }
     while (segment->end < position)

@@ -16,6 +16,7 @@
 #ifndef CORE_WINDOW_H
 #define CORE_WINDOW_H
 
+#include "core/expiry.h"
 #include "core/message.h"
 
 struct entry {
@@ -27,18 +28,27 @@ struct entry {
 
 enum { SEGMENT_SMALL = 8, SEGMENT_LARGE = 256 };
 
+struct window;
+
 struct segment {
     TAILQ_ENTRY(segment) link;
+    struct window *window;
     uint64_t first; /* position of slot 0, or of the range's first */
     uint64_t end;   /* one past the last slot given out, or the range's last */
     uint64_t count; /* entries alive: ready or unacked; of a range: its entries */
     uint64_t bytes; /* of a range: body octets of its entries */
     uint32_t ready_count;
     uint16_t capacity;                  /* slots; 0: a range on disk */
+    struct deadlines deadlines;         /* of slots that have one */
     uint64_t ready[SEGMENT_LARGE / 64]; /* a bit per slot */
     struct entry entries[];
 };
 TAILQ_HEAD(segment_list, segment);
+
+static inline bool segment_is_ready(const struct segment *segment, uint32_t slot)
+{
+    return (segment->ready[slot / 64] >> (slot % 64) & 1) != 0;
+}
 
 struct place { /* of an entry: stays valid until window_remove of that entry */
     struct segment *segment;
@@ -47,13 +57,15 @@ struct place { /* of an entry: stays valid until window_remove of that entry */
 
 struct window {
     struct segment_list segments;
+    struct expiry *expiry;  /* told when a segment with deadlines goes; NULL: none ever has any */
     struct segment *cursor; /* where the search for ready entries starts; NULL when there is none */
     uint64_t tail;          /* the next position */
     uint64_t ready_count, ready_bytes; /* body octets, ranges included */
     uint64_t unacked_count, unacked_bytes;
+    uint64_t delivered; /* entries read back below this position may have been handed out before */
 };
 
-void window_init(struct window *window);
+void window_init(struct window *window, struct expiry *expiry);
 void window_release(struct window *window); /* drops every entry's message */
 
 static inline struct entry *place_entry(struct place place)

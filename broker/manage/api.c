@@ -68,8 +68,9 @@ void api_count_messages(const struct vhost *vhost, struct message_counts *counts
 {
     map_each (&vhost->queues, link) {
         const struct queue *queue = container_of(link, struct queue, by_name);
-        counts->ready += queue->window.ready_count;
-        counts->unacked += queue->window.unacked_count;
+        const struct queue_depth depth = queue_depth_of_levels(queue);
+        counts->ready += depth.ready;
+        counts->unacked += depth.unacked;
     }
 }
 

@@ -63,8 +63,8 @@ static void put_definition(json_t *object, const struct queue *queue)
 
 static void put_figures(json_t *object, const struct queue *queue)
 {
-    const struct window *window = &queue->window;
-    const struct message_counts counts = {window->ready_count, window->unacked_count};
+    const struct queue_depth depth = queue_depth_of_levels(queue);
+    const struct message_counts counts = {depth.ready, depth.unacked};
 
     json_put_number(object, "consumers", queue->consumer_count);
     json_put(object, "exclusive_consumer_tag", exclusive_consumer_tag(queue));
@@ -72,9 +72,9 @@ static void put_figures(json_t *object, const struct queue *queue)
     json_put(object, "single_active_consumer_tag",
              active == NULL ? json_null() : json_from_slice(active->tag));
     api_put_messages(object, &counts);
-    json_put_number(object, "message_bytes", window->ready_bytes + window->unacked_bytes);
-    json_put_number(object, "message_bytes_ready", window->ready_bytes);
-    json_put_number(object, "message_bytes_unacknowledged", window->unacked_bytes);
+    json_put_number(object, "message_bytes", depth.ready_bytes + depth.unacked_bytes);
+    json_put_number(object, "message_bytes_ready", depth.ready_bytes);
+    json_put_number(object, "message_bytes_unacknowledged", depth.unacked_bytes);
     json_put(object, "message_stats", message_stats(&queue->counters));
 }
 

@@ -86,6 +86,16 @@ static void on_client_gone(struct evhttp_connection *connection, void *context)
         request_free(request);
 }
 
+/* The answer to HEAD: evhttp would send the body. */
+static void keep_length_alone(struct evkeyvalq *headers, struct evbuffer *out)
+{
+    char size[24];
+
+    snprintf(size, sizeof(size), "%zu", evbuffer_get_length(out));
+    evhttp_add_header(headers, "Content-Length", size);
+    evbuffer_drain(out, evbuffer_get_length(out));
+}
+
 static void send_answer(struct manage_request *request)
 {
     if (request->http == NULL) {
@@ -99,6 +109,8 @@ static void send_answer(struct manage_request *request)
         json_dump_callback(request->body, append_to_buffer, out,
                            JSON_COMPACT | JSON_REAL_PRECISION(15));
     }
+    if (evhttp_request_get_command(request->http) == EVHTTP_REQ_HEAD)
+        keep_length_alone(headers, out);
     evhttp_add_header(headers, "Cache-Control", "no-cache");
     if (request->manage->stopping)
         evhttp_add_header(headers, "Connection", "close");
@@ -355,6 +367,7 @@ static int open_http(struct manage *manage)
     evhttp_set_max_body_size(manage->http, BODY_SIZE_MAX);
     evhttp_set_timeout(manage->http, IDLE_TIMEOUT_S);
     evhttp_set_allowed_methods(manage->http, METHODS);
+    evhttp_set_default_content_type(manage->http, NULL);
     evhttp_set_gencb(manage->http, on_request, manage);
     manage->deadline = evtimer_new(manage->base, on_deadline, manage);
     manage->outbox_event =

@@ -51,11 +51,17 @@ static uint64_t lsn_awaited(const struct channel *channel, const struct message 
                : 0;
 }
 
-static void await_confirm(struct channel *channel, struct message *message)
+/* letters: how many dead letters there were before it was routed. */
+static void await_confirm(struct channel *channel, struct message *message, size_t letters)
 {
     uint64_t lsn = lsn_awaited(channel, message);
-    uint64_t number = confirms_add(channel->confirms, lsn);
+    struct dead_letter *letter =
+        lsn == 0 ? dead_letters_find(channel->broker, message, letters) : NULL;
+    uint64_t number = confirms_add(channel->confirms,
+                                   letter == NULL ? lsn : store_open_lsn(channel->broker->store));
 
+    if (letter != NULL)
+        dead_letter_await(letter, &channel->confirms->publisher, number);
     if (lsn == 0)
         return;
     message->publisher = &channel->confirms->publisher;
@@ -67,23 +73,49 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
                    bool mandatory)
 {
     struct route *route = &channel->connection->service->route;
+    size_t letters = channel->broker->dead_letters.count;
 
     channel->published++;
     channel->broker->counters.published++;
     exchange_route_message(exchange, message, route);
-    route_deliver(route, message);
+    bool taken = route_deliver(route, message);
     if (route_leads_nowhere(route)) {
         if (mandatory)
             return_message(channel, message); /* 9.5 */
         else
             channel->broker->counters.dropped_unroutable++;
     }
-    if (channel->confirms != NULL)
-        await_confirm(channel, message);
+    if (channel->confirms != NULL) {
+        if (likely(taken))
+            await_confirm(channel, message, letters);
+        else
+            confirms_refuse(channel->confirms); /* 9.11 */
+    }
     message_unref(&message);
 }
 
 enum { EXPIRATION_MAX_MS = 315360000000 }; /* ten years: 9.2 */
+
+/* Why it is not a number of milliseconds, in the words that clients and their logs know. */
+static bool fail_expiration(struct slice expiration, struct amqp_error *error)
+{
+    const size_t sign = slice_starts_with(expiration, SLICE("-")) ? 1 : 0;
+    size_t end = sign;
+    char reason[300];
+
+    while (end < expiration.size && expiration.data[end] >= '0' && expiration.data[end] <= '9')
+        end++;
+    if (end == sign)
+        snprintf(reason, sizeof(reason), "no_integer");
+    else if (end < expiration.size)
+        snprintf(reason, sizeof(reason), "{leftover_string,\"%.*s\"}", (int)(expiration.size - end),
+                 (const char *)expiration.data + end);
+    else
+        snprintf(reason, sizeof(reason), "{%s,%.*s}", sign ? "value_negative" : "value_too_large",
+                 SLICE_ARG(expiration));
+    return amqp_fail(error, AMQP_PRECONDITION_FAILED, "invalid expiration '%.*s': %s",
+                     SLICE_ARG(expiration), reason);
+}
 
 /* 9.2 */
 static bool check_expiration(const struct message *message, struct amqp_error *error)
@@ -92,10 +124,7 @@ static bool check_expiration(const struct message *message, struct amqp_error *e
         amqp_properties_find(message_properties(message), AMQP_PROPERTY_EXPIRATION);
     uint64_t ms;
 
-    return slice_to_u64(expiration, EXPIRATION_MAX_MS, &ms) ||
-           amqp_fail(error, AMQP_PRECONDITION_FAILED,
-                     "invalid expiration '%.*s': a number of milliseconds up to %llu is expected",
-                     SLICE_ARG(expiration), (unsigned long long)EXPIRATION_MAX_MS);
+    return slice_to_u64(expiration, EXPIRATION_MAX_MS, &ms) || fail_expiration(expiration, error);
 }
 
 /* 9.3 */
@@ -303,11 +332,11 @@ static void send_got(struct channel *channel, struct queue *queue, struct place 
                              .basic_get_ok.exchange = message_exchange(message),
                              .basic_get_ok.routing_key = message_routing_key(message),
                              .basic_get_ok.message_count =
-                                 (uint32_t)min_of(queue->window.ready_count, (uint64_t)UINT32_MAX),
+                                 (uint32_t)min_of(queue_ready_count(queue), (uint64_t)UINT32_MAX),
                          },
                          message);
     if (no_ack)
-        queue_drop(queue, place, NULL);
+        queue_discard(queue, place);
 }
 
 /* Answers, or leaves the connection held until the message has been read from disk. */
@@ -383,8 +412,8 @@ void channel_settle(struct channel *channel, struct delivery *delivery, enum set
         channel->acknowledged++;
         queue_ack(settled.queue, settled.place, settled.consumer);
         break;
-    case SETTLE_DROP:
-        queue_drop(settled.queue, settled.place, settled.consumer);
+    case SETTLE_REJECT:
+        queue_reject(settled.queue, settled.place, settled.consumer);
         break;
     case SETTLE_REQUEUE:
         queue_requeue(settled.queue, settled.place, settled.consumer);
@@ -454,7 +483,7 @@ bool on_basic_nack(struct channel *channel, const struct amqp_method *method,
     const struct amqp_basic_nack *nack = &method->basic_nack;
 
     return settle(channel, nack->delivery_tag, nack->multiple,
-                  nack->requeue ? SETTLE_REQUEUE : SETTLE_DROP, error);
+                  nack->requeue ? SETTLE_REQUEUE : SETTLE_REJECT, error);
 }
 
 bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
@@ -463,7 +492,7 @@ bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
     const struct amqp_basic_reject *reject = &method->basic_reject;
 
     return settle(channel, reject->delivery_tag, false,
-                  reject->requeue ? SETTLE_REQUEUE : SETTLE_DROP, error);
+                  reject->requeue ? SETTLE_REQUEUE : SETTLE_REJECT, error);
 }
 
 void channel_requeue_all(struct channel *channel)

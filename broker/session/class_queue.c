@@ -68,7 +68,7 @@ bool on_queue_declare(struct channel *channel, const struct amqp_method *method,
             &(struct amqp_method){
                 .id = AMQP_QUEUE_DECLARE_OK,
                 .queue_declare_ok.queue = queue->name,
-                .queue_declare_ok.message_count = clamp_count(queue->window.ready_count), /* 8.5 */
+                .queue_declare_ok.message_count = clamp_count(queue_ready_count(queue)), /* 8.5 */
                 .queue_declare_ok.consumer_count = queue->consumer_count,
             },
             lsn);

@@ -26,9 +26,9 @@ static void queue_flush(struct confirms *confirms)
     loop_queue(confirms->channel->broker->loop, LOOP_STORE, &confirms->task);
 }
 
-static void settle(struct confirms *confirms, uint64_t number)
+static void settle(struct confirms *confirms, uint64_t number, uint64_t state)
 {
-    *state_of(confirms, number) = CONFIRM_SETTLED;
+    *state_of(confirms, number) = state;
     if (confirms->early_first == confirms->early_end)
         confirms->early_first = confirms->early_end = number;
     confirms->early_first = min_of(confirms->early_first, number);
@@ -41,7 +41,7 @@ static void on_settled(struct publisher *publisher, uint64_t number)
     struct confirms *confirms = container_of(publisher, struct confirms, publisher);
 
     if (confirms->channel != NULL && number >= confirms->base)
-        settle(confirms, number);
+        settle(confirms, number, CONFIRM_SETTLED);
 }
 
 static void send_ack(struct confirms *confirms, uint64_t number, bool multiple)
@@ -51,13 +51,28 @@ static void send_ack(struct confirms *confirms, uint64_t number, bool multiple)
                                                           .basic_ack.multiple = multiple});
 }
 
+static void send_nack(struct confirms *confirms, uint64_t number)
+{
+    channel_send(confirms->channel,
+                 &(struct amqp_method){.id = AMQP_BASIC_NACK, .basic_nack.delivery_tag = number});
+}
+
 static void count_confirmed(struct confirms *confirms, uint64_t count)
 {
     confirms->channel->confirmed += count;
     confirms->channel->broker->counters.confirmed += count;
 }
 
-/* Moves base over everything that waits no longer, and acknowledges it with one frame. */
+/* Acknowledges a run of settled numbers that ends at `last` and has `count` not yet answered. */
+static void ack_run(struct confirms *confirms, uint64_t last, uint64_t count)
+{
+    if (count == 0)
+        return;
+    send_ack(confirms, last, count > 1);
+    count_confirmed(confirms, count);
+}
+
+/* Moves base over everything that waits no longer; one frame for each run between refusals. */
 static void flush_prefix(struct confirms *confirms)
 {
     uint64_t durable = confirms->channel->broker->parking.durable;
@@ -67,27 +82,34 @@ static void flush_prefix(struct confirms *confirms)
         uint64_t state = *state_of(confirms, confirms->base);
         if (state == CONFIRM_SENT)
             continue;
+        if (state == CONFIRM_REFUSED) {
+            ack_run(confirms, last, count);
+            count = 0;
+            send_nack(confirms, confirms->base);
+            continue;
+        }
         if (state != CONFIRM_SETTLED && state > durable)
             break;
         last = confirms->base;
         count++;
     }
-    if (count > 0) {
-        send_ack(confirms, last, count > 1);
-        count_confirmed(confirms, count);
-    }
+    ack_run(confirms, last, count);
 }
 
-/* Acknowledges, one by one, what was settled behind a number that still waits. */
+/* Answers, one by one, what was settled behind a number that still waits. */
 static void flush_early(struct confirms *confirms)
 {
     for (uint64_t number = max_of(confirms->early_first, confirms->base);
          number < confirms->early_end; number++) {
-        if (*state_of(confirms, number) != CONFIRM_SETTLED)
-            continue;
-        *state_of(confirms, number) = CONFIRM_SENT;
-        send_ack(confirms, number, false);
-        count_confirmed(confirms, 1);
+        uint64_t *state = state_of(confirms, number);
+        if (*state == CONFIRM_SETTLED) {
+            send_ack(confirms, number, false);
+            count_confirmed(confirms, 1);
+            *state = CONFIRM_SENT;
+        } else if (*state == CONFIRM_REFUSED) {
+            send_nack(confirms, number);
+            *state = CONFIRM_SENT;
+        }
     }
     confirms->early_first = confirms->early_end = 0;
 }
@@ -141,19 +163,28 @@ void confirms_close(struct confirms **confirms)
     publisher_unref(&publisher);
 }
 
-uint64_t confirms_add(struct confirms *confirms, uint64_t lsn)
+static uint64_t next_number(struct confirms *confirms)
 {
-    uint64_t number = confirms->next;
-
     if (confirms->next - confirms->base == confirms->capacity)
         grow(confirms);
-    confirms->next++;
+    return confirms->next++;
+}
+
+uint64_t confirms_add(struct confirms *confirms, uint64_t lsn)
+{
+    uint64_t number = next_number(confirms);
+
     if (lsn == 0) {
-        settle(confirms, number);
+        settle(confirms, number, CONFIRM_SETTLED);
     } else {
         *state_of(confirms, number) = lsn;
         if (!confirms->parked.waiting)
             queue_flush(confirms);
     }
     return number;
+}
+
+void confirms_refuse(struct confirms *confirms)
+{
+    settle(confirms, next_number(confirms), CONFIRM_REFUSED);
 }

@@ -29,14 +29,18 @@ struct confirms {
     struct task task;                /* the flush, in the STORE phase */
 };
 
-#define CONFIRM_SETTLED UINT64_MAX       /* by nothing that waits; not yet acknowledged */
-#define CONFIRM_SENT    (UINT64_MAX - 1) /* acknowledged ahead of its turn */
+#define CONFIRM_SETTLED UINT64_MAX       /* waits for nothing; not yet acknowledged */
+#define CONFIRM_REFUSED (UINT64_MAX - 1) /* a queue refused it (9.11); basic.nack not yet sent */
+#define CONFIRM_SENT    (UINT64_MAX - 2) /* answered ahead of its turn */
 
 struct confirms *confirms_new(struct channel *channel);
 void confirms_close(struct confirms **confirms); /* the channel is gone */
 
 /* A publish was routed: it waits for lsn, or for nothing (0). Returns its number, 1 for the first. */
 uint64_t confirms_add(struct confirms *confirms, uint64_t lsn);
+
+/* A publish was routed, and a queue refused it. */
+void confirms_refuse(struct confirms *confirms);
 
 /* Numbers not yet acknowledged. */
 static inline uint64_t confirms_waiting(const struct confirms *confirms)

@@ -125,7 +125,14 @@ struct delivery deliveries_take(struct deliveries *deliveries, struct delivery *
 
 void deliveries_forget_consumer(struct deliveries *deliveries, const struct consumer *consumer)
 {
-    for (size_t i = 0; i < deliveries->used; i++)
-        if (record_at(deliveries, i)->consumer == consumer)
-            record_at(deliveries, i)->consumer = NULL;
+    size_t left = consumer->unacked_count;
+
+    for (size_t i = deliveries->used; i > 0 && left > 0; i--) {
+        struct delivery *delivery = record_at(deliveries, i - 1);
+        if (delivery->queue == NULL || delivery->consumer != consumer)
+            continue;
+        delivery->consumer = NULL;
+        left--;
+    }
+    assert(left == 0);
 }

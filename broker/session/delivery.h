@@ -52,7 +52,7 @@ struct delivery *deliveries_next(struct deliveries *deliveries, struct delivery 
 /* Takes the record out; its queue reference is the caller's now. */
 struct delivery deliveries_take(struct deliveries *deliveries, struct delivery *delivery);
 
-/* The consumer is gone: its deliveries stay, without it (10.9). */
+/* The consumer is gone: its deliveries stay, without it (10.9). Looks from the youngest on for as many as it has unacked. */
 void deliveries_forget_consumer(struct deliveries *deliveries, const struct consumer *consumer);
 
 #endif

@@ -78,15 +78,32 @@ void tx_settle(struct tx *tx, struct delivery *delivery, enum settlement how)
     buf_append(&tx->settlements, slice_of(&settlement, sizeof(settlement)));
 }
 
-/* An exchange may have gone since the publish was accepted: then the whole transaction is refused. */
-static bool check_exchanges(struct tx *tx, struct amqp_error *error)
+/* Whether the queues that this publish leads to would take it, behind those before it. */
+static bool check_publish(struct tx *tx, const struct message *message, struct amqp_error *error)
+{
+    struct channel *channel = tx->channel;
+    struct route *route = &channel->connection->service->route;
+    struct exchange *exchange =
+        vhost_find_exchange(channel->connection->vhost, message_exchange(message), error);
+
+    if (exchange == NULL) /* it has gone since the publish was accepted */
+        return false;
+    exchange_preview(exchange, message, route);
+    for (size_t i = 0; i < route->count; i++)
+        if (!queue_reserve(route->queues[i], channel->broker->reserve_mark, message->body_size))
+            return amqp_fail(error, AMQP_PRECONDITION_FAILED, "partial tx completion"); /* 9.16 */
+    return true;
+}
+
+/* One refusal refuses the whole transaction, before anything of it has happened. */
+static bool check_publishes(struct tx *tx, struct amqp_error *error)
 {
     size_t count;
     struct tx_publish *publishes = publishes_of(tx, &count);
 
+    tx->channel->broker->reserve_mark++;
     for (size_t i = 0; i < count; i++)
-        if (vhost_find_exchange(tx->channel->connection->vhost,
-                                message_exchange(publishes[i].message), error) == NULL)
+        if (!check_publish(tx, publishes[i].message, error))
             return false;
     return true;
 }
@@ -123,10 +140,14 @@ bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error)
 {
     struct store *store = tx->channel->broker->store;
 
-    if (!check_exchanges(tx, error))
+    if (!check_publishes(tx, error))
         return false;
     apply_publishes(tx);
     apply_settlements(tx);
+    dead_letters_run(
+        tx->channel->broker); /* of what it rejects or crowds out: they are part of it */
+    if (tx->channel->global_prefetch > 0)
+        channel_wake_consumers(tx->channel);
     *lsn = store_open_is_empty(store) ? 0 : store_open_lsn(store);
     return true;
 }

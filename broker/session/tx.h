@@ -10,7 +10,7 @@ struct delivery;
 struct message;
 struct amqp_error;
 
-enum settlement { SETTLE_ACK, SETTLE_DROP, SETTLE_REQUEUE };
+enum settlement { SETTLE_ACK, SETTLE_REJECT, SETTLE_REQUEUE };
 
 struct tx;
 

@@ -50,11 +50,13 @@ class Publish(ClientTest):
         self.closed_with(404, "no exchange 'absent' in vhost '/'")
 
     def test_9_2_bad_expiration_is_406(self):
-        for expiration in ('soon', '-1', '1.5', ''):
+        for expiration, reason in (('soon', 'no_integer'), ('', 'no_integer'), ('-', 'no_integer'),
+                                   ('-1', '{value_negative,-1}'), ('1.5', '{leftover_string,".5"}'),
+                                   ('99999999999999', '{value_too_large,99999999999999}')):
             with self.subTest(expiration=expiration):
                 self.channel = self.connection.channel()
                 self.channel.basic_publish('', 'k', 'm', pika.BasicProperties(expiration=expiration))
-                self.closed_with(406, "invalid expiration '%s'" % expiration)
+                self.closed_with(406, "invalid expiration '%s': %s" % (expiration, reason))
 
     def test_9_3_user_id_of_another_is_406(self):
         self.channel.basic_publish('', 'k', 'm', pika.BasicProperties(user_id='somebody'))
@@ -188,7 +190,7 @@ class Consume(ClientTest):
 
     def test_10_7_other_types_are_406(self):
         queue = self.queue()
-        self.refused(406, "invalid arg 'x-priority' for queue '%s' in vhost '/': {unacceptable_type,longstr}" % queue,
+        self.refused(406, "invalid arg 'x-priority' for queue '%s' in vhost '/': \"expected integer, got longstr\"" % queue,
                      self.consume, queue, arguments={'x-priority': 'high'})
 
     def test_10_11_single_active_consumer(self):

@@ -21,7 +21,7 @@ const struct service_limits harness_limits = {
 
 /* ---- the broker ---- */
 
-static void start(struct harness *harness, const struct service_limits *limits)
+void harness_start(struct harness *harness, const struct service_limits *limits)
 {
     ck_assert_int_eq(0, loop_init(&harness->loop, &harness->clock));
     ck_assert_int_eq(0, broker_init(&harness->broker, &harness->loop, &harness->clock,
@@ -32,7 +32,7 @@ static void start(struct harness *harness, const struct service_limits *limits)
     harness_run(harness);
 }
 
-static void stop(struct harness *harness)
+void harness_stop(struct harness *harness)
 {
     service_stop(&harness->service, "stop");
     service_stop(&harness->service, "stop");
@@ -46,27 +46,38 @@ static void stop(struct harness *harness)
     loop_release(&harness->loop);
 }
 
-void harness_init(struct harness *harness, const struct service_limits *limits)
+void harness_init_over(struct harness *harness, const struct service_limits *limits,
+                       struct store *store)
 {
     *harness = (struct harness){
         .clock = {.now_ms = 1000000, .wall_ms = 1700000000000, .fake = true},
-        .store = store_memory_new(),
+        .store = store,
         .log_fd = memfd_create("log", MFD_CLOEXEC),
     };
     log_to(harness->log_fd);
     log_level = LOG_DEBUG;
     random_init_seeded(&harness->random, 1);
     TAILQ_INIT(&harness->peers);
-    start(harness, limits == NULL ? &harness_limits : limits);
+    harness_start(harness, limits == NULL ? &harness_limits : limits);
+}
+
+void harness_init(struct harness *harness, const struct service_limits *limits)
+{
+    harness_init_over(harness, limits, store_memory_new());
+}
+
+void harness_release_over(struct harness *harness)
+{
+    harness_stop(harness);
+    store_close(&harness->store);
+    log_to(STDERR_FILENO);
+    close(harness->log_fd);
 }
 
 void harness_release(struct harness *harness)
 {
     store_memory_set_auto_sync(harness->store, true);
-    stop(harness);
-    store_close(&harness->store);
-    log_to(STDERR_FILENO);
-    close(harness->log_fd);
+    harness_release_over(harness);
 }
 
 void harness_restart(struct harness *harness, bool crash)
@@ -74,10 +85,10 @@ void harness_restart(struct harness *harness, bool crash)
     const struct service_limits limits = harness->service.limits;
 
     store_memory_set_auto_sync(harness->store, !crash);
-    stop(harness);
+    harness_stop(harness);
     store_memory_crash(harness->store);
     store_memory_set_auto_sync(harness->store, true);
-    start(harness, &limits);
+    harness_start(harness, &limits);
 }
 
 void harness_run(struct harness *harness)

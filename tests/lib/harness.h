@@ -47,6 +47,13 @@ void harness_release(struct harness *harness); /* clients included */
 /* The broker ends and starts again over what the store holds; peers are gone. crash: without a word, what was not synced is lost. */
 void harness_restart(struct harness *harness, bool crash);
 
+/* The same over a store of the caller's choice, which the harness owns from here; and for the time between two opens of it, the broker alone. */
+void harness_init_over(struct harness *harness, const struct service_limits *limits,
+                       struct store *store);
+void harness_release_over(struct harness *harness);
+void harness_stop(struct harness *harness); /* peers are gone */
+void harness_start(struct harness *harness, const struct service_limits *limits);
+
 /* Turns until everything that can happen at this moment has happened. */
 void harness_run(struct harness *harness);
 

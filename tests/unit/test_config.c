@@ -325,6 +325,13 @@ START_TEST(unknown_keys)
     memcpy(longest + sizeof(longest) - 3, "=7", 3);
     ck_assert(!config_set(&config, longest, error));
     ck_assert_uint_lt(strlen(error), 300);
+
+    /* What clients are told must have a name that the wire can carry. */
+    char property[] = "server_properties.";
+    memcpy(longest, property, sizeof(property) - 1);
+    ck_assert(!config_set(&config, longest, error));
+    memcpy(longest + sizeof(property) - 1 + 127, "=7", 3);
+    ck_assert(config_set(&config, longest, error));
 }
 END_TEST
 

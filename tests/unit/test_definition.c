@@ -310,6 +310,21 @@ static struct slice value_of(const struct copy *copy)
     return slice_of(copy->value, copy->value_size);
 }
 
+/* The record of the highest queue id is lost, as when it was damaged. */
+START_TEST(a_queue_id_is_not_given_twice)
+{
+    declare_everything();
+    store_delete_record(memory.store, SLICE("\0queue-id"));
+    memory_broker_sync(&memory);
+    memory_broker_restart(&memory);
+    const size_t count = memory.broker.queues.count;
+    declare_queue(SLICE("new"), true, false, (struct slice){0});
+    memory_broker_sync(&memory);
+    memory_broker_restart(&memory);
+    ck_assert_uint_eq(memory.broker.queues.count, count + 1);
+}
+END_TEST
+
 START_TEST(half_a_record_is_none)
 {
     size_t accepted = 0;
@@ -371,6 +386,7 @@ int main(void)
     tcase_add_test(tests, durable_things_come_back);
     tcase_add_test(tests, deleted_things_stay_away);
     tcase_add_test(tests, what_is_not_durable_is_lost);
+    tcase_add_test(tests, a_queue_id_is_not_given_twice);
     tcase_add_test(tests, half_a_record_is_none);
     tcase_add_loop_test(tests, changed_records_do_no_harm, 0, 4);
     suite_add_tcase(suite, tests);

@@ -69,6 +69,21 @@ START_TEST(may_park_again)
 }
 END_TEST
 
+START_TEST(an_empty_batch_releases_and_is_not_durable)
+{
+    struct waiter w[2];
+    start(w, countof(w));
+    parking_wait(&parking, &w[0].parked, 4);
+    parking_wait(&parking, &w[1].parked, 5);
+    parking_release_empty(&parking, 4);
+    ck_assert_str_eq(order, "a");
+    ck_assert_uint_eq(3, parking.durable);
+    parking_wait(&parking, &w[0].parked, 4); /* for what is added to the batch now */
+    parking_release(&parking, 5);
+    ck_assert_str_eq(order, "aab");
+}
+END_TEST
+
 START_TEST(forgets_who_cancels)
 {
     struct waiter w[3];
@@ -89,6 +104,7 @@ int main(void)
     TCase *tests = tcase_create("parking");
     tcase_add_test(tests, releases_by_lsn_and_then_by_arrival);
     tcase_add_test(tests, may_park_again);
+    tcase_add_test(tests, an_empty_batch_releases_and_is_not_durable);
     tcase_add_test(tests, forgets_who_cancels);
     suite_add_tcase(suite, tests);
     return unit_main(suite);

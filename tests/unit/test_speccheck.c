@@ -28,7 +28,10 @@ static size_t published_count;
 
 static void read_published(void)
 {
-    FILE *file = fopen("tests/unit/methods-0-9-1.txt", "r");
+    char path[4096]; /* the runner says where the sources are; else it was started among them */
+    const char *top = getenv("TEST_TOP");
+    snprintf(path, sizeof(path), "%s/tests/unit/methods-0-9-1.txt", top == NULL ? "." : top);
+    FILE *file = fopen(path, "r");
     ck_assert_ptr_nonnull(file);
     while (published_count < LINES_MAX &&
            fgets(published[published_count], LINE_SIZE, file) != NULL) {

@@ -30,7 +30,7 @@ static struct message *make_message(uint32_t body_size)
 static struct model *model_new(void)
 {
     struct model *model = xcalloc(1, sizeof(*model));
-    window_init(&model->window);
+    window_init(&model->window, NULL);
     return model;
 }
 
@@ -190,7 +190,7 @@ START_TEST(drained_window_is_empty)
 {
     struct window window;
     struct place place;
-    window_init(&window);
+    window_init(&window, NULL);
     for (int round = 0; round < 5; round++) {
         for (int i = 0; i < 1000; i++) {
             struct message *message = make_message(3);
@@ -214,7 +214,7 @@ START_TEST(lone_unacked_pins_one_segment)
 {
     struct window window;
     struct place place, lone;
-    window_init(&window);
+    window_init(&window, NULL);
     for (int i = 0; i < 100000; i++) {
         struct message *message = make_message(3);
         window_push(&window, message);
@@ -242,7 +242,7 @@ END_TEST
 START_TEST(damaged_entries_leave_the_count)
 {
     struct window window;
-    window_init(&window);
+    window_init(&window, NULL);
     window_recover(&window, 0, 10, 3, 30);
     struct segment *range = window_first_range(&window);
     window_drop_from_range(&window, range, 10);

@@ -1,0 +1,353 @@
+/* The headers of a dead letter, beside those that the message had (13.4, 13.5):
+ *
+ *     x-death                        array, newest first: a table per (queue, reason) with count, exchange, routing-keys, time ...
+ *     x-first-death-queue, -reason, -exchange    set once
+ *     x-last-death-queue, -reason, -exchange     set each time
+ *
+ * An x-death that a client sent is a header like others and no history (13.6): only messages marked as dead letters have one. A dead
+ * letter has lost its expiration property. */
+#include "core/dead_letter.h"
+
+#include "amqp/properties.h"
+#include "amqp/table.h"
+#include "base/alloc.h"
+#include "base/log.h"
+#include "core/vhost.h"
+
+void dead_letters_release(struct dead_letters *letters)
+{
+    assert(letters->count == 0);
+    free(letters->waiting);
+    route_release(&letters->route);
+    *letters = (struct dead_letters){0};
+}
+
+void dead_letters_add(struct broker *broker, struct queue *queue, struct message *message,
+                      enum death death, struct publisher *publisher)
+{
+    struct dead_letters *letters = &broker->dead_letters;
+
+    if (letters->count == letters->capacity) {
+        letters->capacity = max_of(16, 2 * letters->capacity);
+        letters->waiting = xrealloc(letters->waiting, letters->capacity, sizeof(*letters->waiting));
+    }
+    queue_ref(queue);
+    if (publisher != NULL)
+        publisher_ref(publisher);
+    letters->waiting[letters->count++] = (struct dead_letter){
+        .queue = queue,
+        .message = message_ref(message),
+        .death = death,
+        .publisher = publisher,
+        .sequence = message->sequence,
+    };
+    broker_touch_store(broker);
+}
+
+struct dead_letter *dead_letters_find(struct broker *broker, const struct message *message,
+                                      size_t since)
+{
+    struct dead_letters *letters = &broker->dead_letters;
+
+    for (size_t i = letters->count; i > since; i--)
+        if (letters->waiting[i - 1].message == message)
+            return &letters->waiting[i - 1];
+    return NULL;
+}
+
+void dead_letter_await(struct dead_letter *letter, struct publisher *publisher, uint64_t sequence)
+{
+    assert(letter->publisher == NULL);
+    publisher_ref(publisher);
+    letter->publisher = publisher;
+    letter->sequence = sequence;
+}
+
+/* ---- history ---- */
+
+static struct slice reason_of(enum death death)
+{
+    switch (death) {
+    case DEATH_REJECTED:
+        return SLICE("rejected");
+    case DEATH_EXPIRED:
+        return SLICE("expired");
+    case DEATH_MAXLEN:
+        return SLICE("maxlen");
+    case DEATH_DELIVERY_LIMIT:
+        return SLICE("delivery_limit");
+    }
+    __builtin_unreachable();
+}
+
+struct past { /* one entry of x-death */
+    struct slice queue, reason;
+    int64_t count;
+};
+
+static bool read_past(const struct amqp_value *entry, struct past *past)
+{
+    struct amqp_value value;
+
+    if (entry->type != AMQP_TABLE)
+        return false;
+    *past = (struct past){0};
+    if (amqp_table_find(entry->bytes, SLICE("queue"), &value))
+        amqp_value_string(&value, &past->queue);
+    if (amqp_table_find(entry->bytes, SLICE("reason"), &value))
+        amqp_value_string(&value, &past->reason);
+    if (amqp_table_find(entry->bytes, SLICE("count"), &value))
+        amqp_value_integer(&value, &past->count);
+    return true;
+}
+
+/* It died there of the same before. */
+static bool is_same_death(const struct dead_letter *letter, const struct past *past)
+{
+    return slice_equal(past->queue, letter->queue->name) &&
+           slice_equal(past->reason, reason_of(letter->death));
+}
+
+/* The x-death of a dead letter, empty for any other message. */
+static struct amqp_table_iter history_of(const struct message *message, struct slice headers)
+{
+    struct amqp_value value = {.bytes = {0}};
+
+    if (!message->is_dead_letter || !amqp_table_find(headers, SLICE("x-death"), &value) ||
+        value.type != AMQP_ARRAY)
+        value.bytes = (struct slice){0};
+    return amqp_table_walk(value.bytes);
+}
+
+/* 13.7: it was in that queue before, and since then nobody rejected it: automatic deaths alone would go round for ever. */
+static bool is_cycle(const struct dead_letter *letter, struct slice headers,
+                     const struct queue *target)
+{
+    if (letter->death == DEATH_REJECTED)
+        return false;
+    if (slice_equal(target->name, letter->queue->name))
+        return true;
+
+    struct amqp_table_iter history = history_of(letter->message, headers);
+    struct amqp_value entry;
+    struct past past;
+    while (amqp_array_next(&history, &entry)) {
+        if (!read_past(&entry, &past))
+            continue;
+        if (slice_equal(past.reason, SLICE("rejected")))
+            return false;
+        if (slice_equal(past.queue, target->name))
+            return true;
+    }
+    return false;
+}
+
+/* ---- headers ---- */
+
+/* The keys of CC, not of BCC (13.4). */
+static void put_cc(struct buf *out, struct slice headers)
+{
+    struct amqp_value cc, key;
+
+    if (!amqp_table_find(headers, SLICE("CC"), &cc) || cc.type != AMQP_ARRAY)
+        return;
+    struct amqp_table_iter iter = amqp_table_walk(cc.bytes);
+    while (amqp_array_next(&iter, &key))
+        if (key.type == AMQP_STRING)
+            amqp_array_put(out, &key);
+}
+
+/* The first of this queue and reason. */
+static void put_death(struct buf *out, const struct dead_letter *letter,
+                      const struct amqp_properties *properties, uint64_t now_s)
+{
+    const struct message *message = letter->message;
+    size_t table = amqp_array_begin_table(out);
+
+    amqp_table_put_i64(out, SLICE("count"), 1);
+    amqp_table_put_string(out, SLICE("reason"), reason_of(letter->death));
+    amqp_table_put_string(out, SLICE("queue"), letter->queue->name);
+    amqp_table_put_timestamp(out, SLICE("time"), now_s);
+    amqp_table_put_string(out, SLICE("exchange"), message_exchange(message));
+    size_t keys = amqp_table_begin_array(out, SLICE("routing-keys"));
+    amqp_array_put_string(out, message_routing_key(message));
+    put_cc(out, properties->headers);
+    amqp_table_end(out, keys);
+    if (properties->flags & AMQP_PROPERTY_EXPIRATION)
+        amqp_table_put_string(out, SLICE("original-expiration"), properties->expiration);
+    amqp_table_end(out, table);
+}
+
+/* As it is, with another count: it tells of the first time. */
+static void put_past(struct buf *out, const struct amqp_value *entry, int64_t count)
+{
+    struct amqp_table_iter iter = amqp_table_walk(entry->bytes);
+    struct slice key;
+    struct amqp_value value;
+    size_t table = amqp_array_begin_table(out);
+
+    amqp_table_put_i64(out, SLICE("count"), count);
+    while (amqp_table_next(&iter, &key, &value))
+        if (!slice_equal(key, SLICE("count")))
+            amqp_table_put(out, key, &value);
+    amqp_table_end(out, table);
+}
+
+/* The entry of this queue and reason moves to the front, one higher; the others follow as they were. */
+static void put_history(struct buf *out, const struct dead_letter *letter,
+                        const struct amqp_properties *properties, uint64_t now_s)
+{
+    struct amqp_table_iter history = history_of(letter->message, properties->headers);
+    const struct amqp_table_iter start = history;
+    struct amqp_value entry;
+    struct past past;
+    bool again = false;
+
+    size_t array = amqp_table_begin_array(out, SLICE("x-death"));
+    while (!again && amqp_array_next(&history, &entry))
+        again = read_past(&entry, &past) && is_same_death(letter, &past);
+    if (again)
+        put_past(out, &entry, past.count + 1);
+    else
+        put_death(out, letter, properties, now_s);
+    history = start;
+    while (amqp_array_next(&history, &entry))
+        if (!read_past(&entry, &past) || !is_same_death(letter, &past))
+            amqp_array_put(out, &entry);
+    amqp_table_end(out, array);
+}
+
+/* Headers that are written anew, or that go (13.2: CC, when a dead-letter routing key takes its place). */
+static bool is_dropped(const struct dead_letter *letter, struct slice key)
+{
+    return slice_equal(key, SLICE("x-death")) || slice_starts_with(key, SLICE("x-last-death-")) ||
+           (!letter->message->is_dead_letter && slice_starts_with(key, SLICE("x-first-death-"))) ||
+           (letter->queue->settings.has_dead_letter_key && slice_equal(key, SLICE("CC")));
+}
+
+static void put_headers(struct buf *out, const struct dead_letter *letter,
+                        const struct amqp_properties *properties, uint64_t now_s)
+{
+    struct amqp_table_iter iter = amqp_table_walk(properties->headers);
+    struct slice reason = reason_of(letter->death);
+    struct slice queue = letter->queue->name;
+    struct slice exchange = message_exchange(letter->message);
+    struct slice key;
+    struct amqp_value value;
+
+    while (amqp_table_next(&iter, &key, &value))
+        if (!is_dropped(letter, key))
+            amqp_table_put(out, key, &value);
+    put_history(out, letter, properties, now_s);
+    if (!letter->message->is_dead_letter) {
+        amqp_table_put_string(out, SLICE("x-first-death-exchange"), exchange);
+        amqp_table_put_string(out, SLICE("x-first-death-queue"), queue);
+        amqp_table_put_string(out, SLICE("x-first-death-reason"), reason);
+    }
+    amqp_table_put_string(out, SLICE("x-last-death-exchange"), exchange);
+    amqp_table_put_string(out, SLICE("x-last-death-queue"), queue);
+    amqp_table_put_string(out, SLICE("x-last-death-reason"), reason);
+}
+
+/* The message as it is published anew. */
+static struct message *make_letter(const struct dead_letter *letter, uint64_t now_s)
+{
+    const struct message *message = letter->message;
+    const struct settings *settings = &letter->queue->settings;
+    struct amqp_properties properties;
+    struct buf unsorted = BUF_EMPTY, headers = BUF_EMPTY, bytes = BUF_EMPTY;
+
+    amqp_properties_decode(message_properties(message), &properties);
+    put_headers(&unsorted, letter, &properties, now_s);
+    amqp_table_sort(&headers, buf_slice(&unsorted)); /* 2.9 */
+    properties.headers = buf_slice(&headers);
+    properties.flags |= AMQP_PROPERTY_HEADERS;
+    properties.flags &= (uint16_t)~AMQP_PROPERTY_EXPIRATION;
+    amqp_properties_encode(&bytes, &properties);
+
+    struct message *made = message_forward(
+        message, settings->dead_letter_exchange,
+        settings->has_dead_letter_key ? settings->dead_letter_key : message_routing_key(message),
+        buf_slice(&bytes), !settings->has_dead_letter_key); /* 13.2 */
+    buf_release(&unsorted);
+    buf_release(&headers);
+    buf_release(&bytes);
+    return made;
+}
+
+/* ---- routing ---- */
+
+static void deliver_letter(struct dead_letters *letters, const struct dead_letter *letter,
+                           struct message *made)
+{
+    struct amqp_properties properties;
+
+    amqp_properties_decode(message_properties(letter->message), &properties);
+    for (size_t i = 0; i < letters->route.count; i++) {
+        struct queue *target = letters->route.queues[i];
+        if (!is_cycle(letter, properties.headers, target)) {
+            queue_push(target, made);
+            continue;
+        }
+        if (!target->cycle_logged)
+            log_warning(
+                "queue '%.*s' in vhost '%.*s': a dead letter came round to it and was dropped",
+                SLICE_ARG(target->name), SLICE_ARG(target->vhost->name));
+        target->cycle_logged = true;
+    }
+}
+
+/* Whoever waited for the message waits for it in its new place; if nothing of it is to be stored there, no longer. made: NULL when there is no
+ * exchange. */
+static void pass_publisher(struct broker *broker, const struct dead_letter *letter,
+                           struct message *made, size_t since)
+{
+    struct publisher *publisher = letter->publisher;
+    struct dead_letter *next = made == NULL ? NULL : dead_letters_find(broker, made, since);
+
+    if (made != NULL && made->lsn == store_open_lsn(broker->store) && made->unsynced > 0) {
+        publisher_ref(publisher);
+        made->publisher = publisher;
+        made->sequence = letter->sequence;
+    } else if (next != NULL) {
+        dead_letter_await(next, publisher, letter->sequence);
+    } else {
+        publisher->ops->on_settled(publisher, letter->sequence);
+    }
+}
+
+static void publish_letter(struct broker *broker, const struct dead_letter *letter)
+{
+    struct map_link *link =
+        map_find(&letter->queue->vhost->exchanges, letter->queue->settings.dead_letter_exchange);
+
+    size_t since = broker->dead_letters.count;
+    struct message *made = NULL;
+
+    if (link != NULL) { /* 13.3: else it is dropped without a word */
+        made = make_letter(letter, broker->clock->wall_ms / 1000);
+        exchange_route_message(container_of(link, struct exchange, by_name), made,
+                               &broker->dead_letters.route);
+        deliver_letter(&broker->dead_letters, letter, made);
+    }
+    if (letter->publisher != NULL)
+        pass_publisher(broker, letter, made, since);
+    if (made != NULL)
+        message_unref(&made);
+}
+
+void dead_letters_run(struct broker *broker)
+{
+    struct dead_letters *letters = &broker->dead_letters;
+
+    /* What is routed may overflow a queue and so add to the end. */
+    for (size_t i = 0; i < letters->count; i++) {
+        struct dead_letter letter = letters->waiting[i];
+        publish_letter(broker, &letter);
+        if (letter.publisher != NULL)
+            publisher_unref(&letter.publisher);
+        message_unref(&letter.message);
+        queue_unref(&letter.queue);
+    }
+    letters->count = 0;
+}

@@ -1,0 +1,173 @@
+/* Queues as clients meet them, where it takes a part of the queue on disk or more than one client. */
+#include "core/queue.h"
+
+#include "amqp/client.h"
+#include "amqp/properties.h"
+#include "base/alloc.h"
+#include "core/vhost.h"
+#include "store/memory.h"
+#include "tests/lib/harness.h"
+#include "tests/lib/unit.h"
+
+static const struct amqp_method declare_q = {
+    .id = AMQP_QUEUE_DECLARE,
+    .queue_declare = {.queue = {(const uint8_t *)"q", 1}, .durable = true}};
+static const struct amqp_method get_q = {
+    .id = AMQP_BASIC_GET, .basic_get = {.queue = {(const uint8_t *)"q", 1}, .no_ack = true}};
+
+/* count persistent messages of this size to q: "aaa...", "bbb...", and so on. */
+static void publish(struct peer *peer, int count, size_t size)
+{
+    struct buf out = BUF_EMPTY, properties = BUF_EMPTY;
+    char *body = xmalloc(size);
+
+    amqp_properties_encode(
+        &properties,
+        &(struct amqp_properties){.flags = AMQP_PROPERTY_DELIVERY_MODE, .delivery_mode = 2});
+    for (int i = 0; i < count; i++) {
+        memset(body, 'a' + i, size);
+        amqp_client_publish(&out, 1, 131072,
+                            &(struct amqp_client_message){.routing_key = SLICE("q"),
+                                                          .properties = buf_slice(&properties),
+                                                          .body = slice_of(body, size)});
+    }
+    peer_send_bytes(peer, buf_slice(&out));
+    for (int i = 0; i < 4; i++)
+        harness_run(peer->harness);
+    free(body);
+    buf_release(&out);
+    buf_release(&properties);
+}
+
+/* A broker that was started over a queue of so many messages. */
+static void start_with_messages(struct harness *harness, int count, size_t size)
+{
+    harness_init(harness, NULL);
+    struct peer *peer = peer_open_channel(harness);
+    peer_call(peer, 1, &declare_q, AMQP_QUEUE_DECLARE_OK);
+    publish(peer, count, size);
+    ck_assert(!store_is_busy(harness->store));
+    harness_restart(harness, false);
+}
+
+static void send_later(struct peer *peer, const struct amqp_method *method)
+{
+    struct buf out = BUF_EMPTY;
+
+    amqp_method_encode(&out, 1, method);
+    memory_transport_send(&peer->memory, buf_slice(&out));
+    buf_release(&out);
+}
+
+/* One read brings one message of this size, and both ask at once. */
+START_TEST(gets_share_what_a_read_brings)
+{
+    enum { SIZE = 1024 * 1024 };
+    struct harness harness;
+    start_with_messages(&harness, 3, SIZE);
+    struct peer *peers[4];
+    for (size_t i = 0; i < countof(peers); i++)
+        peers[i] = peer_open_channel(&harness);
+    for (size_t i = 0; i < countof(peers); i++)
+        send_later(peers[i], &get_q);
+    for (int i = 0; i < 4; i++)
+        harness_run(&harness);
+
+    char *body = xcalloc(1, SIZE + 1);
+    for (size_t i = 0; i < 3; i++) {
+        memset(body, (int)('a' + i), SIZE);
+        peer_expect_content(peers[i], 1, AMQP_BASIC_GET_OK, body);
+    }
+    peer_expect(peers[3], 1, AMQP_BASIC_GET_EMPTY);
+    free(body);
+    harness_release(&harness);
+}
+END_TEST
+
+START_TEST(a_get_that_waits_sees_purge_and_delete)
+{
+    const struct amqp_method methods[] = {
+        {.id = AMQP_QUEUE_PURGE, .queue_purge.queue = SLICE("q")},
+        {.id = AMQP_QUEUE_DELETE, .queue_delete.queue = SLICE("q")},
+    };
+    struct harness harness;
+    start_with_messages(&harness, 3, 10);
+    struct peer *peer = peer_open_channel(&harness), *other = peer_open_channel(&harness);
+    send_later(peer, &get_q);
+    send_later(other, &methods[_i]);
+    harness_run(&harness);
+    peer_expect(peer, 1, AMQP_BASIC_GET_EMPTY);
+    const struct amqp_method ok =
+        peer_expect(other, 1, _i == 0 ? AMQP_QUEUE_PURGE_OK : AMQP_QUEUE_DELETE_OK);
+    ck_assert_uint_eq(3,
+                      _i == 0 ? ok.queue_purge_ok.message_count : ok.queue_delete_ok.message_count);
+    peer_expect_nothing(peer);
+    harness_release(&harness);
+}
+END_TEST
+
+START_TEST(a_get_that_waits_may_vanish)
+{
+    struct harness harness;
+    start_with_messages(&harness, 3, 10);
+    struct peer *peer = peer_open_channel(&harness), *other = peer_open_channel(&harness);
+    send_later(peer, &get_q);
+    loop_turn(&harness.loop, 0);
+    ck_assert(peer->connection->held);
+    connection_drop(peer->connection, "test");
+    send_later(other, &get_q);
+    harness_run(&harness);
+    peer_expect_content(other, 1, AMQP_BASIC_GET_OK, "aaaaaaaaaa");
+    harness_release(&harness);
+}
+END_TEST
+
+/* The same message object, as a fan-out or a dead letter has it, with its first entry gone before its batch left. */
+START_TEST(a_message_taken_back_can_be_stored_again)
+{
+    struct harness harness;
+    harness_init(&harness, NULL);
+    struct vhost *vhost = vhost_find(&harness.broker, SLICE("/"));
+    struct peer *peer = peer_open_channel(&harness);
+    peer_call(peer, 1, &declare_q, AMQP_QUEUE_DECLARE_OK);
+    struct queue *queue = vhost_find_queue(vhost, SLICE("q"), NULL, NULL);
+
+    struct message *messages[2];
+    for (size_t i = 0; i < countof(messages); i++) {
+        messages[i] = message_new(SLICE(""), SLICE("q"), SLICE("\0\0"), 1, true);
+        message_append_body(messages[i], i == 0 ? SLICE("a") : SLICE("b"));
+    }
+    uint64_t lsn;
+    queue_push(queue, messages[0]);
+    ck_assert_uint_eq(1, queue_purge(queue, &lsn));
+    queue_push(queue, messages[1]);
+    queue_push(queue, messages[0]);
+    for (size_t i = 0; i < countof(messages); i++)
+        message_unref(&messages[i]);
+    harness_run(&harness);
+    harness_restart(&harness, true);
+
+    peer = peer_open_channel(&harness);
+    peer_send(peer, 1, &get_q);
+    peer_expect_content(peer, 1, AMQP_BASIC_GET_OK, "b");
+    peer_send(peer, 1, &get_q);
+    peer_expect_content(peer, 1, AMQP_BASIC_GET_OK, "a");
+    harness_release(&harness);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("queue");
+    TCase *disk = tcase_create("on disk");
+    tcase_set_timeout(disk, 20);
+    tcase_add_test(disk, gets_share_what_a_read_brings);
+    tcase_add_loop_test(disk, a_get_that_waits_sees_purge_and_delete, 0, 2);
+    tcase_add_test(disk, a_get_that_waits_may_vanish);
+    suite_add_tcase(suite, disk);
+
+    TCase *batch = tcase_create("batch");
+    tcase_add_test(batch, a_message_taken_back_can_be_stored_again);
+    suite_add_tcase(suite, batch);
+    return unit_main(suite);
+}

@@ -1,0 +1,517 @@
+/* stoatctl: the operator's tool. It speaks the management API over the control socket in the broker's data directory, which admits root and the
+ * broker's own user. Commands, columns, output and exit statuses are rabbitmqctl's where the meaning is the same. */
+#include "tools/stoatctl.h"
+
+#include <getopt.h>
+#include <locale.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/slice.h"
+
+#define DATA_DIR "/var/lib/stoatmq"
+
+static const char options_help[] =
+    "Options:\n"
+    "      --data-dir DIR        the broker's data directory, where its control socket is "
+    "(default\n"
+    "                            $STOATMQ_DATA_DIR, else " DATA_DIR ", else ./data)\n"
+    "      --socket PATH         the control socket itself\n"
+    "  -p, --vhost VHOST         the virtual host (default /)\n"
+    "  -q, --quiet               do not say what is being done\n"
+    "  -s, --silent              neither that, nor table headers\n"
+    "      --formatter FORMAT    table, pretty_table, json or csv (default table)\n"
+    "      --no-table-headers    rows alone\n"
+    "  -t, --timeout SECONDS     how long to wait for the broker (default 60)\n"
+    "      --help                print this help and exit\n"
+    "      --version             print the version and exit\n";
+
+static const char status_help[] = "Exit status: 0 when done, 64 for a mistake in the command line, "
+                                  "65 when what it names does not\n"
+                                  "exist or is not in the state that was asked for, 69 when there "
+                                  "is no broker or no access to it,\n"
+                                  "70 when something went wrong inside, 75 when time ran out.\n";
+
+void complain(const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    fputs("stoatctl: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+}
+
+void announce(const struct options *options, const char *format, ...)
+{
+    va_list arguments;
+
+    if (options->quiet || options->format == FORMAT_JSON || options->format == FORMAT_CSV)
+        return;
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    putchar('\n');
+    fflush(stdout);
+    va_end(arguments);
+}
+
+/* ---- queues ---- */
+
+/* A DELETE about one queue. */
+static int delete_at(struct client *client, const struct options *options, const char *path,
+                     const char *queue)
+{
+    struct reply reply;
+    int status = client_request(client, "DELETE", path, &reply);
+    if (status != EX_OK)
+        return status;
+
+    const char *reason = json_string_value(json_object_get(reply.body, "reason"));
+    if (reply.status == 404) {
+        complain("queue '%s' in vhost '%s' does not exist", queue, options->vhost);
+        status = EX_DATAERR;
+    } else if (reply.status == 400) {
+        complain("%s", reason == NULL ? "the broker refuses" : reason);
+        status = EX_DATAERR;
+    }
+    json_decref(reply.body);
+    return status;
+}
+
+static int run_purge_queue(struct client *client, const struct options *options,
+                           const char *command, int count, char **words)
+{
+    char *path =
+        api_path((const char *[]){"api", "queues", options->vhost, words[0], "contents", NULL});
+    (void)command;
+    (void)count;
+
+    announce(options, "Purging queue '%s' in vhost '%s' ...", words[0], options->vhost);
+    const int status = delete_at(client, options, path, words[0]);
+    free(path);
+    return status;
+}
+
+static int run_delete_queue(struct client *client, const struct options *options,
+                            const char *command, int count, char **words)
+{
+    char *path = api_path((const char *[]){"api", "queues", options->vhost, words[0], NULL});
+    char *whole =
+        xasprintf("%s?if-empty=%s&if-unused=%s", path, options->if_empty ? "true" : "false",
+                  options->if_unused ? "true" : "false");
+    (void)command;
+    (void)count;
+
+    announce(options, "Deleting queue '%s' on vhost '%s' %s%s%s...", words[0], options->vhost,
+             options->if_empty ? "if queue is empty " : "",
+             options->if_empty && options->if_unused ? "and " : "",
+             options->if_unused ? "if queue is unused " : "");
+    const int status = delete_at(client, options, whole, words[0]);
+    if (status == EX_OK)
+        announce(options, "Queue was successfully deleted");
+    free(path);
+    free(whole);
+    return status;
+}
+
+/* ---- the broker ---- */
+
+static json_int_t number_at(json_t *object, const char *section, const char *name)
+{
+    return json_integer_value(json_object_get(json_object_get(object, section), name));
+}
+
+static const char *text_at(json_t *object, const char *name)
+{
+    const char *text = json_string_value(json_object_get(object, name));
+
+    return text == NULL ? "" : text;
+}
+
+static void print_runtime(json_t *status)
+{
+    const json_int_t uptime_ms = json_integer_value(json_object_get(status, "uptime_ms"));
+
+    printf("Runtime\n\n");
+    printf("OS PID: %" JSON_INTEGER_FORMAT "\n",
+           json_integer_value(json_object_get(status, "pid")));
+    printf("Uptime (seconds): %" JSON_INTEGER_FORMAT "\n", uptime_ms / 1000);
+    printf("%s version: %s\n", text_at(status, "product_name"), text_at(status, "product_version"));
+    printf("RabbitMQ version: %s\n", text_at(status, "rabbitmq_version"));
+    printf("Node name: %s\n", text_at(status, "node"));
+    printf("Data directory: %s\n", text_at(status, "data_directory"));
+    printf("\nMemory\n\n");
+    printf("Resident memory: %.1f MB\n", (double)number_at(status, "memory", "rss") / 1e6);
+    printf("\nFile Descriptors\n\n");
+    printf("Total: %" JSON_INTEGER_FORMAT ", limit: %" JSON_INTEGER_FORMAT "\n",
+           number_at(status, "file_descriptors", "used"),
+           number_at(status, "file_descriptors", "limit"));
+}
+
+static void print_figures(json_t *status)
+{
+    static const char *const totals[][2] = {
+        {"Connection", "connections"}, {"Channel", "channels"}, {"Consumer", "consumers"},
+        {"Exchange", "exchanges"},     {"Queue", "queues"},
+    };
+
+    printf("\nTotals\n\n");
+    for (size_t i = 0; i < countof(totals); i++)
+        printf("%s count: %" JSON_INTEGER_FORMAT "\n", totals[i][0],
+               number_at(status, "totals", totals[i][1]));
+    printf("\nStore\n\n");
+    printf("State: %s\n", json_is_true(json_object_get(json_object_get(status, "store"), "failed"))
+                              ? "failed"
+                              : "running");
+    printf("Commits: %" JSON_INTEGER_FORMAT "\n", number_at(status, "store", "commits"));
+    printf("Bytes written: %" JSON_INTEGER_FORMAT "\n",
+           number_at(status, "store", "bytes_written"));
+    printf("Damaged records: %" JSON_INTEGER_FORMAT "\n", number_at(status, "store", "damaged"));
+    printf("Last commit: %.2f ms, longest: %.2f ms\n",
+           (double)number_at(status, "store", "commit_ns_last") / 1e6,
+           (double)number_at(status, "store", "commit_ns_max") / 1e6);
+}
+
+static void print_listeners(json_t *status)
+{
+    json_t *listeners = json_object_get(status, "listeners");
+
+    printf("\nListeners\n\n");
+    for (size_t i = 0; i < json_array_size(listeners); i++) {
+        json_t *listener = json_array_get(listeners, i);
+        printf("Interface: %s, port: %" JSON_INTEGER_FORMAT ", protocol: %s\n",
+               text_at(listener, "ip_address"),
+               json_integer_value(json_object_get(listener, "port")),
+               text_at(listener, "protocol"));
+    }
+}
+
+static int run_status(struct client *client, const struct options *options, const char *command,
+                      int count, char **words)
+{
+    struct reply reply;
+    (void)command;
+    (void)count;
+    (void)words;
+
+    const int status = client_request(client, "GET", "/api/control/status", &reply);
+    if (status != EX_OK)
+        return status;
+    if (options->format == FORMAT_JSON) {
+        json_dumpf(reply.body, stdout, JSON_COMPACT);
+        putchar('\n');
+    } else {
+        announce(options, "Status of node %s ...", text_at(reply.body, "node"));
+        print_runtime(reply.body);
+        print_figures(reply.body);
+        print_listeners(reply.body);
+    }
+    json_decref(reply.body);
+    return EX_OK;
+}
+
+static int ping(struct client *client)
+{
+    struct reply reply;
+    const int status = client_request(client, "GET", "/api/control/ping", &reply);
+
+    if (status == EX_OK)
+        json_decref(reply.body);
+    return status;
+}
+
+static int run_ping(struct client *client, const struct options *options, const char *command,
+                    int count, char **words)
+{
+    (void)command;
+    (void)count;
+    (void)words;
+
+    announce(options, "Will ping the broker at %s ...", options->socket_path);
+    const int status = ping(client);
+    if (status == EX_OK)
+        announce(options, "Ping succeeded");
+    return status;
+}
+
+static int wait_for_end(const struct options *options, int process)
+{
+    struct pollfd ended = {.fd = process, .events = POLLIN};
+
+    if (poll(&ended, 1, (int)options->timeout_s * 1000) > 0)
+        return EX_OK;
+    complain("the broker is still stopping after %" PRIu32 " seconds", options->timeout_s);
+    return EX_TEMPFAIL;
+}
+
+/* Done when the process is gone: only then are its data directory and ports free. The process is taken hold of before it is asked to
+ * stop, so that no other can be mistaken for it. */
+static int run_stop(struct client *client, const struct options *options, const char *command,
+                    int count, char **words)
+{
+    struct reply reply;
+    (void)command;
+    (void)count;
+    (void)words;
+
+    int status = ping(client);
+    if (status != EX_OK)
+        return status;
+    const int process = client_open_process(client);
+    const int error = errno;
+
+    announce(options, "Stopping the broker at %s ...", options->socket_path);
+    status = client_request(client, "POST", "/api/control/stop", &reply);
+    if (status == EX_OK)
+        json_decref(reply.body);
+    if (status == EX_OK && process < 0) {
+        complain("the broker is stopping, but its process cannot be seen from here: %s",
+                 strerror(error));
+        status = EX_SOFTWARE;
+    } else if (status == EX_OK) {
+        status = wait_for_end(options, process);
+    }
+    if (process >= 0)
+        close(process);
+    return status;
+}
+
+/* ---- the table of commands ---- */
+
+enum { ANY = 1000 };
+
+static const struct command {
+    const char *name, *usage, *summary;
+    int count_min, count_max; /* of the words that follow */
+    command_run *run;         /* NULL: answered without a broker */
+} commands[] = {
+    {"help", "[COMMAND]", "tell about a command, or all of them", 0, 1, NULL},
+    {"version", "", "print the version of stoatctl", 0, 0, NULL},
+    {"ping", "", "succeed if the broker answers", 0, 0, run_ping},
+    {"status", "", "tell how the broker is", 0, 0, run_status},
+    {"stop", "", "stop the broker and wait until it has ended", 0, 0, run_stop},
+    {"list_vhosts", "[COLUMN]...", "list virtual hosts", 0, ANY, run_list},
+    {"list_connections", "[COLUMN]...", "list connections", 0, ANY, run_list},
+    {"list_queues", "[COLUMN]...", "list the queues of a virtual host", 0, ANY, run_list},
+    {"list_exchanges", "[COLUMN]...", "list the exchanges of a virtual host", 0, ANY, run_list},
+    {"list_bindings", "[COLUMN]...", "list the bindings of a virtual host", 0, ANY, run_list},
+    {"list_consumers", "[COLUMN]...", "list the consumers of a virtual host", 0, ANY, run_list},
+    {"purge_queue", "QUEUE", "drop the messages of a queue that are ready", 1, 1, run_purge_queue},
+    {"delete_queue", "QUEUE [-e|--if-empty] [-u|--if-unused]", "delete a queue", 1, 1,
+     run_delete_queue},
+};
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < countof(commands); i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static void print_help(void)
+{
+    printf("Usage: stoatctl [OPTION]... COMMAND [WORD]...\n"
+           "Administers a StoatMQ broker on this machine, over its control socket.\n\n"
+           "Commands:\n");
+    for (size_t i = 0; i < countof(commands); i++)
+        printf("  %-18s%s\n", commands[i].name, commands[i].summary);
+    printf("\n%s\n%s", options_help, status_help);
+}
+
+static int usage_error(const char *format, ...) printf_like(1, 2);
+
+static int usage_error(const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    fputs("stoatctl: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputs("\nTry 'stoatctl --help'.\n", stderr);
+    va_end(arguments);
+    return EX_USAGE;
+}
+
+static int help(const char *name)
+{
+    if (name == NULL) {
+        print_help();
+        return EX_OK;
+    }
+    const struct command *command = find_command(name);
+    if (command == NULL)
+        return usage_error("there is no command '%s'", name);
+    printf("Usage: stoatctl [OPTION]... %s %s\n%c%s.\n", command->name, command->usage,
+           command->summary[0] - 'a' + 'A', command->summary + 1);
+    if (command->run == run_list)
+        describe_list(command->name);
+    return EX_OK;
+}
+
+static int run(const struct options *options, int count, char **words)
+{
+    const struct command *command = find_command(words[0]);
+    if (command == NULL)
+        return usage_error("there is no command '%s'", words[0]);
+    if (count - 1 < command->count_min)
+        return usage_error("%s: not enough arguments", command->name);
+    if (count - 1 > command->count_max)
+        return usage_error("%s: too many arguments", command->name);
+    if (command->run == NULL && strcmp(command->name, "help") == 0)
+        return help(words[1]);
+    if (command->run == NULL) {
+        puts(STOATMQ_VERSION);
+        return EX_OK;
+    }
+    struct client *client = client_new(options);
+    const int status = command->run(client, options, command->name, count - 1, words + 1);
+    client_free(&client);
+    return status;
+}
+
+/* ---- options ---- */
+
+static bool parse_format(const char *name, enum format *format)
+{
+    static const char *const names[] = {[FORMAT_TABLE] = "table",
+                                        [FORMAT_PRETTY_TABLE] = "pretty_table",
+                                        [FORMAT_JSON] = "json",
+                                        [FORMAT_CSV] = "csv"};
+
+    for (size_t i = 0; i < countof(names); i++)
+        if (strcmp(name, names[i]) == 0) {
+            *format = (enum format)i;
+            return true;
+        }
+    return false;
+}
+
+static void set_socket(struct options *options, char *path)
+{
+    free(options->socket_path);
+    options->socket_path = path;
+}
+
+/* Where a broker usually is: installed, or run from a checkout. */
+static void default_socket(struct options *options)
+{
+    const char *data_dir = getenv("STOATMQ_DATA_DIR");
+
+    if (data_dir != NULL && *data_dir != '\0')
+        set_socket(options, xasprintf("%s/control.sock", data_dir));
+    else if (access(DATA_DIR "/control.sock", F_OK) != 0 && access("data/control.sock", F_OK) == 0)
+        set_socket(options, xstrdup("./data/control.sock"));
+    else
+        set_socket(options, xstrdup(DATA_DIR "/control.sock"));
+}
+
+enum { DATA_DIR_OPTION = 256, SOCKET, FORMATTER, NO_TABLE_HEADERS, VERSION, HELP };
+
+static const char letters[] = "p:qst:eu";
+
+static const struct option long_options[] = {
+    {"data-dir", required_argument, NULL, DATA_DIR_OPTION},
+    {"socket", required_argument, NULL, SOCKET},
+    {"vhost", required_argument, NULL, 'p'},
+    {"quiet", no_argument, NULL, 'q'},
+    {"silent", no_argument, NULL, 's'},
+    {"formatter", required_argument, NULL, FORMATTER},
+    {"no-table-headers", no_argument, NULL, NO_TABLE_HEADERS},
+    {"timeout", required_argument, NULL, 't'},
+    {"if-empty", no_argument, NULL, 'e'},
+    {"if_empty", no_argument, NULL, 'e'},
+    {"if-unused", no_argument, NULL, 'u'},
+    {"if_unused", no_argument, NULL, 'u'},
+    {"version", no_argument, NULL, VERSION},
+    {"help", no_argument, NULL, HELP},
+    {NULL, 0, NULL, 0},
+};
+
+/* One option with a value. EX_OK, or the exit status. */
+static int take_value(struct options *options, int option, const char *value)
+{
+    uint64_t seconds;
+
+    switch (option) {
+    case DATA_DIR_OPTION:
+        set_socket(options, xasprintf("%s/control.sock", value));
+        break;
+    case SOCKET:
+        set_socket(options, xstrdup(value));
+        break;
+    case 'p':
+        options->vhost = value;
+        break;
+    case FORMATTER:
+        if (!parse_format(value, &options->format))
+            return usage_error("there is no formatter '%s'", value);
+        break;
+    case 't':
+        if (!slice_to_u64(slice_of_string(value), 1000000, &seconds) || seconds == 0)
+            return usage_error("'%s' is not a number of seconds", value);
+        options->timeout_s = (uint32_t)seconds;
+        break;
+    }
+    return EX_OK;
+}
+
+/* EX_OK: go on; else the exit status. *done: there is nothing to go on with. */
+static int parse(struct options *options, int argc, char **argv, bool *done)
+{
+    int status = EX_OK;
+
+    *options = (struct options){.vhost = "/", .timeout_s = 60};
+    for (int option; status == EX_OK && !*done;) {
+        option = getopt_long(argc, argv, letters, long_options, NULL);
+        if (option == -1)
+            break;
+        if (option == '?')
+            return usage_error("the command line is not understood");
+        if (option == 'e')
+            options->if_empty = true;
+        else if (option == 'u')
+            options->if_unused = true;
+        else if (option == 'q')
+            options->quiet = true;
+        else if (option == 's')
+            options->quiet = options->no_headers = true;
+        else if (option == NO_TABLE_HEADERS)
+            options->no_headers = true;
+        else if (option == HELP || option == VERSION)
+            *done = true;
+        else
+            status = take_value(options, option, optarg);
+        if (option == HELP)
+            print_help();
+        else if (option == VERSION)
+            puts("stoatctl " STOATMQ_VERSION);
+    }
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options;
+    bool done = false;
+
+    setlocale(LC_CTYPE, "C.UTF-8");
+    json_set_alloc_funcs(xmalloc, free);
+    int status = parse(&options, argc, argv, &done);
+    if (status == EX_OK && !done && optind == argc)
+        status = usage_error("no command given");
+    if (status == EX_OK && !done) {
+        if (options.socket_path == NULL)
+            default_socket(&options);
+        status = run(&options, argc - optind, argv + optind);
+    }
+    free(options.socket_path);
+    if ((fflush(stdout) != 0 || ferror(stdout)) && status == EX_OK) {
+        complain("cannot write the output: %s", strerror(errno));
+        status = EX_SOFTWARE;
+    }
+    return status;
+}

@@ -1,0 +1,75 @@
+/* The parts of stoatctl.
+ *
+ *     stoatctl.c          options, the table of commands, those that are not lists
+ *     stoatctl_list.c     the list_... commands: which columns there are, and where in the answer they stand
+ *     stoatctl_table.c    rows and columns as text: four formats
+ *     stoatctl_client.c   one request over the control socket
+ *
+ * A function that can fail has told the user why, on stderr, and returns the exit status; 0 is success. */
+#ifndef TOOLS_STOATCTL_H
+#define TOOLS_STOATCTL_H
+
+#include <jansson.h>
+#include <sysexits.h>
+
+#include "base/base.h"
+
+/* ---- what the command line says ---- */
+
+enum format { FORMAT_TABLE, FORMAT_PRETTY_TABLE, FORMAT_JSON, FORMAT_CSV };
+
+struct options {
+    char *socket_path;
+    const char *vhost;
+    enum format format;
+    bool quiet;      /* no banner */
+    bool no_headers; /* of tables */
+    uint32_t timeout_s;
+    bool if_empty, if_unused;
+};
+
+void complain(const char *format, ...) printf_like(1, 2);
+
+/* What is about to happen, for people: not when quiet, nor in formats for programs. */
+void announce(const struct options *options, const char *format, ...) printf_like(2, 3);
+
+/* ---- the broker ---- */
+
+struct client;
+
+struct client *client_new(const struct options *options);
+void client_free(struct client **client);
+
+struct reply {
+    long status;  /* of HTTP */
+    json_t *body; /* or NULL */
+};
+
+/* Sends the request, waits for the answer. Statuses that are not the command's business (no broker, no answer in time, a broker that
+ * is stopping) are failures; 400 and 404 are not. The body is to be released with json_decref. */
+int client_request(struct client *client, const char *method, const char *path,
+                   struct reply *reply);
+
+/* The process that answered the last request, as a pidfd; -1 with errno when it cannot be had. */
+int client_open_process(struct client *client);
+
+/* "/api/queues/%2F/name" from its segments, which end with NULL. To be freed. */
+char *api_path(const char *const *segments);
+
+/* ---- tables ---- */
+
+/* rows is an array of arrays, one value for each column; sorts it. */
+void table_print(const struct options *options, const char *const *columns, size_t column_count,
+                 json_t *rows);
+
+/* ---- commands ---- */
+
+typedef int command_run(struct client *client, const struct options *options, const char *command,
+                        int count, char **words);
+
+command_run run_list;
+
+/* Its columns, for help. */
+void describe_list(const char *command);
+
+#endif

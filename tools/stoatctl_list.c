@@ -1,0 +1,274 @@
+/* The list commands. Column names are rabbitmqctl's; each is a member of the object that the API answers with, of the same name unless the row says
+ * where else. A column that rabbitmqctl has and the broker does not know is empty, so that scripts which ask for it go on. */
+#include "base/alloc.h"
+#include "base/slice.h"
+#include "tools/stoatctl.h"
+
+struct column {
+    const char *name;
+    const char *path; /* "queue.name"; "=text": always this text; NULL: the name */
+};
+
+static const struct column queue_columns[] = {
+    {"name", NULL},
+    {"durable", NULL},
+    {"auto_delete", NULL},
+    {"arguments", NULL},
+    {"policy", NULL},
+    {"operator_policy", NULL},
+    {"effective_policy_definition", NULL},
+    {"pid", NULL},
+    {"owner_pid", "owner_pid_details.name"},
+    {"exclusive", NULL},
+    {"exclusive_consumer_pid", NULL},
+    {"exclusive_consumer_tag", NULL},
+    {"messages_ready", NULL},
+    {"messages_unacknowledged", NULL},
+    {"messages", NULL},
+    {"messages_ready_ram", NULL},
+    {"messages_unacknowledged_ram", NULL},
+    {"messages_ram", NULL},
+    {"messages_persistent", NULL},
+    {"message_bytes", NULL},
+    {"message_bytes_ready", NULL},
+    {"message_bytes_unacknowledged", NULL},
+    {"message_bytes_ram", NULL},
+    {"message_bytes_persistent", NULL},
+    {"head_message_timestamp", NULL},
+    {"disk_reads", NULL},
+    {"disk_writes", NULL},
+    {"consumers", NULL},
+    {"consumer_utilisation", NULL},
+    {"consumer_capacity", NULL},
+    {"memory", NULL},
+    {"state", NULL},
+    {"type", NULL},
+    {"leader", NULL},
+    {"members", NULL},
+    {"online", NULL},
+    {"node", NULL},
+    {"vhost", NULL},
+};
+
+static const struct column exchange_columns[] = {
+    {"name", NULL},     {"type", NULL},      {"durable", NULL}, {"auto_delete", NULL},
+    {"internal", NULL}, {"arguments", NULL}, {"policy", NULL},  {"vhost", NULL},
+};
+
+static const struct column binding_columns[] = {
+    {"source_name", "source"},
+    {"source_kind", "=exchange"},
+    {"destination_name", "destination"},
+    {"destination_kind", "destination_type"},
+    {"routing_key", NULL},
+    {"arguments", NULL},
+    {"vhost", NULL},
+};
+
+static const struct column connection_columns[] = {
+    {"pid", "name"},
+    {"name", NULL},
+    {"user", NULL},
+    {"peer_host", NULL},
+    {"peer_port", NULL},
+    {"state", NULL},
+    {"host", NULL},
+    {"port", NULL},
+    {"vhost", NULL},
+    {"protocol", NULL},
+    {"auth_mechanism", NULL},
+    {"ssl", NULL},
+    {"channels", NULL},
+    {"channel_max", NULL},
+    {"frame_max", NULL},
+    {"timeout", NULL},
+    {"connected_at", NULL},
+    {"client_properties", NULL},
+    {"connection_name", "client_properties.connection_name"},
+    {"user_provided_name", "client_properties.connection_name"},
+    {"recv_oct", NULL},
+    {"recv_cnt", NULL},
+    {"send_oct", NULL},
+    {"send_cnt", NULL},
+    {"send_pend", NULL},
+    {"node", NULL},
+};
+
+static const struct column consumer_columns[] = {
+    {"queue_name", "queue.name"}, {"channel_pid", "channel_details.name"},
+    {"consumer_tag", NULL},       {"ack_required", NULL},
+    {"prefetch_count", NULL},     {"active", NULL},
+    {"activity_status", NULL},    {"arguments", NULL},
+    {"exclusive", NULL},
+};
+
+static const struct column vhost_columns[] = {
+    {"name", NULL},     {"description", NULL},        {"tags", NULL},          {"tracing", NULL},
+    {"messages", NULL}, {"default_queue_type", NULL}, {"cluster_state", NULL},
+};
+
+struct list {
+    const char *what;          /* "queues": of list_queues and /api/queues */
+    const char *where;         /* " for vhost"; NULL: the list is not of one vhost */
+    const char *columns_shown; /* by default, separated by commas */
+    const struct column *columns;
+    size_t column_count;
+};
+
+#define COLUMNS(table) table, countof(table)
+
+static const struct list lists[] = {
+    {"queues", " for vhost", "name,messages", COLUMNS(queue_columns)},
+    {"exchanges", " for vhost", "name,type", COLUMNS(exchange_columns)},
+    {"bindings", " for vhost",
+     "source_name,source_kind,destination_name,destination_kind,routing_key,arguments",
+     COLUMNS(binding_columns)},
+    {"connections", NULL, "user,peer_host,peer_port,state", COLUMNS(connection_columns)},
+    {"consumers", " in vhost",
+     "queue_name,channel_pid,consumer_tag,ack_required,prefetch_count,active,arguments",
+     COLUMNS(consumer_columns)},
+    {"vhosts", NULL, "name", COLUMNS(vhost_columns)},
+};
+
+/* Of the command list_WHAT. */
+static const struct list *find_list(const char *command)
+{
+    for (size_t i = 0; i < countof(lists); i++)
+        if (strcmp(command + strlen("list_"), lists[i].what) == 0)
+            return &lists[i];
+    abort();
+}
+
+static const struct column *find_column(const struct list *list, struct slice name)
+{
+    for (size_t i = 0; i < list->column_count; i++)
+        if (slice_equal(name, slice_of_string(list->columns[i].name)))
+            return &list->columns[i];
+    return NULL;
+}
+
+/* ---- which columns ---- */
+
+struct selection {
+    const struct column **columns;
+    size_t count;
+};
+
+/* Adds those of one word of the command line, which may name several, separated by commas. */
+static int select_columns(struct selection *selection, const struct list *list, const char *word)
+{
+    while (*word != '\0') {
+        const size_t size = strcspn(word, ",");
+        const struct column *column = find_column(list, slice_of(word, size));
+        if (column == NULL && size > 0) {
+            complain("%s have no column '%.*s'\nTry 'stoatctl help list_%s'.", list->what,
+                     (int)size, word, list->what);
+            return EX_USAGE;
+        }
+        if (column != NULL) {
+            selection->columns =
+                xrealloc(selection->columns, selection->count + 1, sizeof(*selection->columns));
+            selection->columns[selection->count++] = column;
+        }
+        word += size;
+        word += *word == ',';
+    }
+    return EX_OK;
+}
+
+/* ---- rows ---- */
+
+/* The member that a dotted path leads to; a new reference, null when there is none. */
+static json_t *follow(json_t *object, const char *path)
+{
+    if (*path == '=')
+        return json_string(path + 1);
+    while (*path != '\0' && object != NULL) {
+        const size_t size = strcspn(path, ".");
+        object = json_object_getn(object, path, size);
+        path += size;
+        path += *path == '.';
+    }
+    return object == NULL ? json_null() : json_incref(object);
+}
+
+static json_t *make_rows(const struct selection *selection, const json_t *objects)
+{
+    json_t *rows = json_array();
+
+    for (size_t at = 0; at < json_array_size(objects); at++) {
+        json_t *row = json_array();
+        for (size_t i = 0; i < selection->count; i++) {
+            const struct column *column = selection->columns[i];
+            json_array_append_new(row, follow(json_array_get(objects, at),
+                                              column->path == NULL ? column->name : column->path));
+        }
+        json_array_append_new(rows, row);
+    }
+    return rows;
+}
+
+static void print(const struct options *options, const struct selection *selection,
+                  const json_t *objects)
+{
+    const char **names = xcalloc(selection->count, sizeof(*names));
+    json_t *rows = make_rows(selection, objects);
+
+    for (size_t i = 0; i < selection->count; i++)
+        names[i] = selection->columns[i]->name;
+    table_print(options, names, selection->count, rows);
+    json_decref(rows);
+    free(names);
+}
+
+/* ---- one command ---- */
+
+static int fetch(struct client *client, const struct options *options, const struct list *list,
+                 struct reply *reply)
+{
+    char *path = api_path(
+        (const char *[]){"api", list->what, list->where == NULL ? NULL : options->vhost, NULL});
+    int status = client_request(client, "GET", path, reply);
+    free(path);
+    if (status == EX_OK && reply->status != 200) {
+        complain("virtual host '%s' does not exist", options->vhost);
+        json_decref(reply->body);
+        status = EX_DATAERR;
+    }
+    return status;
+}
+
+int run_list(struct client *client, const struct options *options, const char *command, int count,
+             char **words)
+{
+    const struct list *list = find_list(command);
+    struct selection selection = {0};
+    struct reply reply;
+    int status = EX_OK;
+
+    for (int i = 0; i < count && status == EX_OK; i++)
+        status = select_columns(&selection, list, words[i]);
+    if (status == EX_OK && selection.count == 0)
+        status = select_columns(&selection, list, list->columns_shown);
+    if (status == EX_OK)
+        status = fetch(client, options, list, &reply);
+    if (status == EX_OK) {
+        if (list->where == NULL)
+            announce(options, "Listing %s ...", list->what);
+        else
+            announce(options, "Listing %s%s %s ...", list->what, list->where, options->vhost);
+        print(options, &selection, reply.body);
+        json_decref(reply.body);
+    }
+    free(selection.columns);
+    return status;
+}
+
+void describe_list(const char *command)
+{
+    const struct list *list = find_list(command);
+
+    printf("\nColumns, by default %s:\n", list->columns_shown);
+    for (size_t i = 0; i < list->column_count; i++)
+        printf("  %s\n", list->columns[i].name);
+}
