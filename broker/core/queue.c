@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "core/argument.h"
 #include "core/definition.h"
+#include "core/delivery_count.h"
 #include "core/queue_store.h"
 #include "core/vhost.h"
 
@@ -431,10 +432,14 @@ void queue_reject(struct queue *queue, struct place place, struct consumer *cons
     give_credit_back(consumer);
 }
 
-void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer)
+void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed)
 {
+    if (unlikely(queue->settings.counts_deliveries))
+        delivery_count_add(place_entry(place), failed);
     if (queue->deleted) {
         queue_forget_entry(queue, place);
+    } else if (unlikely(place_entry(place)->delivery_count > queue->settings.delivery_limit)) {
+        retire(queue, place, DEATH_DELIVERY_LIMIT);
     } else {
         window_requeue(place.segment->window, place);
         expiry_resume(&queue->expiry, place.segment, place.slot);

@@ -145,7 +145,8 @@ void queue_waiter_cancel(struct queue_waiter *waiter); /* harmless when not wait
 void queue_ack(struct queue *queue, struct place place, struct consumer *consumer);
 void queue_discard(struct queue *queue, struct place place); /* a no-ack get was sent */
 void queue_reject(struct queue *queue, struct place place, struct consumer *consumer);
-void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer);
+/* Back to where it stood; failed: its delivery counts against the delivery limit, above which it is dropped (10.19). */
+void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed);
 
 /* It was redeclared, or asked by basic.get: x-expires counts from now (8.14). */
 void queue_used(struct queue *queue);

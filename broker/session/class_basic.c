@@ -1,8 +1,10 @@
 /* Class basic: publish, consume, get, and the settling of deliveries. */
 #include "core/argument.h"
 #include "core/copies.h"
+#include "core/delivery_count.h"
 #include "core/name.h"
 #include "core/vhost.h"
+#include "session/consumer_timeout.h"
 #include "session/dispatch.h"
 #include "session/reply_to.h"
 #include "session/service.h"
@@ -273,8 +275,10 @@ bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
         return true;
     }
     struct queue *queue = channel_find_queue(channel, consume->queue, error);
+    uint64_t timeout_ms;
     if (queue == NULL || !check_exclusive(queue, consume->exclusive, error) ||
-        !check_arguments(queue, consume->arguments, error))
+        !check_arguments(queue, consume->arguments, error) ||
+        !consumer_timeout_read(channel, queue, consume->arguments, &timeout_ms, error))
         return false;
 
     send_consume_ok(channel, consume, tag);
@@ -283,7 +287,8 @@ bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
                                                     .arguments = consume->arguments,
                                                     .no_ack = consume->no_ack,
                                                     .exclusive = consume->exclusive,
-                                                    .prefetch = channel->prefetch});
+                                                    .prefetch = channel->prefetch,
+                                                    .timeout_ms = timeout_ms});
     return true;
 }
 
@@ -318,8 +323,9 @@ bool on_basic_cancel_ok(struct channel *channel, const struct amqp_method *metho
 
 static void send_got(struct channel *channel, struct queue *queue, struct place place, bool no_ack)
 {
-    struct entry *entry = place_entry(place);
-    struct message *message = entry->message;
+    const struct entry *entry = place_entry(place);
+    struct message *message =
+        entry->acquired_count == 0 ? message_ref(entry->message) : delivery_count_show(entry);
     uint64_t tag = no_ack ? deliveries_skip(&channel->deliveries)
                           : deliveries_add(&channel->deliveries, queue, place, NULL);
 
@@ -335,6 +341,7 @@ static void send_got(struct channel *channel, struct queue *queue, struct place 
                                  (uint32_t)min_of(queue_ready_count(queue), (uint64_t)UINT32_MAX),
                          },
                          message);
+    message_unref(&message);
     if (no_ack)
         queue_discard(queue, place);
 }
@@ -416,7 +423,8 @@ void channel_settle(struct channel *channel, struct delivery *delivery, enum set
         queue_reject(settled.queue, settled.place, settled.consumer);
         break;
     case SETTLE_REQUEUE:
-        queue_requeue(settled.queue, settled.place, settled.consumer);
+    case SETTLE_RETURN:
+        queue_requeue(settled.queue, settled.place, settled.consumer, how == SETTLE_RETURN);
         break;
     }
     queue_unref(&settled.queue);
@@ -492,7 +500,7 @@ bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
     const struct amqp_basic_reject *reject = &method->basic_reject;
 
     return settle(channel, reject->delivery_tag, false,
-                  reject->requeue ? SETTLE_REQUEUE : SETTLE_REJECT, error);
+                  reject->requeue ? SETTLE_RETURN : SETTLE_REJECT, error);
 }
 
 void channel_requeue_all(struct channel *channel)
@@ -500,7 +508,7 @@ void channel_requeue_all(struct channel *channel)
     struct delivery *delivery;
 
     while ((delivery = deliveries_youngest(&channel->deliveries)) != NULL)
-        channel_settle(channel, delivery, SETTLE_REQUEUE);
+        channel_settle(channel, delivery, SETTLE_RETURN);
 }
 
 static bool recover(struct channel *channel, bool requeue, struct amqp_error *error)
