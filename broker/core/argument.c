@@ -61,7 +61,7 @@ static const struct rule rules[] = {
 };
 
 /* Arguments of exchanges that begin with x- and mean something to a type. */
-static const char *const exchange_names[] = {"x-recent-history-length"};
+static const char *const exchange_names[] = {"x-recent-history-length", "x-delayed-type"};
 
 static const char queue_type_key[] = "x-queue-type";
 static const char alternate_key[] = "alternate-exchange";

@@ -39,8 +39,9 @@ TAILQ_HEAD(queue_waiters, queue_waiter);
 struct queue_options {
     struct slice name;
     bool durable, auto_delete;
-    struct queue_owner *owner; /* exclusive, when not NULL */
-    struct slice arguments;    /* a checked field table, without its length */
+    struct queue_owner *owner;   /* exclusive, when not NULL */
+    struct slice arguments;      /* a checked field table, without its length */
+    struct exchange *delayed_by; /* not NULL: whose waiting messages it is for, under its name */
 };
 
 struct queue_counters {
@@ -48,7 +49,7 @@ struct queue_counters {
 };
 
 struct queue {
-    struct map_link by_name;     /* in vhost->queues */
+    struct map_link by_name;     /* in vhost->queues, unless delayed_by is set */
     struct map_link by_id;       /* in broker->queues, when durable */
     TAILQ_ENTRY(queue) by_owner; /* when owner is set */
     struct vhost *vhost;
@@ -64,6 +65,8 @@ struct queue {
     uint64_t id;  /* in the store; level n of a priority queue is id + n there */
     uint64_t lsn; /* the batch that holds its definition; 0 when not durable */
     struct settings settings;
+    struct exchange *delayed_by; /* no client's queue, but where the messages of an exchange wait:
+                                    see core/exchange_delayed.c. NULL otherwise, as nearly always */
 
     struct window window;  /* entries of priority 0: all of them, unless it is a priority queue */
     struct window *higher; /* settings.priority_max windows, of priorities 1 and up; or NULL */

@@ -511,13 +511,18 @@ void channel_requeue_all(struct channel *channel)
         channel_settle(channel, delivery, SETTLE_RETURN);
 }
 
+/* What a transaction holds is settled already, as far as the client goes (9.15). */
 static bool recover(struct channel *channel, bool requeue, struct amqp_error *error)
 {
     if (!requeue)
         return amqp_fail(error, AMQP_NOT_IMPLEMENTED, "requeue=false"); /* 10.18 */
-    if (channel->tx != NULL)
-        tx_forget_settlements(channel->tx);
-    channel_requeue_all(channel);
+    struct delivery *delivery = deliveries_oldest(&channel->deliveries);
+    while (delivery != NULL) {
+        struct delivery *next = deliveries_next(&channel->deliveries, delivery);
+        if (!delivery->held)
+            channel_settle(channel, delivery, SETTLE_REQUEUE);
+        delivery = next;
+    }
     channel_wake_consumers(channel);
     return true;
 }

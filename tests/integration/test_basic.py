@@ -219,6 +219,17 @@ class Consume(ClientTest):
         self.refused(405, 'basic.get operations are not supported by quorum queues with single active consumer',
                      self.channel.basic_get, queue)
 
+    def test_10_7_a_consumer_without_room_keeps_its_turn_while_nothing_is_ready(self):
+        queue = self.queue()
+        self.channel.basic_qos(prefetch_count=1)
+        limited, _ = self.consume(queue)
+        other, _ = self.consume(queue, auto_ack=True)
+        self.publish(queue, 'a', 'b')
+        self.wait_for(other, 1)
+        self.channel.basic_reject(limited[0][0].delivery_tag, requeue=True)
+        self.wait_for(limited, 2)
+        self.nothing_more(other, 1)
+
     def test_consumers_take_turns(self):
         queue = self.queue()
         first, _ = self.consume(queue)
