@@ -200,7 +200,7 @@ static void hand_over(struct queue *queue, struct consumer *consumer, struct pla
 {
     struct broker_counters *counters = &queue->broker->counters;
 
-    consumers_served(&queue->consumers, consumer);
+    consumer_served(consumer);
     if (place_entry(place)->redelivered) {
         queue->counters.redelivered++;
         counters->redelivered++;
