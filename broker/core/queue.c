@@ -397,7 +397,7 @@ bool queue_push(struct queue *queue, struct message *message)
     queue->counters.published++;
     if (unlikely(deadline_ms != DEADLINE_NONE))
         expiry_add(&queue->expiry, place.segment, place.slot, deadline_ms);
-    if (message->persistent && queue->durable)
+    if ((message->persistent || queue->settings.quorum) && queue->durable)
         queue_store_entry(queue, place, deadline_ms);
     bool due = deadline_ms <= queue->broker->clock->now_ms;
     if (unlikely(due || is_over(queue, 0, 0)))
@@ -468,7 +468,7 @@ void queue_reject(struct queue *queue, struct place place, struct consumer *cons
 
 void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed)
 {
-    if (unlikely(queue->settings.counts_deliveries))
+    if (unlikely(queue->settings.quorum))
         delivery_count_add(place_entry(place), failed);
     if (queue->deleted) {
         queue_forget_entry(queue, place);
