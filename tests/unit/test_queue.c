@@ -172,7 +172,7 @@ static const struct {
     {true, "x-queue-type=Squorum", true, 1},
 };
 
-START_TEST(what_survives_a_restart) /* 12, 8.15, 9.6 */
+START_TEST(what_survives_a_restart) /* 12, 8.4, 8.15, 9.6 */
 {
     const struct amqp_method passive = {.id = AMQP_QUEUE_DECLARE,
                                         .queue_declare = {.queue = SLICE("a"), .passive = true}};
