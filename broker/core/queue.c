@@ -362,6 +362,12 @@ static void trim(struct queue *queue, bool due)
     queue_drop_overflow(queue);
 }
 
+/* Even what is not persistent (12). */
+static bool stores_all(const struct queue *queue)
+{
+    return queue->settings.quorum || queue->delayed_by != NULL;
+}
+
 bool queue_push(struct queue *queue, struct message *message)
 {
     if (unlikely(refuses(queue, message)))
@@ -372,7 +378,7 @@ bool queue_push(struct queue *queue, struct message *message)
     queue->counters.published++;
     if (unlikely(deadline_ms != DEADLINE_NONE))
         expiry_add(&queue->expiry, place.segment, place.slot, deadline_ms);
-    if (queue->durable && (message->persistent || queue->delayed_by != NULL))
+    if (queue->durable && (message->persistent || stores_all(queue)))
         queue_store_entry(queue, place, deadline_ms);
     bool due = deadline_ms <= queue->broker->clock->now_ms;
     if (unlikely(due || is_over(queue, 0, 0)))
@@ -443,7 +449,7 @@ void queue_reject(struct queue *queue, struct place place, struct consumer *cons
 
 void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed)
 {
-    if (unlikely(queue->settings.counts_deliveries))
+    if (unlikely(queue->settings.quorum))
         delivery_count_add(place_entry(place), failed);
     if (queue->deleted) {
         queue_forget_entry(queue, place);

@@ -515,7 +515,7 @@ static bool recover(struct channel *channel, bool requeue, struct amqp_error *er
     while (delivery != NULL) {
         struct delivery *next = deliveries_next(&channel->deliveries, delivery);
         if (!delivery->held)
-            channel_settle(channel, delivery, SETTLE_REQUEUE);
+            channel_settle(channel, delivery, SETTLE_RETURN);
         delivery = next;
     }
     channel_wake_consumers(channel);

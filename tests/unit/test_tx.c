@@ -45,7 +45,7 @@ static void publish_and_commit(struct peer *peer)
     buf_release(&properties);
 }
 
-START_TEST(commit_ok_waits_for_the_store)
+START_TEST(commit_ok_waits_for_the_store) /* 9.16 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
