@@ -4,15 +4,14 @@
  *     rejected, expired, over the limit ──▶ retired: forgotten, and a dead letter if the queue's settings name an exchange;
  *         of the queue of a delayed exchange: expired is what has waited long enough, and goes on through that exchange
  *
- * A queue with priorities has a window for each; the highest with something ready is served first, the lowest overflows first.
- *
- * Consumers stand in two lists: `turn`, served from the front and sent to the back, one message each; and `idle`, those that were
- * found without room. So a delivery costs the same with one consumer or a thousand busy ones. */
+ * A queue with priorities has a window for each; the highest with something ready is served first, the lowest overflows first. */
 #include "core/queue.h"
 
 #include "amqp/properties.h"
 #include "base/alloc.h"
+#include "core/argument.h"
 #include "core/definition.h"
+#include "core/delivery_count.h"
 #include "core/queue_store.h"
 #include "core/vhost.h"
 
@@ -74,8 +73,8 @@ static struct queue *queue_make(struct vhost *vhost, const struct queue_options 
     expiry_init(&queue->expiry, &vhost->broker->loop->timers, on_entries_due);
     queue->unused_timer.on_expire = on_unused;
     make_windows(queue);
-    TAILQ_INIT(&queue->turn);
-    TAILQ_INIT(&queue->idle);
+    consumers_init(&queue->consumers,
+                   argument_is_true(queue->arguments, "x-single-active-consumer"));
     TAILQ_INIT(&queue->waiters);
     TAILQ_INIT(&queue->bindings);
     if (queue->delayed_by != NULL)
@@ -197,43 +196,11 @@ enum window_next queue_first_ready(struct queue *queue, struct place *place)
 
 /* ---- handing out ---- */
 
-void consumer_wake(struct consumer *consumer)
-{
-    struct queue *queue = consumer->queue;
-
-    if (queue == NULL)
-        return;
-    if (consumer->idle) {
-        TAILQ_REMOVE(&queue->idle, consumer, by_queue);
-        TAILQ_INSERT_TAIL(&queue->turn, consumer, by_queue);
-        consumer->idle = false;
-    }
-    queue_wake(queue);
-}
-
-/* Whose turn it is, or NULL. */
-static struct consumer *next_consumer(struct queue *queue)
-{
-    struct consumer *consumer;
-
-    while ((consumer = TAILQ_FIRST(&queue->turn)) != NULL) {
-        if (consumer_has_credit(consumer) && consumer->ops->may_take(consumer))
-            return consumer;
-        TAILQ_REMOVE(&queue->turn, consumer, by_queue);
-        TAILQ_INSERT_TAIL(&queue->idle, consumer, by_queue);
-        consumer->idle = true;
-    }
-    return NULL;
-}
-
 static void hand_over(struct queue *queue, struct consumer *consumer, struct place place)
 {
     struct broker_counters *counters = &queue->broker->counters;
 
-    if (TAILQ_NEXT(consumer, by_queue) != NULL) {
-        TAILQ_REMOVE(&queue->turn, consumer, by_queue);
-        TAILQ_INSERT_TAIL(&queue->turn, consumer, by_queue);
-    }
+    consumers_served(&queue->consumers, consumer);
     if (place_entry(place)->redelivered) {
         queue->counters.redelivered++;
         counters->redelivered++;
@@ -252,13 +219,13 @@ static void hand_over(struct queue *queue, struct consumer *consumer, struct pla
     }
 }
 
-/* As many as consumers have room for. */
+/* As many as consumers have room for. Nobody loses a turn for want of room while there is nothing to hand out. */
 static void deliver(struct queue *queue)
 {
     struct consumer *consumer;
     struct place place;
 
-    while ((consumer = next_consumer(queue)) != NULL &&
+    while (queue_ready_count(queue) > 0 && (consumer = consumers_next(&queue->consumers)) != NULL &&
            queue_first_ready(queue, &place) == WINDOW_READY)
         hand_over(queue, consumer, place);
 }
@@ -451,7 +418,7 @@ static void give_credit_back(struct consumer *consumer)
         return;
     assert(consumer->unacked_count > 0);
     consumer->unacked_count--;
-    if (consumer->idle)
+    if (consumer->state == CONSUMER_IDLE)
         consumer_wake(consumer);
 }
 
@@ -474,10 +441,14 @@ void queue_reject(struct queue *queue, struct place place, struct consumer *cons
     give_credit_back(consumer);
 }
 
-void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer)
+void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed)
 {
+    if (unlikely(queue->settings.counts_deliveries))
+        delivery_count_add(place_entry(place), failed);
     if (queue->deleted) {
         queue_forget_entry(queue, place);
+    } else if (unlikely(place_entry(place)->delivery_count > queue->settings.delivery_limit)) {
+        retire(queue, place, DEATH_DELIVERY_LIMIT);
     } else {
         window_requeue(place.segment->window, place);
         expiry_resume(&queue->expiry, place.segment, place.slot);
@@ -523,19 +494,17 @@ void queue_attach(struct queue *queue, struct consumer *consumer)
 {
     assert(!queue->deleted && !queue->has_exclusive_consumer);
     consumer->queue = queue;
-    consumer->idle = false;
-    TAILQ_INSERT_TAIL(&queue->turn, consumer, by_queue);
     queue->consumer_count++;
     queue->had_consumer = true;
     timer_cancel(&queue->unused_timer);
     queue->has_exclusive_consumer = consumer->exclusive;
-    queue_wake(queue);
+    consumer_join(consumer);
 }
 
 static void unlink_consumer(struct queue *queue, struct consumer *consumer)
 {
     assert(consumer->queue == queue && queue->consumer_count > 0);
-    TAILQ_REMOVE(consumer->idle ? &queue->idle : &queue->turn, consumer, by_queue);
+    consumer_leave(consumer);
     queue->consumer_count--;
     if (consumer->exclusive)
         queue->has_exclusive_consumer = false;
@@ -573,6 +542,16 @@ static void queue_reap(struct task *task)
     queue_unref(&queue);
 }
 
+static void dismiss_consumers(struct queue *queue, struct consumer_list *list)
+{
+    struct consumer *consumer;
+
+    while ((consumer = TAILQ_FIRST(list)) != NULL) {
+        unlink_consumer(queue, consumer);
+        consumer->ops->on_queue_deleted(consumer);
+    }
+}
+
 uint64_t queue_delete(struct queue *queue)
 {
     struct broker *broker = queue->broker;
@@ -595,12 +574,8 @@ uint64_t queue_delete(struct queue *queue)
         lsn = store_open_lsn(broker->store);
     }
 
-    struct consumer *consumer;
-    while ((consumer = TAILQ_FIRST(&queue->turn)) != NULL ||
-           (consumer = TAILQ_FIRST(&queue->idle)) != NULL) {
-        unlink_consumer(queue, consumer);
-        consumer->ops->on_queue_deleted(consumer);
-    }
+    for (size_t i = countof(queue->consumers.lists); i-- > 0;)
+        dismiss_consumers(queue, &queue->consumers.lists[i]);
     struct queue_waiter *waiter;
     while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL) {
         queue_waiter_cancel(waiter);

@@ -72,9 +72,8 @@ struct queue {
     struct window *higher; /* settings.priority_max windows, of priorities 1 and up; or NULL */
     struct expiry expiry;  /* of all windows */
     struct timer unused_timer; /* x-expires: runs while it has no consumer */
-    struct consumer_list turn; /* consumers that may have room, the next to be served first */
-    struct consumer_list idle; /* the others */
-    uint32_t consumer_count;   /* in both */
+    struct consumers consumers;
+    uint32_t consumer_count;
     bool has_exclusive_consumer;
     bool had_consumer;            /* auto_delete waits for the first one */
     struct binding_list bindings; /* that lead here */
@@ -135,7 +134,7 @@ bool queue_reserve(struct queue *queue, uint64_t mark, uint64_t body_size);
 /* Something to hand out, or someone to take it, has appeared. */
 static inline void queue_wake(struct queue *queue)
 {
-    if (queue_ready_count(queue) > 0 && !TAILQ_EMPTY(&queue->turn))
+    if (queue_ready_count(queue) > 0 && consumers_first(&queue->consumers) != NULL)
         loop_queue(queue->broker->loop, LOOP_DEFERRED, &queue->task);
 }
 
@@ -149,7 +148,8 @@ void queue_waiter_cancel(struct queue_waiter *waiter); /* harmless when not wait
 void queue_ack(struct queue *queue, struct place place, struct consumer *consumer);
 void queue_discard(struct queue *queue, struct place place); /* a no-ack get was sent */
 void queue_reject(struct queue *queue, struct place place, struct consumer *consumer);
-void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer);
+/* Back to where it stood; failed: its delivery counts against the delivery limit, above which it is dropped (10.19). */
+void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed);
 
 /* It was redeclared, or asked by basic.get: x-expires counts from now (8.14). */
 void queue_used(struct queue *queue);

@@ -11,10 +11,9 @@
 
 /* What clients may rely on (4.1.3): what is implemented, and nothing else. */
 static const char *const capabilities[] = {
-    "publisher_confirms", "exchange_exchange_bindings",
-    "basic.nack",         "consumer_cancel_notify",
-    "per_consumer_qos",   "authentication_failure_close",
-    "connection.blocked", "direct_reply_to",
+    "publisher_confirms",     "exchange_exchange_bindings", "basic.nack",
+    "consumer_cancel_notify", "per_consumer_qos",           "authentication_failure_close",
+    "direct_reply_to",        "consumer_priorities",        "connection.blocked",
 };
 
 static void put_capabilities(struct buf *out)

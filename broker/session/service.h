@@ -19,6 +19,7 @@ struct service_limits {
     uint32_t consumer_max_per_channel; /* 0: no limit */
     uint32_t connection_max;           /* 0: no limit */
     uint32_t channel_max_per_node;     /* 0: no limit */
+    uint64_t consumer_timeout_ms;      /* 0: none */
 };
 
 struct service {

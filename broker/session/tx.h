@@ -10,7 +10,12 @@ struct delivery;
 struct message;
 struct amqp_error;
 
-enum settlement { SETTLE_ACK, SETTLE_REJECT, SETTLE_REQUEUE };
+enum settlement {
+    SETTLE_ACK,
+    SETTLE_REJECT,
+    SETTLE_REQUEUE,
+    SETTLE_RETURN /* the same, and it counts as a failed delivery (10.19) */
+};
 
 struct tx;
 
@@ -25,9 +30,6 @@ void tx_settle(struct tx *tx, struct delivery *delivery, enum settlement how);
 
 /* Applies everything; *lsn is what commit-ok must wait for, or 0. false with error filled: nothing was applied. */
 bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error);
-
-/* Its deliveries are about to be requeued by other means: basic.recover. */
-void tx_forget_settlements(struct tx *tx);
 
 /* Forgets everything: publishes are dropped, deliveries stay unacked (9.17). */
 void tx_rollback(struct tx *tx);
