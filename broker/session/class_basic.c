@@ -27,6 +27,8 @@ bool on_basic_publish(struct channel *channel, const struct amqp_method *method,
     amqp_put_bytes(channel->publish_exchange, publish->exchange);
     amqp_put_bytes(channel->publish_key, publish->routing_key);
     channel->expects = EXPECT_HEADER;
+    if (unlikely(alarm_is_on(&channel->connection->service->alarm)))
+        connection_block(channel->connection);
     return true;
 }
 
