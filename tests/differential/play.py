@@ -6,9 +6,9 @@ coroutine that yields what it waits for. A step goes
     1  the step's method, then channel.flow(active), on the step's channel; wait for flow-ok, for the confirm if one is due,
        or for the close that the step has earned
     2  what was closed is opened again: only then has the reference let go of all that it held
-    3  a passive declare of the durable queues that are thought to exist, on a channel of its own: the reference writes
+    3  a passive declare of the durable queues that may have consumers, on a channel of its own: the reference writes
        to its files elsewhere than where it takes turns
-    4  channel.flow on every channel of both connections; wait for all of them
+    4  channel.flow on every channel that may have consumers, for nothing else can come unasked; wait for all of them
     5  what has come on each channel is the step's part of the transcript
 
 so that nothing of a step is still under way when the next begins. 3 and 4 are left out after a step that moves no message.
@@ -82,8 +82,10 @@ class Channel:
         self.tags = []              # the broker's delivery tag of each delivery, in our order
         self.groups = []            # how many there were after each step
         self.unsettled = []         # places in tags, from 1
-        self.no_ack = {}            # by consumer tag
-        self.get_no_ack = self.consume_no_ack = False
+        self.queue_of = {}          # by place: the name of the queue, '' when it is not known
+        self.consuming = False      # it has or had a consumer
+        self.consumers = {}         # by tag: (queue, no_ack)
+        self.last_get = self.last_consume = ('', False)
         self.content = None         # being assembled: [method, fields, properties, size, body]
 
     def settled(self, tag, multiple):
@@ -166,12 +168,14 @@ class Link:
                 break
             payload = data[at + 7:end - 1]
             at = end
-            if payload == FLOW_OK and kind == 1:
-                self.channels[number].flows -= 1
-            elif number:
-                self.on_channel_frame(kind, self.channels[number], payload)
-            elif kind == 1:
-                self.on_connection_method(payload)
+            channel = self.channels.get(number)
+            if channel is None:
+                if kind == 1 and number == 0:
+                    self.on_connection_method(payload)
+            elif payload == FLOW_OK and kind == 1:
+                channel.flows -= 1
+            else:
+                self.on_channel_frame(kind, channel, payload)
         self.rest = data[at:]
 
     def on_connection_method(self, payload):
@@ -226,7 +230,7 @@ class Link:
         elif name == 'confirm.select-ok':
             channel.confirming = True
         elif name == 'basic.consume-ok':
-            channel.no_ack[fields['consumer_tag']] = channel.consume_no_ack
+            channel.consumers[fields['consumer_tag']] = channel.last_consume
         channel.events.append((name, fields, None))
 
 
@@ -261,6 +265,7 @@ class Lane:
         self.vhost = vhost
         self.poll = poll            # a Poll
         self.links = {letter: Link(self, letter) for letter in 'AB'}
+        self.rounds = 1             # of step 4
         self.coroutine = None
         self.waiting = None         # Wait, with an absolute deadline
         self.transcript = None
@@ -313,11 +318,15 @@ class Lane:
     def play(self, steps):
         self.queues, self.tags, self.reply_tos = [], [], []
         self.durable = {}       # queues thought to exist: letter of the connection that may see them
+        self.passing = set()    # queues that may have been deleted
+        self.consumed = set()   # queues that may have a consumer
         for link in self.links.values():
             if link.dead:
                 yield from link.connect()
         for step in steps:
             lines = []
+            if self.is_ambiguous(step):
+                break
             if step.method == 'wait':
                 yield Wait(lambda: False, step.fields['ms'] / 1000)
             elif step.method.startswith('policy.'):
@@ -327,17 +336,25 @@ class Lane:
                 answered = yield from self.take_step(step)
                 if not answered:
                     lines.append('silence')
-            self.collect(lines)
-            mended = yield from self.mend()
+            mended = yield from self.mend(lines)
             if mended or step.method not in QUIET:
                 yield from self.inspect()
-                yield from self.settle_all()
-                self.collect(lines)
-                yield from self.mend()
-            self.transcript.append(lines)
+                for _ in range(self.rounds):
+                    yield from self.settle_all()
+                yield from self.mend(lines)
+            self.collect(lines)
+            self.transcript.append(sorted(lines, key=lambda line: line.split(' ', 1)[0]))
             if 'silence' in lines:
                 break
         yield from self.clean_up(steps)
+
+    def is_ambiguous(self, step):
+        """Whether a queue may get the name of one that is gone, of which there are unsettled deliveries. The reference would take their
+        settlement for that of others: such a script ends here."""
+        name = step.fields.get('queue')
+        return step.method == 'queue.declare' and name in self.passing and any(
+            channel.queue_of[place] in (name, '')
+            for link in self.links.values() for channel in link.channels.values() for place in channel.unsettled)
 
     # One step
 
@@ -375,17 +392,22 @@ class Lane:
             channel.published += 1
             channel.unconfirmed.add(channel.published)
         elif step.method == 'basic.get':
-            channel.get_no_ack = fields.get('no_ack', False)
+            channel.last_get = (fields.get('queue', ''), fields.get('no_ack', False))
         elif step.method == 'basic.consume':
-            channel.consume_no_ack = fields.get('no_ack', False)
+            channel.last_consume = (fields.get('queue', ''), fields.get('no_ack', False))
+            channel.consuming = True
+            self.consumed.add(fields.get('queue', ''))
             if fields.get('no_wait'):
-                channel.no_ack[fields.get('consumer_tag')] = channel.consume_no_ack
+                channel.consumers[fields.get('consumer_tag')] = channel.last_consume
         elif step.method in ('basic.recover', 'basic.recover-async'):
             channel.unsettled.clear()
         elif step.method == 'queue.declare' and fields.get('durable') and fields.get('queue') in script.QUEUES:
             self.durable[fields['queue']] = step.at[0]
-        elif step.method == 'queue.delete' and not fields.get('if_unused') and not fields.get('if_empty'):
-            self.durable.pop(fields.get('queue'), None)
+        if step.method == 'queue.delete' or step.method == 'queue.declare' and (fields.get('auto_delete') or
+                                                                                fields.get('exclusive')):
+            self.passing.add(fields.get('queue'))
+            if step.method == 'queue.delete' and not fields.get('if_unused') and not fields.get('if_empty'):
+                self.durable.pop(fields.get('queue'), None)
 
     @staticmethod
     def content(step, number):
@@ -438,7 +460,8 @@ class Lane:
     def inspect(self):
         """Waits until the durable queues have done what was asked of them. Those that are not there any more are forgotten."""
         for letter, link in self.links.items():
-            names = [name for name, owner in self.durable.items() if owner == letter]
+            names = [name for name, owner in self.durable.items()
+                     if owner == letter and (name in self.consumed or '' in self.consumed)]
             while names and not link.dead and not link.closed:
                 channel = link.channels[INSPECTOR]
                 asked = [frame(1, INSPECTOR, protocol.method('queue.declare', {'queue': name, 'passive': True})) for name in names]
@@ -458,25 +481,29 @@ class Lane:
         for link in links:
             frames = []
             for channel in link.channels.values():
-                if channel.open and not channel.closed and not channel.close_ok:
+                if channel.consuming and not channel.closed and not channel.close_ok:
                     channel.flows += 1
                     frames.append(frame(1, channel.number, FLOW))
                     waiting.append((link, channel))
-            link.send(*frames)
+            if frames:
+                link.send(*frames)
         yield Wait(lambda: all(channel.idle() or link.closed or link.dead for link, channel in waiting), WAIT)
 
-    def mend(self):
-        """Opens again what was closed; true when something was."""
+    def mend(self, lines):
+        """Opens again what was closed, after noting what it had to say; true when there was something."""
         mended = False
         for link in self.links.values():
             if link.closed or link.dead:
                 yield Wait(lambda at=link: at.dead, WAIT)   # the broker ends the socket when it is done with the connection
                 link.end()
+                self.collect_link(link, list(link.channels), lines)
+                lines.append(link.letter + ' is connected again')
                 yield from link.connect()
                 mended = True
                 continue
             gone = [channel for channel in link.channels.values() if channel.closed or channel.close_ok]
             if gone:
+                self.collect_link(link, [channel.number for channel in gone], lines)
                 yield from self.reopen(link, gone)
                 mended = True
         return mended
@@ -509,21 +536,24 @@ class Lane:
     # The transcript
 
     def collect(self, lines):
-        for letter, link in self.links.items():
-            for event in link.events:
-                lines.append(self.line(letter, *event))
-            link.events = []
-            for number in sorted(link.channels):
-                channel = link.channels[number]
-                if number == INSPECTOR:
-                    channel.events = []
-                elif channel.events:
-                    self.collect_channel('%s%d' % (letter, number), channel, lines)
+        for link in self.links.values():
+            self.collect_link(link, list(link.channels), lines)
+
+    def collect_link(self, link, numbers, lines):
+        for event in link.events:
+            lines.append(self.line(link.letter, *event))
+        link.events = []
+        for number in numbers:
+            channel = link.channels[number]
+            if number == INSPECTOR:
+                channel.events = []
+            elif channel.events:
+                self.collect_channel('%s%d' % (link.letter, number), channel, lines)
 
     def collect_channel(self, at, channel, lines):
         tagged, cancelled = [], []
         for name, fields, content in channel.events:
-            self.learn(name, fields, content)
+            self.learn(at, name, fields, content)
             if 'delivery_tag' in fields and content is not None:
                 tagged.append((self.translate(fields.get('consumer_tag', '')), name, fields, content))
             elif name == 'basic.cancel':
@@ -544,16 +574,19 @@ class Lane:
         for _, name, fields, content in tagged:
             channel.tags.append(fields['delivery_tag'])
             place = len(channel.tags)
-            no_ack = channel.no_ack.get(fields['consumer_tag']) if name == 'basic.deliver' else channel.get_no_ack
+            queue, no_ack = (channel.consumers.get(fields['consumer_tag'], ('', False)) if name == 'basic.deliver' else
+                             channel.last_get)
             if not no_ack:
                 channel.unsettled.append(place)
+                channel.queue_of[place] = queue
             lines.append(self.line(at, name, dict(fields, delivery_tag=place), content))
         channel.groups.append(len(channel.tags))
 
-    def learn(self, name, fields, content):
+    def learn(self, at, name, fields, content):
         """Notes what the broker has made up."""
         if name == 'queue.declare-ok' and fields['queue'].startswith('amq.gen-') and fields['queue'] not in self.queues:
             self.queues.append(fields['queue'])
+            self.durable[fields['queue']] = at[0]
         elif name == 'basic.consume-ok' and fields['consumer_tag'].startswith('amq.ctag-'):
             self.tags.append(fields['consumer_tag'])
         elif content is not None and b'amq.rabbitmq.reply-to.' in content[0]:
