@@ -5,7 +5,7 @@
  *
  *       vhost      name
  *       exchange   vhost, name, type, flags (1: auto-delete, 2: internal), arguments
- *       queue      vhost, name, flags (1: auto-delete), arguments
+ *       queue      vhost, name, flags (1: auto-delete, 2: no client's, but where the messages of the delayed exchange of this name wait), arguments
  *       binding    vhost, source, flags (1: to an exchange), destination, key, arguments
  *
  * Kinds are numbered in the order in which recovery needs them. The key has no names in it, because they do not fit: a binding's identity alone is

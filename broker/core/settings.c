@@ -45,6 +45,10 @@ void settings_read(struct settings *settings, struct slice arguments)
         .length_max = read_number(arguments, SLICE("x-max-length"), SETTING_NONE),
         .bytes_max = read_number(arguments, SLICE("x-max-length-bytes"), SETTING_NONE),
         .overflow = read_overflow(arguments),
+        .counts_deliveries = quorum,
+        .consumer_timeout_ms =
+            quorum ? read_number(arguments, SLICE("x-consumer-timeout"), SETTING_NONE)
+                   : SETTING_NONE,
         .delivery_limit =
             quorum ? read_number(arguments, SLICE("x-delivery-limit"), DELIVERY_LIMIT_DEFAULT)
                    : SETTING_NONE,

@@ -63,6 +63,10 @@ struct channel *channel_new(struct connection *connection, uint16_t number);
 /* Requeues what is unacked, cancels its consumers, drops an uncommitted tx; takes it off its connection and frees it. Sends nothing. */
 void channel_free(struct channel **channel);
 
+/* A request was wrong, or the broker ends it for another reason: closes the channel with this error, unless its code is for connections (5.3, 5.4):
+ * then false. */
+bool channel_refuse(struct channel *channel, const struct amqp_error *error);
+
 /* One frame for this channel; false: the connection must end with error. */
 bool channel_on_frame(struct channel *channel, const struct amqp_frame *frame,
                       struct amqp_error *error);

@@ -1,7 +1,10 @@
 /* Class basic: publish, consume, get, and the settling of deliveries. */
+#include "core/argument.h"
 #include "core/copies.h"
+#include "core/delivery_count.h"
 #include "core/name.h"
 #include "core/vhost.h"
+#include "session/consumer_timeout.h"
 #include "session/dispatch.h"
 #include "session/reply_to.h"
 #include "session/service.h"
@@ -226,14 +229,23 @@ static bool check_consume(const struct channel *channel, const struct amqp_basic
     return true;
 }
 
-/* 10.5: an exclusive consumer is alone. */
+/* 10.5: an exclusive consumer is alone, for good (10.11). */
 static bool check_exclusive(const struct queue *queue, bool exclusive, struct amqp_error *error)
 {
-    if (queue->has_exclusive_consumer || (exclusive && queue->consumer_count > 0))
+    if (queue->has_exclusive_consumer ||
+        (exclusive && (queue->consumer_count > 0 || queue->consumers.single_active)))
         return amqp_fail(error, AMQP_ACCESS_REFUSED,
                          "queue '%.*s' in vhost '%.*s' in exclusive use", SLICE_ARG(queue->name),
                          SLICE_ARG(queue->vhost->name));
     return true;
+}
+
+static bool check_arguments(const struct queue *queue, struct slice arguments,
+                            struct amqp_error *error)
+{
+    const struct argument_owner owner = {"queue", queue->name, queue->vhost->name};
+
+    return argument_check_consumer(&owner, arguments, error);
 }
 
 /* Before anything is delivered: that begins later in this turn (10.8). */
@@ -263,7 +275,10 @@ bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
         return true;
     }
     struct queue *queue = channel_find_queue(channel, consume->queue, error);
-    if (queue == NULL || !check_exclusive(queue, consume->exclusive, error))
+    uint64_t timeout_ms;
+    if (queue == NULL || !check_exclusive(queue, consume->exclusive, error) ||
+        !check_arguments(queue, consume->arguments, error) ||
+        !consumer_timeout_read(channel, queue, consume->arguments, &timeout_ms, error))
         return false;
 
     send_consume_ok(channel, consume, tag);
@@ -272,7 +287,8 @@ bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
                                                     .arguments = consume->arguments,
                                                     .no_ack = consume->no_ack,
                                                     .exclusive = consume->exclusive,
-                                                    .prefetch = channel->prefetch});
+                                                    .prefetch = channel->prefetch,
+                                                    .timeout_ms = timeout_ms});
     return true;
 }
 
@@ -307,8 +323,9 @@ bool on_basic_cancel_ok(struct channel *channel, const struct amqp_method *metho
 
 static void send_got(struct channel *channel, struct queue *queue, struct place place, bool no_ack)
 {
-    struct entry *entry = place_entry(place);
-    struct message *message = entry->message;
+    const struct entry *entry = place_entry(place);
+    struct message *message =
+        entry->acquired_count == 0 ? message_ref(entry->message) : delivery_count_show(entry);
     uint64_t tag = no_ack ? deliveries_skip(&channel->deliveries)
                           : deliveries_add(&channel->deliveries, queue, place, NULL);
 
@@ -324,6 +341,7 @@ static void send_got(struct channel *channel, struct queue *queue, struct place 
                                  (uint32_t)min_of(queue_ready_count(queue), (uint64_t)UINT32_MAX),
                          },
                          message);
+    message_unref(&message);
     if (no_ack)
         queue_discard(queue, place);
 }
@@ -360,6 +378,17 @@ static void on_get_loaded(struct queue_waiter *waiter)
         get_from(channel, queue);
 }
 
+/* 10.11 */
+static bool check_get(const struct queue *queue, struct amqp_error *error)
+{
+    return !queue->consumers.single_active ||
+           argument_queue_type(queue->arguments) != QUEUE_QUORUM ||
+           amqp_fail(error, AMQP_RESOURCE_LOCKED,
+                     "cannot obtain access to locked queue '%.*s' in vhost '%.*s'. basic.get "
+                     "operations are not supported by quorum queues with single active consumer",
+                     SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name));
+}
+
 bool on_basic_get(struct channel *channel, const struct amqp_method *method,
                   struct amqp_error *error)
 {
@@ -369,7 +398,7 @@ bool on_basic_get(struct channel *channel, const struct amqp_method *method,
                          SLICE_ARG(method->basic_get.queue),
                          SLICE_ARG(channel->connection->vhost->name));
     struct queue *queue = channel_find_queue(channel, method->basic_get.queue, error);
-    if (queue == NULL)
+    if (queue == NULL || !check_get(queue, error))
         return false;
     channel->get_no_ack = method->basic_get.no_ack;
     channel->get_waiter.on_loaded = on_get_loaded;
@@ -394,7 +423,8 @@ void channel_settle(struct channel *channel, struct delivery *delivery, enum set
         queue_reject(settled.queue, settled.place, settled.consumer);
         break;
     case SETTLE_REQUEUE:
-        queue_requeue(settled.queue, settled.place, settled.consumer);
+    case SETTLE_RETURN:
+        queue_requeue(settled.queue, settled.place, settled.consumer, how == SETTLE_RETURN);
         break;
     }
     queue_unref(&settled.queue);
@@ -470,7 +500,7 @@ bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
     const struct amqp_basic_reject *reject = &method->basic_reject;
 
     return settle(channel, reject->delivery_tag, false,
-                  reject->requeue ? SETTLE_REQUEUE : SETTLE_REJECT, error);
+                  reject->requeue ? SETTLE_RETURN : SETTLE_REJECT, error);
 }
 
 void channel_requeue_all(struct channel *channel)
@@ -478,7 +508,7 @@ void channel_requeue_all(struct channel *channel)
     struct delivery *delivery;
 
     while ((delivery = deliveries_youngest(&channel->deliveries)) != NULL)
-        channel_settle(channel, delivery, SETTLE_REQUEUE);
+        channel_settle(channel, delivery, SETTLE_RETURN);
 }
 
 /* What a transaction holds is settled already, as far as the client goes (9.15). */
