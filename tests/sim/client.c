@@ -279,8 +279,9 @@ static bool follow_commit(struct client *client, struct sim_channel *channel, st
     return true;
 }
 
-/* Tags that its client has read are void, but for those that a transaction has settled: they wait for its end. */
-static void follow_recover(struct sim_channel *channel)
+/* Forgets deliveries: all but those that a transaction has settled, which wait for its end; or only those that were read while a
+ * basic.recover was under way. */
+static void forget_unacked(struct sim_channel *channel, bool only_void)
 {
     struct taker *taker;
     size_t kept = 0;
@@ -289,7 +290,7 @@ static void follow_recover(struct sim_channel *channel)
         taker->unacked = 0;
     for (size_t i = 0; i < unacked_count(channel); i++) {
         const struct unacked unacked = *unacked_at(channel, i);
-        if (!unacked.held)
+        if (only_void ? unacked.read_while_recovering : !unacked.held)
             continue;
         if (unacked.taker != NULL)
             unacked.taker->unacked++;
@@ -373,7 +374,7 @@ static bool follow(struct client *client, struct sim_channel *channel, struct op
     case OP_SETTLE:
         return follow_settle(client, channel, op);
     case OP_RECOVER:
-        follow_recover(channel);
+        forget_unacked(channel, false);
         return true;
     case OP_COMMIT:
         return follow_commit(client, channel, op);
@@ -1045,7 +1046,7 @@ static void on_reply(struct client *client, uint16_t number, const struct amqp_m
         op->taker->over = true;
     if (op->kind == OP_RECOVER) {
         channel->recovering--;
-        follow_recover(channel); /* tags read since are void, too */
+        forget_unacked(channel, true);
     }
     if (op->kind == OP_CLOSE)
         channel->use = CHANNEL_FREE;
@@ -1228,7 +1229,11 @@ static void note_unacked(struct client *client, struct model_queue *queue, struc
                          uint32_t id, uint64_t tag)
 {
     struct sim_channel *channel = channel_of(client, client->content_channel);
-    const struct unacked unacked = {.tag = tag, .id = id, .queue = queue, .taker = taker};
+    const struct unacked unacked = {.tag = tag,
+                                    .id = id,
+                                    .queue = queue,
+                                    .taker = taker,
+                                    .read_while_recovering = channel->recovering > 0};
     size_t by_takers = 0;
 
     buf_append(&channel->unacked, slice_of(&unacked, sizeof(unacked)));

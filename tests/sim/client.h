@@ -36,10 +36,11 @@ struct unacked {
     uint64_t tag;
     uint32_t id;
     struct model_queue *queue;
-    struct taker *taker; /* NULL: basic.get */
-    bool settling;       /* its client has said what becomes of it */
-    bool held;           /* and the broker knows, but waits for tx.commit */
-    enum settle_how how; /* when held */
+    struct taker *taker;        /* NULL: basic.get */
+    bool read_while_recovering; /* the broker had taken it back by then */
+    bool settling;              /* its client has said what becomes of it */
+    bool held;                  /* and the broker knows, but waits for tx.commit */
+    enum settle_how how;        /* when held */
 };
 
 struct confirmable {
