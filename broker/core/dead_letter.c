@@ -257,10 +257,12 @@ static void deliver_letter(struct dead_letters *letters, const struct dead_lette
 /* Returns whether the batch now holds the message in its new place. */
 static bool publish_letter(struct broker *broker, const struct dead_letter *letter)
 {
+    const struct settings *settings = &letter->queue->settings;
     struct map_link *link =
-        map_find(&letter->queue->vhost->exchanges, letter->queue->settings.dead_letter_exchange);
+        map_find(&letter->queue->vhost->exchanges, settings->dead_letter_exchange);
 
-    if (link == NULL) /* 13.3: dropped without a word */
+    /* 13.3: dropped without a word; so too when a policy that named the exchange went in this turn. */
+    if (link == NULL || !settings->dead_letters)
         return false;
     struct message *made = make_letter(letter, broker->clock->wall_ms / 1000);
     exchange_route_message(container_of(link, struct exchange, by_name), made,

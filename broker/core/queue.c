@@ -15,7 +15,7 @@
 #include "core/queue_store.h"
 #include "core/vhost.h"
 
-enum { EXPIRE_AT_ONCE_MAX = 20000 }; /* entries; the rest in the next turn */
+enum { RETIRE_AT_ONCE_MAX = 20000 }; /* entries; the rest in the next turn */
 
 static void queue_deliver(struct task *task);
 static void on_entries_due(struct timer *timer);
@@ -44,6 +44,16 @@ static void release_windows(struct queue *queue)
     expiry_release(&queue->expiry);
 }
 
+static void read_settings(struct queue *queue)
+{
+    settings_read(&queue->settings,
+                  &(struct settings_source){
+                      .arguments = queue->arguments,
+                      .policy = policy_definition(&queue->policies, POLICY_PLAIN),
+                      .operator_policy = policy_definition(&queue->policies, POLICY_OPERATOR),
+                  });
+}
+
 static struct queue *queue_make(struct vhost *vhost, const struct queue_options *options)
 {
     size_t bytes = options->name.size + options->arguments.size;
@@ -67,7 +77,8 @@ static struct queue *queue_make(struct vhost *vhost, const struct queue_options 
     if (options->arguments.size > 0)
         memcpy(next, options->arguments.data, options->arguments.size);
 
-    settings_read(&queue->settings, queue->arguments);
+    policy_choose_for_queue(queue);
+    read_settings(queue);
     expiry_init(&queue->expiry, &vhost->broker->loop->timers, on_entries_due);
     queue->unused_timer.on_expire = on_unused;
     make_windows(queue);
@@ -123,6 +134,7 @@ void queue_unref(struct queue **queue)
         return;
     assert(gone->deleted && gone->consumer_count == 0 && TAILQ_EMPTY(&gone->bindings));
     release_windows(gone);
+    policy_set_release(&gone->policies);
     free(gone);
 }
 
@@ -260,7 +272,10 @@ static void deliver(struct queue *queue)
 
 static void queue_deliver(struct task *task)
 {
-    deliver(container_of(task, struct queue, task));
+    struct queue *queue = container_of(task, struct queue, task);
+
+    deliver(queue);
+    queue_drop_overflow(queue);
 }
 
 /* ---- limits and deadlines ---- */
@@ -276,12 +291,19 @@ static bool is_over(const struct queue *queue, uint64_t more, uint64_t more_byte
            depth.ready_bytes + more_bytes > settings->bytes_max;
 }
 
-/* The oldest of the lowest priority goes first (11.5, as DESIGN has it). What must be read from disk first goes when it has been. */
-static void drop_overflow(struct queue *queue)
+/* The oldest of the lowest priority goes first (11.5, as DESIGN has it). What must be read from disk first goes when it has been; when a limit
+ * that came with a policy is far exceeded, the rest goes in the turns that follow. Queues that refuse what is too much drop nothing. */
+void queue_drop_overflow(struct queue *queue)
 {
     struct place place;
 
-    while (is_over(queue, 0, 0)) {
+    if (queue->settings.overflow != OVERFLOW_DROP_HEAD)
+        return;
+    for (size_t left = RETIRE_AT_ONCE_MAX; is_over(queue, 0, 0); left--) {
+        if (left == 0) {
+            loop_queue(queue->broker->loop, LOOP_DEFERRED, &queue->task);
+            return;
+        }
         enum window_next next = WINDOW_NOTHING;
         for (unsigned level = 0; level <= queue->settings.priority_max && next == WINDOW_NOTHING;
              level++)
@@ -333,7 +355,7 @@ static void on_entries_due(struct timer *timer)
         container_of(container_of(timer, struct expiry, timer), struct queue, expiry);
     uint64_t now_ms = queue->broker->clock->now_ms;
     struct segment *segment;
-    size_t left = EXPIRE_AT_ONCE_MAX;
+    size_t left = RETIRE_AT_ONCE_MAX;
 
     while (left > 0 && (segment = expiry_first(&queue->expiry, now_ms)) != NULL) {
         bool gone = false;
@@ -390,7 +412,7 @@ bool queue_push(struct queue *queue, struct message *message)
     if (unlikely(over || deadline_ms <= queue->broker->clock->now_ms))
         deliver(queue);
     if (unlikely(over))
-        drop_overflow(queue);
+        queue_drop_overflow(queue);
     queue_wake(queue);
     return true;
 }
@@ -462,7 +484,7 @@ void queue_requeue(struct queue *queue, struct place place, struct consumer *con
     } else {
         window_requeue(place.segment->window, place);
         expiry_resume(&queue->expiry, place.segment, place.slot);
-        drop_overflow(queue);
+        queue_drop_overflow(queue);
         queue_wake(queue);
     }
     give_credit_back(consumer);
@@ -531,13 +553,25 @@ void queue_detach(struct queue *queue, struct consumer *consumer)
         queue_delete(queue);
 }
 
-/* ---- x-expires ---- */
+/* ---- x-expires, and all that a policy may change ---- */
 
 void queue_used(struct queue *queue)
 {
     if (queue->settings.expires_ms != SETTING_NONE && queue->consumer_count == 0 && !queue->deleted)
         timer_set(&queue->broker->loop->timers, &queue->unused_timer,
                   queue->broker->clock->now_ms + queue->settings.expires_ms);
+}
+
+void queue_apply_policies(struct queue *queue)
+{
+    const uint64_t expires_ms = queue->settings.expires_ms;
+
+    read_settings(queue);
+    if (queue->settings.expires_ms != expires_ms) {
+        timer_cancel(&queue->unused_timer);
+        queue_used(queue);
+    }
+    queue_drop_overflow(queue);
 }
 
 static void on_unused(struct timer *timer)
@@ -608,6 +642,7 @@ void queue_free(struct queue **queue)
     }
     timer_cancel(&gone->unused_timer);
     release_windows(gone);
+    policy_set_release(&gone->policies);
     free(gone);
 }
 

@@ -18,6 +18,7 @@
 #include "core/consumer.h"
 #include "core/dead_letter.h"
 #include "core/expiry.h"
+#include "core/policy.h"
 #include "core/settings.h"
 #include "core/window.h"
 
@@ -60,9 +61,10 @@ struct queue {
     bool durable, exclusive, auto_delete;
     bool deleted;
     struct queue_owner *owner;
-    uint64_t id;  /* in the store; level n of a priority queue is id + n there */
-    uint64_t lsn; /* the batch that holds its definition; 0 when not durable */
-    struct settings settings;
+    uint64_t id;                /* in the store; level n of a priority queue is id + n there */
+    uint64_t lsn;               /* the batch that holds its definition; 0 when not durable */
+    struct policy_set policies; /* that apply */
+    struct settings settings;   /* by these and the arguments */
 
     struct window window;  /* entries of priority 0: all of them, unless it is a priority queue */
     struct window *higher; /* settings.priority_max windows, of priorities 1 and up; or NULL */
@@ -96,6 +98,9 @@ void queue_recover_entries(struct queue *queue, const struct store_queue_state *
 /* Removes it with its bindings, entries and consumers; on_queue_deleted is called for each of these. Returns the LSN that a
  * reply must wait for; 0 when nothing durable changed. */
 uint64_t queue_delete(struct queue *queue);
+
+/* Other policies apply to it now: what follows from them happens at once, but for deadlines that messages have already (11.1). */
+void queue_apply_policies(struct queue *queue);
 
 /* Out of memory only, for broker_release: the store keeps it. */
 void queue_free(struct queue **queue);

@@ -248,6 +248,7 @@ static void on_fetched(struct store_fetch *fetch)
     if (!queue->deleted) {
         serve_waiters(queue);
         read_on_for_deadlines(queue);
+        queue_drop_overflow(queue);
         queue_wake(queue);
     }
     queue_unref(&queue);

@@ -10,6 +10,7 @@
 
 #include "core/broker.h"
 #include "core/exchange.h"
+#include "core/policy.h"
 #include "core/queue.h"
 
 struct vhost {
@@ -17,6 +18,7 @@ struct vhost {
     struct broker *broker;
     struct slice name;
     struct map exchanges, queues;
+    struct policy_list policies[POLICY_KINDS]; /* core/policy.c's */
     struct exchange *default_exchange;
     struct exchange_list doomed;  /* deleted, but still with bindings; empty between operations */
     struct exchange_list deleted; /* to be freed in the REAP phase */
