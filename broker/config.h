@@ -38,6 +38,7 @@ struct config {
     uint32_t handshake_timeout_ms;     /* handshake_timeout (10000) */
     uint64_t message_size_max;         /* max_message_size (16777216), at most 134217728 */
     uint32_t consumer_max_per_channel; /* consumer_max_per_channel (0: no limit) */
+    uint64_t consumer_timeout_ms;      /* consumer_timeout (0: none) */
     uint32_t connection_max;           /* connection_max (0: as many as descriptors allow) */
     uint32_t backlog;                  /* tcp_listen_options.backlog (128) */
     bool log_console;                  /* log.console (true): there is a log, on stderr */

@@ -63,6 +63,7 @@ static void start_service(struct server *server)
         .handshake_timeout_ms = config->handshake_timeout_ms,
         .message_size_max = config->message_size_max,
         .consumer_max_per_channel = config->consumer_max_per_channel,
+        .consumer_timeout_ms = config->consumer_timeout_ms,
         .connection_max = config->connection_max,
     };
     const struct config_property *property;

@@ -283,8 +283,10 @@ static void put_entries(struct apply *apply, struct apply_queue *queue, const st
     struct queue_row *row = &queue->row;
 
     segment_begin(&apply->writer);
-    if (row->head == row->tail)
+    if (row->head == row->tail) {
         row->head = row->tail = batch->entries.items[items[0].value].position;
+        row->deadlines = false;
+    }
     for (uint32_t i = 0; i < count; i++) {
         const struct batch_entry *put = &batch->entries.items[items[i].value];
         const struct batch_body *body = &batch->bodies.items[put->body];
@@ -302,6 +304,7 @@ static void put_entries(struct apply *apply, struct apply_queue *queue, const st
         }
         row->tail = put->position + 1;
         row->bytes += put->weight;
+        row->deadlines |= put->expires_ms != 0;
     }
     row->count += count;
     flush_segment(apply, queue->id, batch->lsn);

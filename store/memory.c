@@ -191,6 +191,8 @@ static void queue_settle_head(struct queue *queue)
 static void queue_put(struct queue *queue, const struct batch_entry *put, struct body *body)
 {
     assert(put->position >= queue->state.tail);
+    queue->state.deadlines =
+        put->expires_ms != 0 || (queue->state.deadlines && queue->state.count > 0);
     struct entry *entry = array_add(&queue->entries);
 
     *entry = (struct entry){.put = {.queue_id = put->queue_id,

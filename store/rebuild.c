@@ -18,6 +18,7 @@ int rebuild_queue(const struct database *database, MDB_txn *txn, uint64_t queue_
         }
         row->count++;
         row->bytes += scan.entry.weight;
+        row->deadlines |= scan.entry.expires_ms != 0;
         row->tail = scan.segment.last + 1;
     }
     for (uint32_t i = 0; i < scan.trims.count; i++)

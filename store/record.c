@@ -78,7 +78,7 @@ void queue_row_encode(uint64_t queue_id, const struct queue_row *row, uint8_t va
     put_u64(value + HEADER_SIZE + 16, row->count);
     put_u64(value + HEADER_SIZE + 24, row->bytes);
     put_u64(value + HEADER_SIZE + 32, row->delivered);
-    record_seal(key_slice(&key), value, QUEUE_ROW_SIZE, 0, 0);
+    record_seal(key_slice(&key), value, QUEUE_ROW_SIZE, row->deadlines ? QUEUE_DEADLINES : 0, 0);
 }
 
 bool queue_row_decode(struct slice key, struct slice value, struct queue_row *row)
@@ -90,6 +90,7 @@ bool queue_row_decode(struct slice key, struct slice value, struct queue_row *ro
     row->count = get_u64(value.data + HEADER_SIZE + 16);
     row->bytes = get_u64(value.data + HEADER_SIZE + 24);
     row->delivered = get_u64(value.data + HEADER_SIZE + 32);
+    row->deadlines = (record_flags(value) & QUEUE_DEADLINES) != 0;
     return true;
 }
 

@@ -6,7 +6,8 @@
  *     index      queue u64, first position u64   segment: header, LSN u64, places; never changed
  *     gone       queue u64, first position u64   header, a bit per entry of the segment: deleted
  *     live       LSN u64                         header, entries u32 that still need the blob
- *     queue      queue u64                       header, head, tail, count, bytes, delivered: u64
+ *     queue      queue u64                       header (flag DEADLINES), head, tail, count, bytes,
+ *                                                delivered: u64
  *     trim       queue u64, from u64             header, end u64: a deleted range to be removed
  *     record     the owner's                     header, the owner's bytes
  *     meta       "format"                        header, format u32
@@ -56,8 +57,9 @@ enum {
 };
 
 enum record_flag {
-    SEGMENT_DENSE = 1, /* of a segment */
-    STATE_CLEAN = 1,   /* of "state" */
+    SEGMENT_DENSE = 1,   /* of a segment */
+    QUEUE_DEADLINES = 1, /* of a queue: entries that expire were put since it was last empty */
+    STATE_CLEAN = 1,     /* of "state" */
 };
 
 /* ---- numbers --------------------------------------------------------------------------------- */
@@ -148,6 +150,7 @@ static inline uint16_t record_count(struct slice value)
 
 struct queue_row {
     uint64_t head, tail, count, bytes, delivered;
+    bool deadlines;
 };
 
 void queue_row_encode(uint64_t queue_id, const struct queue_row *row,

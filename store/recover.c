@@ -48,6 +48,7 @@ static int on_queue_row(struct walk *walk, struct slice key, struct slice value)
         .tail = row.tail,
         .count = row.count,
         .bytes = row.bytes,
+        .deadlines = row.deadlines,
         .delivered = walk->recovery->was_clean ? min_of(row.delivered, row.tail) : row.tail,
     };
     if (rc == 0)

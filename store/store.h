@@ -72,6 +72,7 @@ struct store_queue_state {
     uint64_t count;     /* entries alive */
     uint64_t bytes;     /* sum of their weights */
     uint64_t delivered; /* entries below it may have been delivered; after an unclean stop: tail */
+    bool deadlines;     /* some entries may have expires_ms */
 };
 
 struct store_recovery {

@@ -18,7 +18,8 @@ struct rule {
     enum kind kind;
     int64_t min, max;    /* of an integer */
     const char *choices; /* of a string; NULL: any */
-    const char *reason;  /* when the value is none of these */
+    const char
+        *reason; /* when the value is none of these; it follows one that begins with a quote */
 };
 
 static const struct rule rules[] = {
@@ -36,18 +37,18 @@ static const struct rule rules[] = {
     {"x-overflow", QUORUM, true, STRING, 0, 0, "drop-head reject-publish", "invalid_overflow"},
     {"x-max-priority", CLASSIC, true, INTEGER, 0, 255, NULL, "max_value_exceeded"},
     {"x-single-active-consumer", CLASSIC | QUORUM, false, BOOLEAN, 0, 0, NULL, NULL},
-    {"x-queue-mode", CLASSIC, true, STRING, 0, 0, "default lazy", "invalid_queue_mode"},
-    {"x-queue-version", CLASSIC, true, INTEGER, 2, 2, NULL, "unsupported_queue_version"},
+    {"x-queue-mode", CLASSIC, true, STRING, 0, 0, "default lazy", "\"unsupported queue mode"},
+    {"x-queue-version", CLASSIC, true, INTEGER, 2, 2, NULL, "\"unsupported queue version"},
     {"x-queue-leader-locator", CLASSIC | QUORUM | STREAM, true, STRING, 0, 0,
      "client-local balanced", "invalid_queue_locator_arg"},
     {"x-queue-master-locator", CLASSIC | QUORUM | STREAM, true, STRING, 0, 0,
      "client-local balanced", "invalid_queue_locator_arg"},
-    {"x-delivery-limit", QUORUM, false, INTEGER, INT64_MIN, INT64_MAX, NULL, NULL},
+    {"x-delivery-limit", QUORUM, true, INTEGER, INT64_MIN, INT64_MAX, NULL, NULL},
     {"x-quorum-initial-group-size", QUORUM, true, INTEGER, 1, INT64_MAX, NULL, NULL},
     {"x-member-placement-tag", QUORUM, true, STRING, 0, 0, NULL, NULL},
     {"x-max-in-memory-length", QUORUM, true, INTEGER, 0, INT64_MAX, NULL, NULL},
     {"x-max-in-memory-bytes", QUORUM, true, INTEGER, 0, INT64_MAX, NULL, NULL},
-    {"x-consumer-timeout", QUORUM, false, INTEGER, 0, MS_MAX, NULL, "value_too_large"},
+    {"x-consumer-timeout", QUORUM, true, INTEGER, 0, MS_MAX, NULL, "value_too_large"},
     {"x-consumer-disconnected-timeout", QUORUM, false, INTEGER, 0, MS_MAX, NULL, "value_too_large"},
     {"x-delayed-retry-type", QUORUM, false, STRING, 0, 0, "disabled all failed returned",
      "invalid_delayed_retry_type"},
@@ -64,6 +65,7 @@ static const char *const exchange_names[] = {"x-recent-history-length"};
 
 static const char queue_type_key[] = "x-queue-type";
 static const char alternate_key[] = "alternate-exchange";
+static const char dead_letter_key[] = "x-dead-letter-exchange";
 
 /* ---- texts ---- */
 
@@ -170,7 +172,7 @@ static bool check_type(const struct argument_queue *queue, struct slice argument
     if (slice_equal(value.bytes, SLICE("classic")))
         return true;
     if (!slice_equal(value.bytes, SLICE("quorum"))) {
-        snprintf(reason, sizeof(reason), "unsupported queue type '%s'",
+        snprintf(reason, sizeof(reason), "\"unsupported queue type '%s'\"",
                  argument_print(&value, &text));
         return fail_invalid(&queue->owner, key, reason, error);
     }
@@ -194,14 +196,18 @@ static bool check_integer(const struct rule *rule, const struct amqp_value *valu
     int64_t integer = 0;
 
     if (!amqp_value_integer(value, &integer)) {
-        snprintf(reason, REASON_SIZE, "{unacceptable_type,%s}", argument_type_name(value));
+        snprintf(reason, REASON_SIZE, "\"expected integer, got %s\"", argument_type_name(value));
         return false;
     }
     if (integer >= rule->min && integer <= rule->max)
         return true;
-    if (integer < rule->min && integer <= 0)
-        what = integer < 0 ? "value_negative" : "value_zero";
-    snprintf(reason, REASON_SIZE, "{%s,%" PRId64 "}", what, integer);
+    if (what != NULL && what[0] == '"')
+        snprintf(reason, REASON_SIZE, "%s '%" PRId64 "'\"", what, integer);
+    else if (integer < rule->min && integer <= 0)
+        snprintf(reason, REASON_SIZE, "{%s,%" PRId64 "}",
+                 integer < 0 ? "value_negative" : "value_zero", integer);
+    else
+        snprintf(reason, REASON_SIZE, "{%s,%" PRId64 "}", what, integer);
     return false;
 }
 
@@ -227,8 +233,21 @@ static bool check_value(const struct rule *rule, const struct amqp_value *value,
     }
     if (rule->choices == NULL || is_choice(rule->choices, value->bytes))
         return true;
-    snprintf(reason, REASON_SIZE, "%s", rule->reason);
+    if (rule->reason[0] == '"')
+        snprintf(reason, REASON_SIZE, "%s '%.*s'\"", rule->reason, SLICE_ARG(value->bytes));
+    else
+        snprintf(reason, REASON_SIZE, "%s", rule->reason);
     return false;
+}
+
+/* The name of an exchange, in whatever is declared, must be a string (7.3, 8.8). */
+static bool fail_exchange_name(const struct argument_owner *owner, struct slice argument,
+                               const struct amqp_value *value, struct amqp_error *error)
+{
+    return amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                     "invalid type '%s' for arg '%.*s' in %s '%.*s' in vhost '%.*s'",
+                     argument_type_name(value), SLICE_ARG(argument), owner->kind,
+                     SLICE_ARG(owner->name), SLICE_ARG(owner->vhost));
 }
 
 /* One argument of a new queue (8.11). Unknown ones are anybody's. */
@@ -245,6 +264,8 @@ static bool check_argument(const struct argument_owner *owner, enum queue_type t
         known = true;
         if (!(rules[i].types & 1U << type))
             continue;
+        if (slice_equal(name, slice_of_string(dead_letter_key)) && value->type != AMQP_STRING)
+            return fail_exchange_name(owner, name, value, error);
         return check_value(&rules[i], value, reason) || fail_invalid(owner, name, reason, error);
     }
     if (!known)
@@ -270,7 +291,7 @@ bool argument_check_queue(const struct argument_queue *queue, struct slice argum
         if (!check_argument(&queue->owner, type, name, &value, error))
             return false;
     if (amqp_table_find(arguments, key, &value) &&
-        !amqp_table_find(arguments, SLICE("x-dead-letter-exchange"), &value))
+        !amqp_table_find(arguments, slice_of_string(dead_letter_key), &value))
         return fail_invalid(&queue->owner, key, "routing_key_but_no_dlx_defined", error);
     return true;
 }
@@ -278,15 +299,11 @@ bool argument_check_queue(const struct argument_queue *queue, struct slice argum
 bool argument_check_exchange(const struct argument_owner *exchange, struct slice arguments,
                              struct amqp_error *error)
 {
+    const struct slice key = slice_of_string(alternate_key);
     struct amqp_value value;
 
-    if (!amqp_table_find(arguments, slice_of_string(alternate_key), &value) ||
-        value.type == AMQP_STRING)
-        return true;
-    return amqp_fail(error, AMQP_PRECONDITION_FAILED,
-                     "invalid type '%s' for arg '%s' in exchange '%.*s' in vhost '%.*s'",
-                     argument_type_name(&value), alternate_key, SLICE_ARG(exchange->name),
-                     SLICE_ARG(exchange->vhost));
+    return !amqp_table_find(arguments, key, &value) || value.type == AMQP_STRING ||
+           fail_exchange_name(exchange, key, &value, error);
 }
 
 /* ---- the same rules for policies ---- */

@@ -196,6 +196,7 @@ void broker_release(struct broker *broker)
     struct map_link *link;
 
     wait_for_fetches(broker);
+    dead_letters_run(broker); /* of the last turn: their deletes are in the open batch */
 
     loop_unqueue(broker->loop, &broker->store_task);
     loop_unwatch(broker->loop, &broker->store_source);

@@ -44,6 +44,25 @@ void dead_letters_add(struct broker *broker, struct queue *queue, struct message
     broker_touch_store(broker);
 }
 
+struct dead_letter *dead_letters_find(struct broker *broker, const struct message *message,
+                                      size_t since)
+{
+    struct dead_letters *letters = &broker->dead_letters;
+
+    for (size_t i = letters->count; i > since; i--)
+        if (letters->waiting[i - 1].message == message)
+            return &letters->waiting[i - 1];
+    return NULL;
+}
+
+void dead_letter_await(struct dead_letter *letter, struct publisher *publisher, uint64_t sequence)
+{
+    assert(letter->publisher == NULL);
+    publisher_ref(publisher);
+    letter->publisher = publisher;
+    letter->sequence = sequence;
+}
+
 /* ---- history ---- */
 
 static struct slice reason_of(enum death death)
@@ -80,6 +99,13 @@ static bool read_past(const struct amqp_value *entry, struct past *past)
     if (amqp_table_find(entry->bytes, SLICE("count"), &value))
         amqp_value_integer(&value, &past->count);
     return true;
+}
+
+/* It died there of the same before. */
+static bool is_same_death(const struct dead_letter *letter, const struct past *past)
+{
+    return slice_equal(past->queue, letter->queue->name) &&
+           slice_equal(past->reason, reason_of(letter->death));
 }
 
 /* The x-death of a dead letter, empty for any other message. */
@@ -131,16 +157,17 @@ static void put_cc(struct buf *out, struct slice headers)
             amqp_array_put(out, &key);
 }
 
-static void put_death(struct buf *out, const struct dead_letter *letter, int64_t count,
-                      uint64_t time_s, const struct amqp_properties *properties)
+/* The first of this queue and reason. */
+static void put_death(struct buf *out, const struct dead_letter *letter,
+                      const struct amqp_properties *properties, uint64_t now_s)
 {
     const struct message *message = letter->message;
     size_t table = amqp_array_begin_table(out);
 
-    amqp_table_put_i64(out, SLICE("count"), count);
+    amqp_table_put_i64(out, SLICE("count"), 1);
     amqp_table_put_string(out, SLICE("reason"), reason_of(letter->death));
     amqp_table_put_string(out, SLICE("queue"), letter->queue->name);
-    amqp_table_put_timestamp(out, SLICE("time"), time_s);
+    amqp_table_put_timestamp(out, SLICE("time"), now_s);
     amqp_table_put_string(out, SLICE("exchange"), message_exchange(message));
     size_t keys = amqp_table_begin_array(out, SLICE("routing-keys"));
     amqp_array_put_string(out, message_routing_key(message));
@@ -151,28 +178,41 @@ static void put_death(struct buf *out, const struct dead_letter *letter, int64_t
     amqp_table_end(out, table);
 }
 
+/* As it is, with another count: it tells of the first time. */
+static void put_past(struct buf *out, const struct amqp_value *entry, int64_t count)
+{
+    struct amqp_table_iter iter = amqp_table_walk(entry->bytes);
+    struct slice key;
+    struct amqp_value value;
+    size_t table = amqp_array_begin_table(out);
+
+    amqp_table_put_i64(out, SLICE("count"), count);
+    while (amqp_table_next(&iter, &key, &value))
+        if (!slice_equal(key, SLICE("count")))
+            amqp_table_put(out, key, &value);
+    amqp_table_end(out, table);
+}
+
 /* The entry of this queue and reason moves to the front, one higher; the others follow as they were. */
 static void put_history(struct buf *out, const struct dead_letter *letter,
                         const struct amqp_properties *properties, uint64_t now_s)
 {
-    struct slice reason = reason_of(letter->death);
     struct amqp_table_iter history = history_of(letter->message, properties->headers);
-    struct amqp_value entry, time = {.timestamp_s = now_s};
+    const struct amqp_table_iter start = history;
+    struct amqp_value entry;
     struct past past;
-    int64_t count = 0;
+    bool again = false;
 
-    while (amqp_array_next(&history, &entry))
-        if (read_past(&entry, &past) && slice_equal(past.queue, letter->queue->name) &&
-            slice_equal(past.reason, reason)) {
-            count = past.count;
-            amqp_table_find(entry.bytes, SLICE("time"), &time);
-        }
     size_t array = amqp_table_begin_array(out, SLICE("x-death"));
-    put_death(out, letter, count + 1, time.timestamp_s, properties);
-    history = history_of(letter->message, properties->headers);
+    while (!again && amqp_array_next(&history, &entry))
+        again = read_past(&entry, &past) && is_same_death(letter, &past);
+    if (again)
+        put_past(out, &entry, past.count + 1);
+    else
+        put_death(out, letter, properties, now_s);
+    history = start;
     while (amqp_array_next(&history, &entry))
-        if (!read_past(&entry, &past) || !slice_equal(past.queue, letter->queue->name) ||
-            !slice_equal(past.reason, reason))
+        if (!read_past(&entry, &past) || !is_same_death(letter, &past))
             amqp_array_put(out, &entry);
     amqp_table_end(out, array);
 }
@@ -249,28 +289,53 @@ static void deliver_letter(struct dead_letters *letters, const struct dead_lette
             queue_push(target, made);
             continue;
         }
-        log_warning("queue '%.*s' in vhost '%.*s': a dead letter came round to it and was dropped",
-                    SLICE_ARG(target->name), SLICE_ARG(target->vhost->name));
+        if (!target->cycle_logged)
+            log_warning(
+                "queue '%.*s' in vhost '%.*s': a dead letter came round to it and was dropped",
+                SLICE_ARG(target->name), SLICE_ARG(target->vhost->name));
+        target->cycle_logged = true;
     }
 }
 
-/* Returns whether the batch now holds the message in its new place. */
-static bool publish_letter(struct broker *broker, const struct dead_letter *letter)
+/* Whoever waited for the message waits for it in its new place; if nothing of it is to be stored there, no longer. made: NULL when there is no
+ * exchange. */
+static void pass_publisher(struct broker *broker, const struct dead_letter *letter,
+                           struct message *made, size_t since)
+{
+    struct publisher *publisher = letter->publisher;
+    struct dead_letter *next = made == NULL ? NULL : dead_letters_find(broker, made, since);
+
+    if (made != NULL && made->lsn == store_open_lsn(broker->store) && made->unsynced > 0) {
+        publisher_ref(publisher);
+        made->publisher = publisher;
+        made->sequence = letter->sequence;
+    } else if (next != NULL) {
+        dead_letter_await(next, publisher, letter->sequence);
+    } else {
+        publisher->ops->on_settled(publisher, letter->sequence);
+    }
+}
+
+static void publish_letter(struct broker *broker, const struct dead_letter *letter)
 {
     const struct settings *settings = &letter->queue->settings;
     struct map_link *link =
         map_find(&letter->queue->vhost->exchanges, settings->dead_letter_exchange);
 
-    /* 13.3: dropped without a word; so too when a policy that named the exchange went in this turn. */
-    if (link == NULL || !settings->dead_letters)
-        return false;
-    struct message *made = make_letter(letter, broker->clock->wall_ms / 1000);
-    exchange_route_message(container_of(link, struct exchange, by_name), made,
-                           &broker->dead_letters.route);
-    deliver_letter(&broker->dead_letters, letter, made);
-    bool stored = made->lsn == store_open_lsn(broker->store) && made->unsynced > 0;
-    message_unref(&made);
-    return stored;
+    size_t since = broker->dead_letters.count;
+    struct message *made = NULL;
+
+    /* 13.3: else it is dropped without a word; so too when a policy that named the exchange went in this turn. */
+    if (link != NULL && settings->dead_letters) {
+        made = make_letter(letter, broker->clock->wall_ms / 1000);
+        exchange_route_message(container_of(link, struct exchange, by_name), made,
+                               &broker->dead_letters.route);
+        deliver_letter(&broker->dead_letters, letter, made);
+    }
+    if (letter->publisher != NULL)
+        pass_publisher(broker, letter, made, since);
+    if (made != NULL)
+        message_unref(&made);
 }
 
 void dead_letters_run(struct broker *broker)
@@ -280,12 +345,9 @@ void dead_letters_run(struct broker *broker)
     /* What is routed may overflow a queue and so add to the end. */
     for (size_t i = 0; i < letters->count; i++) {
         struct dead_letter letter = letters->waiting[i];
-        bool stored = publish_letter(broker, &letter);
-        if (letter.publisher != NULL) {
-            if (!stored)
-                letter.publisher->ops->on_settled(letter.publisher, letter.sequence);
+        publish_letter(broker, &letter);
+        if (letter.publisher != NULL)
             publisher_unref(&letter.publisher);
-        }
         message_unref(&letter.message);
         queue_unref(&letter.queue);
     }

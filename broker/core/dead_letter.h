@@ -35,6 +35,12 @@ void dead_letters_release(struct dead_letters *letters); /* none may wait */
 void dead_letters_add(struct broker *broker, struct queue *queue, struct message *message,
                       enum death death, struct publisher *publisher);
 
+/* The message was dropped by a queue that it has just been pushed to, before anybody waited for it, and this letter of it waits: who waits for
+ * the message must wait for the letter, and is its publisher from now on. NULL: there is none. since: dead_letters.count before the push. */
+struct dead_letter *dead_letters_find(struct broker *broker, const struct message *message,
+                                      size_t since);
+void dead_letter_await(struct dead_letter *letter, struct publisher *publisher, uint64_t sequence);
+
 /* Routes all that waits. */
 void dead_letters_run(struct broker *broker);
 

@@ -148,6 +148,7 @@ void route_init(struct route *route)
 void route_release(struct route *route)
 {
     free(route->queues);
+    free(route->targets);
     free(route->pending);
     *route = (struct route){0};
 }
@@ -169,6 +170,15 @@ void route_add_queue(struct route *route, struct queue *queue)
     queue->route_mark = route->mark;
     route->queues = make_room(route->queues, route->count, &route->capacity);
     route->queues[route->count++] = queue;
+}
+
+void route_add_target(struct route *route, struct reply_target *target)
+{
+    if (target->route_mark == route->mark)
+        return;
+    target->route_mark = route->mark;
+    route->targets = make_room(route->targets, route->target_count, &route->target_capacity);
+    route->targets[route->target_count++] = target;
 }
 
 static void add_exchange(struct route *route, struct exchange *exchange)
@@ -200,7 +210,8 @@ static void add_alternate(struct route *route, const struct exchange *exchange)
 
 void exchange_route(struct exchange *exchange, const struct routing *routing, struct route *route)
 {
-    route->count = route->pending_count = 0;
+    route->count = route->target_count = route->pending_count = 0;
+    route->is_reply = false;
     route->mark = ++exchange->vhost->broker->route_mark;
     exchange->route_mark = route->mark;
     exchange->published++;
@@ -259,5 +270,7 @@ bool route_deliver(const struct route *route, struct message *message)
 
     for (size_t i = 0; i < route->count; i++)
         taken &= queue_push(route->queues[i], message);
+    for (size_t i = 0; i < route->target_count; i++)
+        route->targets[i]->deliver(route->targets[i], message);
     return taken;
 }

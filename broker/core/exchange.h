@@ -24,10 +24,21 @@ struct routing {
         properties; /* of the content header, wire form; types that look at headers read them there */
 };
 
+/* Who waits for replies (section 14): the default exchange finds it by name, as if that were a queue's. */
+#define REPLY_TARGET_PREFIX "amq.rabbitmq.reply-to."
+struct reply_target {
+    struct map_link by_name; /* in vhost->reply_targets; the name begins with the prefix */
+    uint64_t route_mark;
+    void (*deliver)(struct reply_target *target, struct message *message);
+};
+
 /* Where a message goes. Reused from publish to publish. */
 struct route {
     struct queue **queues;
     size_t count, capacity;
+    struct reply_target **targets;
+    size_t target_count, target_capacity;
+    bool is_reply; /* a key is a name of that kind, whether or not somebody waits there */
     struct exchange **pending; /* exchanges reached and not yet evaluated */
     size_t pending_count, pending_capacity;
     size_t matches; /* destinations found so far, those seen before included */
@@ -40,6 +51,7 @@ void route_release(struct route *route);
 /* For exchange types: the destination of a binding that matches, or a queue found without one. */
 void route_add(struct route *route, const struct binding *binding);
 void route_add_queue(struct route *route, struct queue *queue);
+void route_add_target(struct route *route, struct reply_target *target);
 
 struct exchange_type {
     const char *name;
@@ -122,5 +134,11 @@ void exchange_preview(struct exchange *exchange, const struct message *message,
 
 /* Puts the message where the route leads. false: a queue refused it. */
 bool route_deliver(const struct route *route, struct message *message);
+
+/* A reply to somebody who is gone counts as routed (14.3). */
+static inline bool route_leads_nowhere(const struct route *route)
+{
+    return route->count == 0 && !route->is_reply;
+}
 
 #endif

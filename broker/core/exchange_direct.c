@@ -89,6 +89,17 @@ const struct exchange_type exchange_type_direct = {
     .release = direct_release,
 };
 
+/* A key that names no queue: somebody who waits for replies, perhaps. */
+static void route_reply(const struct vhost *vhost, struct slice key, struct route *route)
+{
+    if (!slice_starts_with(key, SLICE(REPLY_TARGET_PREFIX)))
+        return;
+    struct map_link *link = map_find(&vhost->reply_targets, key);
+    route->is_reply = true;
+    if (link != NULL)
+        route_add_target(route, container_of(link, struct reply_target, by_name));
+}
+
 static void default_route(struct exchange *exchange, const struct routing *routing,
                           struct route *route)
 {
@@ -96,6 +107,8 @@ static void default_route(struct exchange *exchange, const struct routing *routi
         struct map_link *link = map_find(&exchange->vhost->queues, routing->keys[i]);
         if (likely(link != NULL))
             route_add_queue(route, container_of(link, struct queue, by_name));
+        else
+            route_reply(exchange->vhost, routing->keys[i], route);
     }
 }
 

@@ -12,6 +12,7 @@
 #include "amqp/properties.h"
 #include "base/alloc.h"
 #include "core/definition.h"
+#include "core/delivery_count.h"
 #include "core/queue_store.h"
 #include "core/vhost.h"
 
@@ -291,8 +292,9 @@ static bool is_over(const struct queue *queue, uint64_t more, uint64_t more_byte
            depth.ready_bytes + more_bytes > settings->bytes_max;
 }
 
-/* The oldest of the lowest priority goes first (11.5, as DESIGN has it). What must be read from disk first goes when it has been; when a limit
- * that came with a policy is far exceeded, the rest goes in the turns that follow. Queues that refuse what is too much drop nothing. */
+/* The oldest of the lowest priority goes first (11.5). What must be read from disk first goes when it has been; when a limit that came with a
+ * policy is far exceeded, the rest goes in the turns that follow. A queue that refuses drops nothing: what is requeued may take it over
+ * its limit. */
 void queue_drop_overflow(struct queue *queue)
 {
     struct place place;
@@ -378,6 +380,9 @@ static bool refuses(struct queue *queue, struct message *message)
 {
     if (queue->settings.overflow == OVERFLOW_DROP_HEAD || !is_over(queue, 1, message->body_size))
         return false;
+    deliver(queue); /* what someone waits for is not in the way */
+    if (!is_over(queue, 1, message->body_size))
+        return false;
     if (queue->settings.overflow == OVERFLOW_REJECT_PUBLISH_DLX && queue->settings.dead_letters)
         dead_letters_add(queue->broker, queue, message, DEATH_MAXLEN, NULL);
     return true;
@@ -395,6 +400,15 @@ bool queue_reserve(struct queue *queue, uint64_t mark, uint64_t body_size)
            !is_over(queue, queue->reserved, queue->reserved_bytes);
 }
 
+/* What can be handed out at once neither waits nor counts (11.3, 11.5); what is left of it, when it is due or too much, goes. */
+static void trim(struct queue *queue, bool due)
+{
+    deliver(queue);
+    if (due)
+        on_entries_due(&queue->expiry.timer);
+    queue_drop_overflow(queue);
+}
+
 bool queue_push(struct queue *queue, struct message *message)
 {
     if (unlikely(refuses(queue, message)))
@@ -407,12 +421,9 @@ bool queue_push(struct queue *queue, struct message *message)
         expiry_add(&queue->expiry, place.segment, place.slot, deadline_ms);
     if (message->persistent && queue->durable)
         queue_store_entry(queue, place, deadline_ms);
-    /* Whom it can be handed to at once neither waits nor counts (11.3, 11.5). */
-    bool over = is_over(queue, 0, 0);
-    if (unlikely(over || deadline_ms <= queue->broker->clock->now_ms))
-        deliver(queue);
-    if (unlikely(over))
-        queue_drop_overflow(queue);
+    bool due = deadline_ms <= queue->broker->clock->now_ms;
+    if (unlikely(due || is_over(queue, 0, 0)))
+        trim(queue, due);
     queue_wake(queue);
     return true;
 }
@@ -477,10 +488,14 @@ void queue_reject(struct queue *queue, struct place place, struct consumer *cons
     give_credit_back(consumer);
 }
 
-void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer)
+void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed)
 {
+    if (unlikely(queue->settings.counts_deliveries))
+        delivery_count_add(place_entry(place), failed);
     if (queue->deleted) {
         queue_forget_entry(queue, place);
+    } else if (unlikely(place_entry(place)->delivery_count > queue->settings.delivery_limit)) {
+        retire(queue, place, DEATH_DELIVERY_LIMIT);
     } else {
         window_requeue(place.segment->window, place);
         expiry_resume(&queue->expiry, place.segment, place.slot);

@@ -60,6 +60,7 @@ struct queue {
     struct slice arguments;
     bool durable, exclusive, auto_delete;
     bool deleted;
+    bool cycle_logged; /* a dead letter came round to it: said once (13.7) */
     struct queue_owner *owner;
     uint64_t id;                /* in the store; level n of a priority queue is id + n there */
     uint64_t lsn;               /* the batch that holds its definition; 0 when not durable */
@@ -83,6 +84,7 @@ struct queue {
     struct task task;             /* delivers, or frees after delete */
     struct store_fetch fetch;     /* one read of the first range of a window, at a time */
     struct window *fetching;      /* which; NULL: none is under way */
+    bool deadlines_on_disk;       /* some may be: they count once they are read, so all is read */
     struct queue_waiters waiters; /* basic.gets that wait for it */
 
     struct queue_counters counters;
@@ -149,7 +151,8 @@ void queue_waiter_cancel(struct queue_waiter *waiter); /* harmless when not wait
 void queue_ack(struct queue *queue, struct place place, struct consumer *consumer);
 void queue_discard(struct queue *queue, struct place place); /* a no-ack get was sent */
 void queue_reject(struct queue *queue, struct place place, struct consumer *consumer);
-void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer);
+/* Back to where it stood; failed: its delivery counts against the delivery limit, above which it is dropped (10.19). */
+void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed);
 
 /* It was redeclared, or asked by basic.get: x-expires counts from now (8.14). */
 void queue_used(struct queue *queue);

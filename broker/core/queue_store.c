@@ -200,10 +200,9 @@ static void serve_waiters(struct queue *queue)
     }
 }
 
-/* Deadlines are known once an entry has been read: where there may be some, all of it is. */
 static void read_on_for_deadlines(struct queue *queue)
 {
-    if (queue->settings.message_ttl_ms == SETTING_NONE)
+    if (!queue->deadlines_on_disk)
         return;
     for (unsigned level = 0; level <= queue->settings.priority_max; level++)
         if (window_first_range(queue_window(queue, level)) != NULL)
@@ -247,8 +246,8 @@ static void on_fetched(struct store_fetch *fetch)
 
     if (!queue->deleted) {
         serve_waiters(queue);
-        read_on_for_deadlines(queue);
         queue_drop_overflow(queue);
+        read_on_for_deadlines(queue);
         queue_wake(queue);
     }
     queue_unref(&queue);
@@ -279,5 +278,6 @@ void queue_recover_entries(struct queue *queue, const struct store_queue_state *
 
     window_recover(window, state->head, state->tail, state->count, state->bytes);
     window->delivered = state->delivered;
+    queue->deadlines_on_disk |= state->deadlines;
     read_on_for_deadlines(queue);
 }

@@ -39,10 +39,10 @@ bool queue_forget_range(struct queue *queue, struct segment *range);
 /* Starts to read the front of the window's first range, unless a read is under way. */
 void queue_read_ahead(struct queue *queue, struct window *window);
 
-/* Drops what is over the limits, unless the queue refuses it instead. In queue.c. */
-void queue_drop_overflow(struct queue *queue);
-
 /* Who is served next: the highest priority, after those whose time is over. WINDOW_ON_DISK: it is being read. In queue.c. */
 enum window_next queue_first_ready(struct queue *queue, struct place *place);
+
+/* Drops what is over the limit and in memory. In queue.c. */
+void queue_drop_overflow(struct queue *queue);
 
 #endif

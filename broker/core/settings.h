@@ -18,8 +18,10 @@ struct settings {
     bool dead_letters;                                  /* there is a dead-letter exchange */
     bool has_dead_letter_key;                           /* else the message's own keys */
     struct slice dead_letter_exchange, dead_letter_key; /* in the source */
-    uint64_t delivery_limit; /* SETTING_NONE for classic queues, and when negative */
-    uint8_t priority_max;    /* 0: no priorities */
+    bool counts_deliveries;                             /* quorum queues do: see delivery_count.h */
+    uint64_t delivery_limit;                            /* of those; SETTING_NONE when negative */
+    uint64_t consumer_timeout_ms; /* SETTING_NONE: as the consumer or the configuration says */
+    uint8_t priority_max;         /* 0: no priorities */
 };
 
 /* Checked tables: x-arguments, and definitions of policies, whose keys are the same without the x-. Empty where there is none. */

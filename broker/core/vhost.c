@@ -125,6 +125,7 @@ void vhost_free(struct vhost **vhost)
     }
     map_release(&gone->queues);
     policies_release(gone);
+    map_release(&gone->reply_targets);
     map_remove(&gone->broker->vhosts, &gone->by_name);
     free(gone);
 }
@@ -386,16 +387,21 @@ struct exchange *vhost_recover_exchange(struct vhost *vhost, const struct exchan
 
 /* ---- queues ---- */
 
+static struct queue *fail_no_queue(const struct vhost *vhost, struct slice name,
+                                   struct amqp_error *error)
+{
+    amqp_fail(error, AMQP_NOT_FOUND, "no queue '%.*s' in vhost '%.*s'", SLICE_ARG(name),
+              SLICE_ARG(vhost->name));
+    return NULL;
+}
+
 struct queue *vhost_find_queue(struct vhost *vhost, struct slice name,
                                const struct queue_owner *asking, struct amqp_error *error)
 {
     struct queue *queue = find_queue(vhost, name);
 
-    if (queue == NULL) {
-        amqp_fail(error, AMQP_NOT_FOUND, "no queue '%.*s' in vhost '%.*s'", SLICE_ARG(name),
-                  SLICE_ARG(vhost->name));
-        return NULL;
-    }
+    if (queue == NULL)
+        return fail_no_queue(vhost, name, error);
     if (!queue_is_open_to(queue, asking)) {
         fail_locked(queue, error);
         return NULL;
@@ -497,7 +503,7 @@ static struct queue *declare_server_named(struct vhost *vhost, const struct queu
         goto out;
     if (argument_queue_type(options->arguments) != QUEUE_CLASSIC) {
         amqp_fail(error, AMQP_PRECONDITION_FAILED,
-                  "Cannot declare a server-named queue for type quorum");
+                  "Cannot declare a server-named queue for type rabbit_quorum_queue");
         goto out;
     }
     named.name = make_name(vhost, prefix, room);
@@ -617,17 +623,25 @@ static bool check_request(const struct binding_request *request, struct amqp_err
                      "cannot bind or unbind to a volatile (direct reply-to) queue");
 }
 
-/* 7.18: both ends, the source first; 405 for a queue of somebody else's. */
-static bool check_ends(struct vhost *vhost, const struct edge *edge,
-                       const struct queue_owner *asking, struct amqp_error *error)
+/* 7.18: both ends, the source first. */
+static bool check_ends(struct vhost *vhost, const struct edge *edge, struct amqp_error *error)
 {
     const struct binding_request *request = &edge->request;
 
     if (edge->source == NULL)
         return fail_no_exchange(vhost, request->source, error) != NULL;
-    if (!request->to_exchange)
-        return vhost_find_queue(vhost, request->destination, asking, error) != NULL;
-    return edge->exchange != NULL || fail_no_exchange(vhost, request->destination, error) != NULL;
+    if (request->to_exchange)
+        return edge->exchange != NULL ||
+               fail_no_exchange(vhost, request->destination, error) != NULL;
+    return edge->queue != NULL || fail_no_queue(vhost, request->destination, error) != NULL;
+}
+
+/* 7.19 */
+static bool check_destination(const struct edge *edge, const struct queue_owner *asking,
+                              struct amqp_error *error)
+{
+    return edge->queue == NULL || queue_is_open_to(edge->queue, asking) ||
+           fail_locked(edge->queue, error);
 }
 
 static void write_identity(struct buf *out, const struct binding_request *request)
@@ -666,37 +680,39 @@ bool vhost_bind(struct vhost *vhost, const struct binding_request *request,
     struct edge edge;
 
     find_edge(&edge, vhost, request);
-    if (!check_request(&edge.request, error) || !check_ends(vhost, &edge, asking, error))
+    if (!check_request(&edge.request, error) || !check_ends(vhost, &edge, error) ||
+        !check_new_binding(&edge, error) || !check_destination(&edge, asking, error))
         return false;
     write_identity(&identity, &edge.request);
     struct binding *binding = exchange_find_binding(edge.source, buf_slice(&identity));
-    if (binding == NULL && check_new_binding(&edge, error))
+    if (binding == NULL)
         binding = create_binding(&edge, buf_slice(&identity));
-    if (binding != NULL)
-        *lsn = binding->lsn;
+    *lsn = binding->lsn;
     buf_release(&identity);
-    return binding != NULL;
+    return true;
 }
 
 bool vhost_unbind(struct vhost *vhost, const struct binding_request *request,
                   const struct queue_owner *asking, uint64_t *lsn, struct amqp_error *error)
 {
     struct buf identity = BUF_EMPTY;
+    struct binding *binding = NULL;
     struct edge edge;
 
     find_edge(&edge, vhost, request);
     if (!check_request(&edge.request, error))
         return false;
-    if (edge.queue != NULL && !queue_is_open_to(edge.queue, asking))
-        return fail_locked(edge.queue, error);
     if (edge.source != NULL) {
         write_identity(&identity, &edge.request);
-        struct binding *binding = exchange_find_binding(edge.source, buf_slice(&identity));
-        if (binding != NULL)
-            delete_binding(binding);
+        binding = exchange_find_binding(edge.source, buf_slice(&identity));
+        buf_release(&identity);
+    }
+    if (binding != NULL) { /* what is missing is unbound already, whoever asks: 7.18 */
+        if (!check_destination(&edge, asking, error))
+            return false;
+        delete_binding(binding);
         bury_exchanges(vhost);
     }
-    buf_release(&identity);
     *lsn = vhost->deletion_lsn;
     return true;
 }

@@ -19,6 +19,7 @@ struct vhost {
     struct slice name;
     struct map exchanges, queues;
     struct policy_list policies[POLICY_KINDS]; /* core/policy.c's */
+    struct map reply_targets;                  /* see core/exchange.h; the session's */
     struct exchange *default_exchange;
     struct exchange_list doomed;  /* deleted, but still with bindings; empty between operations */
     struct exchange_list deleted; /* to be freed in the REAP phase */

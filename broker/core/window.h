@@ -20,10 +20,11 @@
 #include "core/message.h"
 
 struct entry {
-    struct message *message; /* a counted reference */
-    uint64_t lsn;            /* batch that puts it in the store; 0: it is not to be stored */
-    uint32_t put_number;     /* in that batch */
-    bool redelivered;        /* handed out before, perhaps */
+    struct message *message;  /* a counted reference */
+    uint64_t lsn;             /* batch that puts it in the store; 0: it is not to be stored */
+    uint32_t put_number;      /* in that batch */
+    uint32_t redelivered : 1; /* handed out before, perhaps */
+    uint32_t delivery_count : 15, acquired_count : 16; /* see delivery_count.h */
 };
 
 enum { SEGMENT_SMALL = 8, SEGMENT_LARGE = 256 };

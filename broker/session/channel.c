@@ -14,6 +14,7 @@
 #include "base/alloc.h"
 #include "core/vhost.h"
 #include "session/dispatch.h"
+#include "session/reply_to.h"
 #include "session/service.h"
 #include "session/subscription.h"
 #include "session/tx.h"
@@ -57,6 +58,8 @@ static void drop_work(struct channel *channel)
         if (channel->connection->held)
             connection_unhold(channel->connection);
     }
+    if (channel->reply_to != NULL)
+        reply_to_free(&channel->reply_to);
     if (channel->tx != NULL)
         tx_free(&channel->tx);
     if (channel->confirms != NULL)
@@ -93,8 +96,7 @@ static void log_error_of_channel(const struct channel *channel, const struct amq
               info == NULL ? "none" : info->name, error->text);
 }
 
-/* A request was wrong: the channel ends, or, when the code says so (5.3, 5.4), the connection: then false. */
-static bool refuse_request(struct channel *channel, const struct amqp_error *error)
+bool channel_refuse(struct channel *channel, const struct amqp_error *error)
 {
     if (!amqp_reply_is_soft(error->code))
         return false;
@@ -129,7 +131,7 @@ static bool on_method_frame(struct channel *channel, const struct amqp_frame *fr
         channel_on_close(channel);
         return true;
     }
-    return dispatch_method(channel, &method, error) || refuse_request(channel, error);
+    return dispatch_method(channel, &method, error) || channel_refuse(channel, error);
 }
 
 /* What is wrong with content is basic.publish's mistake: nothing else has content. */
@@ -143,7 +145,7 @@ static bool finish_publish(struct channel *channel, struct amqp_error *error)
 {
     channel->expects = EXPECT_METHOD;
     if (unlikely(!channel_publish(channel, error)))
-        return refuse_request(channel, error);
+        return channel_refuse(channel, error);
     connection_await_store(channel->connection);
     return true;
 }
@@ -174,7 +176,7 @@ static bool on_header_frame(struct channel *channel, const struct amqp_frame *fr
         amqp_fail(error, AMQP_PRECONDITION_FAILED,
                   "message size %" PRIu64 " is larger than configured max size %" PRIu64,
                   header.body_size, size_max);
-        return refuse_request(channel, error);
+        return channel_refuse(channel, error);
     }
 
     channel->message =

@@ -34,6 +34,8 @@ struct channel {
     uint8_t publish_exchange[255], publish_key[255];
     struct message *message; /* from header to last body octet */
 
+    struct reply_to *reply_to; /* waits for replies, or NULL */
+
     struct buf last_queue; /* name last declared (8.9); empty: none */
 
     struct map consumers; /* by tag */
@@ -60,6 +62,10 @@ typedef bool channel_handler(struct channel *channel, const struct amqp_method *
 struct channel *channel_new(struct connection *connection, uint16_t number);
 /* Requeues what is unacked, cancels its consumers, drops an uncommitted tx; takes it off its connection and frees it. Sends nothing. */
 void channel_free(struct channel **channel);
+
+/* A request was wrong, or the broker ends it for another reason: closes the channel with this error, unless its code is for connections (5.3, 5.4):
+ * then false. */
+bool channel_refuse(struct channel *channel, const struct amqp_error *error);
 
 /* One frame for this channel; false: the connection must end with error. */
 bool channel_on_frame(struct channel *channel, const struct amqp_frame *frame,

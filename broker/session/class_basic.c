@@ -1,8 +1,11 @@
 /* Class basic: publish, consume, get, and the settling of deliveries. */
 #include "core/copies.h"
+#include "core/delivery_count.h"
 #include "core/name.h"
 #include "core/vhost.h"
+#include "session/consumer_timeout.h"
 #include "session/dispatch.h"
+#include "session/reply_to.h"
 #include "session/service.h"
 #include "session/subscription.h"
 #include "session/tx.h"
@@ -49,11 +52,17 @@ static uint64_t lsn_awaited(const struct channel *channel, const struct message 
                : 0;
 }
 
-static void await_confirm(struct channel *channel, struct message *message)
+/* letters: how many dead letters there were before it was routed. */
+static void await_confirm(struct channel *channel, struct message *message, size_t letters)
 {
     uint64_t lsn = lsn_awaited(channel, message);
-    uint64_t number = confirms_add(channel->confirms, lsn);
+    struct dead_letter *letter =
+        lsn == 0 ? dead_letters_find(channel->broker, message, letters) : NULL;
+    uint64_t number = confirms_add(channel->confirms,
+                                   letter == NULL ? lsn : store_open_lsn(channel->broker->store));
 
+    if (letter != NULL)
+        dead_letter_await(letter, &channel->confirms->publisher, number);
     if (lsn == 0)
         return;
     message->publisher = &channel->confirms->publisher;
@@ -65,12 +74,13 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
                    bool mandatory)
 {
     struct route *route = &channel->connection->service->route;
+    size_t letters = channel->broker->dead_letters.count;
 
     channel->published++;
     channel->broker->counters.published++;
     exchange_route_message(exchange, message, route);
     bool taken = route_deliver(route, message);
-    if (route->count == 0) {
+    if (route_leads_nowhere(route)) {
         if (mandatory)
             return_message(channel, message); /* 9.5 */
         else
@@ -78,7 +88,7 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
     }
     if (channel->confirms != NULL) {
         if (likely(taken))
-            await_confirm(channel, message);
+            await_confirm(channel, message, letters);
         else
             confirms_refuse(channel->confirms); /* 9.11 */
     }
@@ -87,6 +97,27 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
 
 enum { EXPIRATION_MAX_MS = 315360000000 }; /* ten years: 9.2 */
 
+/* Why it is not a number of milliseconds, in the words that clients and their logs know. */
+static bool fail_expiration(struct slice expiration, struct amqp_error *error)
+{
+    const size_t sign = slice_starts_with(expiration, SLICE("-")) ? 1 : 0;
+    size_t end = sign;
+    char reason[300];
+
+    while (end < expiration.size && expiration.data[end] >= '0' && expiration.data[end] <= '9')
+        end++;
+    if (end == sign)
+        snprintf(reason, sizeof(reason), "no_integer");
+    else if (end < expiration.size)
+        snprintf(reason, sizeof(reason), "{leftover_string,\"%.*s\"}", (int)(expiration.size - end),
+                 (const char *)expiration.data + end);
+    else
+        snprintf(reason, sizeof(reason), "{%s,%.*s}", sign ? "value_negative" : "value_too_large",
+                 SLICE_ARG(expiration));
+    return amqp_fail(error, AMQP_PRECONDITION_FAILED, "invalid expiration '%.*s': %s",
+                     SLICE_ARG(expiration), reason);
+}
+
 /* 9.2 */
 static bool check_expiration(const struct message *message, struct amqp_error *error)
 {
@@ -94,10 +125,7 @@ static bool check_expiration(const struct message *message, struct amqp_error *e
         amqp_properties_find(message_properties(message), AMQP_PROPERTY_EXPIRATION);
     uint64_t ms;
 
-    return slice_to_u64(expiration, EXPIRATION_MAX_MS, &ms) ||
-           amqp_fail(error, AMQP_PRECONDITION_FAILED,
-                     "invalid expiration '%.*s': a number of milliseconds up to %llu is expected",
-                     SLICE_ARG(expiration), (unsigned long long)EXPIRATION_MAX_MS);
+    return slice_to_u64(expiration, EXPIRATION_MAX_MS, &ms) || fail_expiration(expiration, error);
 }
 
 /* 9.3 */
@@ -115,7 +143,8 @@ static bool check_user_id(const struct channel *channel, const struct message *m
 }
 
 enum {
-    CHECKED_PROPERTIES = AMQP_PROPERTY_EXPIRATION | AMQP_PROPERTY_HEADERS | AMQP_PROPERTY_USER_ID
+    CHECKED_PROPERTIES = AMQP_PROPERTY_REPLY_TO | AMQP_PROPERTY_EXPIRATION | AMQP_PROPERTY_HEADERS |
+                         AMQP_PROPERTY_USER_ID
 };
 
 /* What the properties must keep to, in the order of 9.1. Another message may take the place of this one. */
@@ -124,7 +153,8 @@ static bool check_properties(const struct channel *channel, struct message **mes
 {
     const uint16_t flags = amqp_properties_flags(message_properties(*message));
 
-    return (!(flags & AMQP_PROPERTY_EXPIRATION) || check_expiration(*message, error)) &&
+    return (!(flags & AMQP_PROPERTY_REPLY_TO) || reply_to_rewrite(channel, message, error)) &&
+           (!(flags & AMQP_PROPERTY_EXPIRATION) || check_expiration(*message, error)) &&
            (!(flags & AMQP_PROPERTY_HEADERS) || copies_take(message, error)) &&
            (!(flags & AMQP_PROPERTY_USER_ID) || check_user_id(channel, *message, error));
 }
@@ -178,6 +208,12 @@ bool on_basic_qos(struct channel *channel, const struct amqp_method *method,
     return true;
 }
 
+static bool is_tag_in_use(const struct channel *channel, struct slice tag)
+{
+    return map_find(&channel->consumers, tag) != NULL ||
+           (channel->reply_to != NULL && slice_equal(reply_to_tag(channel->reply_to), tag));
+}
+
 static bool check_consume(const struct channel *channel, const struct amqp_basic_consume *consume,
                           struct amqp_error *error)
 {
@@ -186,7 +222,7 @@ static bool check_consume(const struct channel *channel, const struct amqp_basic
     if (max > 0 && channel->consumer_count >= max)
         return amqp_fail(error, AMQP_NOT_ALLOWED,
                          "reached maximum (%" PRIu32 ") of consumers per channel", max);
-    if (map_find(&channel->consumers, consume->consumer_tag) != NULL)
+    if (is_tag_in_use(channel, consume->consumer_tag))
         return amqp_fail(error, AMQP_NOT_ALLOWED, "attempt to reuse consumer tag '%.*s'",
                          SLICE_ARG(consume->consumer_tag));
     return true;
@@ -202,6 +238,15 @@ static bool check_exclusive(const struct queue *queue, bool exclusive, struct am
     return true;
 }
 
+/* Before anything is delivered: that begins later in this turn (10.8). */
+static void send_consume_ok(struct channel *channel, const struct amqp_basic_consume *consume,
+                            struct slice tag)
+{
+    if (!consume->no_wait)
+        channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_CONSUME_OK,
+                                                    .basic_consume_ok.consumer_tag = tag});
+}
+
 bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
                       struct amqp_error *error)
 {
@@ -211,22 +256,28 @@ bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
 
     if (!check_consume(channel, consume, error))
         return false;
-    struct queue *queue = channel_find_queue(channel, consume->queue, error);
-    if (queue == NULL || !check_exclusive(queue, consume->exclusive, error))
-        return false;
     if (tag.size == 0)
         tag = name_random(channel->broker->random, "amq.ctag-", generated, sizeof(generated));
+    if (reply_to_is_pseudo_queue(consume->queue)) {
+        if (!reply_to_consume(channel, tag, consume->no_ack, error))
+            return false;
+        send_consume_ok(channel, consume, tag);
+        return true;
+    }
+    struct queue *queue = channel_find_queue(channel, consume->queue, error);
+    uint64_t timeout_ms;
+    if (queue == NULL || !check_exclusive(queue, consume->exclusive, error) ||
+        !consumer_timeout_read(channel, queue, consume->arguments, &timeout_ms, error))
+        return false;
 
-    /* The reply comes first: deliveries begin later in this turn (10.8). */
-    if (!consume->no_wait)
-        channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_CONSUME_OK,
-                                                    .basic_consume_ok.consumer_tag = tag});
+    send_consume_ok(channel, consume, tag);
     subscription_new(channel, queue,
                      &(struct subscription_options){.tag = tag,
                                                     .arguments = consume->arguments,
                                                     .no_ack = consume->no_ack,
                                                     .exclusive = consume->exclusive,
-                                                    .prefetch = channel->prefetch});
+                                                    .prefetch = channel->prefetch,
+                                                    .timeout_ms = timeout_ms});
     return true;
 }
 
@@ -239,6 +290,9 @@ bool on_basic_cancel(struct channel *channel, const struct amqp_method *method,
 
     if (subscription != NULL)
         subscription_free(&subscription);
+    else if (channel->reply_to != NULL &&
+             slice_equal(reply_to_tag(channel->reply_to), cancel->consumer_tag))
+        reply_to_free(&channel->reply_to);
     if (!cancel->no_wait) /* an unknown tag too: 10.9 */
         channel_send(channel,
                      &(struct amqp_method){.id = AMQP_BASIC_CANCEL_OK,
@@ -258,8 +312,9 @@ bool on_basic_cancel_ok(struct channel *channel, const struct amqp_method *metho
 
 static void send_got(struct channel *channel, struct queue *queue, struct place place, bool no_ack)
 {
-    struct entry *entry = place_entry(place);
-    struct message *message = entry->message;
+    const struct entry *entry = place_entry(place);
+    struct message *message =
+        entry->acquired_count == 0 ? message_ref(entry->message) : delivery_count_show(entry);
     uint64_t tag = no_ack ? deliveries_skip(&channel->deliveries)
                           : deliveries_add(&channel->deliveries, queue, place, NULL);
 
@@ -275,6 +330,7 @@ static void send_got(struct channel *channel, struct queue *queue, struct place 
                                  (uint32_t)min_of(queue_ready_count(queue), (uint64_t)UINT32_MAX),
                          },
                          message);
+    message_unref(&message);
     if (no_ack)
         queue_discard(queue, place);
 }
@@ -314,8 +370,12 @@ static void on_get_loaded(struct queue_waiter *waiter)
 bool on_basic_get(struct channel *channel, const struct amqp_method *method,
                   struct amqp_error *error)
 {
+    if (unlikely(reply_to_is_reserved(method->basic_get.queue))) /* 10.12 */
+        return amqp_fail(error, AMQP_NOT_IMPLEMENTED,
+                         "basic.get is not supported by queue '%.*s' in vhost '%.*s'",
+                         SLICE_ARG(method->basic_get.queue),
+                         SLICE_ARG(channel->connection->vhost->name));
     struct queue *queue = channel_find_queue(channel, method->basic_get.queue, error);
-
     if (queue == NULL)
         return false;
     channel->get_no_ack = method->basic_get.no_ack;
@@ -341,7 +401,8 @@ void channel_settle(struct channel *channel, struct delivery *delivery, enum set
         queue_reject(settled.queue, settled.place, settled.consumer);
         break;
     case SETTLE_REQUEUE:
-        queue_requeue(settled.queue, settled.place, settled.consumer);
+    case SETTLE_RETURN:
+        queue_requeue(settled.queue, settled.place, settled.consumer, how == SETTLE_RETURN);
         break;
     }
     queue_unref(&settled.queue);
@@ -417,7 +478,7 @@ bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
     const struct amqp_basic_reject *reject = &method->basic_reject;
 
     return settle(channel, reject->delivery_tag, false,
-                  reject->requeue ? SETTLE_REQUEUE : SETTLE_REJECT, error);
+                  reject->requeue ? SETTLE_RETURN : SETTLE_REJECT, error);
 }
 
 void channel_requeue_all(struct channel *channel)
@@ -425,7 +486,7 @@ void channel_requeue_all(struct channel *channel)
     struct delivery *delivery;
 
     while ((delivery = deliveries_youngest(&channel->deliveries)) != NULL)
-        channel_settle(channel, delivery, SETTLE_REQUEUE);
+        channel_settle(channel, delivery, SETTLE_RETURN);
 }
 
 static bool recover(struct channel *channel, bool requeue, struct amqp_error *error)

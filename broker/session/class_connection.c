@@ -9,6 +9,9 @@
  *     open ───────────────────────────────────▶ may it use the vhost?
  *             ◀──────────────────────────────── open-ok
  *     ...
+ *     update-secret ──────────────────────────▶ still the same user?
+ *             ◀──────────────────────────────── update-secret-ok
+ *     ...
  *     close ──────────────────────────────────▶
  *             ◀──────────────────────────────── close-ok
  *
@@ -190,6 +193,29 @@ static bool on_open(struct connection *connection, const struct amqp_method *met
     return true;
 }
 
+/* ---- update-secret ---- */
+
+/* 4.7: a new password for the same user, who has to be one still. */
+static bool on_update_secret(struct connection *connection, const struct amqp_method *method,
+                             struct amqp_error *error)
+{
+    const struct slice secret = method->connection_update_secret.new_secret;
+    char label[CONNECTION_LABEL_SIZE];
+    const char *why;
+    const struct user *user =
+        users_authenticate(&connection->service->users, slice_of_string(connection->user_name),
+                           secret, connection->peer.loopback, &why);
+
+    if (user == NULL) {
+        log_error("connection %s: a new secret was refused: %s",
+                  connection_label(connection, label), why);
+        return amqp_fail(error, AMQP_NOT_ALLOWED, "New secret was refused by one of the backends");
+    }
+    connection->user = user;
+    connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_UPDATE_SECRET_OK});
+    return true;
+}
+
 /* ---- close ---- */
 
 static bool on_close(struct connection *connection, const struct amqp_method *method,
@@ -212,6 +238,7 @@ static const struct row {
     {AMQP_CONNECTION_START_OK, IN(AWAIT_START_OK), on_start_ok},
     {AMQP_CONNECTION_TUNE_OK, IN(AWAIT_TUNE_OK), on_tune_ok},
     {AMQP_CONNECTION_OPEN, IN(AWAIT_OPEN), on_open},
+    {AMQP_CONNECTION_UPDATE_SECRET, IN(OPEN), on_update_secret},
     {AMQP_CONNECTION_CLOSE, IN_ANY, on_close},
 };
 
@@ -230,8 +257,7 @@ bool connection_on_method(struct connection *connection, const struct amqp_metho
         if (rows[i].id == method->id && (rows[i].states & (1u << connection->state)))
             return rows[i].run(connection, method, error);
 
-    if (!(amqp_method_info(method->id)->senders & AMQP_FROM_CLIENT) ||
-        method->id == AMQP_CONNECTION_UPDATE_SECRET)
+    if (!(amqp_method_info(method->id)->senders & AMQP_FROM_CLIENT))
         return amqp_fail(error, AMQP_COMMAND_INVALID, "unimplemented method"); /* 2.3 */
     return amqp_fail(error, AMQP_CHANNEL_ERROR, "unexpected method in connection state %s",
                      state_names[connection->state]);

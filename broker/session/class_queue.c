@@ -2,6 +2,7 @@
 #include "session/dispatch.h"
 
 #include "core/vhost.h"
+#include "session/reply_to.h"
 
 static uint32_t clamp_count(uint64_t count)
 {
@@ -21,11 +22,31 @@ static struct queue *find_passively(struct connection *connection, struct slice 
     return queue;
 }
 
+/* 14.4: nothing is declared, passively or not; who asks learns whether somebody waits there. */
+static bool find_reply_to(struct channel *channel, const struct amqp_queue_declare *declare,
+                          struct amqp_error *error)
+{
+    const struct vhost *vhost = channel->connection->vhost;
+
+    if (!reply_to_exists(vhost, declare->queue))
+        return amqp_fail(error, AMQP_NOT_FOUND, "no queue '%.*s' in vhost '%.*s'",
+                         SLICE_ARG(declare->queue), SLICE_ARG(vhost->name));
+    channel_remember_queue(channel, declare->queue);
+    if (!declare->no_wait)
+        channel_send(channel, &(struct amqp_method){.id = AMQP_QUEUE_DECLARE_OK,
+                                                    .queue_declare_ok.queue = declare->queue,
+                                                    .queue_declare_ok.consumer_count = 1});
+    return true;
+}
+
 bool on_queue_declare(struct channel *channel, const struct amqp_method *method,
                       struct amqp_error *error)
 {
     const struct amqp_queue_declare *declare = &method->queue_declare;
     struct connection *connection = channel->connection;
+    if (unlikely(reply_to_is_reserved(declare->queue)))
+        return find_reply_to(channel, declare, error);
+
     const struct queue_options options = {
         .name = declare->queue,
         .durable = declare->durable,

@@ -289,7 +289,7 @@ void connection_await_store(struct connection *connection)
         hold_until(connection, broker->parking.durable + 1);
 }
 
-static bool must_choke(const struct connection *connection)
+bool connection_is_flooded(const struct connection *connection)
 {
     const struct transport *transport = &connection->transport;
     return transport->chunks_size > CHOKE_SIZE &&
@@ -442,7 +442,7 @@ static size_t on_frames(struct connection *connection, struct slice input)
         input.data += used;
         input.size -= used;
         on_frame(connection, &frame);
-        if (unlikely(must_choke(connection))) {
+        if (unlikely(connection_is_flooded(connection))) {
             connection->choked = true;
             update_reading(connection);
         }

@@ -104,6 +104,9 @@ void connection_send_durable(struct connection *connection, uint16_t channel,
 void connection_hold(struct connection *connection);
 void connection_unhold(struct connection *connection);
 
+/* It has not taken what it was sent, beyond all measure: whoever can must stop sending to it. */
+bool connection_is_flooded(const struct connection *connection);
+
 /* After a publish: holds the connection while the open batch is full and the store is busy with the one before. */
 void connection_await_store(struct connection *connection);
 

@@ -14,6 +14,7 @@ struct delivery {
     struct queue *queue; /* a counted reference; NULL: settled, a hole */
     struct place place;
     struct consumer *consumer; /* NULL: basic.get, or the consumer is gone */
+    uint32_t delivered_s;      /* when, if the consumer has a timeout: see consumer_timeout.h */
     bool by_consumer;          /* not by basic.get: counts against the channel's prefetch (10.4) */
     bool held;                 /* a settlement of it waits for tx.commit */
 };

@@ -17,6 +17,7 @@ struct service_limits {
     uint64_t message_size_max;
     uint32_t consumer_max_per_channel; /* 0: no limit */
     uint32_t connection_max;           /* 0: no limit */
+    uint64_t consumer_timeout_ms;      /* 0: none */
 };
 
 struct service {

@@ -1,7 +1,9 @@
 #include "session/subscription.h"
 
 #include "base/alloc.h"
+#include "core/delivery_count.h"
 #include "core/queue.h"
+#include "session/consumer_timeout.h"
 #include "session/service.h"
 
 /* Up to here a delivery is copied into the output in one piece; a longer body is shared instead. */
@@ -57,25 +59,14 @@ static void send_small(struct channel *channel, const struct consumer *consumer,
     buf_commit(out, (size_t)(at - start));
 }
 
-static void on_deliver(struct consumer *consumer, struct place place)
+static void send_delivery(struct channel *channel, const struct consumer *consumer, uint64_t tag,
+                          bool redelivered, struct message *message)
 {
-    struct channel *channel = container_of(consumer, struct subscription, consumer)->channel;
-    const struct entry *entry = place_entry(place);
-    struct message *message = entry->message;
-    uint64_t tag;
-
-    if (consumer->no_ack) {
-        tag = deliveries_skip(&channel->deliveries);
-    } else {
-        tag = deliveries_add(&channel->deliveries, consumer->queue, place, consumer);
-        channel->global_unacked++;
-    }
-    channel->delivered++;
     size_t header_size = message->properties_size + 12u + AMQP_FRAME_OVERHEAD;
     if (message->body_size <= COPY_SIZE_MAX &&
         message->body_size + AMQP_FRAME_OVERHEAD <= channel->connection->frame_size_max &&
         header_size <= channel->connection->frame_size_max) {
-        send_small(channel, consumer, tag, entry->redelivered, message);
+        send_small(channel, consumer, tag, redelivered, message);
         return;
     }
     channel_send_content(channel,
@@ -83,11 +74,36 @@ static void on_deliver(struct consumer *consumer, struct place place)
                              .id = AMQP_BASIC_DELIVER,
                              .basic_deliver.consumer_tag = consumer->tag,
                              .basic_deliver.delivery_tag = tag,
-                             .basic_deliver.redelivered = entry->redelivered,
+                             .basic_deliver.redelivered = redelivered,
                              .basic_deliver.exchange = message_exchange(message),
                              .basic_deliver.routing_key = message_routing_key(message),
                          },
                          message);
+}
+
+static void on_deliver(struct consumer *consumer, struct place place)
+{
+    struct subscription *subscription = container_of(consumer, struct subscription, consumer);
+    struct channel *channel = subscription->channel;
+    const struct entry *entry = place_entry(place);
+    uint64_t tag;
+
+    if (consumer->no_ack) {
+        tag = deliveries_skip(&channel->deliveries);
+    } else {
+        tag = deliveries_add(&channel->deliveries, consumer->queue, place, consumer);
+        channel->global_unacked++;
+        if (unlikely(subscription->timeout_ms > 0))
+            consumer_timeout_watch(subscription);
+    }
+    channel->delivered++;
+    if (likely(entry->acquired_count == 0)) {
+        send_delivery(channel, consumer, tag, entry->redelivered, entry->message);
+        return;
+    }
+    struct message *shown = delivery_count_show(entry);
+    send_delivery(channel, consumer, tag, entry->redelivered, shown);
+    message_unref(&shown);
 }
 
 /* Takes it out of the channel, which then knows the tag no more. */
@@ -97,6 +113,7 @@ static void leave_channel(struct subscription *subscription)
 
     map_remove(&channel->consumers, &subscription->by_tag);
     channel->consumer_count--;
+    timer_cancel(&subscription->timer);
     deliveries_forget_consumer(&channel->deliveries, &subscription->consumer);
 }
 
@@ -126,6 +143,8 @@ struct subscription *subscription_new(struct channel *channel, struct queue *que
 
     amqp_put_bytes(arguments, options->arguments);
     subscription->channel = channel;
+    subscription->timeout_ms = options->timeout_ms;
+    subscription->timer = (struct timer){.on_expire = on_consumer_timeout};
     subscription->consumer = (struct consumer){
         .ops = &subscription_ops,
         .tag = slice_of(subscription->bytes, options->tag.size),

@@ -9,7 +9,9 @@ struct subscription {
     struct consumer consumer;
     struct map_link by_tag; /* in channel->consumers */
     struct channel *channel;
-    uint8_t bytes[]; /* tag, then arguments */
+    uint64_t timeout_ms; /* 0: none: see consumer_timeout.h */
+    struct timer timer;  /* runs while a delivery may be overdue */
+    uint8_t bytes[];     /* tag, then arguments */
 };
 
 struct subscription_options {
@@ -17,6 +19,7 @@ struct subscription_options {
     struct slice arguments; /* a checked field table */
     bool no_ack, exclusive;
     uint16_t prefetch;
+    uint64_t timeout_ms;
 };
 
 /* Joins the channel and the queue; deliveries begin in this turn's DEFERRED phase. */

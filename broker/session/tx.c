@@ -144,6 +144,8 @@ bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error)
         return false;
     apply_publishes(tx);
     apply_settlements(tx);
+    dead_letters_run(
+        tx->channel->broker); /* of what it rejects or crowds out: they are part of it */
     if (tx->channel->global_prefetch > 0)
         channel_wake_consumers(tx->channel);
     *lsn = store_open_is_empty(store) ? 0 : store_open_lsn(store);

@@ -10,7 +10,12 @@ struct delivery;
 struct message;
 struct amqp_error;
 
-enum settlement { SETTLE_ACK, SETTLE_REJECT, SETTLE_REQUEUE };
+enum settlement {
+    SETTLE_ACK,
+    SETTLE_REJECT,
+    SETTLE_REQUEUE,
+    SETTLE_RETURN /* the same, and it counts as a failed delivery (10.19) */
+};
 
 struct tx;
 

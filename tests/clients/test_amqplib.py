@@ -1,41 +1,24 @@
 #!/usr/bin/python3
-"""amqplib, the client for Node.js: a program of our own with both of its interfaces, and its own suite.
+"""The own suite of amqplib, the client for Node.js.
 
-`npm ci` installs what amqplib/package-lock.json pins into build/cache, once for each state of that file. Three tests
-of the suite know only port 5672, one of them on ::1; where the port is taken they are skipped.
+Three of its tests know only port 5672, one of them on ::1; where the port is taken they are skipped.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
 import re
-import shutil
 import socket
 import subprocess
 
 import broker
+import npm
 import suite
 
-HERE = pathlib.Path(__file__).resolve().parent / 'amqplib'
 SKIP_FILE = pathlib.Path(__file__).with_name('amqplib.skip')
 ON_DEFAULT_PORT = ('Connect API serverProperties', 'Connect API using custom heartbeat option', 'Connect API ipv6')
 TIME_LIMIT = 150
-
-
-def install():
-    """The directory that holds node_modules as the lock file wants it."""
-    lock = (HERE / 'package-lock.json').read_bytes()
-    place = broker.CACHE / ('amqplib-' + hashlib.sha256(lock).hexdigest()[:16])
-    if not (place / 'complete').exists():
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        for name in ('package.json', 'package-lock.json'):
-            shutil.copy(HERE / name, place)
-        suite.must(['npm', 'ci', '--no-audit', '--no-fund', '--ignore-scripts', '--loglevel=error'], cwd=place)
-        (place / 'complete').touch()
-    return place
 
 
 def has_ipv6():
@@ -96,21 +79,11 @@ def find(tests, told):
 
 
 def main():
-    place = install()
+    place = npm.install()
     own, missing = start_broker()
     tests = suite.Suite(names_of(place), SKIP_FILE, [(name, 'port 5672 is not ours') for name in missing])
     with own:
-        environment = dict(os.environ, URL=own.url(), NODE_PATH=str(place / 'node_modules'))
-        conversation = subprocess.run(['node', str(HERE / 'conversation.js')], env=environment, timeout=60, stdin=subprocess.DEVNULL,
-                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding='utf-8')
-        for line in conversation.stdout.splitlines():
-            verdict, _, name = line.partition(' - ')
-            if verdict == 'ok':
-                tests.printer.ok(name)
-            elif verdict == 'not ok':
-                tests.printer.not_ok(name, conversation.stdout)
-        if conversation.returncode != 0 and not tests.printer.failed:
-            tests.printer.not_ok('conversation.js', conversation.stdout)
+        environment = dict(os.environ, URL=own.url())
         skipped = '|'.join('^%s$' % re.escape(name) for name in tests.skipped)
         only = ['--grep', skipped, '--invert'] if skipped else []
         run = mocha(place, '--check-leaks', '--reporter', 'tap', *only, env=environment, timeout=TIME_LIMIT)

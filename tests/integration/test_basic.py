@@ -50,11 +50,13 @@ class Publish(ClientTest):
         self.closed_with(404, "no exchange 'absent' in vhost '/'")
 
     def test_9_2_bad_expiration_is_406(self):
-        for expiration in ('soon', '-1', '1.5', ''):
+        for expiration, reason in (('soon', 'no_integer'), ('', 'no_integer'), ('-', 'no_integer'),
+                                   ('-1', '{value_negative,-1}'), ('1.5', '{leftover_string,".5"}'),
+                                   ('99999999999999', '{value_too_large,99999999999999}')):
             with self.subTest(expiration=expiration):
                 self.channel = self.connection.channel()
                 self.channel.basic_publish('', 'k', 'm', pika.BasicProperties(expiration=expiration))
-                self.closed_with(406, "invalid expiration '%s'" % expiration)
+                self.closed_with(406, "invalid expiration '%s': %s" % (expiration, reason))
 
     def test_9_3_user_id_of_another_is_406(self):
         self.channel.basic_publish('', 'k', 'm', pika.BasicProperties(user_id='somebody'))

@@ -62,7 +62,7 @@ class Handshake(ClientTest):
     def test_4_1_3_capabilities(self):
         capabilities = self.connection._impl.server_properties['capabilities']
         for name in ('publisher_confirms', 'exchange_exchange_bindings', 'basic.nack', 'consumer_cancel_notify',
-                     'authentication_failure_close', 'per_consumer_qos'):
+                     'authentication_failure_close', 'per_consumer_qos', 'direct_reply_to'):
             self.assertIs(capabilities[name], True, name)
 
     @broker.departs('no such key')
@@ -274,21 +274,30 @@ class End(ClientTest):
         for connection in connections:
             connection.close()
 
-    @broker.not_yet('connection.update-secret')
     def test_4_7_1_update_secret(self):
         connection = wire.Wire(self.broker.host, self.broker.port).handshake()
         self.addCleanup(connection.socket.close)
         connection.send(wire.method(0, (10, 70), wire.long('guest') + wire.short('renewed')))
         connection.expect((10, 71))
 
-    @broker.not_yet('connection.update-secret')
     @broker.departs('older ones do not look at the secret')
     def test_4_7_2_update_secret_that_does_not_authenticate_is_530(self):
         connection = wire.Wire(self.broker.host, self.broker.port).handshake()
         self.addCleanup(connection.socket.close)
         connection.send(wire.method(0, (10, 70), wire.long('wrong') + wire.short('renewed')))
         got = connection.expect(wire.CLOSE)
-        self.assertEqual(wire.close_reason(got.arguments)[0], 530)
+        self.assertEqual(wire.close_reason(got.arguments),
+                         (530, 'NOT_ALLOWED - New secret was refused by one of the backends', 10, 70))
+
+    def test_4_7_1_update_secret_before_open_is_refused(self):
+        with wire.Wire(self.broker.host, self.broker.port) as connection:
+            connection.send(wire.PROTOCOL_HEADER)
+            connection.expect(wire.START)
+            connection.send(wire.start_ok())
+            connection.expect(wire.TUNE)
+            connection.send(wire.method(0, (10, 70), wire.long('guest') + wire.short('early')))
+            got = connection.expect(wire.CLOSE)
+            self.assertEqual(wire.close_reason(got.arguments)[0], 504)
 
 
 class Shutdown(ClientTest):

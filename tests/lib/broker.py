@@ -16,6 +16,7 @@ Environment:
 """
 
 import fcntl
+import itertools
 import os
 import pathlib
 import random
@@ -41,6 +42,7 @@ SETTINGS = ()
 READY_TIMEOUT = 60
 STOP_TIMEOUT = 30
 
+COMPLAINT = re.compile(r'\[(warning|error|critical)\]')
 SANITIZER_REPORT = re.compile(r'ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|: runtime error: ')
 
 
@@ -76,7 +78,7 @@ def free_port():
 
 
 class Broker:
-    _count = 0
+    _numbers = itertools.count(1)
 
     def __init__(self, settings=(), port=None, data_dir=None):
         self.host = '127.0.0.1'
@@ -88,6 +90,7 @@ class Broker:
         self.process = None
         self.started = False    # by us, and not yet ended by us
         self.log_path = None
+        self.log_paths = []     # one for each start
         self._ready = None
         self._reader = None
         if EXTERNAL:
@@ -128,8 +131,8 @@ class Broker:
         assert not self.running()
         if self.port is None:
             self.port = free_port()
-        Broker._count += 1
-        self.log_path = os.path.join(tempfile.gettempdir(), 'broker-%d.log' % Broker._count)
+        self.log_path = os.path.join(tempfile.gettempdir(), 'broker-%d.log' % next(self._numbers))
+        self.log_paths.append(self.log_path)
         self._ready = threading.Event()
         self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT)
@@ -211,6 +214,16 @@ class Broker:
     def check_log(self):
         if SANITIZER_REPORT.search(self.log()):
             raise BrokerError('a sanitizer has spoken, see %s' % self.log_path)
+
+    def check_quiet(self, expected=()):
+        """Since its first start the broker has logged no warning, and nothing worse, without a text that is expected:
+        that it ends connections when it is stopped always is."""
+        expected = (*expected, "broker forced connection closure with reason 'shutdown'")
+        for path in self.log_paths:
+            with open(path, errors='replace') as log:
+                for line in log:
+                    if COMPLAINT.search(line) and not any(text in line for text in expected):
+                        raise BrokerError('%s: %s' % (os.path.basename(path), line.rstrip()))
 
     def ctl(self, *words):
         """What `stoatctl` prints; fails unless its status is 0."""

@@ -157,6 +157,7 @@ void peer_free(struct peer **peer)
     TAILQ_REMOVE(&gone->harness->peers, gone, link);
     memory_transport_release(&gone->memory);
     buf_release(&gone->payload);
+    buf_release(&gone->properties);
     free(gone);
 }
 
@@ -297,6 +298,8 @@ struct amqp_method peer_expect_content(struct peer *peer, uint16_t channel, uint
     ck_assert(peer_next(peer, &frame) && frame.type == AMQP_FRAME_HEADER);
     ck_assert(frame.channel == channel);
     ck_assert(amqp_content_header_decode(frame.payload, &header, &error));
+    buf_clear(&peer->properties);
+    buf_append(&peer->properties, header.properties);
     while (buf_size(&got) < header.body_size) {
         ck_assert_msg(peer_next(peer, &frame), "the body of %s is cut short", name_of(id));
         ck_assert(frame.type == AMQP_FRAME_BODY && frame.channel == channel);

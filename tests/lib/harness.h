@@ -23,7 +23,8 @@ struct peer {
     struct harness *harness;
     struct connection *connection; /* the broker's side; NULL once its socket was seen closed */
     struct memory_transport memory;
-    struct buf payload; /* of the frame last read: what a decoded method points into */
+    struct buf payload;    /* of the frame last read: what a decoded method points into */
+    struct buf properties; /* of the content last read */
 };
 TAILQ_HEAD(peer_list, peer);
 

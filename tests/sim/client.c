@@ -53,6 +53,7 @@ struct op {
     bool takes;             /* and may take from it without an acknowledgement */
     uint64_t lsn;           /* its answer must wait for this */
     uint32_t count;         /* what purge-ok must say */
+    struct buf committed;   /* ids of the transaction's publishes */
 };
 
 uint64_t below(struct sim *sim, uint64_t bound)
@@ -114,12 +115,19 @@ static struct taker *find_taker(struct sim_channel *channel, const char *tag)
     return NULL;
 }
 
+static void free_op(struct op **op)
+{
+    buf_release(&(*op)->committed);
+    free(*op);
+    *op = NULL;
+}
+
 static void free_ops(struct op_list *ops)
 {
     struct op *op;
     while ((op = STAILQ_FIRST(ops)) != NULL) {
         STAILQ_REMOVE_HEAD(ops, link);
-        free(op);
+        free_op(&op);
     }
 }
 
@@ -202,14 +210,12 @@ static bool exchange_is_there(struct client *client, const char *name)
 
 static bool follow_publish(struct client *client, struct sim_channel *channel, const struct op *op)
 {
-    uint64_t lsn = 0;
-
     if (!exchange_is_there(client, op->exchange))
         return false;
     if (channel->mode == MODE_TX)
         buf_append(&channel->held, slice_of(&op->id, sizeof(op->id)));
     else
-        model_route(&client->sim->model, op->id, &lsn);
+        model_route(&client->sim->model, op->id);
     channel->publishes++;
     return true;
 }
@@ -262,8 +268,9 @@ static bool follow_commit(struct client *client, struct sim_channel *channel, st
         if (!exchange_is_there(client, model->messages[ids[i]].exchange))
             return false;
     for (size_t i = 0; i < count; i++)
-        model_route(model, ids[i], &op->lsn);
-    buf_clear(&channel->held);
+        model_route(model, ids[i]);
+    op->committed = channel->held;
+    channel->held = BUF_EMPTY;
     for (size_t i = 0; i < unacked_count(channel);)
         if (unacked_at(channel, i)->held)
             settle_now(client, channel, i, unacked_at(channel, i)->how, &op->lsn);
@@ -399,7 +406,7 @@ static void follow_on_channel(struct client *client, struct op *op)
     if (heard && op->reply != 0 && (channel->live || op->kind == OP_CLOSE))
         STAILQ_INSERT_TAIL(&channel->awaiting, op, link);
     else
-        free(op);
+        free_op(&op);
 }
 
 /* The broker has acted on one frame. */
@@ -418,7 +425,7 @@ static void follow_frame(struct client *client)
     if (over)
         client_end(client);
     if (client->ended || op->channel == 0)
-        free(op);
+        free_op(&op);
     else
         follow_on_channel(client, op);
 }
@@ -445,8 +452,7 @@ static size_t on_input(struct transport *transport, struct slice bytes)
     size_t size;
 
     while ((size = piece_size(client, bytes)) > 0) {
-        if (!STAILQ_EMPTY(&client->sent) && STAILQ_FIRST(&client->sent)->kind != OP_PUBLISH)
-            model_observe(&client->sim->model);
+        model_observe(&client->sim->model);
         const size_t taken = broker_events->on_input(transport, slice_of(bytes.data, size));
         if (taken == 0)
             return all.size - bytes.size;
@@ -566,8 +572,8 @@ static void open_channel(struct client *client, uint16_t number)
     }
 }
 
-/* Most names have properties of their own, so that most declarations agree. */
-static void pick_queue(struct client *client, char name[MODEL_NAME])
+/* Any name, whether or not there is such a queue. */
+static void invent_queue(struct client *client, char name[MODEL_NAME])
 {
     if (chance(client->sim, 15))
         snprintf(name, MODEL_NAME, "e%u", client->serial);
@@ -575,10 +581,32 @@ static void pick_queue(struct client *client, char name[MODEL_NAME])
         snprintf(name, MODEL_NAME, "q%u", (unsigned)below(client->sim, 6));
 }
 
+/* Most often one that is there, and may be used. */
+static void pick_queue(struct client *client, char name[MODEL_NAME])
+{
+    const struct model_queue *queue;
+    size_t count = 0;
+
+    invent_queue(client, name);
+    if (chance(client->sim, 4))
+        return;
+    TAILQ_FOREACH (queue, &client->sim->model.queues, link)
+        if (!queue->life.ended && (!queue->exclusive || queue->owner == client) &&
+            below(client->sim, ++count) == 0)
+            memcpy(name, queue->name, MODEL_NAME);
+}
+
 static void pick_exchange(struct client *client, char name[MODEL_NAME])
 {
-    static const char *const names[] = {"amq.direct", "amq.fanout", "amq.topic", "x0", "x1", "x2"};
-    snprintf(name, MODEL_NAME, "%s", names[below(client->sim, countof(names))]);
+    const struct model_exchange *exchange;
+    size_t count = 0;
+
+    snprintf(name, MODEL_NAME, "x%u", (unsigned)below(client->sim, 3));
+    if (chance(client->sim, 4))
+        return;
+    TAILQ_FOREACH (exchange, &client->sim->model.exchanges, link)
+        if (!exchange->life.ended && below(client->sim, ++count) == 0)
+            memcpy(name, exchange->name, MODEL_NAME);
 }
 
 static void pick_key(struct client *client, char key[MODEL_NAME], bool pattern)
@@ -590,13 +618,14 @@ static void pick_key(struct client *client, char key[MODEL_NAME], bool pattern)
                      : keys[below(client->sim, countof(keys))]);
 }
 
+/* Most names have properties of their own, so that most declarations agree. */
 static void say_declare_queue(struct client *client, uint16_t number)
 {
     struct sim *sim = client->sim;
     struct op *op = say(client, OP_DECLARE_QUEUE, number, AMQP_QUEUE_DECLARE_OK);
     struct model_queue *wanted = &op->queue_wanted;
 
-    pick_queue(client, wanted->name);
+    invent_queue(client, wanted->name);
     wanted->exclusive = wanted->name[0] == 'e';
     wanted->owner = wanted->exclusive ? client : NULL;
     wanted->life.durable = strcmp(wanted->name, "q4") != 0;
@@ -825,7 +854,7 @@ static void say_settle(struct client *client, uint16_t number)
     for (size_t i = 0; i < unacked_count(channel); i++)
         if (!unacked_at(channel, i)->settling && below(sim, ++count) == 0)
             picked = unacked_at(channel, i);
-    if (picked == NULL || channel->recovering)
+    if (picked == NULL || channel->recovering > 0)
         return;
     struct op *op = say(client, OP_SETTLE, number, 0);
     op->tag = chance(sim, 1) ? channel->last_tag + 1000 : picked->tag;
@@ -843,7 +872,7 @@ static void say_settle(struct client *client, uint16_t number)
 
 static void say_recover(struct client *client, uint16_t number)
 {
-    channel_of(client, number)->recovering = true;
+    channel_of(client, number)->recovering++;
     say(client, OP_RECOVER, number, AMQP_BASIC_RECOVER_OK);
     encode(client, number,
            &(struct amqp_method){.id = AMQP_BASIC_RECOVER, .basic_recover.requeue = true});
@@ -1000,15 +1029,18 @@ static void on_reply(struct client *client, uint16_t number, const struct amqp_m
         check(op->count == method->queue_purge_ok.message_count,
               "%u.%u: %u messages were purged, and purge-ok says %u", client->serial, number,
               op->count, method->queue_purge_ok.message_count);
+    const uint32_t *ids = (const uint32_t *)(void *)op->committed.data;
+    for (size_t i = 0; i < buf_size(&op->committed) / sizeof(*ids); i++)
+        model_check_stored(&client->sim->model, ids[i]);
     if (op->kind == OP_CANCEL)
         op->taker->over = true;
     if (op->kind == OP_RECOVER) {
-        channel->recovering = false;
+        channel->recovering--;
         follow_recover(channel); /* tags read since are void, too */
     }
     if (op->kind == OP_CLOSE)
         channel->use = CHANNEL_FREE;
-    free(op);
+    free_op(&op);
 }
 
 static void confirm(struct client *client, uint16_t number, uint64_t publish)
@@ -1021,7 +1053,7 @@ static void confirm(struct client *client, uint16_t number, uint64_t publish)
     client->sim->confirmed++;
     check(message->routed && (!message->mandatory || !message->unwanted || message->returned),
           "message %u is confirmed and was not returned", message->id);
-    model_check_confirmed(model, message->id);
+    model_check_stored(model, message->id);
 }
 
 static void on_confirm(struct client *client, uint16_t number, const struct amqp_basic_ack *ack)
@@ -1124,7 +1156,7 @@ static void on_method(struct client *client, uint16_t number, const struct amqp_
     case AMQP_BASIC_GET_EMPTY: {
         struct op *op = take_awaited(client, number, AMQP_BASIC_GET_OK);
         leave_get(op);
-        free(op);
+        free_op(&op);
         return;
     }
     case AMQP_BASIC_ACK:
@@ -1171,7 +1203,7 @@ static void check_delivery(struct client *client, struct model_queue *queue,
     struct model_entry *entry = model_find_entry(queue, message->id);
 
     client->sim->delivered++;
-    if (queue->life.ended || !channel->live || channel->recovering)
+    if (queue->life.ended || !channel->live || channel->recovering > 0)
         return; /* it was on its way, and may be elsewhere by now */
     check(entry != NULL, "message %u came from queue %s, where it was not", message->id,
           queue->name);
@@ -1191,7 +1223,7 @@ static void note_unacked(struct client *client, struct model_queue *queue, struc
     size_t by_takers = 0;
 
     buf_append(&channel->unacked, slice_of(&unacked, sizeof(unacked)));
-    if (taker == NULL || channel->recovering)
+    if (taker == NULL || channel->recovering > 0)
         return;
     taker->unacked++;
     check(taker->prefetch == 0 || taker->unacked <= taker->prefetch,
@@ -1252,7 +1284,7 @@ static void on_got(struct client *client, const struct model_message *message)
     if (!op->no_ack)
         note_unacked(client, op->on, NULL, message->id, got->delivery_tag);
     leave_get(op);
-    free(op);
+    free_op(&op);
 }
 
 static void on_content(struct client *client)

@@ -54,7 +54,8 @@ struct sim_channel {
     enum { CHANNEL_FREE, CHANNEL_USED, CHANNEL_ENDING } use;
     enum channel_mode mode;
     uint16_t prefetch, global_prefetch;
-    bool recovering; /* basic.recover is under way: tags read before its answer are void */
+    unsigned
+        recovering; /* so many basic.recover are under way: tags read before the last answer are void */
     unsigned next_tag;
     uint64_t last_tag; /* of a delivery */
     struct op_list awaiting;

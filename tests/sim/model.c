@@ -404,7 +404,7 @@ static void compact(struct model *model, struct model_queue *queue)
 }
 
 static void append(struct model *model, struct model_queue *queue,
-                   const struct model_message *message, uint64_t *lsn)
+                   const struct model_message *message)
 {
     if (queue->count == queue->capacity) {
         compact(model, queue);
@@ -419,10 +419,9 @@ static void append(struct model *model, struct model_queue *queue,
         .number = queue->next_number++,
         .life = begin_life(model, message->persistent && queue->life.durable),
     };
-    await(lsn, entry->life.made_lsn);
 }
 
-void model_route(struct model *model, uint32_t id, uint64_t *lsn)
+void model_route(struct model *model, uint32_t id)
 {
     struct model_message *message = &model->messages[id];
     struct model_queue *queue;
@@ -431,7 +430,7 @@ void model_route(struct model *model, uint32_t id, uint64_t *lsn)
     message->routed = message->unwanted = true;
     TAILQ_FOREACH (queue, &model->queues, link)
         if (!queue->life.ended && leads_to(model, message, queue)) {
-            append(model, queue, message, lsn);
+            append(model, queue, message);
             message->unwanted = false;
         }
 }
@@ -597,7 +596,7 @@ void model_compare(struct model *model)
           vhost->exchanges.count, count);
 }
 
-void model_check_confirmed(struct model *model, uint32_t id)
+void model_check_stored(struct model *model, uint32_t id)
 {
     const uint64_t durable = store_durable(model->broker->store);
     struct model_queue *queue;
@@ -605,7 +604,7 @@ void model_check_confirmed(struct model *model, uint32_t id)
     TAILQ_FOREACH (queue, &model->queues, link) {
         const struct model_entry *entry = queue->life.ended ? NULL : model_find_entry(queue, id);
         check(entry == NULL || entry->life.ended || entry->life.made_lsn <= durable,
-              "message %u is confirmed; in queue %s it belongs to batch %" PRIu64 ", and %" PRIu64
+              "message %u is promised; in queue %s it belongs to batch %" PRIu64 ", and %" PRIu64
               " is durable",
               id, queue->name, entry->life.made_lsn, durable);
     }

@@ -110,7 +110,7 @@ bool model_unbind(struct model *model, const char *exchange, const char *queue, 
                   const void *asking, uint64_t *lsn);
 
 /* The exchange is there. */
-void model_route(struct model *model, uint32_t id, uint64_t *lsn);
+void model_route(struct model *model, uint32_t id);
 /* An entry is acknowledged or rejected for good. */
 void model_settle(struct model *model, struct model_queue *queue, uint32_t id, uint64_t *lsn);
 void model_remove_consumer(struct model *model, struct model_queue *queue, bool exclusive,
@@ -123,8 +123,8 @@ void model_observe(struct model *model);
 /* And exchanges and bindings, too. */
 void model_compare(struct model *model);
 
-/* A confirm of this message has been read: each entry of it is durable, or gone. */
-void model_check_confirmed(struct model *model, uint32_t id);
+/* A confirm or commit-ok of this message has been read: each entry of it is durable, or gone. */
+void model_check_stored(struct model *model, uint32_t id);
 
 /* The broker has started again over what was durable at this LSN. */
 void model_recover(struct model *model, uint64_t durable);

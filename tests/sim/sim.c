@@ -63,8 +63,7 @@ static void reap_clients(void)
     struct client *client, *next;
 
     TAILQ_FOREACH_SAFE (client, &sim.clients, link, next) {
-        if (!client->peer->memory.closed ||
-            (!client->broken && buf_size(&client->peer->memory.received) > 0))
+        if (!client->peer->memory.closed || client->slow)
             continue;
         check(client->ended, "client %u was dropped without a word", client->serial);
         trace("%u is gone", client->serial);
@@ -237,6 +236,24 @@ static bool is_moving(void)
     return false;
 }
 
+_Noreturn static void tell_unrest(void)
+{
+    struct client *client;
+
+    TAILQ_FOREACH (client, &sim.clients, link) {
+        const struct peer *peer = client->peer;
+        if (peer->memory.closed)
+            continue;
+        trace("%u: %zu octets unsent, %zu unread by the broker, %zu operations under way%s%s%s",
+              client->serial, buf_size(&client->out), buf_size(&peer->memory.sent),
+              client->sent_count, client->broken ? ", broken" : "",
+              peer->connection->held ? ", held" : "", peer->connection->choked ? ", choked" : "");
+    }
+    trace_fail("there is no rest: batch %" PRIu64 " is open, %" PRIu64 " is durable%s",
+               store_open_lsn(sim.harness.store), store_durable(sim.harness.store),
+               store_is_busy(sim.harness.store) ? ", one is under way" : "");
+}
+
 /* Everything that can happen has happened. */
 static void come_to_rest(void)
 {
@@ -252,7 +269,8 @@ static void come_to_rest(void)
             memory_transport_take(&client->peer->memory, SIZE_MAX);
     }
     for (int i = 0; still < TURNS_AT_REST; i++) {
-        check(i < TURNS_MAX, "there is no rest");
+        if (i == TURNS_MAX)
+            tell_unrest();
         TAILQ_FOREACH (client, &sim.clients, link)
             client_flush(client, SIZE_MAX);
         const uint64_t reads = sim.reads;
@@ -378,7 +396,8 @@ static void step(void)
     else if (what < 60)
         set_disk(!disk.by_itself);
     else
-        client_act(client);
+        for (uint64_t count = 1 + below(&sim, 3); count > 0; count--)
+            client_act(client);
 
     if (!TAILQ_EMPTY(&sim.clients)) {
         client = pick_client();

@@ -704,6 +704,77 @@ START_TEST(consumers_hear_of_a_deleted_queue)
 }
 END_TEST
 
+/* The channel's limit is shared: what a commit settles for one queue lets another deliver. */
+START_TEST(a_commit_gives_credit_back)
+{
+    static const char *const queues[] = {"q", "r"};
+    struct harness harness;
+    harness_init(&harness, NULL);
+    struct peer *peer = peer_open_channel(&harness), *other = peer_open_channel(&harness);
+    peer_call(peer, 1,
+              &(struct amqp_method){.id = AMQP_BASIC_QOS,
+                                    .basic_qos = {.prefetch_count = 1, .global = true}},
+              AMQP_BASIC_QOS_OK);
+    peer_call(peer, 1, &(struct amqp_method){.id = AMQP_TX_SELECT}, AMQP_TX_SELECT_OK);
+    for (size_t i = 0; i < countof(queues); i++) {
+        const struct slice name = slice_of_string(queues[i]);
+        peer_call(peer, 1,
+                  &(struct amqp_method){.id = AMQP_QUEUE_DECLARE, .queue_declare.queue = name},
+                  AMQP_QUEUE_DECLARE_OK);
+        peer_call(peer, 1,
+                  &(struct amqp_method){.id = AMQP_BASIC_CONSUME, .basic_consume.queue = name},
+                  AMQP_BASIC_CONSUME_OK);
+    }
+    for (size_t i = 0; i < countof(queues); i++)
+        peer_publish(other, 1, "", queues[i], queues[i]);
+    peer_expect_content(peer, 1, AMQP_BASIC_DELIVER, "q");
+    peer_send(peer, 1,
+              &(struct amqp_method){.id = AMQP_BASIC_ACK, .basic_ack = {.delivery_tag = 1}});
+    peer_expect_nothing(peer);
+    peer_call(peer, 1, &(struct amqp_method){.id = AMQP_TX_COMMIT}, AMQP_TX_COMMIT_OK);
+    peer_expect_content(peer, 1, AMQP_BASIC_DELIVER, "r");
+    harness_release(&harness);
+}
+END_TEST
+
+/* More clients ask than one read of the disk brings messages. */
+START_TEST(gets_share_what_is_read_from_disk)
+{
+    enum { SIZE = 1100 * 1024, CLIENTS = 3 };
+    static char body[SIZE + 1];
+    struct harness harness;
+    struct peer *peers[CLIENTS];
+    struct buf get = BUF_EMPTY;
+    memset(body, 'x', SIZE);
+    harness_init(&harness, NULL);
+    struct peer *peer = peer_open_channel(&harness);
+    struct amqp_method declare = declare_q;
+    declare.queue_declare.durable = true;
+    peer_call(peer, 1, &declare, AMQP_QUEUE_DECLARE_OK);
+    for (int i = 0; i < CLIENTS; i++) {
+        struct buf out = BUF_EMPTY;
+        amqp_client_publish(&out, 1, 131072,
+                            &(struct amqp_client_message){.routing_key = SLICE("q"),
+                                                          .properties = SLICE("\x10\x00\x02"),
+                                                          .body = slice_of(body, SIZE)});
+        send_and_release(peer, &out);
+    }
+    harness_restart(&harness, false);
+
+    amqp_method_encode(&get, 1, &get_q);
+    for (int i = 0; i < CLIENTS; i++)
+        peers[i] = peer_open_channel(&harness);
+    for (int i = 0; i < CLIENTS; i++)
+        memory_transport_send(&peers[i]->memory, buf_slice(&get));
+    harness_run(&harness);
+    harness_run(&harness);
+    for (int i = 0; i < CLIENTS; i++)
+        peer_expect_content(peers[i], 1, AMQP_BASIC_GET_OK, body);
+    buf_release(&get);
+    harness_release(&harness);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("channel");
@@ -735,6 +806,8 @@ int main(void)
     tcase_add_test(queues, nowait_gets_no_answer);
     tcase_add_test(queues, answers_say_ok);
     tcase_add_test(queues, consumers_hear_of_a_deleted_queue);
+    tcase_add_test(queues, a_commit_gives_credit_back);
+    tcase_add_test(queues, gets_share_what_is_read_from_disk);
     suite_add_tcase(suite, queues);
     return unit_main(suite);
 }

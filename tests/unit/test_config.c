@@ -127,6 +127,8 @@ START_TEST(values)
         {"heartbeat = infinity", BAD, "bad value"},
         {"tcp_listen_options.backlog = 4096", PLACE(backlog), 4096, NULL},
         {"handshake_timeout = 500", PLACE(handshake_timeout_ms), 500, NULL},
+        {"consumer_timeout = 1800000", PLACE(consumer_timeout_ms), 1800000, NULL},
+        {"consumer_timeout = infinity", PLACE(consumer_timeout_ms), 0, NULL},
         {"loopback_users.guest = false", PLACE(loopback_guest), 0, NULL},
         {"loopback_users.guest = Yes", PLACE(loopback_guest), 1, NULL},
         {"loopback_users.guest = maybe", BAD, "true or false is expected"},

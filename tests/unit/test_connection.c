@@ -89,7 +89,8 @@ START_TEST(start_says_who_we_are)
 {
     static const char *const capabilities[] = {
         "publisher_confirms",     "exchange_exchange_bindings", "basic.nack",
-        "consumer_cancel_notify", "per_consumer_qos",           "authentication_failure_close"};
+        "consumer_cancel_notify", "per_consumer_qos",           "authentication_failure_close",
+        "direct_reply_to"};
     static const char *const strings[][2] = {
         {"product", "RabbitMQ"}, {"version", "3.13.7"}, {"stoatmq_version", STOATMQ_VERSION}};
     struct harness harness;
@@ -533,7 +534,7 @@ static const struct bad_case {
     {server_method, 503, "COMMAND_INVALID - unimplemented method", false},
     {server_method_on_0, 503, "COMMAND_INVALID - unimplemented method", false},
     {connection_method_on_1, 503, "COMMAND_INVALID - unimplemented method", false},
-    {update_secret, 503, "COMMAND_INVALID - unimplemented method", false},
+    {update_secret, 530, "NOT_ALLOWED - New secret was refused by one of the backends", false},
     {late_start_ok, 504, "CHANNEL_ERROR - unexpected method in connection state running", false},
     {second_open, 504, "CHANNEL_ERROR - unexpected method in connection state running", false},
     {queue_method_on_0, 504, "CHANNEL_ERROR - unexpected method in connection state running",

@@ -488,6 +488,34 @@ START_TEST(a_transaction_of_transient_messages_is_answered_at_once)
 }
 END_TEST
 
+/* What the commit put was taken back before its batch left: there is nothing to wait for, and perhaps never a batch. */
+START_TEST(a_transaction_of_what_is_consumed_at_once_is_answered)
+{
+    struct harness harness;
+    harness_init(&harness, NULL);
+    struct peer *peer = peer_open_channel(&harness), *consumer = peer_open_channel(&harness);
+    struct amqp_method consume = consume_q;
+    consume.basic_consume.no_ack = true;
+    peer_call(peer, 1, &declare_q, AMQP_QUEUE_DECLARE_OK);
+    peer_call(peer, 1, &select_tx, AMQP_TX_SELECT_OK);
+    peer_call(consumer, 1, &consume, AMQP_BASIC_CONSUME_OK);
+    store_memory_set_auto_sync(harness.store, false);
+
+    publish_persistent(peer, 1, "q", "one");
+    peer_call(peer, 1, &commit, AMQP_TX_COMMIT_OK);
+    peer_expect_content(consumer, 1, AMQP_BASIC_DELIVER, "one");
+    peer_send(consumer, 2, &open_channel);
+    peer_expect(consumer, 2, AMQP_CHANNEL_OPEN_OK);
+    peer_send(consumer, 2, &declare_other); /* keeps the store busy */
+    publish_persistent(peer, 1, "q", "two");
+    peer_send(peer, 1, &commit);
+    peer_expect_content(consumer, 1, AMQP_BASIC_DELIVER, "two");
+    sync(&harness);
+    peer_expect(peer, 1, AMQP_TX_COMMIT_OK);
+    harness_release(&harness);
+}
+END_TEST
+
 /* ---- confirms ---- */
 
 /* Client 1 confirms on channels 1 and 2; durable q, q2 and q3, bound to the fanout x; transient t. Nothing becomes durable by itself. */
@@ -762,6 +790,7 @@ int main(void)
     tcase_add_loop_test(replies, who_waits_may_vanish, 0, cases);
     tcase_add_test(replies, what_is_not_durable_is_answered_at_once);
     tcase_add_test(replies, a_transaction_of_transient_messages_is_answered_at_once);
+    tcase_add_test(replies, a_transaction_of_what_is_consumed_at_once_is_answered);
     suite_add_tcase(suite, replies);
 
     TCase *confirms = tcase_create("confirms");

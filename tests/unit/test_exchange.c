@@ -595,7 +595,7 @@ static const char *taken(const char *queue_name)
         size +=
             (size_t)snprintf(bodies + size, sizeof(bodies) - size, "%s%.*s", size > 0 ? " " : "",
                              SLICE_ARG(message_body(place_entry(place)->message)));
-        queue_drop(queue, place, NULL);
+        queue_discard(queue, place);
     }
     return bodies;
 }

@@ -327,6 +327,42 @@ START_TEST(records_last_word_wins)
 }
 END_TEST
 
+static void put_expiring(struct rig *rig, uint64_t position, uint64_t expires_ms)
+{
+    store_put_entry(rig->store,
+                    &(struct store_entry){
+                        .queue_id = 1, .position = position, .expires_ms = expires_ms, .weight = 1},
+                    add_body(rig->store, "x", 1));
+}
+
+/* Said until the queue has been empty. */
+START_TEST(queues_know_of_deadlines)
+{
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    store_create_queue(rig.store, 1);
+    put_expiring(&rig, 0, 0);
+    commit(&rig);
+    restart(&rig);
+    ck_assert(!queue_state(&rig, 1)->deadlines);
+    put_expiring(&rig, 1, 5);
+    put_expiring(&rig, 2, 0);
+    commit(&rig);
+    store_delete_entry(rig.store, 1, 1, 1);
+    commit(&rig);
+    restart(&rig);
+    ck_assert(queue_state(&rig, 1)->deadlines);
+    store_delete_entry(rig.store, 1, 0, 1);
+    store_delete_entry(rig.store, 1, 2, 1);
+    put_expiring(&rig, 3, 0);
+    commit(&rig);
+    restart(&rig);
+    ck_assert(!queue_state(&rig, 1)->deadlines);
+    rig_end(&rig);
+}
+END_TEST
+
 START_TEST(large_records_survive)
 {
     static char value[1 << 20], key[400];
@@ -1026,6 +1062,7 @@ static void compare_recovered(const struct rig *memory, const struct rig *lmdb)
         ck_assert_uint_eq(a->tail, b->tail);
         ck_assert_uint_eq(a->count, b->count);
         ck_assert_uint_eq(a->bytes, b->bytes);
+        ck_assert(a->count == 0 || a->deadlines == b->deadlines);
         ck_assert_uint_le(b->head, a->head); /* LMDB's may be a lower bound */
     }
 }
@@ -1703,6 +1740,7 @@ int main(void)
     tcase_add_loop_test(both, records_last_word_wins, 0, ENGINES);
     tcase_add_loop_test(both, large_records_survive, 0, ENGINES);
     tcase_add_loop_test(both, queues_count_their_entries, 0, ENGINES);
+    tcase_add_loop_test(both, queues_know_of_deadlines, 0, ENGINES);
     tcase_add_loop_test(both, everything_about_an_entry_comes_back, 0, ENGINES);
     tcase_add_loop_test(both, a_shared_body_is_written_once, 0, ENGINES);
     tcase_add_loop_test(both, what_is_taken_back_is_not_written, 0, ENGINES);

@@ -307,7 +307,7 @@ static const struct {
     /* 8.10 */
     {{.name = "q", true, .arguments = "x-queue-type=Sstream"},
      406,
-     INVALID("x-queue-type", "unsupported queue type 'stream'")},
+     INVALID("x-queue-type", "\"unsupported queue type 'stream'\"")},
     {{.name = "q", true, .arguments = "x-queue-type=I1"},
      406,
      INVALID("x-queue-type", "{unacceptable_type,signedint}")},
@@ -324,16 +324,16 @@ static const struct {
      INVALID("x-expires", "{value_too_large,315360000001}")},
     {{.name = "q", .arguments = "x-expires=Sten"},
      406,
-     INVALID("x-expires", "{unacceptable_type,longstr}")},
+     INVALID("x-expires", "\"expected integer, got longstr\"")},
     {{.name = "q", .arguments = "x-message-ttl=d1.5"},
      406,
-     INVALID("x-message-ttl", "{unacceptable_type,double}")},
+     INVALID("x-message-ttl", "\"expected integer, got double\"")},
     {{.name = "q", .arguments = "x-max-length=b-7"},
      406,
      INVALID("x-max-length", "{value_negative,-7}")},
     {{.name = "q", .arguments = "x-max-length-bytes=V"},
      406,
-     INVALID("x-max-length-bytes", "{unacceptable_type,void}")},
+     INVALID("x-max-length-bytes", "\"expected integer, got void\"")},
     {{.name = "q", .arguments = "x-overflow=Swhat"},
      406,
      INVALID("x-overflow", "invalid_overflow")},
@@ -348,10 +348,13 @@ static const struct {
      INVALID("x-single-active-consumer", "{unacceptable_type,longstr}")},
     {{.name = "q", .arguments = "x-queue-version=I1"},
      406,
-     INVALID("x-queue-version", "{unsupported_queue_version,1}")},
+     INVALID("x-queue-version", "\"unsupported queue version '1'\"")},
+    {{.name = "q", .arguments = "x-queue-mode=Sfast"},
+     406,
+     INVALID("x-queue-mode", "\"unsupported queue mode 'fast'\"")},
     {{.name = "q", .arguments = "x-dead-letter-exchange=I1"},
      406,
-     INVALID("x-dead-letter-exchange", "{unacceptable_type,signedint}")},
+     "invalid type 'signedint' for arg 'x-dead-letter-exchange' in queue 'q' in vhost '/'"},
     {{.name = "q", .arguments = "x-dead-letter-routing-key=Sk"},
      406,
      INVALID("x-dead-letter-routing-key", "routing_key_but_no_dlx_defined")},
@@ -368,7 +371,7 @@ static const struct {
     /* 8.2 */
     {{.name = "", .arguments = "x-queue-type=Squorum", .durable = true},
      406,
-     "Cannot declare a server-named queue for type quorum"},
+     "Cannot declare a server-named queue for type rabbit_quorum_queue"},
     {{.name = "",
       .arguments = "x-name-prefix="
                    "S12345678901234567890123456789012345678901234567890123456789012345"},
@@ -558,7 +561,7 @@ static const struct {
     {"absent", "absent", false, false, 404, "no exchange 'absent' in vhost '/'"},
     {"amq.topic", "absent", false, false, 404, "no queue 'absent' in vhost '/'"},
     {"amq.topic", "absent", true, false, 404, "no exchange 'absent' in vhost '/'"},
-    {"amq.topic", "mine", false, true, 405, LOCKED},
+    {"amq.topic", "mine", false, false, 405, LOCKED},
     {"amq.topic", "amq.rabbitmq.reply-to.abc", false, true, 403,
      "cannot bind or unbind to a volatile (direct reply-to) queue"},
 };
@@ -574,6 +577,28 @@ START_TEST(refuses_bindings)
                      refused_bindings[_i].to_exchange, "k") == !refused_bindings[_i].unbind_too);
     if (refused_bindings[_i].unbind_too)
         check_error(refused_bindings[_i].code, refused_bindings[_i].text);
+}
+END_TEST
+
+START_TEST(
+    binding_comes_before_ownership) /* 7.13, 7.18, 7.19: a wrong binding, an absent one; then whose queue it is */
+{
+    struct buf arguments = BUF_EMPTY;
+    struct binding_request request = edge("amq.headers", "mine", false, "k");
+
+    declare_queue(&(struct queue_case){.name = "mine", .owner = &somebody});
+    request.arguments = arguments_of(&arguments, "x-match=Snone");
+    ck_assert(!vhost_bind(memory.vhost, &request, NULL, &lsn, &error));
+    ck_assert_uint_eq(error.code, 406);
+    request.arguments = arguments_of(&arguments, "x-match=Sany");
+    ck_assert(vhost_bind(memory.vhost, &request, &somebody, &lsn, &error));
+    ck_assert(!vhost_bind(memory.vhost, &request, NULL, &lsn, &error));
+    check_error(405, LOCKED);
+    ck_assert(!vhost_unbind(memory.vhost, &request, NULL, &lsn, &error));
+    check_error(405, LOCKED);
+    request.key = SLICE("absent");
+    ck_assert(vhost_unbind(memory.vhost, &request, NULL, &lsn, &error));
+    buf_release(&arguments);
 }
 END_TEST
 
@@ -727,6 +752,7 @@ int main(void)
     tcase_add_test(tests, finds_queues);
     tcase_add_test(tests, deletes_queues);
     tcase_add_loop_test(tests, refuses_bindings, 0, countof(refused_bindings));
+    tcase_add_test(tests, binding_comes_before_ownership);
     tcase_add_test(tests, binds_once);
     tcase_add_test(tests, auto_delete_waits_for_the_first_binding);
     tcase_add_test(tests, auto_delete_goes_through_any_chain);

@@ -1,0 +1,106 @@
+"""Two transcripts of one script: where they first differ, and whether that is explained.
+
+A difference as one line is
+
+    queue.declare queue='q1' passive=True => B1 channel.close reply_code=404 ... | B1 queue.declare-ok ...
+
+the step without its channel, what the reference said, what StoatMQ said, lines that both said left out, `;` between lines. The file
+`explained` holds at most RULES_MAX rules of the form
+
+    PATTERN :: reason
+
+where PATTERN is a regular expression that is found in that line. After an explained difference the comparison goes on, if both brokers did
+the same thing and only said it in other words; otherwise the rest of the script is not compared.
+"""
+
+import collections
+import pathlib
+import re
+
+import script
+
+EXPLAINED = pathlib.Path(__file__).resolve().parent / 'explained'
+RULES_MAX = 30
+
+Rule = collections.namedtuple('Rule', 'pattern reason')
+Difference = collections.namedtuple('Difference', 'place step theirs ours')
+
+
+def read_rules(path=EXPLAINED):
+    rules = []
+    for line in path.read_text().splitlines():
+        if line.strip() and not line.startswith('#'):
+            pattern, colons, reason = line.partition(' :: ')
+            assert colons and reason.strip(), 'no reason in: ' + line
+            rules.append(Rule(re.compile(pattern.strip()), reason.strip()))
+    assert len(rules) <= RULES_MAX, '%d rules explain too much' % len(rules)
+    return rules
+
+
+def without(lines, others):
+    """Those lines that the others do not have, each counted once."""
+    left = collections.Counter(others)
+    rest = []
+    for line in lines:
+        if left[line]:
+            left[line] -= 1
+        else:
+            rest.append(line)
+    return rest
+
+
+def one_line(difference):
+    step = script.text(difference.step).partition(' ')[2]
+    return '%s => %s | %s' % (step, '; '.join(difference.theirs), '; '.join(difference.ours))
+
+
+def signature(difference):
+    """What differences of one cause have in common, more or less: no names, no numbers but reply codes."""
+    def general(line):
+        words = re.split(r'reply_text=', line)
+        found = ' '.join(words[0].split()[1:2]) + ' ' + ' '.join(re.findall(r'reply_code=\d+', line))
+        if len(words) > 1:
+            found += re.sub(r"'[^']*'|\\'.*?\\'|\d+", '_', words[1].replace('\\', '').partition('class_id')[0])
+        return found
+    return '%s => %s | %s' % (difference.step.method, '; '.join(map(general, difference.theirs)),
+                              '; '.join(map(general, difference.ours)))
+
+
+def shape(line):
+    """What happened, without the words: channel, method, reply code."""
+    return line.split()[:2] + re.findall(r'reply_code=\d+', line)
+
+
+def same_effect(theirs, ours):
+    return [shape(line) for line in theirs] == [shape(line) for line in ours]
+
+
+class Comparison:
+    """Compares transcripts under a set of rules, and counts what each has explained."""
+
+    def __init__(self, rules):
+        self.rules = rules
+        self.explained = collections.Counter()
+        self.compared = 0       # steps
+
+    def explain(self, difference):
+        line = one_line(difference)
+        return next((rule for rule in self.rules if rule.pattern.search(line)), None)
+
+    def first_difference(self, steps, theirs, ours):
+        """The first one without an explanation; None when there is none."""
+        for place, step in enumerate(steps):
+            at_theirs, at_ours = theirs[place:place + 1] or [['nothing']], ours[place:place + 1] or [['nothing']]
+            self.compared += 1
+            if at_theirs == at_ours:
+                continue
+            at_theirs, at_ours = at_theirs[0], at_ours[0]
+            difference = Difference(place, step, without(at_theirs, at_ours) or ['(order) ' + '; '.join(at_theirs)],
+                                    without(at_ours, at_theirs) or ['(order) ' + '; '.join(at_ours)])
+            rule = self.explain(difference)
+            if rule is None:
+                return difference
+            self.explained[rule] += 1
+            if not same_effect(at_theirs, at_ours):
+                return None
+        return None

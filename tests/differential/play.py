@@ -1,0 +1,693 @@
+"""Plays scripts on a broker and writes down what it says, in words that do not depend on chance.
+
+A lane is a virtual host with two connections, A and B, of two channels each; many lanes are played at once by one thread, each script by a
+coroutine that yields what it waits for. A step goes
+
+    1  the step's method, then channel.flow(active), on the step's channel; wait for flow-ok, for the confirm if one is due,
+       or for the close that the step has earned
+    2  what was closed is opened again: only then has the reference let go of all that it held
+    3  a passive declare of the durable queues that are thought to exist, on a channel of its own: the reference writes
+       to its files elsewhere than where it takes turns
+    4  channel.flow on every channel of both connections; wait for all of them
+    5  what has come on each channel is the step's part of the transcript
+
+so that nothing of a step is still under way when the next begins. 3 and 4 are left out after a step that moves no message.
+
+The transcript is a list with a list of lines for each step. In it
+  - names and tags that the broker made stand as <queue 0>, <tag 1>, <reply-to>: numbered as they came;
+  - the deliveries of one step on one channel are ordered by consumer, and delivery tags count in that order: several queues
+    deliver to a channel in no fixed order. A settlement with `multiple` is rounded up to the last delivery of its step,
+    where both countings agree again;
+  - a consumer that the broker cancels is told of in no fixed order: that comes after the rest;
+  - the virtual host is called '/', confirms are expanded to the numbers they cover, the times in x-death are left out.
+"""
+
+import collections
+import hashlib
+import json
+import re
+import select
+import socket
+import struct
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import protocol
+import script
+import wire
+
+WAIT = 5            # seconds for an answer; a broker that needs longer is silent
+HANDSHAKE_WAIT = 30
+INSPECTOR = 8       # the channel of a connection that asks after queues
+JANITOR = 9         # the one that deletes them
+
+FLOW = protocol.method('channel.flow', {'active': True})
+FLOW_OK = protocol.method('channel.flow-ok', {'active': True})
+CHANNEL_OPEN = protocol.method('channel.open', {})
+CHANNEL_CLOSE_OK = protocol.method('channel.close-ok', {})
+CONNECTION_CLOSE_OK = wire.method(0, wire.CLOSE_OK)
+HEAD = struct.Struct('>BHI')
+FRAME_MAX = 131072
+
+CAPABILITIES = {'A': {'consumer_cancel_notify': True, 'publisher_confirms': True, 'basic__nack': True}, 'B': {}}
+
+# Steps after which no message, credit or consumer can be under way.
+QUIET = {'queue.declare', 'exchange.declare', 'queue.bind', 'queue.unbind', 'exchange.bind', 'exchange.unbind',
+         'exchange.delete', 'queue.purge', 'confirm.select', 'tx.select', 'basic.get', 'channel.flow'}
+
+Broker = collections.namedtuple('Broker', 'host port management_port')
+Wait = collections.namedtuple('Wait', 'until deadline')
+
+
+def frame(kind, number, payload):
+    return HEAD.pack(kind, number, len(payload)) + payload + wire.FRAME_END
+
+
+class Channel:
+    """What the player knows of a channel since it was opened."""
+
+    def __init__(self, number):
+        self.number = number
+        self.events = []            # (method, fields, content) not yet in the transcript
+        self.flows = 0              # flow-ok awaited
+        self.open = False
+        self.closed = False         # by the broker, and not answered yet
+        self.close_ok = False       # our close was answered
+        self.confirming = False
+        self.ended_tx = False
+        self.published = 0
+        self.unconfirmed = set()
+        self.tags = []              # the broker's delivery tag of each delivery, in our order
+        self.groups = []            # how many there were after each step
+        self.unsettled = []         # places in tags, from 1
+        self.no_ack = {}            # by consumer tag
+        self.get_no_ack = self.consume_no_ack = False
+        self.content = None         # being assembled: [method, fields, properties, size, body]
+
+    def settled(self, tag, multiple):
+        self.unconfirmed -= {number for number in self.unconfirmed if number == tag or multiple and (number <= tag or not tag)}
+
+    def idle(self):
+        return self.closed or self.flows == 0 and not self.unconfirmed
+
+
+class Link:
+    """One connection: its socket, its channels, and the frames that come in."""
+
+    def __init__(self, lane, letter):
+        self.lane = lane
+        self.letter = letter
+        self.socket = None
+        self.channels = {}
+        self.dead = True
+        self.events = []
+
+    def numbers(self):
+        return [int(at[1]) for at in script.CHANNELS if at[0] == self.letter] + [INSPECTOR]
+
+    def connect(self):
+        """A coroutine: from nothing to open channels."""
+        broker = self.lane.broker
+        self.socket = socket.create_connection((broker.host, broker.port), WAIT)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.rest = b''
+        self.dead = self.eof = self.closed = False
+        self.greeting = None
+        self.channels = {}
+        self.lane.register(self)
+        self.send(wire.PROTOCOL_HEADER)
+        yield from self.await_greeting('connection.start')
+        self.send(wire.start_ok(capabilities=CAPABILITIES[self.letter]))
+        yield from self.await_greeting('connection.tune')
+        self.send(wire.tune_ok(frame_max=FRAME_MAX), wire.open_vhost(self.lane.vhost),
+                  *[frame(1, self.add(number).number, CHANNEL_OPEN) for number in self.numbers()])
+        yield from self.await_greeting('connection.open-ok')
+        yield Wait(lambda: all(channel.open for channel in self.channels.values()), HANDSHAKE_WAIT)
+
+    def await_greeting(self, method):
+        answered = yield Wait(lambda: self.greeting == method or self.dead, HANDSHAKE_WAIT)
+        if not answered or self.dead:
+            raise wire.WireError('no %s' % method)
+
+    def add(self, number):
+        self.channels[number] = Channel(number)
+        return self.channels[number]
+
+    def send(self, *frames):
+        try:
+            self.socket.sendall(b''.join(frames))
+        except OSError:
+            self.end()
+
+    def end(self):
+        if not self.dead:
+            self.dead = True
+            self.lane.unregister(self)
+            self.socket.close()
+
+    def on_readable(self):
+        try:
+            data = self.socket.recv(1 << 20, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b''
+        if not data:
+            self.eof = True
+            return self.end()
+        data = self.rest + data
+        at, size = 0, len(data)
+        while size - at >= 8:
+            kind, number, length = HEAD.unpack_from(data, at)
+            end = at + 8 + length
+            if end > size:
+                break
+            payload = data[at + 7:end - 1]
+            at = end
+            if payload == FLOW_OK and kind == 1:
+                self.channels[number].flows -= 1
+            elif number:
+                self.on_channel_frame(kind, self.channels[number], payload)
+            elif kind == 1:
+                self.on_connection_method(payload)
+        self.rest = data[at:]
+
+    def on_connection_method(self, payload):
+        name, fields = protocol.fields(payload)
+        if name in ('connection.start', 'connection.tune', 'connection.open-ok'):
+            self.greeting = name
+            return
+        self.events.append((name, fields, None))
+        if name == 'connection.close':
+            self.closed = True
+            self.send(CONNECTION_CLOSE_OK)
+        elif name == 'connection.close-ok':
+            self.end()
+
+    def on_channel_frame(self, kind, channel, payload):
+        if kind == 1:
+            name, fields = protocol.fields(payload)
+            if protocol.BY_NAME[name].has_content:
+                channel.content = [name, fields, None, None, b'']
+            else:
+                self.on_method(channel, name, fields)
+            return
+        content = channel.content
+        if content is None:
+            channel.events.append(('a frame of type %d' % kind, {}, None))
+            return
+        if kind == 2:
+            content[3] = struct.unpack_from('>Q', payload, 4)[0]
+            content[2] = payload[12:]
+        else:
+            content[4] += payload
+        if content[3] == len(content[4]):
+            channel.content = None
+            channel.events.append((content[0], content[1], (content[2], content[4])))
+
+    def on_method(self, channel, name, fields):
+        if name == 'channel.open-ok':
+            channel.open = True
+            return
+        if name == 'channel.close':
+            channel.closed = True
+        elif name == 'channel.close-ok':
+            channel.close_ok = True
+        elif name in ('basic.ack', 'basic.nack'):
+            before = set(channel.unconfirmed)
+            channel.settled(fields['delivery_tag'], fields['multiple'])
+            covered = sorted(before - channel.unconfirmed)
+            fields = {'covers': covered} if covered else dict(fields, unexpected=True)
+            name = 'confirmed by ' + name
+        elif name == 'tx.commit-ok':
+            channel.ended_tx = True
+        elif name == 'confirm.select-ok':
+            channel.confirming = True
+        elif name == 'basic.consume-ok':
+            channel.no_ack[fields['consumer_tag']] = channel.consume_no_ack
+        channel.events.append((name, fields, None))
+
+
+_described = {}     # properties as bytes: as text
+
+
+def describe(properties):
+    """The text of packed properties; says so when they are packed otherwise than we would."""
+    found = _described.get(properties)
+    if found is None:
+        if len(_described) > 20000:
+            _described.clear()
+        read = protocol.read_properties(properties)
+        found = re.sub(r"\('time', 'T', \d+\)", "('time', 'T', ...)", repr(read))
+        if protocol.properties(read) != properties:
+            found += ' packed as ' + properties.hex()
+        _described[properties] = found
+    return found
+
+
+def describe_body(body):
+    if len(body) <= 60:
+        return repr(body.decode('latin-1'))
+    return '%d octets %s' % (len(body), hashlib.md5(body).hexdigest()[:8])
+
+
+class Lane:
+    """A virtual host of a broker with its two connections; plays one script at a time."""
+
+    def __init__(self, broker, vhost, poll):
+        self.broker = broker
+        self.vhost = vhost
+        self.poll = poll            # a Poll
+        self.links = {letter: Link(self, letter) for letter in 'AB'}
+        self.coroutine = None
+        self.waiting = None         # Wait, with an absolute deadline
+        self.transcript = None
+
+    def register(self, link):
+        self.poll.register(link)
+
+    def unregister(self, link):
+        self.poll.unregister(link)
+
+    # The coroutine
+
+    def start(self, steps):
+        self.transcript = []
+        self.coroutine = self.play(steps)
+        self.advance(None)
+
+    def advance(self, answered):
+        """Runs to the next wait; false at the end of the script."""
+        while True:
+            try:
+                wait = self.coroutine.send(answered)
+            except StopIteration:
+                self.coroutine = self.waiting = None
+                return
+            except (wire.WireError, OSError, struct.error, KeyError, AssertionError, IndexError, UnicodeError) as error:
+                self.transcript.append(['the player gave up: %r' % error])
+                self.reset()
+                return
+            if not wait.until():
+                self.waiting = Wait(wait.until, time.monotonic() + wait.deadline)
+                return
+            answered = True
+
+    def reset(self):
+        for link in self.links.values():
+            link.end()
+            link.events = []
+        self.coroutine = self.waiting = None
+
+    def on_event(self, now):
+        """Goes on when what it waits for has come or will not come."""
+        if self.waiting is None:
+            return
+        if self.waiting.until():
+            self.advance(True)
+        elif now >= self.waiting.deadline:
+            self.advance(False)
+
+    def play(self, steps):
+        self.queues, self.tags, self.reply_tos = [], [], []
+        self.durable = {}       # queues thought to exist: letter of the connection that may see them
+        for link in self.links.values():
+            if link.dead:
+                yield from link.connect()
+        for step in steps:
+            lines = []
+            if step.method == 'wait':
+                yield Wait(lambda: False, step.fields['ms'] / 1000)
+            elif step.method.startswith('policy.'):
+                lines.append(self.administer(step))
+                yield Wait(lambda: False, 0.1)
+            else:
+                answered = yield from self.take_step(step)
+                if not answered:
+                    lines.append('silence')
+            self.collect(lines)
+            mended = yield from self.mend()
+            if mended or step.method not in QUIET:
+                yield from self.inspect()
+                yield from self.settle_all()
+                self.collect(lines)
+                yield from self.mend()
+            self.transcript.append(lines)
+            if 'silence' in lines:
+                break
+        yield from self.clean_up(steps)
+
+    # One step
+
+    def take_step(self, step):
+        link, number = self.links[step.at[0]], int(step.at[1:])
+        channel = link.channels.get(number) or link.add(number)
+        fields = self.resolve(step, channel)
+        if fields is None:
+            return True
+        if step.method == 'connection.close':
+            link.send(frame(1, 0, protocol.method(step.method, fields)))
+            return (yield Wait(lambda: link.dead, WAIT))
+        packed = frame(1, number, protocol.method(step.method, fields))
+        if step.method == 'channel.close':
+            link.send(packed)
+            return (yield Wait(lambda: channel.close_ok or link.closed or link.dead, WAIT))
+        if step.content is not None:
+            packed += self.content(step, number)
+        self.note(step, fields, channel)
+        if step.method == 'tx.commit':      # nothing may follow it before it is done
+            link.send(packed)
+            yield Wait(lambda: channel.ended_tx or channel.closed or link.closed or link.dead, WAIT)
+            channel.ended_tx = False
+            packed = b''
+        channel.flows += 2 if step.method == 'channel.flow' else 1
+        link.send(packed, frame(1, number, FLOW))
+        answered = yield Wait(lambda: channel.idle() or link.closed or link.dead, WAIT)
+        if answered and fields.get('no_wait') and step.method == 'confirm.select' and not channel.closed:
+            channel.confirming = True
+        return answered
+
+    def note(self, step, fields, channel):
+        """What the player must know of the step to understand the answers."""
+        if step.method == 'basic.publish' and channel.confirming:
+            channel.published += 1
+            channel.unconfirmed.add(channel.published)
+        elif step.method == 'basic.get':
+            channel.get_no_ack = fields.get('no_ack', False)
+        elif step.method == 'basic.consume':
+            channel.consume_no_ack = fields.get('no_ack', False)
+            if fields.get('no_wait'):
+                channel.no_ack[fields.get('consumer_tag')] = channel.consume_no_ack
+        elif step.method in ('basic.recover', 'basic.recover-async'):
+            channel.unsettled.clear()
+        elif step.method == 'queue.declare' and fields.get('durable') and fields.get('queue') in script.QUEUES:
+            self.durable[fields['queue']] = step.at[0]
+        elif step.method == 'queue.delete' and not fields.get('if_unused') and not fields.get('if_empty'):
+            self.durable.pop(fields.get('queue'), None)
+
+    @staticmethod
+    def content(step, number):
+        properties, body = step.content
+        body = body.encode('latin-1')
+        piece = FRAME_MAX - 8
+        return (frame(2, number, struct.pack('>HHQ', 60, 0, len(body)) + protocol.properties(properties)) +
+                b''.join(frame(3, number, body[at:at + piece]) for at in range(0, len(body), piece)))
+
+    def resolve(self, step, channel):
+        """The fields with references replaced; None when the step is about a delivery and there is none."""
+        fields = step.fields
+        if 'delivery_tag' in fields:
+            tag = self.delivery_tag(channel, fields['delivery_tag'], fields.get('multiple'))
+            return None if tag is None else dict(fields, delivery_tag=tag)
+        if step.method in ('basic.ack', 'basic.nack') and fields.get('multiple'):
+            channel.unsettled.clear()
+        for name, what in fields.items():
+            if isinstance(what, tuple):
+                fields = dict(fields, **{name: self.made(*what)})
+        return fields
+
+    def made(self, kind, n):
+        made = {'queue': self.queues, 'tag': self.tags, 'reply-to': self.reply_tos[-1:]}[kind]
+        return made[n % len(made)] if made else 'none was made'
+
+    @staticmethod
+    def delivery_tag(channel, what, multiple):
+        """The broker's tag for a number in our counting or a reference; settles it in our books."""
+        if isinstance(what, tuple):
+            if not channel.unsettled:
+                return None
+            what = channel.unsettled[what[1] % len(channel.unsettled)]
+        if not 0 < what <= len(channel.tags):
+            return what
+        if not multiple:
+            if what in channel.unsettled:
+                channel.unsettled.remove(what)
+            return channel.tags[what - 1]
+        start, end = 0, 0
+        for end in channel.groups:
+            if end >= what:
+                break
+            start = end
+        channel.unsettled = [place for place in channel.unsettled if place > end]
+        return max(channel.tags[start:end])
+
+    # After a step
+
+    def inspect(self):
+        """Waits until the durable queues have done what was asked of them. Those that are not there any more are forgotten."""
+        for letter, link in self.links.items():
+            names = [name for name, owner in self.durable.items() if owner == letter]
+            while names and not link.dead and not link.closed:
+                channel = link.channels[INSPECTOR]
+                asked = [frame(1, INSPECTOR, protocol.method('queue.declare', {'queue': name, 'passive': True})) for name in names]
+                channel.flows += 1
+                link.send(*asked, frame(1, INSPECTOR, FLOW))
+                yield Wait(lambda at=channel, of=link: at.idle() or of.closed or of.dead, WAIT)
+                if not channel.closed:
+                    break
+                name = names[len(channel.events) - 1]     # the last event is the close
+                del self.durable[name]
+                names = names[len(channel.events):]
+                yield from self.reopen(link, [channel])
+
+    def settle_all(self):
+        links = [link for link in self.links.values() if not link.dead and not link.closed]
+        waiting = []
+        for link in links:
+            frames = []
+            for channel in link.channels.values():
+                if channel.open and not channel.closed and not channel.close_ok:
+                    channel.flows += 1
+                    frames.append(frame(1, channel.number, FLOW))
+                    waiting.append((link, channel))
+            link.send(*frames)
+        yield Wait(lambda: all(channel.idle() or link.closed or link.dead for link, channel in waiting), WAIT)
+
+    def mend(self):
+        """Opens again what was closed; true when something was."""
+        mended = False
+        for link in self.links.values():
+            if link.closed or link.dead:
+                yield Wait(lambda at=link: at.dead, WAIT)   # the broker ends the socket when it is done with the connection
+                link.end()
+                yield from link.connect()
+                mended = True
+                continue
+            gone = [channel for channel in link.channels.values() if channel.closed or channel.close_ok]
+            if gone:
+                yield from self.reopen(link, gone)
+                mended = True
+        return mended
+
+    @staticmethod
+    def reopen(link, gone):
+        frames = []
+        for channel in gone:
+            if channel.closed:
+                frames.append(frame(1, channel.number, CHANNEL_CLOSE_OK))
+            frames.append(frame(1, channel.number, CHANNEL_OPEN))
+        fresh = [link.add(channel.number) for channel in gone]
+        link.send(*frames)
+        yield Wait(lambda: all(channel.open for channel in fresh) or link.dead, WAIT)
+
+    def administer(self, step):
+        """Policies go over HTTP, as an operator's do."""
+        url = 'http://%s:%d/api/policies/%s/%s' % (self.broker.host, self.broker.management_port,
+                                                   urllib.parse.quote(self.vhost, ''), step.fields['name'])
+        body = {key.replace('_', '-'): what for key, what in step.fields.items() if key != 'name'}
+        clear = step.method == 'policy.clear'
+        request = urllib.request.Request(url, None if clear else json.dumps(body).encode(), method='DELETE' if clear else 'PUT',
+                                         headers={'Authorization': 'Basic Z3Vlc3Q6Z3Vlc3Q=', 'Content-Type': 'application/json'})
+        try:
+            with urllib.request.urlopen(request, timeout=WAIT) as answer:
+                return 'HTTP success %s' % (answer.status // 100)
+        except urllib.error.HTTPError as error:
+            return 'HTTP %d' % error.code
+
+    # The transcript
+
+    def collect(self, lines):
+        for letter, link in self.links.items():
+            for event in link.events:
+                lines.append(self.line(letter, *event))
+            link.events = []
+            for number in sorted(link.channels):
+                channel = link.channels[number]
+                if number == INSPECTOR:
+                    channel.events = []
+                elif channel.events:
+                    self.collect_channel('%s%d' % (letter, number), channel, lines)
+
+    def collect_channel(self, at, channel, lines):
+        tagged, cancelled = [], []
+        for name, fields, content in channel.events:
+            self.learn(name, fields, content)
+            if 'delivery_tag' in fields and content is not None:
+                tagged.append((self.translate(fields.get('consumer_tag', '')), name, fields, content))
+            elif name == 'basic.cancel':
+                cancelled.append(self.line(at, name, fields, content))
+            else:
+                lines.append(self.line(at, name, fields, content))
+        lines += sorted(cancelled)
+        channel.events = []
+        if tagged:
+            self.collect_deliveries(at, channel, tagged, lines)
+
+    def collect_deliveries(self, at, channel, tagged, lines):
+        tagged.sort(key=lambda entry: entry[0])
+        real = sorted(fields['delivery_tag'] for _, _, fields, _ in tagged)
+        first = len(channel.tags) + 1
+        if real != list(range(first, first + len(real))):
+            lines.append('%s delivery tags %s, expected from %d on' % (at, real, first))
+        for _, name, fields, content in tagged:
+            channel.tags.append(fields['delivery_tag'])
+            place = len(channel.tags)
+            no_ack = channel.no_ack.get(fields['consumer_tag']) if name == 'basic.deliver' else channel.get_no_ack
+            if not no_ack:
+                channel.unsettled.append(place)
+            lines.append(self.line(at, name, dict(fields, delivery_tag=place), content))
+        channel.groups.append(len(channel.tags))
+
+    def learn(self, name, fields, content):
+        """Notes what the broker has made up."""
+        if name == 'queue.declare-ok' and fields['queue'].startswith('amq.gen-') and fields['queue'] not in self.queues:
+            self.queues.append(fields['queue'])
+        elif name == 'basic.consume-ok' and fields['consumer_tag'].startswith('amq.ctag-'):
+            self.tags.append(fields['consumer_tag'])
+        elif content is not None and b'amq.rabbitmq.reply-to.' in content[0]:
+            address = protocol.read_properties(content[0]).get('reply_to')
+            if address not in self.reply_tos:
+                self.reply_tos.append(address)
+
+    def line(self, at, name, fields, content):
+        if 'reply_text' in fields:
+            fields = dict(fields, reply_text=fields['reply_text'].replace("vhost '%s'" % self.vhost, "vhost '/'"))
+        said = ' '.join('%s=%s' % (key, what if type(what) is int else repr(what)) for key, what in fields.items())
+        if content is not None:
+            said = '%s %s %s' % (said, describe(content[0]), describe_body(content[1]))
+        return self.translate('%s %s %s' % (at, name, said)).rstrip()
+
+    def translate(self, said):
+        for kind, made in (('queue', self.queues), ('tag', self.tags)):
+            for n, name in enumerate(made):
+                said = said.replace(name, '<%s %d>' % (kind, n))
+        for address in self.reply_tos:
+            said = said.replace(address, '<reply-to>')
+        return said
+
+    # The end of a script
+
+    def clean_up(self, steps):
+        """Channels end, so that nobody holds anything; then every name of the script is deleted, by whoever may."""
+        for link in self.links.values():
+            used = list(link.channels.values())
+            link.send(*[frame(1, channel.number, protocol.method('channel.close', {'reply_code': 200})) for channel in used])
+            yield Wait(lambda at=link, all_of=used: all(c.close_ok or c.closed for c in all_of) or at.dead, WAIT)
+            link.channels = {}
+        queues = {step.fields['queue'] for step in steps if step.method == 'queue.declare' and 'queue' in step.fields}
+        queues = sorted(name.translate({10: None, 13: None}) for name in queues if isinstance(name, str)) + self.queues
+        exchanges = {step.fields['exchange'] for step in steps if step.method == 'exchange.declare' and 'exchange' in step.fields}
+        deletes = [('queue.delete', {'queue': name, 'no_wait': True}) for name in queues]
+        deletes += [('exchange.delete', {'exchange': name.translate({10: None, 13: None}), 'no_wait': True})
+                    for name in sorted(exchanges - set(script.SYSTEM_EXCHANGES))]
+        names = {step.fields['name'] for step in steps if step.method == 'policy.set'}
+        for name in sorted(names):
+            self.administer(script.Step('', 'policy.clear', {'name': name}))
+        refused = yield from self.delete(self.links['A'], deletes)
+        yield from self.delete(self.links['B'], refused)
+        for link in self.links.values():
+            if not link.dead:
+                yield from self.reopen(link, [Channel(number) for number in link.numbers()])
+
+    def delete(self, link, deletes):
+        """Deletes on a channel of its own, again after each refusal; returns what was refused."""
+        refused = []
+        while deletes and not link.dead:
+            janitor = link.add(JANITOR)
+            janitor.flows = 1
+            link.send(frame(1, JANITOR, CHANNEL_OPEN), *[frame(1, JANITOR, protocol.method(*delete)) for delete in deletes],
+                      frame(1, JANITOR, FLOW))
+            yield Wait(lambda: janitor.closed or not janitor.flows or link.dead, WAIT)
+            if not janitor.closed:
+                break
+            refusal = janitor.events[-1][1]['reply_text']
+            at = next((n for n, (_, given) in enumerate(deletes)
+                       if "'%s'" % given.get('queue', given.get('exchange')) in refusal), 0)
+            refused.append(deletes[at])
+            deletes = deletes[at + 1:]
+            link.send(frame(1, JANITOR, CHANNEL_CLOSE_OK))
+        if not link.dead and JANITOR in link.channels and not link.channels[JANITOR].closed:
+            last = link.channels[JANITOR]
+            link.send(frame(1, JANITOR, protocol.method('channel.close', {'reply_code': 200})))
+            yield Wait(lambda: last.close_ok or link.dead, WAIT)
+        link.channels.pop(JANITOR, None)
+        return refused
+
+
+class Poll:
+    """The sockets of all lanes of one thread."""
+
+    def __init__(self):
+        self.epoll = select.epoll()
+        self.links = {}
+
+    def register(self, link):
+        self.links[link.socket.fileno()] = link
+        self.epoll.register(link.socket.fileno(), select.EPOLLIN)
+
+    def unregister(self, link):
+        self.epoll.unregister(link.socket.fileno())
+        del self.links[link.socket.fileno()]
+
+    def wait(self, timeout):
+        """Takes in what has come; returns the lanes concerned."""
+        lanes = []
+        for fd, _ in self.epoll.poll(timeout):
+            link = self.links.get(fd)
+            if link is not None:
+                link.on_readable()
+                lanes.append(link.lane)
+        return lanes
+
+
+class Player:
+    """Plays many scripts on many lanes of one broker or several, in one thread."""
+
+    def __init__(self, lanes):
+        """lanes: (Broker, vhost) pairs."""
+        self.poll = Poll()
+        self.lanes = [Lane(broker, vhost, self.poll) for broker, vhost in lanes]
+
+    def play(self, scripts):
+        """Takes (name, steps) from an iterator; yields (name, transcript) as scripts end."""
+        scripts = iter(scripts)
+        busy = {}
+        while True:
+            for lane in self.lanes:
+                while lane.coroutine is None:
+                    if lane in busy:
+                        yield busy.pop(lane), lane.transcript
+                    name, steps = next(scripts, (None, None))
+                    if steps is None:
+                        break
+                    busy[lane] = name
+                    lane.start(steps)
+            if not busy:
+                return
+            self._turn(busy)
+
+    def _turn(self, busy):
+        now = time.monotonic()
+        deadline = min((lane.waiting.deadline for lane in busy if lane.waiting), default=now)
+        for lane in self.poll.wait(max(0.0, min(deadline - now, 1.0)) + 0.0005):
+            lane.on_event(0)
+        now = time.monotonic()
+        for lane in busy:
+            if lane.waiting and now >= lane.waiting.deadline:
+                lane.on_event(now)
+
+    def close(self):
+        for lane in self.lanes:
+            lane.reset()

@@ -1,0 +1,509 @@
+"""Scripts: a seed becomes a sequence of steps, most of which mean something and some of which are wrong on purpose.
+
+A step is one method on one of four channels, A1 A2 of connection A and B1 B2 of connection B. What only a broker can
+know stands in it as a reference, which the player resolves:
+
+    ('delivery', n)   a delivery tag: the n-th of the unsettled deliveries of the channel, counted round and round
+    ('queue', n)      the n-th name that the broker made for a queue in this script
+    ('tag', n)        the n-th consumer tag that the broker made
+
+To keep steps meaningful the writer follows, roughly, what the script has declared so far: names and their flags, bindings, modes of
+channels, consumers. It need not be right, for a wrong guess is a test of an error.
+
+Each kind of step has a weight. The steps in BASE use what every broker of the family has; each of FEATURES adds kinds of steps, queue
+arguments or message properties of its own, and is given by name.
+"""
+
+import collections
+import random
+
+CHANNELS = ('A1', 'A2', 'B1', 'B2')
+LENGTH_MIN, LENGTH_MAX = 20, 200
+
+QUEUES = ('q1', 'q2', 'q3', 'q4', 'q5')
+EXCHANGES = ('e1', 'e2', 'e3', 'e4')
+SYSTEM_EXCHANGES = {'amq.direct': 'direct', 'amq.fanout': 'fanout', 'amq.topic': 'topic', 'amq.headers': 'headers',
+                    'amq.match': 'headers'}
+TYPES = ('direct', 'fanout', 'topic', 'headers')
+UMLAUT = 'ä'.encode().decode('latin-1')     # strings are octets: see tests/lib/protocol.py
+KEYS = ('a', 'b', 'a.b', 'a.b.c', '', 'a..b', '.', 'q1', 'q2', 'A', 'a.b.c.d', UMLAUT)
+PATTERNS = ('#', '*', 'a.#', '#.c', 'a.*', '*.b', 'a.*.c', '#.b.#', '*.*', 'a.#.b', '', '*.', 'a#')
+TAGS = ('c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8')
+
+FEATURES = {
+    'ttl': 'message-ttl of queues, expiration of messages, x-expires; with waits',
+    'length': 'length limits and their overflow behaviours',
+    'dead-letter': 'dead-letter exchanges and keys, x-death',
+    'priority': 'queues with priorities, consumers with priorities',
+    'cc': 'CC and BCC headers',
+    'alternate': 'alternate exchanges',
+    'reply-to': 'direct reply-to',
+    'single-active': 'single active consumers',
+    'quorum': 'queues of type quorum',
+    'policy': 'policies, set and cleared over HTTP',
+}
+
+Step = collections.namedtuple('Step', 'at method fields content')
+Step.__new__.__defaults__ = (None,)
+
+
+def text(step):
+    """The step as one line."""
+    said = ' '.join('%s=%r' % item for item in step.fields.items())
+    if step.content is not None:
+        properties, body = step.content
+        said += ' %r %r' % (properties, body if len(body) < 60 else '%s... (%d octets)' % (body[:20], len(body)))
+    return ('%s %s %s' % (step.at, step.method, said)).rstrip()
+
+
+def write(seed, features=()):
+    """The script of a seed: a list of steps."""
+    return Writer(seed, features).write()
+
+
+class Mode:
+    """What a channel is thought to be like."""
+
+    def __init__(self):
+        self.kind = None        # 'confirm', 'tx'
+        self.tags = set()       # of its consumers
+
+
+class Writer:
+    def __init__(self, seed, features):
+        self.random = random.Random('%s %s' % (seed, ' '.join(sorted(features))))
+        self.features = frozenset(features)
+        self.steps = []
+        self.flags = {name: self._queue_flags() for name in QUEUES}     # with which each is declared
+        self.types = {name: self.random.choice(TYPES) for name in EXCHANGES}
+        self.durable = {name: self.chance(0.5) for name in EXCHANGES}
+        self.exchange_arguments = {name: self._exchange_arguments() for name in EXCHANGES}
+        self.queues, self.exchanges = [], []    # declared so far
+        self.bindings = []                      # fields of queue.bind
+        self.exchange_bindings = []
+        self.modes = {at: Mode() for at in CHANNELS}
+        self.generated = 0
+        self.messages = 0
+        self.kinds, self.weights = self._kinds()
+
+    def write(self):
+        length = int(LENGTH_MIN * (LENGTH_MAX / LENGTH_MIN) ** self.random.random())
+        for _ in range(self.random.randint(2, 5)):
+            self.queue_declare(self.channel())
+        for _ in range(self.random.randint(0, 3)):
+            self.exchange_declare(self.channel())
+            self.queue_bind(self.channel())
+        while len(self.steps) < length:
+            kind = self.random.choices(self.kinds, self.weights)[0]
+            kind(self.channel())
+        return self.steps
+
+    def _kinds(self):
+        kinds = {
+            self.queue_declare: 8, self.exchange_declare: 4, self.queue_bind: 7, self.queue_unbind: 2,
+            self.exchange_bind: 3, self.exchange_unbind: 1, self.queue_purge: 1.2, self.queue_delete: 1.8,
+            self.exchange_delete: 1.2, self.basic_publish: 30, self.basic_get: 7, self.basic_consume: 6,
+            self.basic_cancel: 2.5, self.basic_ack: 9, self.basic_nack: 4, self.basic_reject: 3.5,
+            self.basic_recover: 1.5, self.basic_qos: 2.5, self.confirm_select: 1.2, self.tx_select: 0.8,
+            self.tx_end: 3, self.channel_flow: 0.3, self.channel_close: 0.6, self.connection_close: 0.25, self.fatal: 0.35,
+        }
+        extra = {
+            'ttl': {self.wait: 6}, 'reply-to': {self.reply_to: 6, self.reply: 4}, 'policy': {self.policy: 4},
+        }
+        for feature in self.features & set(extra):
+            kinds.update(extra[feature])
+        return list(kinds), list(kinds.values())
+
+    # Choices
+
+    def chance(self, probability):
+        return self.random.random() < probability
+
+    def has(self, feature, probability):
+        return feature in self.features and self.chance(probability)
+
+    def one(self, *choices):
+        return self.random.choice(choices)
+
+    def channel(self):
+        return self.random.choices(CHANNELS, (5, 3, 3, 1))[0]
+
+    def add(self, at, method, content=None, **fields):
+        self.steps.append(Step(at, method, {key: what for key, what in fields.items() if what}, content))
+
+    def queue(self):
+        """The name of a queue, mostly of one that was declared."""
+        if self.generated and self.chance(0.15):
+            return ('queue', self.random.randrange(self.generated))
+        if self.chance(0.025):
+            return self.one('', 'absent', 'amq.absent')
+        if self.queues and self.chance(0.95):
+            return self.random.choice(self.queues)
+        return self.random.choice(QUEUES)
+
+    def exchange(self):
+        if self.chance(0.015):
+            return 'absent'
+        if self.exchanges and self.chance(0.7):
+            return self.random.choice(self.exchanges)
+        return self.random.choice(tuple(SYSTEM_EXCHANGES))
+
+    def type_of(self, exchange):
+        return SYSTEM_EXCHANGES.get(exchange) or self.types.get(exchange, 'direct')
+
+    def binding_key(self, exchange):
+        return self.random.choice(PATTERNS + KEYS if self.type_of(exchange) == 'topic' else KEYS)
+
+    # Class queue
+
+    def _queue_flags(self):
+        exclusive = self.chance(0.15)
+        return {'durable': self.chance(0.45), 'exclusive': exclusive, 'auto_delete': self.chance(0.15),
+                'arguments': self._queue_arguments(exclusive)}
+
+    def _queue_arguments(self, exclusive):
+        """Arguments that are valid and, without features, have no effect within a script."""
+        arguments = []
+        if self.chance(0.12):
+            arguments.append(self.one(('x-message-ttl', 'I', 3600000), ('x-expires', 'l', 3600000), ('unknown', 'S', 'x'),
+                                      ('x-max-length', 'I', 100000), ('x-max-length-bytes', 'l', 1 << 30)))
+        if self.has('ttl', 0.5):
+            arguments.append(('x-message-ttl', 'I', self.one(0, 1, 30)))
+        if self.has('ttl', 0.1):
+            arguments.append(('x-expires', 'I', self.one(1, 50)))
+        if self.has('length', 0.7):
+            arguments.append(self.one(('x-max-length', 'I', self.random.randrange(4)),
+                                      ('x-max-length-bytes', 'I', self.one(0, 10, 100))))
+            if self.chance(0.6):
+                arguments.append(('x-overflow', 'S', self.one('drop-head', 'reject-publish', 'reject-publish-dlx')))
+        if self.has('dead-letter', 0.7):
+            arguments.append(('x-dead-letter-exchange', 'S', self.one('', 'e1', 'e2', 'amq.fanout', 'amq.topic', 'absent')))
+            if self.chance(0.5):
+                arguments.append(('x-dead-letter-routing-key', 'S', self.one('a.b', 'q1', 'q2', 'q3')))
+        if self.has('priority', 0.6):
+            arguments.append(('x-max-priority', 'I', self.one(1, 3, 10)))
+        if self.has('single-active', 0.6):
+            arguments.append(('x-single-active-consumer', 't', self.chance(0.9)))
+        if self.has('quorum', 0.6):
+            arguments.append(('x-queue-type', 'S', self.one('quorum', 'quorum', 'classic')))
+            if self.chance(0.3):
+                arguments.append(('x-delivery-limit', 'I', self.one(0, 1, 2)))
+        return list({key: (key, tag, what) for key, tag, what in arguments}.values())
+
+    def _invalid_arguments(self):
+        return [self.one(('x-message-ttl', 'I', -1), ('x-message-ttl', 'S', '60000'), ('x-expires', 'I', 0),
+                         ('x-expires', 'd', 1.5), ('x-max-length', 'I', -5), ('x-max-length', 'S', 'many'),
+                         ('x-overflow', 'S', 'spill'), ('x-overflow', 'I', 1), ('x-dead-letter-exchange', 'I', 1),
+                         ('x-dead-letter-routing-key', 'S', 'alone'), ('x-max-priority', 'I', -1),
+                         ('x-max-priority', 'I', 300), ('x-single-active-consumer', 'I', 1), ('x-queue-type', 'S', 'round'),
+                         ('x-queue-type', 'I', 1), ('x-queue-mode', 'S', 'fast'), ('x-message-ttl', 'l', 1 << 50),
+                         ('x-max-length-bytes', 't', True), ('x-queue-mode', 'I', 3))]
+
+    def queue_declare(self, at):
+        draw = self.random.random()
+        no_wait = self.chance(0.07)
+        if draw < 0.08:
+            if not no_wait:     # without a reply nobody learns the name
+                self.generated += 1
+            return self.add(at, 'queue.declare', queue='', **dict(self._queue_flags(), no_wait=no_wait))
+        if draw < 0.20:
+            return self.add(at, 'queue.declare', queue=self.queue(), passive=True, no_wait=no_wait,
+                            **self.one({}, {'durable': True}, {'exclusive': True}))
+        if draw < 0.24:
+            name = self.one('amq.mine', 'amq.', 'q\r\n1', 'q' * 255, UMLAUT, 'AMQ.x', ' ', 'amq')
+            return self.add(at, 'queue.declare', queue=name, durable=self.chance(0.5), no_wait=no_wait)
+        name = self.random.choice(QUEUES)
+        flags = dict(self.flags[name])
+        if self.chance(0.1):
+            flag = self.one('durable', 'exclusive', 'auto_delete')
+            flags[flag] = not flags[flag]
+        if self.chance(0.06):
+            flags['arguments'] = self._queue_arguments(flags['exclusive'])
+        if self.chance(0.03):
+            flags['arguments'] = flags['arguments'] + self._invalid_arguments()
+        self.add(at, 'queue.declare', queue=name, no_wait=no_wait, **flags)
+        if name not in self.queues:
+            self.queues.append(name)
+
+    def queue_bind(self, at):
+        exchange = '' if self.chance(0.01) else self.exchange()
+        fields = {'queue': self.queue(), 'exchange': exchange, 'routing_key': self.binding_key(exchange),
+                  'arguments': self.binding_arguments(exchange)}
+        self.bindings.append(fields)
+        self.add(at, 'queue.bind', no_wait=self.chance(0.07), **fields)
+
+    def queue_unbind(self, at):
+        if self.bindings and self.chance(0.85):
+            return self.add(at, 'queue.unbind', **self.random.choice(self.bindings))
+        exchange = '' if self.chance(0.1) else self.exchange()
+        self.add(at, 'queue.unbind', queue=self.queue(), exchange=exchange, routing_key=self.binding_key(exchange))
+
+    def binding_arguments(self, exchange):
+        if self.type_of(exchange) != 'headers':
+            return [('note', 'S', self.one('x', 'y'))] if self.chance(0.08) else []
+        arguments = []
+        if self.chance(0.85):
+            match = ('x-match', 'S', self.random.choices(('all', 'any', 'all-with-x', 'any-with-x'), (4, 4, 1, 1))[0])
+            arguments.append(self.one(('x-match', 'S', 'none'), ('x-match', 'I', 1)) if self.chance(0.04) else match)
+        for _ in range(self.random.choices((0, 1, 2, 3), (1, 4, 3, 1))[0]):
+            arguments.append(self.matchable())
+        return arguments
+
+    def matchable(self):
+        """A header that messages and bindings have in common: values that are equal and types that are not."""
+        key = self.one('h1', 'h2', 'h3', 'x-h')
+        return (key,) + self.one(('S', 'v'), ('S', 'w'), ('I', 1), ('l', 1), ('s', 1), ('t', True), ('V', None), ('d', 1.0),
+                                 ('S', ''), ('I', 2), ('T', 1), ('t', False), ('x', 'v'))
+
+    def queue_purge(self, at):
+        self.add(at, 'queue.purge', queue=self.queue(), no_wait=self.chance(0.1))
+
+    def queue_delete(self, at):
+        self.add(at, 'queue.delete', queue=self.queue(), if_unused=self.chance(0.25), if_empty=self.chance(0.25),
+                 no_wait=self.chance(0.1))
+
+    # Class exchange
+
+    def _exchange_arguments(self):
+        if self.has('alternate', 0.7):
+            return [('alternate-exchange', 'S', self.one('e1', 'e2', 'e3', 'amq.fanout', 'amq.direct', 'absent', ''))]
+        return [('unknown', 'I', 1)] if self.chance(0.05) else []
+
+    def exchange_declare(self, at):
+        no_wait = self.chance(0.07)
+        draw = self.random.random()
+        if draw < 0.1:
+            return self.add(at, 'exchange.declare', exchange=self.exchange(), type=self.one('direct', 'nonsense', ''),
+                            passive=True, no_wait=no_wait)
+        if draw < 0.14:
+            name = self.random.choice(tuple(SYSTEM_EXCHANGES))
+            return self.add(at, 'exchange.declare', exchange=name, type=SYSTEM_EXCHANGES[name], no_wait=no_wait,
+                            durable=self.chance(0.7))
+        if draw < 0.17:
+            name = self.one('', 'amq.mine', 'amq.', 'e\n5', 'e' * 255)
+            return self.add(at, 'exchange.declare', exchange=name, type='direct', no_wait=no_wait)
+        name = self.random.choice(EXCHANGES)
+        fields = {'type': self.types[name], 'durable': self.durable[name], 'auto_delete': name == 'e3',
+                  'internal': name == 'e4', 'arguments': self.exchange_arguments[name]}
+        if self.chance(0.08):
+            what = self.one('type', 'durable', 'auto_delete', 'internal', 'arguments')
+            fields[what] = (self.random.choice(TYPES) if what == 'type' else
+                            self._exchange_arguments() if what == 'arguments' else not fields[what])
+        self.add(at, 'exchange.declare', exchange=name, no_wait=no_wait, **fields)
+        if name not in self.exchanges:
+            self.exchanges.append(name)
+
+    def exchange_delete(self, at):
+        name = self.random.choices((self.exchange(), self.random.choice(EXCHANGES), ''), (2, 8, 0.2))[0]
+        self.add(at, 'exchange.delete', exchange=name, if_unused=self.chance(0.4), no_wait=self.chance(0.1))
+
+    def exchange_bind(self, at):
+        """Never from one system exchange to another: that would outlive the script."""
+        destination = self.random.choice(self.exchanges or EXCHANGES)
+        source = '' if self.chance(0.02) else self.exchange()
+        if self.chance(0.2) and source not in SYSTEM_EXCHANGES:
+            destination = self.one('amq.fanout', 'amq.direct', 'absent', '')
+        fields = {'destination': destination, 'source': source, 'routing_key': self.binding_key(source),
+                  'arguments': self.binding_arguments(source)}
+        self.exchange_bindings.append(fields)
+        self.add(at, 'exchange.bind', no_wait=self.chance(0.07), **fields)
+
+    def exchange_unbind(self, at):
+        if self.exchange_bindings and self.chance(0.9):
+            return self.add(at, 'exchange.unbind', no_wait=self.chance(0.07), **self.random.choice(self.exchange_bindings))
+        self.add(at, 'exchange.unbind', destination=self.exchange(), source=self.exchange(), routing_key='a')
+
+    # Class basic: publishing
+
+    def basic_publish(self, at):
+        mandatory = self.chance(0.25)
+        if self.chance(0.5):
+            exchange, key = '', self.queue()
+        else:
+            exchange = 'absent' if self.chance(0.01) else self.exchange()
+            key = self.random.choice(KEYS)
+        self.publish(at, exchange, key, mandatory)
+
+    def publish(self, at, exchange, key, mandatory=False, **properties):
+        content = (dict(self.properties(), **properties), self.body())
+        self.add(at, 'basic.publish', content, exchange=exchange, routing_key=key, mandatory=mandatory)
+
+    def body(self):
+        self.messages += 1
+        size = self.random.choices((0, 1, 20, 5000, 140000), (4, 2, 90, 3, 0.15))[0]
+        return ('m%d ' % self.messages * (size // 3 + 1))[:size]
+
+    def properties(self):
+        found = {}
+        if self.chance(0.5):
+            found['delivery_mode'] = self.random.choices((2, 1, 0, 3), (10, 5, 0.1, 0.1))[0]
+        if self.chance(0.35):
+            found['headers'] = self.headers()
+        if self.has('priority', 0.7):
+            found['priority'] = self.random.choice((0, 1, 2, 3, 5, 200))
+        if self.has('ttl', 0.3):
+            found['expiration'] = self.one('0', '1', '30', '60000')
+        if self.chance(0.12):
+            self._uncommon_properties(found)
+        return found
+
+    def _uncommon_properties(self, found):
+        for field, choices in (('content_type', ('text/plain', '')), ('content_encoding', ('gzip',)), ('priority', (0, 4, 255)),
+                               ('correlation_id', ('1', UMLAUT)), ('reply_to', ('q1', '')), ('message_id', ('x' * 255,)),
+                               ('timestamp', (0, 1700000000, (1 << 64) - 1)), ('type', ('t',)), ('app_id', ('app',)),
+                               ('cluster_id', ('c',))):
+            if self.chance(0.3):
+                found[field] = self.random.choice(choices)
+        if self.chance(0.15):
+            found['expiration'] = self.random.choices(('60000000', 'soon', '-1', '', '1.5', '99999999999999'), (8, 1, 1, 1, 1, 1))[0]
+        if self.chance(0.15):
+            found['user_id'] = self.random.choices(('guest', 'somebody', ''), (8, 1, 1))[0]
+
+    def headers(self):
+        entries = [self.matchable() for _ in range(self.random.randint(0, 3))]
+        if self.chance(0.1):
+            entries += self.every_type()
+        if self.has('cc', 0.8):
+            entries.append((self.one('CC', 'BCC'),) + self.random.choices(
+                (('A', [('S', self.random.choice(KEYS + QUEUES)) for _ in range(self.random.randint(0, 3))]),
+                 ('S', 'q1'), ('A', [('I', 1)])), (20, 1, 1))[0])
+        return list({entry[0]: entry for entry in entries}.values()) if self.chance(0.9) else entries
+
+    def every_type(self):
+        return [('bool', 't', True), ('int8', 'b', -1), ('uint8', 'B', 200), ('int16', 's', -2), ('uint16', 'u', 60000),
+                ('int32', 'I', -3), ('uint32', 'i', 4000000000), ('int64', 'l', -4), ('float', 'f', 0.5), ('double', 'd', -2.5),
+                ('decimal', 'D', (2, 314)), ('string', 'S', '\x00ä'), ('bytes', 'x', '\x00\xff'), ('time', 'T', 1 << 40),
+                ('void', 'V', None), ('array', 'A', [('I', 1), ('S', 'x'), ('A', []), ('F', [])]),
+                ('table', 'F', [('k', 'F', [('l', 't', False)])]), ('', 'S', 'no name')]
+
+    # Class basic: consuming
+
+    def basic_qos(self, at):
+        self.add(at, 'basic.qos', prefetch_count=self.one(0, 1, 1, 2, 3, 10), **{'global': self.chance(0.15)})
+
+    def basic_consume(self, at):
+        tags = self.modes[at].tags
+        tag = ''
+        if self.chance(0.8):
+            tag = self.one(*(set(TAGS) - tags or TAGS)) if self.chance(0.995) else self.one(*(tags or TAGS))
+            tags.add(tag)
+        arguments = []
+        if self.has('priority', 0.5):
+            arguments.append(('x-priority', 'I', self.one(-1, 0, 1, 5)))
+        no_wait = bool(tag) and self.chance(0.07)
+        self.add(at, 'basic.consume', queue=self.queue(), consumer_tag=tag, no_ack=self.chance(0.3), no_local=self.chance(0.05),
+                 exclusive=self.chance(0.07), no_wait=no_wait, arguments=arguments)
+
+    def basic_cancel(self, at):
+        tags = sorted(self.modes[at].tags)
+        tag = self.random.choice(tags) if tags and self.chance(0.85) else self.one('c1', 'absent', '', ('tag', 0), ('tag', 1))
+        self.modes[at].tags.discard(tag)
+        self.add(at, 'basic.cancel', consumer_tag=tag, no_wait=self.chance(0.1))
+
+    def basic_get(self, at):
+        self.add(at, 'basic.get', queue=self.queue(), no_ack=self.chance(0.3))
+
+    def delivery(self):
+        """A delivery tag, mostly one that is unsettled."""
+        if self.chance(0.02):
+            return self.one(0, 1, 7, 1 << 40, (1 << 64) - 1)
+        return ('delivery', self.random.randrange(12))
+
+    def settle(self, at, method, **fields):
+        fields['multiple'] = self.chance(0.25)
+        tag = 0 if fields['multiple'] and self.chance(0.3) else self.delivery()
+        self.add(at, method, delivery_tag=tag, **fields)
+
+    def basic_ack(self, at):
+        self.settle(at, 'basic.ack')
+
+    def basic_nack(self, at):
+        self.settle(at, 'basic.nack', requeue=self.chance(0.7))
+
+    def basic_reject(self, at):
+        self.add(at, 'basic.reject', delivery_tag=self.delivery(), requeue=self.chance(0.6))
+
+    def basic_recover(self, at):
+        self.add(at, self.one('basic.recover', 'basic.recover', 'basic.recover-async'), requeue=True)
+
+    # Modes and ends
+
+    def confirm_select(self, at):
+        self.modes[at].kind = self.modes[at].kind or 'confirm'
+        self.add(at, 'confirm.select', no_wait=self.chance(0.1))
+
+    def tx_select(self, at):
+        self.modes[at].kind = self.modes[at].kind or 'tx'
+        self.add(at, 'tx.select')
+
+    def tx_end(self, at):
+        """Commits or rolls back where there is something to end; elsewhere only seldom."""
+        for candidate in CHANNELS:
+            if self.modes[candidate].kind == 'tx':
+                return self.add(candidate, self.one('tx.commit', 'tx.commit', 'tx.rollback'))
+        if self.chance(0.05):
+            self.add(at, self.one('tx.commit', 'tx.rollback'))
+
+    def channel_flow(self, at):
+        self.add(at, 'channel.flow', active=True)
+
+    def channel_close(self, at):
+        self.modes[at] = Mode()
+        self.add(at, 'channel.close', reply_code=200)
+
+    def connection_close(self, at):
+        for other in CHANNELS:
+            if other[0] == at[0]:
+                self.modes[other] = Mode()
+        self.add(at, 'connection.close', reply_code=200)
+
+    def fatal(self, at):
+        """What ends the connection."""
+        draw = self.random.randrange(9)
+        if draw == 0:
+            self.add(at, 'basic.publish', ({}, 'now'), exchange='', routing_key='q1', immediate=True)
+        elif draw == 1:
+            self.add(at, 'basic.qos', prefetch_size=1)
+        elif draw == 2:
+            self.add(at, self.one('basic.recover', 'basic.recover-async'), requeue=False)
+        elif draw == 3:
+            self.add(at, 'channel.flow', active=False)
+        elif draw == 4:
+            self.add(at, 'channel.open')
+        elif draw == 5:
+            self.add(at[0] + '7', self.one('queue.declare', 'basic.qos', 'tx.select', 'basic.ack'))
+        elif draw == 6:
+            self.add(at, self.one('basic.get-empty', 'queue.declare-ok', 'tx.commit-ok', 'confirm.select-ok'))
+        elif draw == 7:
+            self.add(at, 'exchange.declare', exchange='e1', type=self.one('nonsense', ''))
+        else:
+            self.add(at, 'basic.consume', queue=self.queue(), consumer_tag='c1')
+            self.add(at, 'basic.consume', queue=self.queue(), consumer_tag='c1')
+
+    # Features
+
+    def wait(self, at):
+        self.add(at, 'wait', ms=120)
+
+    def reply_to(self, at):
+        if self.chance(0.4):
+            return self.add(at, 'basic.consume', queue='amq.rabbitmq.reply-to', consumer_tag=self.random.choice(TAGS),
+                            no_ack=self.chance(0.95))
+        self.publish(at, '', self.queue(), reply_to='amq.rabbitmq.reply-to')
+
+    def reply(self, at):
+        """To the address in the last request that the script has seen; also what else one may try with it."""
+        draw = self.random.random()
+        if draw < 0.8:
+            self.publish(at, '', ('reply-to', 0), mandatory=self.chance(0.5))
+        else:
+            self.add(at, 'queue.declare', queue=('reply-to', 0), passive=True)
+
+    def policy(self, at):
+        name = self.one('p1', 'p2')
+        if self.chance(0.3):
+            return self.add(at, 'policy.clear', name=name)
+        definition = self.one({'max-length': 2}, {'message-ttl': 3600000}, {'dead-letter-exchange': 'e1'},
+                              {'alternate-exchange': 'amq.fanout'}, {'max-length': 1, 'overflow': 'reject-publish'})
+        self.add(at, 'policy.set', name=name, pattern=self.one('q1', '^q', 'e', '.*'), definition=definition,
+                 priority=self.one(0, 1, 5), apply_to=self.one('all', 'queues', 'exchanges'))
