@@ -36,7 +36,7 @@ static const struct rule rules[] = {
      "invalid_overflow"},
     {"x-overflow", QUORUM, true, STRING, 0, 0, "drop-head reject-publish", "invalid_overflow"},
     {"x-max-priority", CLASSIC, true, INTEGER, 0, 255, NULL, "max_value_exceeded"},
-    {"x-single-active-consumer", CLASSIC | QUORUM, false, BOOLEAN, 0, 0, NULL, NULL},
+    {"x-single-active-consumer", CLASSIC | QUORUM, true, BOOLEAN, 0, 0, NULL, NULL},
     {"x-queue-mode", CLASSIC, true, STRING, 0, 0, "default lazy", "\"unsupported queue mode"},
     {"x-queue-version", CLASSIC, true, INTEGER, 2, 2, NULL, "\"unsupported queue version"},
     {"x-queue-leader-locator", CLASSIC | QUORUM | STREAM, true, STRING, 0, 0,
@@ -61,7 +61,7 @@ static const struct rule rules[] = {
 };
 
 /* Arguments of exchanges that begin with x- and mean something to a type. */
-static const char *const exchange_names[] = {"x-recent-history-length"};
+static const char *const exchange_names[] = {"x-recent-history-length", "x-delayed-type"};
 
 static const char queue_type_key[] = "x-queue-type";
 static const char alternate_key[] = "alternate-exchange";
@@ -294,6 +294,37 @@ bool argument_check_queue(const struct argument_queue *queue, struct slice argum
         !amqp_table_find(arguments, slice_of_string(dead_letter_key), &value))
         return fail_invalid(&queue->owner, key, "routing_key_but_no_dlx_defined", error);
     return true;
+}
+
+bool argument_check_consumer(const struct argument_owner *queue, struct slice arguments,
+                             struct amqp_error *error)
+{
+    static const struct rule rule = {"x-priority", CLASSIC | QUORUM, true, INTEGER,
+                                     INT64_MIN,    INT64_MAX,        NULL, NULL};
+    const struct slice name = slice_of_string(rule.name);
+    struct amqp_value value;
+    char reason[REASON_SIZE];
+
+    return !amqp_table_find(arguments, name, &value) || check_value(&rule, &value, reason) ||
+           fail_invalid(queue, name, reason, error);
+}
+
+int64_t argument_priority(struct slice arguments)
+{
+    struct amqp_value value;
+    int64_t priority = 0;
+
+    if (amqp_table_find(arguments, SLICE("x-priority"), &value))
+        amqp_value_integer(&value, &priority);
+    return priority;
+}
+
+bool argument_is_true(struct slice arguments, const char *name)
+{
+    struct amqp_value value;
+
+    return amqp_table_find(arguments, slice_of_string(name), &value) && value.type == AMQP_BOOL &&
+           value.boolean;
 }
 
 bool argument_check_exchange(const struct argument_owner *exchange, struct slice arguments,

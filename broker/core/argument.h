@@ -26,6 +26,14 @@ struct argument_queue {
 bool argument_check_queue(const struct argument_queue *queue, struct slice arguments,
                           struct amqp_error *error);
 
+/* Whether a new consumer of a queue may (10.7); false: 406. */
+bool argument_check_consumer(const struct argument_owner *queue, struct slice arguments,
+                             struct amqp_error *error);
+
+/* What arguments that were checked say: x-priority (0 without it), and whether this one is true. */
+int64_t argument_priority(struct slice arguments);
+bool argument_is_true(struct slice arguments, const char *name);
+
 /* Whether a new exchange may (7.3). */
 bool argument_check_exchange(const struct argument_owner *exchange, struct slice arguments,
                              struct amqp_error *error);

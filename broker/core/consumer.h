@@ -1,5 +1,14 @@
 /* A consumer: a subscription to one queue, as the queue sees it. What takes the message (a channel) is reached through
- * consumer_ops, filled in by session/. */
+ * consumer_ops, filled in by session/.
+ *
+ *            consumer_join                        found without room
+ *     ────────────────────────▶ IN_TURN ◀─────────────────────────▶ IDLE
+ *          │                       ▲ │        consumer_wake           │
+ *          │ another is active     │ └──────────────┐                 │
+ *          └────────▶ WAITING ─────┘ its turn       └── outranked ────┘
+ *
+ * Those in turn stand in order of priority, and the first is served; equals take turns, one message each (10.7). WAITING are those of a queue
+ * with x-single-active-consumer, all but one (10.11). */
 #ifndef CORE_CONSUMER_H
 #define CORE_CONSUMER_H
 
@@ -18,22 +27,47 @@ struct consumer_ops {
     void (*on_queue_deleted)(struct consumer *consumer);
 };
 
+enum consumer_state { CONSUMER_IN_TURN, CONSUMER_IDLE, CONSUMER_WAITING };
+
 struct consumer {
-    TAILQ_ENTRY(consumer)
-    by_queue;            /* in queue->turn, the next to be served first, or in queue->idle */
-    struct queue *queue; /* NULL once detached */
-    bool idle;           /* found without room: in queue->idle until consumer_wake */
+    TAILQ_ENTRY(consumer) by_queue; /* in the list of its state */
+    struct queue *queue;            /* NULL once detached */
+    enum consumer_state state;
     const struct consumer_ops *ops;
     struct slice tag;       /* the session's bytes */
     struct slice arguments; /* likewise; a field table */
+    int64_t priority;       /* x-priority */
     bool no_ack, exclusive;
     uint16_t prefetch;      /* unacked deliveries allowed; 0: no limit */
     uint32_t unacked_count; /* kept by queue_deliver and the settling functions of queue.h */
 };
 TAILQ_HEAD(consumer_list, consumer);
 
-/* It may have room again: takes its turn at the end. Harmless when it never was without, or is detached. */
+/* Those of a queue, by state. */
+struct consumers {
+    struct consumer_list lists[CONSUMER_WAITING + 1];
+    bool single_active;
+    struct consumer *active; /* the one that is, when single_active */
+};
+
+void consumers_init(struct consumers *consumers, bool single_active);
+static inline struct consumer *consumers_first(const struct consumers *consumers)
+{
+    return TAILQ_FIRST(&consumers->lists[CONSUMER_IN_TURN]);
+}
+
+/* consumer->queue is set. */
+void consumer_join(struct consumer *consumer);
+/* Its place may go to another. */
+void consumer_leave(struct consumer *consumer);
+
+/* It may have room again: takes its turn behind its equals. Harmless when it never was without, or is detached. */
 void consumer_wake(struct consumer *consumer);
+
+/* Whose turn it is, or NULL; those without room become idle. */
+struct consumer *consumers_next(struct consumers *consumers);
+/* It got a message: its equals come first now. */
+void consumers_served(struct consumers *consumers, struct consumer *consumer);
 
 static inline bool consumer_has_credit(const struct consumer *consumer)
 {

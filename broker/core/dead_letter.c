@@ -297,6 +297,38 @@ static void deliver_letter(struct dead_letters *letters, const struct dead_lette
     }
 }
 
+/* Where the letter goes; NULL: nowhere (13.3: it is dropped without a word), as when a policy that named the exchange went in this turn. */
+static struct exchange *find_exchange(const struct dead_letter *letter)
+{
+    const struct queue *queue = letter->queue;
+
+    if (unlikely(queue->delayed_by != NULL))
+        return queue->deleted ? NULL : queue->delayed_by;
+    if (!queue->settings.dead_letters)
+        return NULL;
+    struct map_link *link =
+        map_find(&queue->vhost->exchanges, queue->settings.dead_letter_exchange);
+    return link == NULL ? NULL : container_of(link, struct exchange, by_name);
+}
+
+static struct message *route_letter(struct broker *broker, const struct dead_letter *letter,
+                                    struct exchange *exchange)
+{
+    struct route *route = &broker->dead_letters.route;
+    struct message *made;
+
+    if (unlikely(letter->queue->delayed_by != NULL)) {
+        made = exchange_make_undelayed(letter->message);
+        exchange_route_message(exchange, made, route);
+        route_deliver(route, made);
+    } else {
+        made = make_letter(letter, broker->clock->wall_ms / 1000);
+        exchange_route_message(exchange, made, route);
+        deliver_letter(&broker->dead_letters, letter, made);
+    }
+    return made;
+}
+
 /* Whoever waited for the message waits for it in its new place; if nothing of it is to be stored there, no longer. made: NULL when there is no
  * exchange. */
 static void pass_publisher(struct broker *broker, const struct dead_letter *letter,
@@ -318,20 +350,10 @@ static void pass_publisher(struct broker *broker, const struct dead_letter *lett
 
 static void publish_letter(struct broker *broker, const struct dead_letter *letter)
 {
-    const struct settings *settings = &letter->queue->settings;
-    struct map_link *link =
-        map_find(&letter->queue->vhost->exchanges, settings->dead_letter_exchange);
+    struct exchange *exchange = find_exchange(letter);
+    const size_t since = broker->dead_letters.count;
+    struct message *made = exchange == NULL ? NULL : route_letter(broker, letter, exchange);
 
-    size_t since = broker->dead_letters.count;
-    struct message *made = NULL;
-
-    /* 13.3: else it is dropped without a word; so too when a policy that named the exchange went in this turn. */
-    if (link != NULL && settings->dead_letters) {
-        made = make_letter(letter, broker->clock->wall_ms / 1000);
-        exchange_route_message(container_of(link, struct exchange, by_name), made,
-                               &broker->dead_letters.route);
-        deliver_letter(&broker->dead_letters, letter, made);
-    }
     if (letter->publisher != NULL)
         pass_publisher(broker, letter, made, since);
     if (made != NULL)

@@ -3,7 +3,10 @@
  *
  * It happens in two steps within one turn. The queue hands the message over when it drops the entry; dead_letters_run, at the end
  * of the turn and before the batch is submitted, routes what has gathered, and what that drops in turn, until nothing is left. So the delete here
- * and the insert there are in one batch, and a chain of overflowing queues is a loop, not a recursion. */
+ * and the insert there are in one batch, and a chain of overflowing queues is a loop, not a recursion.
+ *
+ * A message whose delay is over takes the same two steps, out of the queue of its delayed exchange: nobody has died, so it goes on as
+ * it was, through that exchange (core/exchange_delayed.c). */
 #ifndef CORE_DEAD_LETTER_H
 #define CORE_DEAD_LETTER_H
 

@@ -10,7 +10,7 @@ enum { VERSION = 1, KEY_SIZE = 9 };
 /* In order of recovery; a policy is then applied to what is there already, as when it was set. */
 enum kind { KIND_VHOST = 1, KIND_EXCHANGE, KIND_QUEUE, KIND_BINDING, KIND_POLICY };
 
-enum flag { AUTO_DELETE = 1, INTERNAL = 2, TO_EXCHANGE = 1, OPERATOR = 1 };
+enum flag { AUTO_DELETE = 1, INTERNAL = 2, DELAYED = 2, TO_EXCHANGE = 1, OPERATOR = 1 };
 
 /* ---- writing ---- */
 
@@ -75,9 +75,11 @@ void definition_put_exchange(struct exchange *exchange)
 void definition_put_queue(const struct queue *queue)
 {
     struct buf value = begin_value(queue->vhost);
+    const unsigned flags =
+        (queue->auto_delete ? AUTO_DELETE : 0) | (queue->delayed_by != NULL ? DELAYED : 0);
 
     amqp_write_shortstr(&value, queue->name);
-    amqp_write_u8(&value, queue->auto_delete ? AUTO_DELETE : 0);
+    amqp_write_u8(&value, (uint8_t)flags);
     amqp_write_longstr(&value, queue->arguments);
     put(queue->broker, KIND_QUEUE, queue->id, &value);
 }
@@ -181,6 +183,16 @@ static bool recover_exchange(struct record *record)
     return true;
 }
 
+/* The exchange whose waiting messages the queue of this name is for; false: there is none. */
+static bool find_delaying(const struct record *record, struct queue_options *options)
+{
+    struct map_link *link = map_find(&record->vhost->exchanges, options->name);
+
+    options->delayed_by = link == NULL ? NULL : container_of(link, struct exchange, by_name);
+    return link != NULL && options->delayed_by->delayed_type != NULL &&
+           options->delayed_by->delayed == NULL;
+}
+
 static bool recover_queue(struct record *record)
 {
     struct queue_options options = {.durable = true};
@@ -189,11 +201,14 @@ static bool recover_queue(struct record *record)
     const uint8_t flags = amqp_read_u8(&record->reader);
     options.arguments = amqp_read_longstr(&record->reader);
     options.auto_delete = flags & AUTO_DELETE;
-    if (!ends_well(record, flags, AUTO_DELETE, options.arguments) || options.name.size == 0 ||
-        map_find(&record->vhost->queues, options.name) != NULL ||
-        map_find_id(&record->broker->queues, record->id) != NULL)
+    if (!ends_well(record, flags, AUTO_DELETE | DELAYED, options.arguments) ||
+        options.name.size == 0 || map_find_id(&record->broker->queues, record->id) != NULL ||
+        (flags & DELAYED ? !find_delaying(record, &options)
+                         : map_find(&record->vhost->queues, options.name) != NULL))
         return false;
-    queue_recover(record->vhost, &options, record->id);
+    struct queue *queue = queue_recover(record->vhost, &options, record->id);
+    if (options.delayed_by != NULL)
+        options.delayed_by->delayed = queue;
     return true;
 }
 

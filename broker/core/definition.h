@@ -5,7 +5,7 @@
  *
  *       vhost      name
  *       exchange   vhost, name, type, flags (1: auto-delete, 2: internal), arguments
- *       queue      vhost, name, flags (1: auto-delete), arguments
+ *       queue      vhost, name, flags (1: auto-delete, 2: no client's, but where the messages of the delayed exchange of this name wait), arguments
  *       binding    vhost, source, flags (1: to an exchange), destination, key, arguments
  *       policy     vhost, name, flags (1: an operator's), apply-to (1), priority (4), pattern, definition
  *

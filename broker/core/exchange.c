@@ -22,6 +22,7 @@ const struct exchange_type *exchange_type_find(struct slice name)
         &exchange_type_direct,       &exchange_type_fanout,          &exchange_type_topic,
         &exchange_type_headers,      &exchange_type_consistent_hash, &exchange_type_random,
         &exchange_type_local_random, &exchange_type_modulus_hash,    &exchange_type_recent_history,
+        &exchange_type_delayed,
     };
 
     for (size_t i = 0; i < countof(types); i++)
@@ -73,6 +74,8 @@ struct exchange *exchange_new(struct vhost *vhost, const struct exchange_type *t
     TAILQ_INIT(&exchange->bindings);
     TAILQ_INIT(&exchange->incoming);
     map_insert(&vhost->exchanges, &exchange->by_name, exchange->name);
+    if (type->init != NULL)
+        type->init(exchange);
     return exchange;
 }
 
@@ -226,7 +229,6 @@ void exchange_route(struct exchange *exchange, const struct routing *routing, st
     }
 }
 
-/* Apart, because of its room for keys. */
 /* Apart, because the keys are many: routing a message without copies must not pay for their room. */
 static __attribute__((noinline)) void route_copies(struct exchange *exchange,
                                                    const struct message *message,

@@ -55,6 +55,7 @@ void route_add_target(struct route *route, struct reply_target *target);
 
 struct exchange_type {
     const char *name;
+    void (*init)(struct exchange *exchange); /* it is new, or recovered. May be NULL */
     /* May refuse the arguments of a new exchange with 406. May be NULL. */
     bool (*check_arguments)(struct slice arguments, struct amqp_error *error);
     /* May refuse a new binding to a queue or, when that is NULL, an exchange, with 406. May be NULL. */
@@ -65,13 +66,16 @@ struct exchange_type {
     void (*remove)(struct exchange *exchange,
                    struct binding *binding); /* before it leaves. May be NULL */
     void (*route)(struct exchange *exchange, const struct routing *routing, struct route *route);
+    void (*on_deleted)(struct exchange *exchange); /* with its bindings; not when the broker
+                                                      just ends. May be NULL */
     void (*release)(
         struct exchange *exchange); /* frees of_type; the last binding is gone. May be NULL */
 };
 
 extern const struct exchange_type exchange_type_default, exchange_type_direct, exchange_type_fanout,
     exchange_type_topic, exchange_type_headers, exchange_type_consistent_hash, exchange_type_random,
-    exchange_type_local_random, exchange_type_modulus_hash, exchange_type_recent_history;
+    exchange_type_local_random, exchange_type_modulus_hash, exchange_type_recent_history,
+    exchange_type_delayed;
 
 struct exchange_options {
     struct slice name, type;
@@ -98,7 +102,9 @@ struct exchange {
     uint64_t record_id; /* in the store; 0: not there (not durable, or predeclared) */
     uint64_t lsn;       /* the batch that holds its definition */
     void *of_type;      /* the type's index over bindings */
-    struct task task;   /* frees it, in REAP */
+    const struct exchange_type *delayed_type; /* how x-delayed-message routes; else NULL */
+    struct queue *delayed; /* its messages that wait for their time; NULL: none ever did */
+    struct task task;      /* frees it, in REAP */
     uint64_t published;
 };
 TAILQ_HEAD(exchange_list, exchange);
@@ -131,6 +137,14 @@ void exchange_route_message(struct exchange *exchange, struct message *message,
 /* Where it would go, without any exchange keeping it. */
 void exchange_preview(struct exchange *exchange, const struct message *message,
                       struct route *route);
+
+/* ---- in exchange_delayed.c ---- */
+
+/* How long a message with these properties is to wait: header x-delay, if it is above 0; else UINT64_MAX. */
+uint64_t exchange_delay_ms(struct slice properties);
+
+/* The same message when it has waited: its x-delay is below 0 now. */
+struct message *exchange_make_undelayed(const struct message *message);
 
 /* Puts the message where the route leads. false: a queue refused it. */
 bool route_deliver(const struct route *route, struct message *message);

@@ -11,9 +11,12 @@ static void place_at(struct expiry *expiry, size_t index, struct segment *segmen
     segment->deadlines.heap_index = (uint32_t)index;
 }
 
+/* Of equal ones, the segment that was filled first. */
 static bool is_earlier(const struct segment *a, const struct segment *b)
 {
-    return a->deadlines.earliest < b->deadlines.earliest;
+    return a->deadlines.earliest != b->deadlines.earliest
+               ? a->deadlines.earliest < b->deadlines.earliest
+               : a->first < b->first;
 }
 
 static void sift_up(struct expiry *expiry, struct segment *segment)

@@ -101,7 +101,8 @@ struct message *message_forward(const struct message *message, struct slice exch
 struct message *message_rebuild(const struct message *message, struct slice properties,
                                 struct slice bcc)
 {
-    const uint8_t kept = message->record[1] & (MESSAGE_FLAG_PERSISTENT | MESSAGE_FLAG_CC);
+    const uint8_t kept =
+        message->record[1] & (MESSAGE_FLAG_PERSISTENT | MESSAGE_FLAG_CC | MESSAGE_FLAG_DEAD_LETTER);
     struct message *copy =
         message_begin(message_exchange(message), message_routing_key(message), properties, bcc,
                       message->body_size, kept | (bcc.size > 0 ? MESSAGE_FLAG_BCC : 0));

@@ -237,9 +237,12 @@ struct target {
     unsigned bit;
 };
 
+/* None is meant for a queue that is not a client's. */
 static struct target target_queue(const struct queue *queue)
 {
-    return (struct target){queue->vhost, queue->name, 1u << argument_queue_type(queue->arguments)};
+    return (struct target){queue->vhost, queue->name,
+                           queue->delayed_by != NULL ? 0
+                                                     : 1u << argument_queue_type(queue->arguments)};
 }
 
 /* None is meant for the default exchange (7.11). */

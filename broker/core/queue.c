@@ -1,16 +1,15 @@
 /* How an entry ends:
  *
  *     acknowledged, purged, deleted with the queue ──▶ forgotten
- *     rejected, expired, over the limit ──▶ retired: forgotten, and a dead letter if the queue's settings name an exchange
+ *     rejected, expired, over the limit ──▶ retired: forgotten, and a dead letter if the queue's settings name an exchange;
+ *         of the queue of a delayed exchange: expired is what has waited long enough, and goes on through that exchange
  *
- * A queue with priorities has a window for each; the highest with something ready is served first, the lowest overflows first.
- *
- * Consumers stand in two lists: `turn`, served from the front and sent to the back, one message each; and `idle`, those that were
- * found without room. So a delivery costs the same with one consumer or a thousand busy ones. */
+ * A queue with priorities has a window for each; the highest with something ready is served first, the lowest overflows first. */
 #include "core/queue.h"
 
 #include "amqp/properties.h"
 #include "base/alloc.h"
+#include "core/argument.h"
 #include "core/definition.h"
 #include "core/delivery_count.h"
 #include "core/queue_store.h"
@@ -53,6 +52,7 @@ static void read_settings(struct queue *queue)
                       .policy = policy_definition(&queue->policies, POLICY_PLAIN),
                       .operator_policy = policy_definition(&queue->policies, POLICY_OPERATOR),
                   });
+    queue->settings.dead_letters |= queue->delayed_by != NULL;
 }
 
 static struct queue *queue_make(struct vhost *vhost, const struct queue_options *options)
@@ -68,6 +68,7 @@ static struct queue *queue_make(struct vhost *vhost, const struct queue_options 
         .exclusive = options->owner != NULL,
         .auto_delete = options->auto_delete,
         .owner = options->owner,
+        .delayed_by = options->delayed_by,
         .task.run = queue_deliver,
     };
     uint8_t *next = (uint8_t *)(queue + 1);
@@ -83,10 +84,12 @@ static struct queue *queue_make(struct vhost *vhost, const struct queue_options 
     expiry_init(&queue->expiry, &vhost->broker->loop->timers, on_entries_due);
     queue->unused_timer.on_expire = on_unused;
     make_windows(queue);
-    TAILQ_INIT(&queue->turn);
-    TAILQ_INIT(&queue->idle);
+    consumers_init(&queue->consumers,
+                   argument_is_true(queue->arguments, "x-single-active-consumer"));
     TAILQ_INIT(&queue->waiters);
     TAILQ_INIT(&queue->bindings);
+    if (queue->delayed_by != NULL)
+        return queue;
     map_insert(&vhost->queues, &queue->by_name, queue->name);
     if (queue->owner != NULL)
         TAILQ_INSERT_TAIL(&queue->owner->queues, queue, by_owner);
@@ -205,43 +208,11 @@ enum window_next queue_first_ready(struct queue *queue, struct place *place)
 
 /* ---- handing out ---- */
 
-void consumer_wake(struct consumer *consumer)
-{
-    struct queue *queue = consumer->queue;
-
-    if (queue == NULL)
-        return;
-    if (consumer->idle) {
-        TAILQ_REMOVE(&queue->idle, consumer, by_queue);
-        TAILQ_INSERT_TAIL(&queue->turn, consumer, by_queue);
-        consumer->idle = false;
-    }
-    queue_wake(queue);
-}
-
-/* Whose turn it is, or NULL. */
-static struct consumer *next_consumer(struct queue *queue)
-{
-    struct consumer *consumer;
-
-    while ((consumer = TAILQ_FIRST(&queue->turn)) != NULL) {
-        if (consumer_has_credit(consumer) && consumer->ops->may_take(consumer))
-            return consumer;
-        TAILQ_REMOVE(&queue->turn, consumer, by_queue);
-        TAILQ_INSERT_TAIL(&queue->idle, consumer, by_queue);
-        consumer->idle = true;
-    }
-    return NULL;
-}
-
 static void hand_over(struct queue *queue, struct consumer *consumer, struct place place)
 {
     struct broker_counters *counters = &queue->broker->counters;
 
-    if (TAILQ_NEXT(consumer, by_queue) != NULL) {
-        TAILQ_REMOVE(&queue->turn, consumer, by_queue);
-        TAILQ_INSERT_TAIL(&queue->turn, consumer, by_queue);
-    }
+    consumers_served(&queue->consumers, consumer);
     if (place_entry(place)->redelivered) {
         queue->counters.redelivered++;
         counters->redelivered++;
@@ -260,13 +231,13 @@ static void hand_over(struct queue *queue, struct consumer *consumer, struct pla
     }
 }
 
-/* As many as consumers have room for. */
+/* As many as consumers have room for. Nobody loses a turn for want of room while there is nothing to hand out. */
 static void deliver(struct queue *queue)
 {
     struct consumer *consumer;
     struct place place;
 
-    while ((consumer = next_consumer(queue)) != NULL &&
+    while (queue_ready_count(queue) > 0 && (consumer = consumers_next(&queue->consumers)) != NULL &&
            queue_first_ready(queue, &place) == WINDOW_READY)
         hand_over(queue, consumer, place);
 }
@@ -316,24 +287,27 @@ void queue_drop_overflow(struct queue *queue)
     }
 }
 
-/* The message's own expiration in ms (9.2: checked at its publish), or DEADLINE_NONE. */
-static uint64_t expiration_of(const struct message *message)
+/* How long the message itself says that it stays, in ms (9.2: checked at its publish), or DEADLINE_NONE. */
+static uint64_t own_time_of(const struct queue *queue, const struct message *message)
 {
-    struct slice bytes = message_properties(message);
-    struct amqp_properties properties;
+    const struct slice properties = message_properties(message);
+    const uint16_t flags = amqp_properties_flags(properties);
     uint64_t expiration_ms;
 
-    if (likely((amqp_properties_flags(bytes) & AMQP_PROPERTY_EXPIRATION) == 0))
+    if (likely((flags & (AMQP_PROPERTY_EXPIRATION | AMQP_PROPERTY_HEADERS)) == 0))
         return DEADLINE_NONE;
-    amqp_properties_decode(bytes, &properties);
-    return slice_to_u64(properties.expiration, UINT64_MAX, &expiration_ms) ? expiration_ms
-                                                                           : DEADLINE_NONE;
+    if (queue->delayed_by != NULL)
+        return exchange_delay_ms(properties);
+    return slice_to_u64(amqp_properties_find(properties, AMQP_PROPERTY_EXPIRATION), UINT64_MAX,
+                        &expiration_ms)
+               ? expiration_ms
+               : DEADLINE_NONE;
 }
 
 /* Its deadline in this queue, fixed now (11.1); DEADLINE_NONE: it has none. */
 static uint64_t deadline_of(const struct queue *queue, const struct message *message)
 {
-    uint64_t ttl_ms = min_of(queue->settings.message_ttl_ms, expiration_of(message));
+    uint64_t ttl_ms = min_of(queue->settings.message_ttl_ms, own_time_of(queue, message));
 
     return ttl_ms == DEADLINE_NONE ? DEADLINE_NONE : queue->broker->clock->now_ms + ttl_ms;
 }
@@ -350,7 +324,7 @@ static unsigned level_of(const struct queue *queue, const struct message *messag
                : 0;
 }
 
-/* A timer says that something may be due: all that is goes, wherever it stands. */
+/* A timer says that something may be due: all that is goes, wherever it stands, in order of deadline and then of position. */
 static void on_entries_due(struct timer *timer)
 {
     struct queue *queue =
@@ -360,10 +334,11 @@ static void on_entries_due(struct timer *timer)
     size_t left = RETIRE_AT_ONCE_MAX;
 
     while (left > 0 && (segment = expiry_first(&queue->expiry, now_ms)) != NULL) {
+        const uint64_t due_ms = segment->deadlines.earliest;
         bool gone = false;
         uint32_t end = (uint32_t)(segment->end - segment->first);
         for (uint32_t slot = 0; slot < end && !gone; slot++) {
-            if (!segment_is_ready(segment, slot) || segment->deadlines.slots[slot] > now_ms)
+            if (!segment_is_ready(segment, slot) || segment->deadlines.slots[slot] > due_ms)
                 continue;
             gone = segment->count == 1; /* the segment goes with its last entry */
             retire(queue, (struct place){segment, slot}, DEATH_EXPIRED);
@@ -419,7 +394,7 @@ bool queue_push(struct queue *queue, struct message *message)
     queue->counters.published++;
     if (unlikely(deadline_ms != DEADLINE_NONE))
         expiry_add(&queue->expiry, place.segment, place.slot, deadline_ms);
-    if (message->persistent && queue->durable)
+    if (queue->durable && (message->persistent || queue->delayed_by != NULL))
         queue_store_entry(queue, place, deadline_ms);
     bool due = deadline_ms <= queue->broker->clock->now_ms;
     if (unlikely(due || is_over(queue, 0, 0)))
@@ -465,7 +440,7 @@ static void give_credit_back(struct consumer *consumer)
         return;
     assert(consumer->unacked_count > 0);
     consumer->unacked_count--;
-    if (consumer->idle)
+    if (consumer->state == CONSUMER_IDLE)
         consumer_wake(consumer);
 }
 
@@ -541,19 +516,17 @@ void queue_attach(struct queue *queue, struct consumer *consumer)
 {
     assert(!queue->deleted && !queue->has_exclusive_consumer);
     consumer->queue = queue;
-    consumer->idle = false;
-    TAILQ_INSERT_TAIL(&queue->turn, consumer, by_queue);
     queue->consumer_count++;
     queue->had_consumer = true;
     timer_cancel(&queue->unused_timer);
     queue->has_exclusive_consumer = consumer->exclusive;
-    queue_wake(queue);
+    consumer_join(consumer);
 }
 
 static void unlink_consumer(struct queue *queue, struct consumer *consumer)
 {
     assert(consumer->queue == queue && queue->consumer_count > 0);
-    TAILQ_REMOVE(consumer->idle ? &queue->idle : &queue->turn, consumer, by_queue);
+    consumer_leave(consumer);
     queue->consumer_count--;
     if (consumer->exclusive)
         queue->has_exclusive_consumer = false;
@@ -603,6 +576,16 @@ static void queue_reap(struct task *task)
     queue_unref(&queue);
 }
 
+static void dismiss_consumers(struct queue *queue, struct consumer_list *list)
+{
+    struct consumer *consumer;
+
+    while ((consumer = TAILQ_FIRST(list)) != NULL) {
+        unlink_consumer(queue, consumer);
+        consumer->ops->on_queue_deleted(consumer);
+    }
+}
+
 uint64_t queue_delete(struct queue *queue)
 {
     struct broker *broker = queue->broker;
@@ -610,7 +593,8 @@ uint64_t queue_delete(struct queue *queue)
 
     assert(!queue->deleted);
     queue->deleted = true;
-    map_remove(&queue->vhost->queues, &queue->by_name);
+    if (queue->delayed_by == NULL)
+        map_remove(&queue->vhost->queues, &queue->by_name);
     if (queue->owner != NULL)
         TAILQ_REMOVE(&queue->owner->queues, queue, by_owner);
     vhost_drop_bindings_of_queue(queue->vhost, queue);
@@ -624,19 +608,15 @@ uint64_t queue_delete(struct queue *queue)
         lsn = store_open_lsn(broker->store);
     }
 
-    struct consumer *consumer;
-    while ((consumer = TAILQ_FIRST(&queue->turn)) != NULL ||
-           (consumer = TAILQ_FIRST(&queue->idle)) != NULL) {
-        unlink_consumer(queue, consumer);
-        consumer->ops->on_queue_deleted(consumer);
-    }
+    for (size_t i = countof(queue->consumers.lists); i-- > 0;)
+        dismiss_consumers(queue, &queue->consumers.lists[i]);
     struct queue_waiter *waiter;
     while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL) {
         queue_waiter_cancel(waiter);
         waiter->on_loaded(waiter);
     }
 
-    broker->counters.queues_deleted++;
+    broker->counters.queues_deleted += queue->delayed_by == NULL;
     loop_unqueue(broker->loop, &queue->task);
     queue->task.run = queue_reap;
     loop_queue(broker->loop, LOOP_REAP, &queue->task);
@@ -650,7 +630,8 @@ void queue_free(struct queue **queue)
     *queue = NULL;
     assert(gone->consumer_count == 0 && gone->refs == 1 && TAILQ_EMPTY(&gone->bindings));
     loop_unqueue(gone->broker->loop, &gone->task);
-    map_remove(&gone->vhost->queues, &gone->by_name);
+    if (gone->delayed_by == NULL)
+        map_remove(&gone->vhost->queues, &gone->by_name);
     if (gone->durable) {
         map_remove(&gone->broker->queues, &gone->by_id);
         queue_store_mark(gone);

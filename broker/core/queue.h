@@ -40,8 +40,9 @@ TAILQ_HEAD(queue_waiters, queue_waiter);
 struct queue_options {
     struct slice name;
     bool durable, auto_delete;
-    struct queue_owner *owner; /* exclusive, when not NULL */
-    struct slice arguments;    /* a checked field table, without its length */
+    struct queue_owner *owner;   /* exclusive, when not NULL */
+    struct slice arguments;      /* a checked field table, without its length */
+    struct exchange *delayed_by; /* not NULL: whose waiting messages it is for, under its name */
 };
 
 struct queue_counters {
@@ -49,7 +50,7 @@ struct queue_counters {
 };
 
 struct queue {
-    struct map_link by_name;     /* in vhost->queues */
+    struct map_link by_name;     /* in vhost->queues, unless delayed_by is set */
     struct map_link by_id;       /* in broker->queues, when durable */
     TAILQ_ENTRY(queue) by_owner; /* when owner is set */
     struct vhost *vhost;
@@ -62,18 +63,19 @@ struct queue {
     bool deleted;
     bool cycle_logged; /* a dead letter came round to it: said once (13.7) */
     struct queue_owner *owner;
-    uint64_t id;                /* in the store; level n of a priority queue is id + n there */
-    uint64_t lsn;               /* the batch that holds its definition; 0 when not durable */
-    struct policy_set policies; /* that apply */
-    struct settings settings;   /* by these and the arguments */
+    uint64_t id;                 /* in the store; level n of a priority queue is id + n there */
+    uint64_t lsn;                /* the batch that holds its definition; 0 when not durable */
+    struct policy_set policies;  /* that apply */
+    struct settings settings;    /* by these and the arguments */
+    struct exchange *delayed_by; /* no client's queue, but where the messages of an exchange wait:
+                                    see core/exchange_delayed.c. NULL otherwise, as nearly always */
 
     struct window window;  /* entries of priority 0: all of them, unless it is a priority queue */
     struct window *higher; /* settings.priority_max windows, of priorities 1 and up; or NULL */
     struct expiry expiry;  /* of all windows */
     struct timer unused_timer; /* x-expires: runs while it has no consumer */
-    struct consumer_list turn; /* consumers that may have room, the next to be served first */
-    struct consumer_list idle; /* the others */
-    uint32_t consumer_count;   /* in both */
+    struct consumers consumers;
+    uint32_t consumer_count;
     bool has_exclusive_consumer;
     bool had_consumer;            /* auto_delete waits for the first one */
     struct binding_list bindings; /* that lead here */
@@ -137,7 +139,7 @@ bool queue_reserve(struct queue *queue, uint64_t mark, uint64_t body_size);
 /* Something to hand out, or someone to take it, has appeared. */
 static inline void queue_wake(struct queue *queue)
 {
-    if (queue_ready_count(queue) > 0 && !TAILQ_EMPTY(&queue->turn))
+    if (queue_ready_count(queue) > 0 && consumers_first(&queue->consumers) != NULL)
         loop_queue(queue->broker->loop, LOOP_DEFERRED, &queue->task);
 }
 

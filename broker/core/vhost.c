@@ -265,6 +265,8 @@ static void bury_exchanges(struct vhost *vhost)
         TAILQ_INSERT_TAIL(&vhost->deleted, exchange, by_deleted);
         exchange->task.run = on_reap;
         loop_queue(vhost->broker->loop, LOOP_REAP, &exchange->task);
+        if (exchange->type->on_deleted != NULL)
+            exchange->type->on_deleted(exchange);
     }
 }
 
@@ -379,8 +381,10 @@ bool vhost_delete_exchange(struct vhost *vhost, struct slice name, bool if_unuse
 struct exchange *vhost_recover_exchange(struct vhost *vhost, const struct exchange_options *options)
 {
     const struct exchange_type *type = exchange_type_find(options->type);
+    struct amqp_error error;
 
-    if (type == NULL || find_exchange(vhost, options->name) != NULL)
+    if (type == NULL || find_exchange(vhost, options->name) != NULL ||
+        (type->check_arguments != NULL && !type->check_arguments(options->arguments, &error)))
         return NULL;
     return exchange_new(vhost, type, options);
 }

@@ -36,8 +36,12 @@ static void add_consumer(const struct manage *manage, struct consumer *consumer,
     json_put_bool(object, "ack_required", !consumer->no_ack);
     json_put_bool(object, "exclusive", consumer->exclusive);
     json_put_number(object, "prefetch_count", consumer->prefetch);
-    json_put_bool(object, "active", true);
-    json_put_string(object, "activity_status", "up");
+    const bool active = consumer->state != CONSUMER_WAITING;
+    json_put_bool(object, "active", active);
+    json_put_string(object, "activity_status",
+                    !queue->consumers.single_active ? "up"
+                    : active                        ? "single_active"
+                                                    : "waiting");
     json_put(object, "arguments", json_from_table(consumer->arguments));
     json_array_append_new(list, object);
 }
@@ -46,10 +50,9 @@ void api_add_consumers(const struct manage *manage, const struct queue *queue, j
 {
     struct consumer *consumer;
 
-    TAILQ_FOREACH (consumer, &queue->turn, by_queue)
-        add_consumer(manage, consumer, list);
-    TAILQ_FOREACH (consumer, &queue->idle, by_queue)
-        add_consumer(manage, consumer, list);
+    for (size_t i = 0; i < countof(queue->consumers.lists); i++)
+        TAILQ_FOREACH (consumer, &queue->consumers.lists[i], by_queue)
+            add_consumer(manage, consumer, list);
 }
 
 static void add_consumers(struct manage *manage, struct vhost *vhost, json_t *list)

@@ -14,6 +14,9 @@ static json_t *exchange_object(const struct exchange *exchange)
     json_put_bool(object, "internal", exchange->internal);
     json_put(object, "arguments", json_from_table(exchange->arguments));
     json_put(object, "policy", json_null());
+    if (exchange->delayed_type != NULL)
+        json_put_number(object, "messages_delayed",
+                        exchange->delayed == NULL ? 0 : queue_ready_count(exchange->delayed));
     json_put_number(stats, "publish_in", exchange->published);
     json_put(object, "message_stats", stats);
     return object;

@@ -3,7 +3,18 @@
 
 static json_t *exchange_types(void)
 {
-    static const char *const names[] = {"direct", "fanout", "headers", "topic"};
+    static const char *const names[] = {
+        "direct",
+        "fanout",
+        "headers",
+        "topic",
+        "x-consistent-hash",
+        "x-delayed-message",
+        "x-local-random",
+        "x-modulus-hash",
+        "x-random",
+        "x-recent-history",
+    };
     json_t *list = json_array();
 
     for (size_t i = 0; i < countof(names); i++) {

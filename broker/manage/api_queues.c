@@ -21,8 +21,10 @@ static json_t *exclusive_consumer_tag(const struct queue *queue)
 {
     if (!queue->has_exclusive_consumer)
         return json_null();
-    const struct consumer *consumer =
-        TAILQ_EMPTY(&queue->turn) ? TAILQ_FIRST(&queue->idle) : TAILQ_FIRST(&queue->turn);
+    const struct consumer_list *lists = queue->consumers.lists;
+    const struct consumer *consumer = TAILQ_FIRST(&lists[CONSUMER_IN_TURN]);
+    if (consumer == NULL)
+        consumer = TAILQ_FIRST(&lists[CONSUMER_IDLE]);
     return json_from_slice(consumer->tag);
 }
 
@@ -66,7 +68,9 @@ static void put_figures(json_t *object, const struct queue *queue)
 
     json_put_number(object, "consumers", queue->consumer_count);
     json_put(object, "exclusive_consumer_tag", exclusive_consumer_tag(queue));
-    json_put(object, "single_active_consumer_tag", json_null());
+    const struct consumer *active = queue->consumers.active;
+    json_put(object, "single_active_consumer_tag",
+             active == NULL ? json_null() : json_from_slice(active->tag));
     api_put_messages(object, &counts);
     json_put_number(object, "message_bytes", depth.ready_bytes + depth.unacked_bytes);
     json_put_number(object, "message_bytes_ready", depth.ready_bytes);

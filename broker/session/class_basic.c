@@ -1,4 +1,5 @@
 /* Class basic: publish, consume, get, and the settling of deliveries. */
+#include "core/argument.h"
 #include "core/copies.h"
 #include "core/delivery_count.h"
 #include "core/name.h"
@@ -228,14 +229,23 @@ static bool check_consume(const struct channel *channel, const struct amqp_basic
     return true;
 }
 
-/* 10.5: an exclusive consumer is alone. */
+/* 10.5: an exclusive consumer is alone, for good (10.11). */
 static bool check_exclusive(const struct queue *queue, bool exclusive, struct amqp_error *error)
 {
-    if (queue->has_exclusive_consumer || (exclusive && queue->consumer_count > 0))
+    if (queue->has_exclusive_consumer ||
+        (exclusive && (queue->consumer_count > 0 || queue->consumers.single_active)))
         return amqp_fail(error, AMQP_ACCESS_REFUSED,
                          "queue '%.*s' in vhost '%.*s' in exclusive use", SLICE_ARG(queue->name),
                          SLICE_ARG(queue->vhost->name));
     return true;
+}
+
+static bool check_arguments(const struct queue *queue, struct slice arguments,
+                            struct amqp_error *error)
+{
+    const struct argument_owner owner = {"queue", queue->name, queue->vhost->name};
+
+    return argument_check_consumer(&owner, arguments, error);
 }
 
 /* Before anything is delivered: that begins later in this turn (10.8). */
@@ -267,6 +277,7 @@ bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
     struct queue *queue = channel_find_queue(channel, consume->queue, error);
     uint64_t timeout_ms;
     if (queue == NULL || !check_exclusive(queue, consume->exclusive, error) ||
+        !check_arguments(queue, consume->arguments, error) ||
         !consumer_timeout_read(channel, queue, consume->arguments, &timeout_ms, error))
         return false;
 
@@ -367,6 +378,17 @@ static void on_get_loaded(struct queue_waiter *waiter)
         get_from(channel, queue);
 }
 
+/* 10.11 */
+static bool check_get(const struct queue *queue, struct amqp_error *error)
+{
+    return !queue->consumers.single_active ||
+           argument_queue_type(queue->arguments) != QUEUE_QUORUM ||
+           amqp_fail(error, AMQP_RESOURCE_LOCKED,
+                     "cannot obtain access to locked queue '%.*s' in vhost '%.*s'. basic.get "
+                     "operations are not supported by quorum queues with single active consumer",
+                     SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name));
+}
+
 bool on_basic_get(struct channel *channel, const struct amqp_method *method,
                   struct amqp_error *error)
 {
@@ -376,7 +398,7 @@ bool on_basic_get(struct channel *channel, const struct amqp_method *method,
                          SLICE_ARG(method->basic_get.queue),
                          SLICE_ARG(channel->connection->vhost->name));
     struct queue *queue = channel_find_queue(channel, method->basic_get.queue, error);
-    if (queue == NULL)
+    if (queue == NULL || !check_get(queue, error))
         return false;
     channel->get_no_ack = method->basic_get.no_ack;
     channel->get_waiter.on_loaded = on_get_loaded;
@@ -489,13 +511,18 @@ void channel_requeue_all(struct channel *channel)
         channel_settle(channel, delivery, SETTLE_RETURN);
 }
 
+/* What a transaction holds is settled already, as far as the client goes (9.15). */
 static bool recover(struct channel *channel, bool requeue, struct amqp_error *error)
 {
     if (!requeue)
         return amqp_fail(error, AMQP_NOT_IMPLEMENTED, "requeue=false"); /* 10.18 */
-    if (channel->tx != NULL)
-        tx_forget_settlements(channel->tx);
-    channel_requeue_all(channel);
+    struct delivery *delivery = deliveries_oldest(&channel->deliveries);
+    while (delivery != NULL) {
+        struct delivery *next = deliveries_next(&channel->deliveries, delivery);
+        if (!delivery->held)
+            channel_settle(channel, delivery, SETTLE_REQUEUE);
+        delivery = next;
+    }
     channel_wake_consumers(channel);
     return true;
 }

@@ -13,7 +13,7 @@
 static const char *const capabilities[] = {
     "publisher_confirms",     "exchange_exchange_bindings", "basic.nack",
     "consumer_cancel_notify", "per_consumer_qos",           "authentication_failure_close",
-    "direct_reply_to",
+    "direct_reply_to",        "consumer_priorities",
 };
 
 static void put_capabilities(struct buf *out)

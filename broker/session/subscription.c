@@ -1,6 +1,7 @@
 #include "session/subscription.h"
 
 #include "base/alloc.h"
+#include "core/argument.h"
 #include "core/delivery_count.h"
 #include "core/queue.h"
 #include "session/consumer_timeout.h"
@@ -149,6 +150,7 @@ struct subscription *subscription_new(struct channel *channel, struct queue *que
         .ops = &subscription_ops,
         .tag = slice_of(subscription->bytes, options->tag.size),
         .arguments = slice_of(arguments, options->arguments.size),
+        .priority = argument_priority(options->arguments),
         .no_ack = options->no_ack,
         .exclusive = options->exclusive,
         .prefetch = options->prefetch,

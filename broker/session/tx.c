@@ -152,7 +152,7 @@ bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error)
     return true;
 }
 
-void tx_forget_settlements(struct tx *tx)
+static void forget_settlements(struct tx *tx)
 {
     size_t count;
     const struct tx_settlement *settlements = settlements_of(tx, &count);
@@ -164,6 +164,6 @@ void tx_forget_settlements(struct tx *tx)
 
 void tx_rollback(struct tx *tx)
 {
-    tx_forget_settlements(tx);
+    forget_settlements(tx);
     drop_publishes(tx);
 }

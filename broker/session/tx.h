@@ -31,9 +31,6 @@ void tx_settle(struct tx *tx, struct delivery *delivery, enum settlement how);
 /* Applies everything; *lsn is what commit-ok must wait for, or 0. false with error filled: nothing was applied. */
 bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error);
 
-/* Its deliveries are about to be requeued by other means: basic.recover. */
-void tx_forget_settlements(struct tx *tx);
-
 /* Forgets everything: publishes are dropped, deliveries stay unacked (9.17). */
 void tx_rollback(struct tx *tx);
 

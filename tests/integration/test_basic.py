@@ -169,7 +169,6 @@ class Consume(ClientTest):
             raw.send(wire.publish(1, '', queue, b'own'))
             raw.expect(wire.DELIVER)
 
-    @broker.not_yet('priorities of consumers')
     def test_10_7_priority_is_served_first(self):
         queue = self.queue()
         low, _ = self.consume(queue)
@@ -177,6 +176,59 @@ class Consume(ClientTest):
         self.publish(queue, *'abcd')
         self.wait_for(high, 4)
         self.assertEqual(low, [])
+
+    def test_10_7_without_credit_the_next_priority_is_served(self):
+        queue = self.queue()
+        low, _ = self.consume(queue, arguments={'x-priority': -1})
+        self.channel.basic_qos(prefetch_count=2)
+        high, _ = self.consume(queue, arguments={'x-priority': 10})
+        self.publish(queue, *'abcd')
+        self.assertEqual((self.wait_for(high, 2), self.wait_for(low, 2)), (['a', 'b'], ['c', 'd']))
+        self.channel.basic_ack(high[0][0].delivery_tag)
+        self.publish(queue, 'e')
+        self.assertEqual(self.wait_for(high, 3), ['a', 'b', 'e'])
+
+    def test_10_7_other_types_are_406(self):
+        queue = self.queue()
+        self.refused(406, "invalid arg 'x-priority' for queue '%s' in vhost '/': \"expected integer, got longstr\"" % queue,
+                     self.consume, queue, arguments={'x-priority': 'high'})
+
+    def test_10_11_single_active_consumer(self):
+        queue = self.queue(arguments={'x-single-active-consumer': True})
+        other = self.connection.channel()
+        first, _ = self.consume(queue, other)
+        second, second_tag = self.consume(queue, arguments={'x-priority': 10})
+        self.publish(queue, 'a', 'b')
+        self.assertEqual(self.wait_for(first, 2), ['a', 'b'])
+        self.assertEqual(second, [])
+        other.basic_ack(1)
+        other.close()
+        self.assertEqual(self.wait_for(second, 1), ['b'])
+        self.assertTrue(second[0][0].redelivered)
+        self.channel.basic_cancel(second_tag)
+        last, _ = self.consume(queue)
+        self.publish(queue, 'c')
+        self.assertEqual(self.wait_for(last, 1), ['c'])
+
+    def test_10_11_exclusive_consumer_is_refused(self):
+        queue = self.queue(arguments={'x-single-active-consumer': True})
+        self.refused(403, "queue '%s' in vhost '/' in exclusive use" % queue, self.consume, queue, exclusive=True)
+
+    def test_10_11_get_from_a_quorum_queue_is_refused(self):
+        queue = self.queue(durable=True, arguments={'x-single-active-consumer': True, 'x-queue-type': 'quorum'})
+        self.refused(405, 'basic.get operations are not supported by quorum queues with single active consumer',
+                     self.channel.basic_get, queue)
+
+    def test_10_7_a_consumer_without_room_keeps_its_turn_while_nothing_is_ready(self):
+        queue = self.queue()
+        self.channel.basic_qos(prefetch_count=1)
+        limited, _ = self.consume(queue)
+        other, _ = self.consume(queue, auto_ack=True)
+        self.publish(queue, 'a', 'b')
+        self.wait_for(other, 1)
+        self.channel.basic_reject(limited[0][0].delivery_tag, requeue=True)
+        self.wait_for(limited, 2)
+        self.nothing_more(other, 1)
 
     def test_consumers_take_turns(self):
         queue = self.queue()

@@ -62,7 +62,7 @@ class Handshake(ClientTest):
     def test_4_1_3_capabilities(self):
         capabilities = self.connection._impl.server_properties['capabilities']
         for name in ('publisher_confirms', 'exchange_exchange_bindings', 'basic.nack', 'consumer_cancel_notify',
-                     'authentication_failure_close', 'per_consumer_qos', 'direct_reply_to'):
+                     'authentication_failure_close', 'per_consumer_qos', 'direct_reply_to', 'consumer_priorities'):
             self.assertIs(capabilities[name], True, name)
 
     @broker.departs('no such key')

@@ -43,6 +43,20 @@ class Tx(ClientTest):
         self.channel.tx_commit()
         self.assertEqual(self.count(queue), 1)
 
+    def test_9_15_recover_leaves_what_the_transaction_has_settled(self):
+        queue = self.queue()
+        self.publish(queue, *'abc')
+        channel = self.connection.channel()
+        channel.tx_select()
+        for _ in range(3):
+            channel.basic_get(queue)
+        channel.basic_ack(2)
+        channel.basic_recover(requeue=True)
+        self.assertEqual(self.count(queue), 2)
+        channel.tx_commit()
+        channel.close()
+        self.assertEqual(self.get_all(queue), ['a', 'c'])
+
     def test_9_15_acks_wait_for_the_commit(self):
         queue = self.queue()
         self.publish(queue, *'abcd')

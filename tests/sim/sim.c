@@ -320,6 +320,16 @@ static void close_all(void)
 
 /* ---- the end of a run ---- */
 
+static void wait_for_disk(void)
+{
+    while (is_moving()) {
+        sync_disk();
+        harness_run(&sim.harness);
+        if (options.lmdb != NULL)
+            usleep(200);
+    }
+}
+
 /* Takes all that is left, in order, as a client would. */
 static void drain_queue(struct peer *peer, struct model_queue *queue)
 {
@@ -336,6 +346,7 @@ static void drain_queue(struct peer *peer, struct model_queue *queue)
         struct buf got = BUF_EMPTY;
         model_write_body(message, (uint8_t *)body);
         peer_send(peer, 1, &get);
+        wait_for_disk();
         while (peer_next(peer, &frame))
             if (frame.type == AMQP_FRAME_BODY)
                 buf_append(&got, frame.payload);
@@ -344,16 +355,6 @@ static void drain_queue(struct peer *peer, struct model_queue *queue)
         buf_release(&got);
         free(body);
         entry->life.ended = true;
-    }
-}
-
-static void wait_for_disk(void)
-{
-    while (is_moving()) {
-        sync_disk();
-        harness_run(&sim.harness);
-        if (options.lmdb != NULL)
-            usleep(200);
     }
 }
 

@@ -90,7 +90,7 @@ START_TEST(start_says_who_we_are)
     static const char *const capabilities[] = {
         "publisher_confirms",     "exchange_exchange_bindings", "basic.nack",
         "consumer_cancel_notify", "per_consumer_qos",           "authentication_failure_close",
-        "direct_reply_to"};
+        "direct_reply_to",        "consumer_priorities"};
     static const char *const strings[][2] = {
         {"product", "RabbitMQ"}, {"version", "3.13.7"}, {"stoatmq_version", STOATMQ_VERSION}};
     struct harness harness;

@@ -185,6 +185,7 @@ function work(callable $onMessage): void
             $connection = connect();
             $channel = $connection->channel();
             $channel->confirm_select();
+            $channel->basic_qos(0, 1, false);
             $channel->queue_declare('steady', false, true, false, false);
             $channel->basic_consume('steady', '', false, false, false, false, $onMessage);
             while ($channel->is_consuming()) {
@@ -220,8 +221,8 @@ function reconnected(): void
         }
     });
     must($got[0] === ['before', false], 'first the one');
-    must(in_array(['before', true], array_slice($got, 1)), 'which comes again, marked');
-    must(end($got)[0] === 'after', 'then what was published before the restart');
+    must($got[1] === ['before', true], 'which comes again, marked');
+    must($got[2] === ['after', false], 'then what was published before the restart');
 }
 
 step('500 confirmed messages through a prefetch of 20', withChannel('confirmedAndAcked'));

@@ -76,8 +76,10 @@ async function calledByDirectReplyTo() {
 
 async function broughtBack() {
   const returned = [];
-  const publisher = rabbit.createPublisher({confirm: true, onReturn: (message) => returned.push(message)});
+  const publisher = rabbit.createPublisher({confirm: true});
+  publisher.on('basic.return', (message) => returned.push(message));
   await publisher.send({routingKey: 'nobody-has-this-queue', mandatory: true}, 'back');
+  await until(() => returned.length === 1, 'a returned message');
   assert.strictEqual(returned[0].replyCode, 312);
   assert.strictEqual(returned[0].body, 'back');
   await publisher.close();
