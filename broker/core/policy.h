@@ -11,6 +11,8 @@
  * once, and only where it could make a difference. A pattern that takes too many steps to match a name that is there is refused; a name declared
  * later that it takes too many steps to match is one that it does not match, and the log says so.
  *
+ * What follows from a change happens at once, but for the deadlines of messages: these are fixed when a message comes to the queue (11.1).
+ *
  * A policy never changes: to set it again replaces it. It is counted, because settings are slices of its definition: it lives as long as anything
  * it applied to, though no list has it any more. */
 #ifndef CORE_POLICY_H
