@@ -4,6 +4,7 @@
 #   make run      the same, then the broker with its data in ./data
 #   make test     everything built, every test passed
 #   make asan     all tests under AddressSanitizer and UBSan; make tsan: under ThreadSanitizer
+#   make differential  COUNT=N SEED=S FEATURES=...: the same scripts on RabbitMQ, every answer compared
 #   make bench    the benchmarks in tests/bench
 #   make format   clang-format over the tree
 #   make install  to $(DESTDIR)$(PREFIX)
@@ -52,7 +53,7 @@ UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/
 SIM := $(BUILD)/sim
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: all run test check asan tsan bench format install clean deps test-deps tests
+.PHONY: all run test check asan tsan differential bench format install clean deps test-deps tests
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -133,6 +134,15 @@ asan:
 
 tsan:
 	@$(MAKE) --no-print-directory test BUILD=build/tsan SANITIZE=thread
+
+COUNT    ?= 10000
+SEED     ?= 0
+FEATURES ?=
+
+differential:
+	@etc/deps differential
+	@$(MAKE) --no-print-directory $(BUILD)/stoatmq
+	@TEST_BUILD=$(BUILD) tests/differential/differential.py --count $(COUNT) --seed $(SEED) --features '$(FEATURES)'
 
 bench: test-deps
 	@$(MAKE) --no-print-directory $(PROGRAMS) $(BENCHES)

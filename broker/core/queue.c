@@ -212,7 +212,7 @@ static void hand_over(struct queue *queue, struct consumer *consumer, struct pla
 {
     struct broker_counters *counters = &queue->broker->counters;
 
-    consumers_served(&queue->consumers, consumer);
+    consumer_served(consumer);
     if (place_entry(place)->redelivered) {
         queue->counters.redelivered++;
         counters->redelivered++;
@@ -384,6 +384,12 @@ static void trim(struct queue *queue, bool due)
     queue_drop_overflow(queue);
 }
 
+/* Even what is not persistent (12). */
+static bool stores_all(const struct queue *queue)
+{
+    return queue->settings.quorum || queue->delayed_by != NULL;
+}
+
 bool queue_push(struct queue *queue, struct message *message)
 {
     if (unlikely(refuses(queue, message)))
@@ -394,7 +400,7 @@ bool queue_push(struct queue *queue, struct message *message)
     queue->counters.published++;
     if (unlikely(deadline_ms != DEADLINE_NONE))
         expiry_add(&queue->expiry, place.segment, place.slot, deadline_ms);
-    if (queue->durable && (message->persistent || queue->delayed_by != NULL))
+    if (queue->durable && (message->persistent || stores_all(queue)))
         queue_store_entry(queue, place, deadline_ms);
     bool due = deadline_ms <= queue->broker->clock->now_ms;
     if (unlikely(due || is_over(queue, 0, 0)))
@@ -465,7 +471,7 @@ void queue_reject(struct queue *queue, struct place place, struct consumer *cons
 
 void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed)
 {
-    if (unlikely(queue->settings.counts_deliveries))
+    if (unlikely(queue->settings.quorum))
         delivery_count_add(place_entry(place), failed);
     if (queue->deleted) {
         queue_forget_entry(queue, place);
@@ -517,7 +523,6 @@ void queue_attach(struct queue *queue, struct consumer *consumer)
     assert(!queue->deleted && !queue->has_exclusive_consumer);
     consumer->queue = queue;
     queue->consumer_count++;
-    queue->had_consumer = true;
     timer_cancel(&queue->unused_timer);
     queue->has_exclusive_consumer = consumer->exclusive;
     consumer_join(consumer);
@@ -586,10 +591,9 @@ static void dismiss_consumers(struct queue *queue, struct consumer_list *list)
     }
 }
 
-uint64_t queue_delete(struct queue *queue)
+void queue_delete(struct queue *queue)
 {
     struct broker *broker = queue->broker;
-    uint64_t lsn = 0;
 
     assert(!queue->deleted);
     queue->deleted = true;
@@ -605,7 +609,6 @@ uint64_t queue_delete(struct queue *queue)
         map_remove(&broker->queues, &queue->by_id);
         definition_delete_queue(queue);
         queue_store_delete(queue);
-        lsn = store_open_lsn(broker->store);
     }
 
     for (size_t i = countof(queue->consumers.lists); i-- > 0;)
@@ -620,7 +623,6 @@ uint64_t queue_delete(struct queue *queue)
     loop_unqueue(broker->loop, &queue->task);
     queue->task.run = queue_reap;
     loop_queue(broker->loop, LOOP_REAP, &queue->task);
-    return lsn;
 }
 
 void queue_free(struct queue **queue)

@@ -87,7 +87,7 @@ void settings_read(struct settings *settings, const struct settings_source *sour
         .length_max = read_number(source, SLICE("x-max-length"), SETTING_NONE),
         .bytes_max = read_number(source, SLICE("x-max-length-bytes"), SETTING_NONE),
         .overflow = read_overflow(source, quorum),
-        .counts_deliveries = quorum,
+        .quorum = quorum,
         .consumer_timeout_ms =
             quorum ? read_number(source, SLICE("x-consumer-timeout"), SETTING_NONE) : SETTING_NONE,
         .delivery_limit =

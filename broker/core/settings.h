@@ -18,8 +18,8 @@ struct settings {
     bool dead_letters;                                  /* there is a dead-letter exchange */
     bool has_dead_letter_key;                           /* else the message's own keys */
     struct slice dead_letter_exchange, dead_letter_key; /* in the source */
-    bool counts_deliveries;                             /* quorum queues do: see delivery_count.h */
-    uint64_t delivery_limit;                            /* of those; SETTING_NONE when negative */
+    bool quorum; /* it stores every message (12), and counts deliveries: see delivery_count.h */
+    uint64_t delivery_limit;      /* of those; SETTING_NONE when negative */
     uint64_t consumer_timeout_ms; /* SETTING_NONE: as the consumer or the configuration says */
     uint8_t priority_max;         /* 0: no priorities */
 };

@@ -4,7 +4,8 @@ A difference as one line is
 
     queue.declare queue='q1' passive=True => B1 channel.close reply_code=404 ... | B1 queue.declare-ok ...
 
-the step without its channel, what the reference said, what StoatMQ said, lines that both said left out, `;` between lines. The file
+the step without its channel, what the reference said, what StoatMQ said, lines that both said left out, `;` between lines. A step that has
+ended a connection on both has `(ended)` behind it. The file
 `explained` holds at most RULES_MAX rules of the form
 
     PATTERN :: reason
@@ -23,7 +24,7 @@ EXPLAINED = pathlib.Path(__file__).resolve().parent / 'explained'
 RULES_MAX = 30
 
 Rule = collections.namedtuple('Rule', 'pattern reason')
-Difference = collections.namedtuple('Difference', 'place step theirs ours')
+Difference = collections.namedtuple('Difference', 'place step ended theirs ours')
 
 
 def read_rules(path=EXPLAINED):
@@ -51,6 +52,8 @@ def without(lines, others):
 
 def one_line(difference):
     step = script.text(difference.step).partition(' ')[2]
+    if difference.ended:
+        step += ' (ended)'
     return '%s => %s | %s' % (step, '; '.join(difference.theirs), '; '.join(difference.ours))
 
 
@@ -66,13 +69,11 @@ def signature(difference):
                               '; '.join(map(general, difference.ours)))
 
 
-def shape(line):
-    """What happened, without the words: channel, method, reply code."""
-    return line.split()[:2] + re.findall(r'reply_code=\d+', line)
-
-
 def same_effect(theirs, ours):
-    return [shape(line) for line in theirs] == [shape(line) for line in ours]
+    """Whether two lists of lines differ in reply texts only."""
+    def effect(line):
+        return re.sub(r'reply_text=.* class_id', '', line)
+    return [effect(line) for line in theirs] == [effect(line) for line in ours]
 
 
 class Comparison:
@@ -95,7 +96,8 @@ class Comparison:
             if at_theirs == at_ours:
                 continue
             at_theirs, at_ours = at_theirs[0], at_ours[0]
-            difference = Difference(place, step, without(at_theirs, at_ours) or ['(order) ' + '; '.join(at_theirs)],
+            ended = any(line.endswith('is connected again') for line in at_theirs if line in at_ours)
+            difference = Difference(place, step, ended, without(at_theirs, at_ours) or ['(order) ' + '; '.join(at_theirs)],
                                     without(at_ours, at_theirs) or ['(order) ' + '; '.join(at_ours)])
             rule = self.explain(difference)
             if rule is None:

@@ -6,9 +6,9 @@ coroutine that yields what it waits for. A step goes
     1  the step's method, then channel.flow(active), on the step's channel; wait for flow-ok, for the confirm if one is due,
        or for the close that the step has earned
     2  what was closed is opened again: only then has the reference let go of all that it held
-    3  a passive declare of the durable queues that are thought to exist, on a channel of its own: the reference writes
+    3  a passive declare of the durable queues that may have consumers, on a channel of its own: the reference writes
        to its files elsewhere than where it takes turns
-    4  channel.flow on every channel of both connections; wait for all of them
+    4  channel.flow on every channel that may have consumers, for nothing else can come unasked; wait for all of them
     5  what has come on each channel is the step's part of the transcript
 
 so that nothing of a step is still under way when the next begins. 3 and 4 are left out after a step that moves no message.
@@ -26,8 +26,6 @@ import collections
 import hashlib
 import json
 import re
-import select
-import socket
 import struct
 import time
 import urllib.error
@@ -37,197 +35,15 @@ import urllib.request
 import protocol
 import script
 import wire
+from link import CHANNEL_CLOSE_OK, CHANNEL_OPEN, FLOW, FRAME_MAX, INSPECTOR, WAIT, Channel, Link, Poll, Wait, frame
 
-WAIT = 5            # seconds for an answer; a broker that needs longer is silent
-HANDSHAKE_WAIT = 30
-INSPECTOR = 8       # the channel of a connection that asks after queues
-JANITOR = 9         # the one that deletes them
-
-FLOW = protocol.method('channel.flow', {'active': True})
-FLOW_OK = protocol.method('channel.flow-ok', {'active': True})
-CHANNEL_OPEN = protocol.method('channel.open', {})
-CHANNEL_CLOSE_OK = protocol.method('channel.close-ok', {})
-CONNECTION_CLOSE_OK = wire.method(0, wire.CLOSE_OK)
-HEAD = struct.Struct('>BHI')
-FRAME_MAX = 131072
-
-CAPABILITIES = {'A': {'consumer_cancel_notify': True, 'publisher_confirms': True, 'basic__nack': True}, 'B': {}}
+JANITOR = 9         # the channel that deletes what a script has left
 
 # Steps after which no message, credit or consumer can be under way.
 QUIET = {'queue.declare', 'exchange.declare', 'queue.bind', 'queue.unbind', 'exchange.bind', 'exchange.unbind',
          'exchange.delete', 'queue.purge', 'confirm.select', 'tx.select', 'basic.get', 'channel.flow'}
 
 Broker = collections.namedtuple('Broker', 'host port management_port')
-Wait = collections.namedtuple('Wait', 'until deadline')
-
-
-def frame(kind, number, payload):
-    return HEAD.pack(kind, number, len(payload)) + payload + wire.FRAME_END
-
-
-class Channel:
-    """What the player knows of a channel since it was opened."""
-
-    def __init__(self, number):
-        self.number = number
-        self.events = []            # (method, fields, content) not yet in the transcript
-        self.flows = 0              # flow-ok awaited
-        self.open = False
-        self.closed = False         # by the broker, and not answered yet
-        self.close_ok = False       # our close was answered
-        self.confirming = False
-        self.ended_tx = False
-        self.published = 0
-        self.unconfirmed = set()
-        self.tags = []              # the broker's delivery tag of each delivery, in our order
-        self.groups = []            # how many there were after each step
-        self.unsettled = []         # places in tags, from 1
-        self.no_ack = {}            # by consumer tag
-        self.get_no_ack = self.consume_no_ack = False
-        self.content = None         # being assembled: [method, fields, properties, size, body]
-
-    def settled(self, tag, multiple):
-        self.unconfirmed -= {number for number in self.unconfirmed if number == tag or multiple and (number <= tag or not tag)}
-
-    def idle(self):
-        return self.closed or self.flows == 0 and not self.unconfirmed
-
-
-class Link:
-    """One connection: its socket, its channels, and the frames that come in."""
-
-    def __init__(self, lane, letter):
-        self.lane = lane
-        self.letter = letter
-        self.socket = None
-        self.channels = {}
-        self.dead = True
-        self.events = []
-
-    def numbers(self):
-        return [int(at[1]) for at in script.CHANNELS if at[0] == self.letter] + [INSPECTOR]
-
-    def connect(self):
-        """A coroutine: from nothing to open channels."""
-        broker = self.lane.broker
-        self.socket = socket.create_connection((broker.host, broker.port), WAIT)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.rest = b''
-        self.dead = self.eof = self.closed = False
-        self.greeting = None
-        self.channels = {}
-        self.lane.register(self)
-        self.send(wire.PROTOCOL_HEADER)
-        yield from self.await_greeting('connection.start')
-        self.send(wire.start_ok(capabilities=CAPABILITIES[self.letter]))
-        yield from self.await_greeting('connection.tune')
-        self.send(wire.tune_ok(frame_max=FRAME_MAX), wire.open_vhost(self.lane.vhost),
-                  *[frame(1, self.add(number).number, CHANNEL_OPEN) for number in self.numbers()])
-        yield from self.await_greeting('connection.open-ok')
-        yield Wait(lambda: all(channel.open for channel in self.channels.values()), HANDSHAKE_WAIT)
-
-    def await_greeting(self, method):
-        answered = yield Wait(lambda: self.greeting == method or self.dead, HANDSHAKE_WAIT)
-        if not answered or self.dead:
-            raise wire.WireError('no %s' % method)
-
-    def add(self, number):
-        self.channels[number] = Channel(number)
-        return self.channels[number]
-
-    def send(self, *frames):
-        try:
-            self.socket.sendall(b''.join(frames))
-        except OSError:
-            self.end()
-
-    def end(self):
-        if not self.dead:
-            self.dead = True
-            self.lane.unregister(self)
-            self.socket.close()
-
-    def on_readable(self):
-        try:
-            data = self.socket.recv(1 << 20, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b''
-        if not data:
-            self.eof = True
-            return self.end()
-        data = self.rest + data
-        at, size = 0, len(data)
-        while size - at >= 8:
-            kind, number, length = HEAD.unpack_from(data, at)
-            end = at + 8 + length
-            if end > size:
-                break
-            payload = data[at + 7:end - 1]
-            at = end
-            if payload == FLOW_OK and kind == 1:
-                self.channels[number].flows -= 1
-            elif number:
-                self.on_channel_frame(kind, self.channels[number], payload)
-            elif kind == 1:
-                self.on_connection_method(payload)
-        self.rest = data[at:]
-
-    def on_connection_method(self, payload):
-        name, fields = protocol.fields(payload)
-        if name in ('connection.start', 'connection.tune', 'connection.open-ok'):
-            self.greeting = name
-            return
-        self.events.append((name, fields, None))
-        if name == 'connection.close':
-            self.closed = True
-            self.send(CONNECTION_CLOSE_OK)
-        elif name == 'connection.close-ok':
-            self.end()
-
-    def on_channel_frame(self, kind, channel, payload):
-        if kind == 1:
-            name, fields = protocol.fields(payload)
-            if protocol.BY_NAME[name].has_content:
-                channel.content = [name, fields, None, None, b'']
-            else:
-                self.on_method(channel, name, fields)
-            return
-        content = channel.content
-        if content is None:
-            channel.events.append(('a frame of type %d' % kind, {}, None))
-            return
-        if kind == 2:
-            content[3] = struct.unpack_from('>Q', payload, 4)[0]
-            content[2] = payload[12:]
-        else:
-            content[4] += payload
-        if content[3] == len(content[4]):
-            channel.content = None
-            channel.events.append((content[0], content[1], (content[2], content[4])))
-
-    def on_method(self, channel, name, fields):
-        if name == 'channel.open-ok':
-            channel.open = True
-            return
-        if name == 'channel.close':
-            channel.closed = True
-        elif name == 'channel.close-ok':
-            channel.close_ok = True
-        elif name in ('basic.ack', 'basic.nack'):
-            before = set(channel.unconfirmed)
-            channel.settled(fields['delivery_tag'], fields['multiple'])
-            covered = sorted(before - channel.unconfirmed)
-            fields = {'covers': covered} if covered else dict(fields, unexpected=True)
-            name = 'confirmed by ' + name
-        elif name == 'tx.commit-ok':
-            channel.ended_tx = True
-        elif name == 'confirm.select-ok':
-            channel.confirming = True
-        elif name == 'basic.consume-ok':
-            channel.no_ack[fields['consumer_tag']] = channel.consume_no_ack
-        channel.events.append((name, fields, None))
 
 
 _described = {}     # properties as bytes: as text
@@ -261,6 +77,7 @@ class Lane:
         self.vhost = vhost
         self.poll = poll            # a Poll
         self.links = {letter: Link(self, letter) for letter in 'AB'}
+        self.rounds = 1             # of step 4
         self.coroutine = None
         self.waiting = None         # Wait, with an absolute deadline
         self.transcript = None
@@ -313,11 +130,17 @@ class Lane:
     def play(self, steps):
         self.queues, self.tags, self.reply_tos = [], [], []
         self.durable = {}       # queues thought to exist: letter of the connection that may see them
+        self.passing = set()    # queues that may have been deleted
+        self.consumed = set()   # queues that may have a consumer
         for link in self.links.values():
             if link.dead:
                 yield from link.connect()
         for step in steps:
             lines = []
+            if self.is_ambiguous(step):
+                break
+            if step.method == 'queue.declare':      # the reference counts messages before it has taken in those on their way
+                yield from self.inspect(list(self.durable))
             if step.method == 'wait':
                 yield Wait(lambda: False, step.fields['ms'] / 1000)
             elif step.method.startswith('policy.'):
@@ -327,17 +150,25 @@ class Lane:
                 answered = yield from self.take_step(step)
                 if not answered:
                     lines.append('silence')
-            self.collect(lines)
-            mended = yield from self.mend()
+            mended = yield from self.mend(lines)
             if mended or step.method not in QUIET:
-                yield from self.inspect()
-                yield from self.settle_all()
-                self.collect(lines)
-                yield from self.mend()
-            self.transcript.append(lines)
+                yield from self.inspect(self.durable if '' in self.consumed else self.consumed)
+                for _ in range(self.rounds):
+                    yield from self.settle_all()
+                yield from self.mend(lines)
+            self.collect(lines)
+            self.transcript.append(sorted(lines, key=lambda line: line.split(' ', 1)[0]))
             if 'silence' in lines:
                 break
         yield from self.clean_up(steps)
+
+    def is_ambiguous(self, step):
+        """Whether a queue may get the name of one that is gone, of which there are unsettled deliveries. The reference would take their
+        settlement for that of others: such a script ends here."""
+        name = step.fields.get('queue')
+        return step.method == 'queue.declare' and name in self.passing and any(
+            channel.queue_of[place] in (name, '')
+            for link in self.links.values() for channel in link.channels.values() for place in channel.unsettled)
 
     # One step
 
@@ -375,17 +206,22 @@ class Lane:
             channel.published += 1
             channel.unconfirmed.add(channel.published)
         elif step.method == 'basic.get':
-            channel.get_no_ack = fields.get('no_ack', False)
+            channel.last_get = (fields.get('queue', ''), fields.get('no_ack', False))
         elif step.method == 'basic.consume':
-            channel.consume_no_ack = fields.get('no_ack', False)
+            channel.last_consume = (fields.get('queue', ''), fields.get('no_ack', False))
+            channel.consuming = True
+            self.consumed.add(fields.get('queue', ''))
             if fields.get('no_wait'):
-                channel.no_ack[fields.get('consumer_tag')] = channel.consume_no_ack
+                channel.consumers[fields.get('consumer_tag')] = channel.last_consume
         elif step.method in ('basic.recover', 'basic.recover-async'):
             channel.unsettled.clear()
         elif step.method == 'queue.declare' and fields.get('durable') and fields.get('queue') in script.QUEUES:
             self.durable[fields['queue']] = step.at[0]
-        elif step.method == 'queue.delete' and not fields.get('if_unused') and not fields.get('if_empty'):
-            self.durable.pop(fields.get('queue'), None)
+        if step.method == 'queue.delete' or step.method == 'queue.declare' and (fields.get('auto_delete') or
+                                                                                fields.get('exclusive')):
+            self.passing.add(fields.get('queue'))
+            if step.method == 'queue.delete' and not fields.get('if_unused') and not fields.get('if_empty'):
+                self.durable.pop(fields.get('queue'), None)
 
     @staticmethod
     def content(step, number):
@@ -435,10 +271,11 @@ class Lane:
 
     # After a step
 
-    def inspect(self):
-        """Waits until the durable queues have done what was asked of them. Those that are not there any more are forgotten."""
+    def inspect(self, wanted):
+        """Waits until those of the wanted queues that are durable have done what was asked of them. Those that are not there any more are
+        forgotten."""
         for letter, link in self.links.items():
-            names = [name for name, owner in self.durable.items() if owner == letter]
+            names = [name for name, owner in self.durable.items() if owner == letter and name in wanted]
             while names and not link.dead and not link.closed:
                 channel = link.channels[INSPECTOR]
                 asked = [frame(1, INSPECTOR, protocol.method('queue.declare', {'queue': name, 'passive': True})) for name in names]
@@ -458,25 +295,29 @@ class Lane:
         for link in links:
             frames = []
             for channel in link.channels.values():
-                if channel.open and not channel.closed and not channel.close_ok:
+                if channel.consuming and not channel.closed and not channel.close_ok:
                     channel.flows += 1
                     frames.append(frame(1, channel.number, FLOW))
                     waiting.append((link, channel))
-            link.send(*frames)
+            if frames:
+                link.send(*frames)
         yield Wait(lambda: all(channel.idle() or link.closed or link.dead for link, channel in waiting), WAIT)
 
-    def mend(self):
-        """Opens again what was closed; true when something was."""
+    def mend(self, lines):
+        """Opens again what was closed, after noting what it had to say; true when there was something."""
         mended = False
         for link in self.links.values():
             if link.closed or link.dead:
                 yield Wait(lambda at=link: at.dead, WAIT)   # the broker ends the socket when it is done with the connection
                 link.end()
+                self.collect_link(link, list(link.channels), lines)
+                lines.append(link.letter + ' is connected again')
                 yield from link.connect()
                 mended = True
                 continue
             gone = [channel for channel in link.channels.values() if channel.closed or channel.close_ok]
             if gone:
+                self.collect_link(link, [channel.number for channel in gone], lines)
                 yield from self.reopen(link, gone)
                 mended = True
         return mended
@@ -509,21 +350,24 @@ class Lane:
     # The transcript
 
     def collect(self, lines):
-        for letter, link in self.links.items():
-            for event in link.events:
-                lines.append(self.line(letter, *event))
-            link.events = []
-            for number in sorted(link.channels):
-                channel = link.channels[number]
-                if number == INSPECTOR:
-                    channel.events = []
-                elif channel.events:
-                    self.collect_channel('%s%d' % (letter, number), channel, lines)
+        for link in self.links.values():
+            self.collect_link(link, list(link.channels), lines)
+
+    def collect_link(self, link, numbers, lines):
+        for event in link.events:
+            lines.append(self.line(link.letter, *event))
+        link.events = []
+        for number in numbers:
+            channel = link.channels[number]
+            if number == INSPECTOR:
+                channel.events = []
+            elif channel.events:
+                self.collect_channel('%s%d' % (link.letter, number), channel, lines)
 
     def collect_channel(self, at, channel, lines):
         tagged, cancelled = [], []
         for name, fields, content in channel.events:
-            self.learn(name, fields, content)
+            self.learn(at, name, fields, content)
             if 'delivery_tag' in fields and content is not None:
                 tagged.append((self.translate(fields.get('consumer_tag', '')), name, fields, content))
             elif name == 'basic.cancel':
@@ -544,16 +388,19 @@ class Lane:
         for _, name, fields, content in tagged:
             channel.tags.append(fields['delivery_tag'])
             place = len(channel.tags)
-            no_ack = channel.no_ack.get(fields['consumer_tag']) if name == 'basic.deliver' else channel.get_no_ack
+            queue, no_ack = (channel.consumers.get(fields['consumer_tag'], ('', False)) if name == 'basic.deliver' else
+                             channel.last_get)
             if not no_ack:
                 channel.unsettled.append(place)
+                channel.queue_of[place] = queue
             lines.append(self.line(at, name, dict(fields, delivery_tag=place), content))
         channel.groups.append(len(channel.tags))
 
-    def learn(self, name, fields, content):
+    def learn(self, at, name, fields, content):
         """Notes what the broker has made up."""
         if name == 'queue.declare-ok' and fields['queue'].startswith('amq.gen-') and fields['queue'] not in self.queues:
             self.queues.append(fields['queue'])
+            self.durable[fields['queue']] = at[0]
         elif name == 'basic.consume-ok' and fields['consumer_tag'].startswith('amq.ctag-'):
             self.tags.append(fields['consumer_tag'])
         elif content is not None and b'amq.rabbitmq.reply-to.' in content[0]:
@@ -624,32 +471,6 @@ class Lane:
             yield Wait(lambda: last.close_ok or link.dead, WAIT)
         link.channels.pop(JANITOR, None)
         return refused
-
-
-class Poll:
-    """The sockets of all lanes of one thread."""
-
-    def __init__(self):
-        self.epoll = select.epoll()
-        self.links = {}
-
-    def register(self, link):
-        self.links[link.socket.fileno()] = link
-        self.epoll.register(link.socket.fileno(), select.EPOLLIN)
-
-    def unregister(self, link):
-        self.epoll.unregister(link.socket.fileno())
-        del self.links[link.socket.fileno()]
-
-    def wait(self, timeout):
-        """Takes in what has come; returns the lanes concerned."""
-        lanes = []
-        for fd, _ in self.epoll.poll(timeout):
-            link = self.links.get(fd)
-            if link is not None:
-                link.on_readable()
-                lanes.append(link.lane)
-        return lanes
 
 
 class Player:

@@ -10,6 +10,13 @@ know stands in it as a reference, which the player resolves:
 To keep steps meaningful the writer follows, roughly, what the script has declared so far: names and their flags, bindings, modes of
 channels, consumers. It need not be right, for a wrong guess is a test of an error.
 
+What 3.10 does by accident is not generated, where no single answer would show it:
+  - a change of routes, queues or consumers while a transaction holds publishes: 3.10 routes when they are published (9.15);
+  - a consumer without acknowledgements, or a get, on a channel with a limit of its own: 3.10 holds back the one and sometimes counts
+    the other (10.4);
+  - a limit for consumers after one for the channel: 3.10 then drops the latter (10.3);
+  - two arguments of one name: 3.10 compares them pair by pair.
+
 Each kind of step has a weight. The steps in BASE use what every broker of the family has; each of FEATURES adds kinds of steps, queue
 arguments or message properties of its own, and is given by name.
 """
@@ -67,6 +74,9 @@ class Mode:
     def __init__(self):
         self.kind = None        # 'confirm', 'tx'
         self.tags = set()       # of its consumers
+        self.limited = False    # as a whole: basic.qos with global
+        self.free = False       # it has or had what no such limit should count
+        self.holds = False      # publishes of a transaction
 
 
 class Writer:
@@ -85,6 +95,8 @@ class Writer:
         self.generated = 0
         self.messages = 0
         self.kinds, self.weights = self._kinds()
+        self.steady = {self.basic_publish, self.basic_get, self.basic_ack, self.basic_nack, self.basic_reject, self.basic_qos,
+                       self.basic_recover, self.queue_purge, self.confirm_select, self.tx_select, self.tx_end, self.wait}
 
     def write(self):
         length = int(LENGTH_MIN * (LENGTH_MAX / LENGTH_MIN) ** self.random.random())
@@ -95,6 +107,8 @@ class Writer:
             self.queue_bind(self.channel())
         while len(self.steps) < length:
             kind = self.random.choices(self.kinds, self.weights)[0]
+            if kind not in self.steady:
+                self.end_transactions()
             kind(self.channel())
         return self.steps
 
@@ -190,14 +204,14 @@ class Writer:
                 arguments.append(('x-delivery-limit', 'I', self.one(0, 1, 2)))
         return list({key: (key, tag, what) for key, tag, what in arguments}.values())
 
-    def _invalid_arguments(self):
-        return [self.one(('x-message-ttl', 'I', -1), ('x-message-ttl', 'S', '60000'), ('x-expires', 'I', 0),
+    def _invalid_argument(self):
+        return self.one(('x-message-ttl', 'I', -1), ('x-message-ttl', 'S', '60000'), ('x-expires', 'I', 0),
                          ('x-expires', 'd', 1.5), ('x-max-length', 'I', -5), ('x-max-length', 'S', 'many'),
                          ('x-overflow', 'S', 'spill'), ('x-overflow', 'I', 1), ('x-dead-letter-exchange', 'I', 1),
                          ('x-dead-letter-routing-key', 'S', 'alone'), ('x-max-priority', 'I', -1),
                          ('x-max-priority', 'I', 300), ('x-single-active-consumer', 'I', 1), ('x-queue-type', 'S', 'round'),
                          ('x-queue-type', 'I', 1), ('x-queue-mode', 'S', 'fast'), ('x-message-ttl', 'l', 1 << 50),
-                         ('x-max-length-bytes', 't', True), ('x-queue-mode', 'I', 3))]
+                         ('x-max-length-bytes', 't', True), ('x-queue-mode', 'I', 3))
 
     def queue_declare(self, at):
         draw = self.random.random()
@@ -220,7 +234,8 @@ class Writer:
         if self.chance(0.06):
             flags['arguments'] = self._queue_arguments(flags['exclusive'])
         if self.chance(0.03):
-            flags['arguments'] = flags['arguments'] + self._invalid_arguments()
+            wrong = self._invalid_argument()
+            flags['arguments'] = [given for given in flags['arguments'] if given[0] != wrong[0]] + [wrong]
         self.add(at, 'queue.declare', queue=name, no_wait=no_wait, **flags)
         if name not in self.queues:
             self.queues.append(name)
@@ -247,7 +262,7 @@ class Writer:
             arguments.append(self.one(('x-match', 'S', 'none'), ('x-match', 'I', 1)) if self.chance(0.04) else match)
         for _ in range(self.random.choices((0, 1, 2, 3), (1, 4, 3, 1))[0]):
             arguments.append(self.matchable())
-        return arguments
+        return list({argument[0]: argument for argument in arguments}.values())
 
     def matchable(self):
         """A header that messages and bindings have in common: values that are equal and types that are not."""
@@ -327,6 +342,7 @@ class Writer:
     def publish(self, at, exchange, key, mandatory=False, **properties):
         content = (dict(self.properties(), **properties), self.body())
         self.add(at, 'basic.publish', content, exchange=exchange, routing_key=key, mandatory=mandatory)
+        self.modes[at].holds = self.modes[at].kind == 'tx'
 
     def body(self):
         self.messages += 1
@@ -379,10 +395,14 @@ class Writer:
     # Class basic: consuming
 
     def basic_qos(self, at):
-        self.add(at, 'basic.qos', prefetch_count=self.one(0, 1, 1, 2, 3, 10), **{'global': self.chance(0.15)})
+        mode = self.modes[at]
+        mode.limited = mode.limited or self.chance(0.15) and not mode.free
+        self.add(at, 'basic.qos', prefetch_count=self.one(0, 1, 1, 2, 3, 10), **{'global': mode.limited})
 
     def basic_consume(self, at):
         tags = self.modes[at].tags
+        no_ack = self.chance(0.3) and not self.modes[at].limited
+        self.modes[at].free |= no_ack
         tag = ''
         if self.chance(0.8):
             tag = self.one(*(set(TAGS) - tags or TAGS)) if self.chance(0.995) else self.one(*(tags or TAGS))
@@ -391,7 +411,7 @@ class Writer:
         if self.has('priority', 0.5):
             arguments.append(('x-priority', 'I', self.one(-1, 0, 1, 5)))
         no_wait = bool(tag) and self.chance(0.07)
-        self.add(at, 'basic.consume', queue=self.queue(), consumer_tag=tag, no_ack=self.chance(0.3), no_local=self.chance(0.05),
+        self.add(at, 'basic.consume', queue=self.queue(), consumer_tag=tag, no_ack=no_ack, no_local=self.chance(0.05),
                  exclusive=self.chance(0.07), no_wait=no_wait, arguments=arguments)
 
     def basic_cancel(self, at):
@@ -401,6 +421,9 @@ class Writer:
         self.add(at, 'basic.cancel', consumer_tag=tag, no_wait=self.chance(0.1))
 
     def basic_get(self, at):
+        self.modes[at].free = True
+        if self.modes[at].limited:
+            return
         self.add(at, 'basic.get', queue=self.queue(), no_ack=self.chance(0.3))
 
     def delivery(self):
@@ -440,9 +463,18 @@ class Writer:
         """Commits or rolls back where there is something to end; elsewhere only seldom."""
         for candidate in CHANNELS:
             if self.modes[candidate].kind == 'tx':
-                return self.add(candidate, self.one('tx.commit', 'tx.commit', 'tx.rollback'))
+                return self.end_transaction(candidate)
         if self.chance(0.05):
-            self.add(at, self.one('tx.commit', 'tx.rollback'))
+            self.end_transaction(at)
+
+    def end_transaction(self, at):
+        self.modes[at].holds = False
+        self.add(at, self.one('tx.commit', 'tx.commit', 'tx.rollback'))
+
+    def end_transactions(self):
+        for at in CHANNELS:
+            if self.modes[at].holds:
+                self.end_transaction(at)
 
     def channel_flow(self, at):
         self.add(at, 'channel.flow', active=True)

@@ -139,7 +139,7 @@ class Consume(ClientTest):
             raw.send(wire.consume(1, self.queue()))
             self.assertRegex(wire.read_short(raw.expect(wire.CONSUME_OK).arguments, 0)[0], r'^amq\.ctag-.{22}$')
 
-    def test_10_5_tag_in_use_is_530(self):
+    def test_10_5_tag_in_use_is_530(self):  # 5.5
         with wire.Wire(self.broker.host, self.broker.port).handshake().open_channel() as raw:
             queue = self.queue()
             raw.send(wire.consume(1, queue, 'mine'))

@@ -110,12 +110,12 @@ class Channel(ClientTest):
         connection.expect(wire.CHANNEL_OPEN_OK)
         self.refused(404, 'no queue', self.channel.queue_declare, queue, passive=True)
 
-    def test_error_of_one_channel_leaves_the_others(self):
+    def test_error_of_one_channel_leaves_the_others(self):  # 5.3
         other = self.connection.channel()
         self.refused(404, 'no queue', self.channel.queue_declare, 'absent', passive=True)
         other.queue_declare('', exclusive=True)
 
-    def test_channels_interleave_their_contents(self):
+    def test_channels_interleave_their_contents(self):  # 2.6
         connection = self.raw().open_channel(1).open_channel(2)
         one, two = self.queue(suffix='one'), self.queue(suffix='two')
         connection.send(wire.publish_method(1, '', one), wire.publish_method(2, '', two),
@@ -126,7 +126,7 @@ class Channel(ClientTest):
         self.assertEqual(self.get_all(one), ['firstx'])
         self.assertEqual(self.get_all(two), ['seco'])
 
-    def test_access_request_is_answered(self):
+    def test_access_request_is_answered(self):  # 18
         connection = self.raw().open_channel()
         connection.send(wire.method(1, (30, 10), wire.short('/data') + b'\x1f'))
         self.assertEqual(connection.expect((30, 11)).arguments, b'\0\1')

@@ -84,7 +84,7 @@ class Lists(CtlTest):
             dict(source_name='amq.topic', source_kind='exchange', destination_name=name, destination_kind='queue',
                  routing_key='a.#', arguments={'k': 'v'})])
 
-    def test_connections(self):
+    def test_connections(self):  # 4.1.5
         before = len(self.listed('list_connections'))
         other = self.connect()
         rows = self.listed('list_connections', 'user', 'vhost', 'state', 'channels', 'protocol', 'client_properties')

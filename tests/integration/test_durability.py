@@ -13,38 +13,13 @@ from pika.exceptions import ChannelClosedByBroker
 
 import broker
 import tap
-from client import PERSISTENT, TRANSIENT
+from client import PERSISTENT, TRANSIENT, RestartTest
 
 BAD_CONFIG = 78
 
 
 @broker.needs_own_broker
-class Survive(unittest.TestCase):
-    def setUp(self):
-        self.broker = broker.Broker().start()
-        self.addCleanup(self.broker.__exit__, None, None, None)
-        self.channel = self.connect()
-
-    def connect(self):
-        return pika.BlockingConnection(self.broker.parameters()).channel()
-
-    def end_and_start(self, how):
-        """Ends the broker while its clients are connected, and starts it again."""
-        if how == 'SIGKILL':
-            self.broker.kill()
-            self.broker.start()
-        else:
-            self.broker.restart()
-        self.channel = self.connect()
-
-    def drain(self, queue):
-        got = []
-        while True:
-            method, properties, body = self.channel.basic_get(queue, auto_ack=True)
-            if method is None:
-                return got
-            got.append((body.decode(), method.redelivered, properties))
-
+class Survive(RestartTest):
     def absent(self, declare, name):
         with self.assertRaises(ChannelClosedByBroker) as caught:
             declare(self.channel)(name, passive=True)

@@ -29,7 +29,7 @@ channel.basic_publish(exchange='', routing_key='my-queue', body='Hello')
 
 class FirstMessage(ClientTest):
     @broker.needs_own_broker
-    def test_unchanged_on_the_default_port(self):
+    def test_unchanged_on_the_default_port(self):  # 1.1
         """If port 5672 is taken, the program is given another one: the only thing in it that ever changes."""
         program = FIRST_MESSAGE
         try:

@@ -132,3 +132,32 @@ class ClientTest(unittest.TestCase):
             self.eventually(lambda: False, 'the connection is still open')
         self.assertEqual(caught.exception.reply_code, code, caught.exception.reply_text)
         self.assertIn(text, caught.exception.reply_text)
+
+
+class RestartTest(unittest.TestCase):
+    """A test with a broker of its own, that it ends and starts again; self.channel is a channel of what runs now."""
+
+    def setUp(self):
+        self.broker = broker.Broker().start()
+        self.addCleanup(self.broker.__exit__, None, None, None)
+        self.channel = self.connect()
+
+    def connect(self):
+        return pika.BlockingConnection(self.broker.parameters()).channel()
+
+    def end_and_start(self, how):
+        """Ends the broker while its clients are connected, and starts it again."""
+        if how == 'SIGKILL':
+            self.broker.kill()
+            self.broker.start()
+        else:
+            self.broker.restart()
+        self.channel = self.connect()
+
+    def drain(self, queue):
+        got = []
+        while True:
+            method, properties, body = self.channel.basic_get(queue, auto_ack=True)
+            if method is None:
+                return got
+            got.append((body.decode(), method.redelivered, properties))

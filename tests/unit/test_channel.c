@@ -54,7 +54,7 @@ static uint32_t count_ready(struct peer *peer, const char *queue)
 
 /* ---- open and close ---- */
 
-START_TEST(channels_open_and_close)
+START_TEST(channels_open_and_close) /* 6.1, 6.3 */
 {
     static const uint16_t numbers[] = {1, 2, 300, 65535};
     struct harness harness;
@@ -73,7 +73,7 @@ START_TEST(channels_open_and_close)
 }
 END_TEST
 
-START_TEST(channels_are_counted)
+START_TEST(channels_are_counted) /* 6.1 */
 {
     struct service_limits limits = harness_limits;
     struct harness harness;
@@ -98,7 +98,7 @@ START_TEST(channels_are_counted)
 }
 END_TEST
 
-START_TEST(a_channel_closed_by_error_waits_for_close_ok)
+START_TEST(a_channel_closed_by_error_waits_for_close_ok) /* 5.6 */
 {
     struct harness harness;
     struct buf out = BUF_EMPTY;
@@ -128,7 +128,7 @@ START_TEST(a_channel_closed_by_error_waits_for_close_ok)
 }
 END_TEST
 
-START_TEST(closing_requeues)
+START_TEST(closing_requeues) /* 6.5 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -270,7 +270,7 @@ START_TEST(wrong_requests_are_refused)
 }
 END_TEST
 
-START_TEST(closes_name_the_method)
+START_TEST(closes_name_the_method) /* 5.1 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -283,7 +283,7 @@ START_TEST(closes_name_the_method)
 }
 END_TEST
 
-START_TEST(modes_exclude_each_other)
+START_TEST(modes_exclude_each_other) /* 9.9, 9.14 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -302,7 +302,7 @@ START_TEST(modes_exclude_each_other)
 }
 END_TEST
 
-START_TEST(small_courtesies)
+START_TEST(small_courtesies) /* 6.4, 18 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -318,9 +318,70 @@ START_TEST(small_courtesies)
 }
 END_TEST
 
+/* All sent at once; a delivery may stand between, answers do not change places. */
+START_TEST(answers_come_in_order) /* 6.6 */
+{
+    const struct amqp_method methods[] = {
+        declare_q,
+        {.id = AMQP_BASIC_QOS},
+        {.id = AMQP_BASIC_CONSUME, .basic_consume = {.queue = SLICE("q"), .no_ack = true}},
+        {.id = AMQP_QUEUE_PURGE, .queue_purge.queue = SLICE("q")},
+        {.id = AMQP_CONFIRM_SELECT},
+        {.id = AMQP_EXCHANGE_DECLARE,
+         .exchange_declare = {.exchange = SLICE("x"), .type = SLICE("topic"), .durable = true}},
+        {.id = AMQP_QUEUE_DECLARE, .queue_declare = {.queue = SLICE("d"), .durable = true}},
+        {.id = AMQP_QUEUE_DELETE, .queue_delete.queue = SLICE("q")},
+    };
+    static const uint32_t answers[] = {
+        AMQP_QUEUE_DECLARE_OK, AMQP_BASIC_QOS_OK,      AMQP_BASIC_CONSUME_OK,
+        AMQP_QUEUE_PURGE_OK,   AMQP_CONFIRM_SELECT_OK, AMQP_EXCHANGE_DECLARE_OK,
+        AMQP_QUEUE_DECLARE_OK, AMQP_QUEUE_DELETE_OK,
+    };
+    struct harness harness;
+    struct buf out = BUF_EMPTY;
+    harness_init(&harness, NULL);
+    struct peer *peer = peer_open_channel(&harness);
+    for (size_t i = 0; i < countof(methods); i++)
+        amqp_method_encode(&out, 1, &methods[i]);
+    send_and_release(peer, &out);
+    size_t seen = 0;
+    struct amqp_frame frame;
+    while (peer_next(peer, &frame))
+        if (seen < countof(answers) && amqp_get_u32(frame.payload.data) == answers[seen])
+            seen++;
+        else
+            ck_assert_uint_eq(AMQP_BASIC_CANCEL, amqp_get_u32(frame.payload.data));
+    ck_assert_uint_eq(countof(answers), seen);
+    harness_release(&harness);
+}
+END_TEST
+
+START_TEST(what_follows_a_bad_publish_is_dropped) /* 9.8, 5.6 */
+{
+    struct harness harness;
+    struct buf out = BUF_EMPTY;
+    harness_init(&harness, NULL);
+    struct peer *peer = peer_open_channel(&harness);
+    peer_call(peer, 1, &declare_q, AMQP_QUEUE_DECLARE_OK);
+    for (int i = 0; i < 3; i++)
+        amqp_client_publish(
+            &out, 1, 4096,
+            &(struct amqp_client_message){.exchange = i == 1 ? SLICE("absent") : SLICE(""),
+                                          .routing_key = SLICE("q"),
+                                          .body = SLICE("m")});
+    send_and_release(peer, &out);
+    peer_expect_close(peer, 1, 404, "NOT_FOUND - no exchange 'absent' in vhost '/'");
+    peer_expect_nothing(peer);
+    peer_send(peer, 1, &close_ok);
+    peer_call(peer, 1, &open_channel, AMQP_CHANNEL_OPEN_OK);
+    ck_assert_uint_eq(1, count_ready(peer, "q"));
+    harness_release(&harness);
+}
+END_TEST
+
 /* ---- content ---- */
 
-START_TEST(a_body_may_come_in_any_pieces)
+START_TEST(a_body_may_come_in_any_pieces) /* 2.5, 2.6 */
 {
     struct harness harness;
     struct buf out = BUF_EMPTY;
@@ -447,7 +508,7 @@ static const struct content_case {
      "UNEXPECTED_FRAME - expected method frame, got non method frame instead"},
 };
 
-START_TEST(bad_content_ends_the_connection)
+START_TEST(bad_content_ends_the_connection) /* 2.3, 2.4 */
 {
     const struct content_case *row = &content_cases[_i];
     struct harness harness;
@@ -463,7 +524,7 @@ START_TEST(bad_content_ends_the_connection)
 }
 END_TEST
 
-START_TEST(too_large_a_message_closes_the_channel)
+START_TEST(too_large_a_message_closes_the_channel) /* 9.1 */
 {
     struct service_limits limits = harness_limits;
     struct harness harness;
@@ -539,7 +600,7 @@ START_TEST(bodies_come_back_whole)
 }
 END_TEST
 
-START_TEST(frames_keep_to_frame_max)
+START_TEST(frames_keep_to_frame_max) /* 2.2 */
 {
     struct harness harness;
     struct buf out = BUF_EMPTY;
@@ -570,7 +631,7 @@ END_TEST
 
 /* ---- queues and exchanges ---- */
 
-START_TEST(an_empty_name_is_the_last_declared)
+START_TEST(an_empty_name_is_the_last_declared) /* 6.7, 7.20, 8.2, 8.9 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -681,7 +742,7 @@ START_TEST(answers_say_ok)
 }
 END_TEST
 
-START_TEST(consumers_hear_of_a_deleted_queue)
+START_TEST(consumers_hear_of_a_deleted_queue) /* 8.12, 10.10 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -791,6 +852,8 @@ int main(void)
     tcase_add_test(methods, closes_name_the_method);
     tcase_add_test(methods, modes_exclude_each_other);
     tcase_add_test(methods, small_courtesies);
+    tcase_add_test(methods, answers_come_in_order);
+    tcase_add_test(methods, what_follows_a_bad_publish_is_dropped);
     suite_add_tcase(suite, methods);
 
     TCase *content = tcase_create("content");

@@ -46,7 +46,7 @@ static const struct header_case {
     {{(const uint8_t *)"12345678", 8}, "not an AMQP client"},
 };
 
-START_TEST(answers_the_protocol_header)
+START_TEST(answers_the_protocol_header) /* 1.2 */
 {
     const struct header_case *row = &header_cases[_i];
     struct harness harness;
@@ -72,7 +72,7 @@ START_TEST(answers_the_protocol_header)
 }
 END_TEST
 
-START_TEST(a_probe_is_logged_at_debug_only)
+START_TEST(a_probe_is_logged_at_debug_only) /* 1.3 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -85,12 +85,12 @@ START_TEST(a_probe_is_logged_at_debug_only)
 }
 END_TEST
 
-START_TEST(start_says_who_we_are)
+START_TEST(start_says_who_we_are) /* 4.1.1 to 4.1.3 */
 {
     static const char *const capabilities[] = {
         "publisher_confirms",     "exchange_exchange_bindings", "basic.nack",
         "consumer_cancel_notify", "per_consumer_qos",           "authentication_failure_close",
-        "direct_reply_to",        "consumer_priorities"};
+        "direct_reply_to",        "consumer_priorities",        "connection.blocked"};
     static const char *const strings[][2] = {
         {"product", "RabbitMQ"}, {"version", "3.13.7"}, {"stoatmq_version", STOATMQ_VERSION}};
     struct harness harness;
@@ -112,12 +112,11 @@ START_TEST(start_says_who_we_are)
     for (size_t i = 0; i < countof(capabilities); i++)
         ck_assert(amqp_table_find(table, slice_of_string(capabilities[i]), &value) &&
                   value.boolean);
-    ck_assert(!amqp_table_find(table, SLICE("connection.blocked"), &value));
     harness_release(&harness);
 }
 END_TEST
 
-START_TEST(server_properties_can_be_overridden)
+START_TEST(server_properties_can_be_overridden) /* 4.1.2 */
 {
     const struct service_property properties[] = {{"product", "Stoat"}, {"room", "burrow"}};
     struct harness harness;
@@ -198,7 +197,7 @@ START_TEST(a_handshake_may_drip)
 }
 END_TEST
 
-START_TEST(a_handshake_has_a_deadline)
+START_TEST(a_handshake_has_a_deadline) /* 1.4 */
 {
     struct harness harness;
     struct buf all = BUF_EMPTY;
@@ -261,7 +260,7 @@ static const struct login_case {
      NULL},
 };
 
-START_TEST(logs_in_or_refuses)
+START_TEST(logs_in_or_refuses) /* 4.1.4, 4.2.1 to 4.2.6, 4.3.1 */
 {
     const struct login_case *row = &login_cases[_i];
     struct harness harness;
@@ -303,6 +302,35 @@ START_TEST(logs_in_or_refuses)
     if (row->log != NULL)
         ck_assert_uint_eq(1, harness_logged(&harness, row->log));
     buf_release(&properties);
+    harness_release(&harness);
+}
+END_TEST
+
+START_TEST(old_fields_are_ignored) /* 4.1.6, 4.4.3 */
+{
+    struct harness harness;
+    harness_init(&harness, NULL);
+    struct peer *peer = peer_new(&harness, false);
+    peer_send_bytes(peer, amqp_protocol_header);
+    peer_expect(peer, 0, AMQP_CONNECTION_START);
+    peer_call(peer, 0,
+              &(struct amqp_method){.id = AMQP_CONNECTION_START_OK,
+                                    .connection_start_ok =
+                                        {
+                                            .mechanism = SLICE("PLAIN"),
+                                            .response = slice_of("\0guest\0guest", 12),
+                                            .locale = SLICE("xx_XX"),
+                                        }},
+              AMQP_CONNECTION_TUNE);
+    peer_send(peer, 0,
+              &(struct amqp_method){.id = AMQP_CONNECTION_TUNE_OK,
+                                    .connection_tune_ok = {.channel_max = 1, .frame_max = 8192}});
+    const struct amqp_method open = {.id = AMQP_CONNECTION_OPEN,
+                                     .connection_open = {.virtual_host = SLICE("/"),
+                                                         .capabilities = SLICE("anything"),
+                                                         .insist = true}};
+    const struct amqp_method ok = peer_call(peer, 0, &open, AMQP_CONNECTION_OPEN_OK);
+    ck_assert_uint_eq(0, ok.connection_open_ok.known_hosts.size);
     harness_release(&harness);
 }
 END_TEST
@@ -361,7 +389,7 @@ static const struct tune_case {
      "(2047)"},
 };
 
-START_TEST(agrees_on_limits)
+START_TEST(agrees_on_limits) /* 4.3.2 */
 {
     const struct tune_case *row = &tune_cases[_i];
     struct harness harness;
@@ -378,7 +406,7 @@ START_TEST(agrees_on_limits)
 }
 END_TEST
 
-START_TEST(opens_known_vhosts_only)
+START_TEST(opens_known_vhosts_only) /* 4.4.1, 4.4.2 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -392,7 +420,7 @@ START_TEST(opens_known_vhosts_only)
 }
 END_TEST
 
-START_TEST(limits_connections)
+START_TEST(limits_connections) /* 4.4.1, 17.7 */
 {
     struct service_limits limits = harness_limits;
     struct harness harness;
@@ -543,7 +571,7 @@ static const struct bad_case {
     {method_before_channel_open, 504, "CHANNEL_ERROR - expected 'channel.open'", false},
 };
 
-START_TEST(bad_input_ends_the_connection)
+START_TEST(bad_input_ends_the_connection) /* 2.3, 2.4, 5.4 */
 {
     const struct bad_case *row = &bad_cases[_i];
     struct harness harness;
@@ -576,7 +604,7 @@ START_TEST(bad_input_ends_the_connection)
 }
 END_TEST
 
-START_TEST(bad_input_in_the_handshake_ends_it)
+START_TEST(bad_input_in_the_handshake_ends_it) /* 1.5, 2.3, 4.4.4 */
 {
     struct harness harness;
     struct buf large = BUF_EMPTY;
@@ -626,7 +654,7 @@ static size_t count_heartbeats(struct peer *peer)
     return count;
 }
 
-START_TEST(heartbeats_go_out_at_half_the_interval)
+START_TEST(heartbeats_go_out_at_half_the_interval) /* 4.3.4 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -652,7 +680,7 @@ START_TEST(heartbeats_go_out_at_half_the_interval)
 }
 END_TEST
 
-START_TEST(a_silent_client_is_dropped)
+START_TEST(a_silent_client_is_dropped) /* 4.3.5 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -670,7 +698,7 @@ START_TEST(a_silent_client_is_dropped)
 }
 END_TEST
 
-START_TEST(zero_disables_heartbeats)
+START_TEST(zero_disables_heartbeats) /* 4.3.3 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -681,7 +709,7 @@ START_TEST(zero_disables_heartbeats)
 }
 END_TEST
 
-START_TEST(a_held_client_is_not_missed)
+START_TEST(a_held_client_is_not_missed) /* 4.3.5 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -707,7 +735,7 @@ END_TEST
 
 /* ---- the end ---- */
 
-START_TEST(a_client_closes)
+START_TEST(a_client_closes) /* 4.5.1 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -732,7 +760,7 @@ START_TEST(a_client_closes)
 }
 END_TEST
 
-START_TEST(a_client_vanishes)
+START_TEST(a_client_vanishes) /* 4.5.4 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -747,7 +775,7 @@ START_TEST(a_client_vanishes)
 }
 END_TEST
 
-START_TEST(close_ok_is_awaited)
+START_TEST(close_ok_is_awaited) /* 4.5.2, 4.5.3 */
 {
     static const struct {
         uint16_t heartbeat_s;
@@ -778,7 +806,7 @@ static void count_idle(struct service *service)
     idle_count++;
 }
 
-START_TEST(the_service_stops)
+START_TEST(the_service_stops) /* 4.5.3 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -806,7 +834,7 @@ static const struct amqp_method declare_exclusive = {
     .id = AMQP_QUEUE_DECLARE,
     .queue_declare = {.queue = {(const uint8_t *)"mine", 4}, .exclusive = true}};
 
-START_TEST(exclusive_queues_go_first)
+START_TEST(exclusive_queues_go_first) /* 4.5.2, 8.7.1 */
 {
     struct harness harness;
     harness_init(&harness, NULL);
@@ -921,7 +949,7 @@ START_TEST(publishers_wait_while_the_store_is_full)
 }
 END_TEST
 
-START_TEST(who_does_not_read_is_not_read)
+START_TEST(who_does_not_read_is_not_read) /* 4.8 */
 {
     struct service_limits limits = harness_limits;
     struct harness harness;
@@ -971,6 +999,7 @@ int main(void)
     tcase_add_test(handshake, a_handshake_may_drip);
     tcase_add_test(handshake, a_handshake_has_a_deadline);
     tcase_add_loop_test(handshake, logs_in_or_refuses, 0, countof(login_cases));
+    tcase_add_test(handshake, old_fields_are_ignored);
     tcase_add_loop_test(handshake, agrees_on_limits, 0, countof(tune_cases));
     tcase_add_test(handshake, opens_known_vhosts_only);
     tcase_add_test(handshake, limits_connections);

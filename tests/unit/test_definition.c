@@ -214,7 +214,7 @@ static size_t count_lines(const char *text, const char *begin)
 
 /* ---- there and back ---- */
 
-START_TEST(durable_things_come_back)
+START_TEST(durable_things_come_back) /* 7.9, 8.15 */
 {
     declare_everything();
     memory_broker_sync(&memory);
@@ -263,7 +263,7 @@ START_TEST(deleted_things_stay_away)
 }
 END_TEST
 
-START_TEST(what_is_not_durable_is_lost)
+START_TEST(what_is_not_durable_is_lost) /* 7.9, 8.15 */
 {
     declare_everything();
     memory_broker_restart(&memory);

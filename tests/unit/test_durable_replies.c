@@ -539,7 +539,7 @@ static struct peer *set_confirm_scene(struct harness *harness)
     return peer;
 }
 
-START_TEST(a_confirm_waits_for_its_batch)
+START_TEST(a_confirm_waits_for_its_batch) /* 9.10, 9.13 */
 {
     struct harness harness;
     struct peer *peer = set_confirm_scene(&harness);
@@ -580,7 +580,7 @@ START_TEST(publishing_goes_on_while_confirms_wait)
 }
 END_TEST
 
-START_TEST(what_is_not_stored_is_confirmed_at_once)
+START_TEST(what_is_not_stored_is_confirmed_at_once) /* 9.10 */
 {
     struct harness harness;
     struct peer *peer = set_confirm_scene(&harness);
@@ -712,7 +712,7 @@ START_TEST(a_confirm_waits_while_one_copy_is_left)
 }
 END_TEST
 
-START_TEST(a_return_precedes_its_confirm)
+START_TEST(a_return_precedes_its_confirm) /* 9.5 */
 {
     struct harness harness;
     struct peer *peer = set_confirm_scene(&harness);
@@ -736,7 +736,7 @@ START_TEST(a_return_precedes_its_confirm)
 }
 END_TEST
 
-START_TEST(no_confirm_leaves_a_failed_store)
+START_TEST(no_confirm_leaves_a_failed_store) /* 9.13 */
 {
     struct harness harness;
     struct peer *peer = set_confirm_scene(&harness);
@@ -758,7 +758,7 @@ START_TEST(no_confirm_leaves_a_failed_store)
 }
 END_TEST
 
-START_TEST(what_was_confirmed_survives_a_crash)
+START_TEST(what_was_confirmed_survives_a_crash) /* 9.13 */
 {
     enum { COUNT = 20 };
     struct harness harness;

@@ -20,7 +20,7 @@ static const struct {
     {"heartbeat", {(const uint8_t *)"\10\0\0\0\0\0\0\xce", 8}, AMQP_FRAME_HEARTBEAT, 0, 0},
 };
 
-START_TEST(good_frames)
+START_TEST(good_frames) /* 2.1 */
 {
     struct amqp_frame frame;
     struct amqp_error error;
@@ -129,7 +129,7 @@ static const struct {
     {"a protocol header", {(const uint8_t *)"AMQP\0\0\x09\1", 8}, 501, NULL},
 };
 
-START_TEST(bad_frames)
+START_TEST(bad_frames) /* 2.3 */
 {
     struct amqp_frame frame;
     struct amqp_error error = {.class_id = 1, .method_id = 1};
@@ -146,7 +146,7 @@ START_TEST(bad_frames)
 END_TEST
 
 /* 2.2: a payload may fill frame_max, though a sender must not do that; one octet more is too much. */
-START_TEST(eight_octets_are_forgiven)
+START_TEST(eight_octets_are_forgiven) /* 2.2 */
 {
     static uint8_t bytes[FRAME_MAX + AMQP_FRAME_OVERHEAD];
     struct amqp_frame frame;
@@ -236,7 +236,7 @@ static const struct {
     {"\0\0\0\0\0\0\0\0", AMQP_PROTOCOL_UNKNOWN},
 };
 
-START_TEST(protocol_headers)
+START_TEST(protocol_headers) /* 1.2 */
 {
     ck_assert_int_eq(amqp_protocol_parse((const uint8_t *)protocols[_i].octets),
                      protocols[_i].protocol);

@@ -41,7 +41,7 @@ static const struct {
     {"unbind-ok: 51", {.id = AMQP_EXCHANGE_UNBIND_OK}, BYTES("\1\0\1\0\0\0\4\0\x28\0\x33\xce")},
 };
 
-START_TEST(known_frames)
+START_TEST(known_frames) /* 2.10, 3 */
 {
     struct buf out = BUF_EMPTY;
     amqp_method_encode(&out, 1, &known[_i].method);
@@ -73,7 +73,7 @@ static const struct {
     {"long string of 4 GiB", BYTES("\0\x0a\0\x14\xff\xff\xff\xff"), 501, 10, 20, NULL},
 };
 
-START_TEST(bad_methods)
+START_TEST(bad_methods) /* 2.3 */
 {
     struct amqp_method method;
     struct amqp_error error = {0};
@@ -87,7 +87,7 @@ START_TEST(bad_methods)
 }
 END_TEST
 
-START_TEST(the_ticket_is_ignored)
+START_TEST(the_ticket_is_ignored) /* 3 */
 {
     struct amqp_method method;
     struct amqp_error error;
@@ -218,7 +218,7 @@ static void refuse_all_but(struct slice payload)
     }
 }
 
-START_TEST(every_method_both_ways)
+START_TEST(every_method_both_ways) /* 3 */
 {
     random_init_seeded(&source, (uint64_t)_i);
     for (int round = 0; round < 50; round++) {

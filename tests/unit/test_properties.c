@@ -16,7 +16,7 @@ static const struct slice all = BYTES("\xff\xfc"
                                       "\0\0\0\0\0\0\0\x2a"
                                       "\2ty\2us\2ap\2cl");
 
-START_TEST(all_properties)
+START_TEST(all_properties) /* 2.7 */
 {
     struct amqp_properties p;
     ck_assert(amqp_properties_decode(all, &p));
@@ -57,7 +57,7 @@ static void check_found(struct slice bytes, const struct amqp_properties *seen){
 }
 
 /* Every combination of flags, written from the same values, read back, and asked for its parts. */
-START_TEST(every_combination)
+START_TEST(every_combination) /* 2.7 */
 {
     struct amqp_properties whole;
     ck_assert(amqp_properties_decode(all, &whole));
@@ -112,7 +112,7 @@ static const struct {
     {"headers too long", BYTES("\0\x3c\0\0\0\0\0\0\0\0\0\0\x20\0\0\0\0\4\1hV"), false, 60, 0, NULL},
 };
 
-START_TEST(content_headers)
+START_TEST(content_headers) /* 2.3, 2.7 */
 {
     struct amqp_content_header header;
     struct amqp_error error = {.method_id = 1};

@@ -6,7 +6,7 @@
 #include "base/alloc.h"
 #include "core/vhost.h"
 #include "store/memory.h"
-#include "tests/lib/harness.h"
+#include "tests/lib/queue_client.h"
 #include "tests/lib/unit.h"
 
 static const struct amqp_method declare_q = {
@@ -16,7 +16,7 @@ static const struct amqp_method get_q = {
     .id = AMQP_BASIC_GET, .basic_get = {.queue = {(const uint8_t *)"q", 1}, .no_ack = true}};
 
 /* count persistent messages of this size to q: "aaa...", "bbb...", and so on. */
-static void publish(struct peer *peer, int count, size_t size)
+static void publish_many(struct peer *peer, int count, size_t size)
 {
     struct buf out = BUF_EMPTY, properties = BUF_EMPTY;
     char *body = xmalloc(size);
@@ -45,7 +45,7 @@ static void start_with_messages(struct harness *harness, int count, size_t size)
     harness_init(harness, NULL);
     struct peer *peer = peer_open_channel(harness);
     peer_call(peer, 1, &declare_q, AMQP_QUEUE_DECLARE_OK);
-    publish(peer, count, size);
+    publish_many(peer, count, size);
     ck_assert(!store_is_busy(harness->store));
     harness_restart(harness, false);
 }
@@ -156,6 +156,46 @@ START_TEST(a_message_taken_back_can_be_stored_again)
 }
 END_TEST
 
+/* ---- 12: what survives ---- */
+
+static const struct {
+    bool durable;
+    const char *arguments;
+    bool persistent;
+    int left; /* messages after a restart; -1: not even the queue */
+} survival_cases[] = {
+    {false, NULL, false, -1},
+    {false, NULL, true, -1},
+    {true, NULL, false, 0},
+    {true, NULL, true, 1},
+    {true, "x-queue-type=Squorum", false, 1},
+    {true, "x-queue-type=Squorum", true, 1},
+};
+
+START_TEST(what_survives_a_restart) /* 12, 8.4, 8.15, 9.6 */
+{
+    const struct amqp_method passive = {.id = AMQP_QUEUE_DECLARE,
+                                        .queue_declare = {.queue = SLICE("a"), .passive = true}};
+    const bool crash = _i % 2 == 1;
+    const size_t i = (size_t)_i / 2;
+    struct harness harness;
+    harness_init(&harness, NULL);
+    struct peer *peer = peer_open_channel(&harness);
+    declare_queue(peer, "a", survival_cases[i].durable, survival_cases[i].arguments);
+    publish_with(peer, "a", "m", &(struct sent){.persistent = survival_cases[i].persistent});
+    harness_restart(&harness, crash);
+
+    peer = peer_open_channel(&harness);
+    if (survival_cases[i].left >= 0) {
+        ck_assert_int_eq(survival_cases[i].left, (int)count_ready(peer, "a"));
+    } else {
+        peer_send(peer, 1, &passive);
+        peer_expect_close(peer, 1, 404, "NOT_FOUND - no queue 'a' in vhost '/'");
+    }
+    harness_release(&harness);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("queue");
@@ -169,5 +209,9 @@ int main(void)
     TCase *batch = tcase_create("batch");
     tcase_add_test(batch, a_message_taken_back_can_be_stored_again);
     suite_add_tcase(suite, batch);
+
+    TCase *survival = tcase_create("survival");
+    tcase_add_loop_test(survival, what_survives_a_restart, 0, 2 * countof(survival_cases));
+    suite_add_tcase(suite, survival);
     return unit_main(suite);
 }

@@ -21,14 +21,14 @@ static const struct {
     {541, "INTERNAL_ERROR", false},     {999, "UNKNOWN", false},
 };
 
-START_TEST(names_and_scope)
+START_TEST(names_and_scope) /* 5.3, 5.4 */
 {
     ck_assert_str_eq(amqp_reply_name(codes[_i].code), codes[_i].name);
     ck_assert(amqp_reply_is_soft(codes[_i].code) == codes[_i].is_soft);
 }
 END_TEST
 
-START_TEST(text_is_name_and_explanation)
+START_TEST(text_is_name_and_explanation) /* 5.1, 5.2 */
 {
     struct amqp_error error = {.class_id = 50, .method_id = 10};
 
@@ -58,7 +58,7 @@ static const struct {
     {240, "\x80\x80\x80\x80\x80", 255}, /* no UTF-8 at all: any cut is as good */
 };
 
-START_TEST(long_texts_are_cut_between_characters)
+START_TEST(long_texts_are_cut_between_characters) /* 5.1 */
 {
     char explanation[400];
     struct amqp_error error;

@@ -126,7 +126,7 @@ START_TEST(depth_is_limited)
 }
 END_TEST
 
-START_TEST(values_of_every_tag)
+START_TEST(values_of_every_tag) /* 2.8 */
 {
     struct amqp_value value;
     struct slice string;
@@ -178,7 +178,7 @@ START_TEST(arrays_are_walked)
 }
 END_TEST
 
-START_TEST(the_first_of_a_key_wins)
+START_TEST(the_first_of_a_key_wins) /* 2.9 */
 {
     struct amqp_value value;
     ck_assert(amqp_table_find((struct slice)BYTES("\1at\0\1at\1"), SLICE("a"), &value));
@@ -187,7 +187,7 @@ START_TEST(the_first_of_a_key_wins)
 END_TEST
 
 /* What is read is written again octet by octet, but for 'L', which we write 'l'. */
-START_TEST(every_tag_is_written)
+START_TEST(every_tag_is_written) /* 2.8 */
 {
     struct buf out = BUF_EMPTY;
     struct amqp_table_iter iter = amqp_table_walk(every_tag);
@@ -273,7 +273,7 @@ static const struct {
     {23, {AMQP_ARRAY, .bytes = BYTES("")}},
 };
 
-START_TEST(equal_values)
+START_TEST(equal_values) /* 7.13 */
 {
     for (size_t i = 0; i < countof(values); i++)
         for (size_t j = 0; j < countof(values); j++)
@@ -311,7 +311,7 @@ START_TEST(equal_tables)
 }
 END_TEST
 
-START_TEST(sorted_tables)
+START_TEST(sorted_tables) /* 2.9 */
 {
     struct buf out = BUF_EMPTY;
     struct slice table = BYTES("\1cF\0\0\0\6\1zV\1yV"

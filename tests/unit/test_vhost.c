@@ -380,7 +380,7 @@ static const struct {
      "exceeds the 64-byte limit"},
 };
 
-START_TEST(refuses_queues)
+START_TEST(refuses_queues) /* 8.1, 8.7 to 8.7.3, 8.8, 8.10, 8.11 */
 {
     ck_assert_ptr_nonnull(declare_queue(&(struct queue_case){
         .name = "there", true, .arguments = "x-message-ttl=I1000,x-max-length=I5"}));
@@ -566,7 +566,7 @@ static const struct {
      "cannot bind or unbind to a volatile (direct reply-to) queue"},
 };
 
-START_TEST(refuses_bindings)
+START_TEST(refuses_bindings) /* 7.12, 7.18, 7.19 */
 {
     queue_named("q");
     declare_queue(&(struct queue_case){.name = "mine", .owner = &somebody});
