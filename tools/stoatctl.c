@@ -309,6 +309,8 @@ static int run_stop(struct client *client, const struct options *options, const 
 
 enum { ANY = 1000 };
 
+#define POLICY_USAGE "[--priority NUMBER] [--apply-to WHAT] NAME PATTERN DEFINITION"
+
 static const struct command {
     const char *name, *usage, *summary;
     int count_min, count_max; /* of the words that follow */
@@ -325,6 +327,15 @@ static const struct command {
     {"list_exchanges", "[COLUMN]...", "list the exchanges of a virtual host", 0, ANY, run_list},
     {"list_bindings", "[COLUMN]...", "list the bindings of a virtual host", 0, ANY, run_list},
     {"list_consumers", "[COLUMN]...", "list the consumers of a virtual host", 0, ANY, run_list},
+    {"list_policies", "[COLUMN]...", "list the policies of a virtual host", 0, ANY, run_list},
+    {"list_operator_policies", "[COLUMN]...", "list the operators' policies of a virtual host", 0,
+     ANY, run_list},
+    {"set_policy", POLICY_USAGE, "give settings to queues and exchanges by name", 3, 3,
+     run_set_policy},
+    {"clear_policy", "NAME", "take a policy away", 1, 1, run_clear_policy},
+    {"set_operator_policy", POLICY_USAGE, "the same, over what other policies say", 3, 3,
+     run_set_policy},
+    {"clear_operator_policy", "NAME", "take an operators' policy away", 1, 1, run_clear_policy},
     {"purge_queue", "QUEUE", "drop the messages of a queue that are ready", 1, 1, run_purge_queue},
     {"delete_queue", "QUEUE [-e|--if-empty] [-u|--if-unused]", "delete a queue", 1, 1,
      run_delete_queue},
@@ -344,7 +355,7 @@ static void print_help(void)
            "Administers a StoatMQ broker on this machine, over its control socket.\n\n"
            "Commands:\n");
     for (size_t i = 0; i < countof(commands); i++)
-        printf("  %-18s%s\n", commands[i].name, commands[i].summary);
+        printf("  %-24s%s\n", commands[i].name, commands[i].summary);
     printf("\n%s\n%s", options_help, status_help);
 }
 
@@ -416,6 +427,17 @@ static bool parse_format(const char *name, enum format *format)
     return false;
 }
 
+static bool parse_priority(const char *text, int32_t *priority)
+{
+    const bool is_negative = *text == '-';
+    uint64_t number;
+
+    if (!slice_to_u64(slice_of_string(text + is_negative), INT32_MAX, &number))
+        return false;
+    *priority = is_negative ? -(int32_t)number : (int32_t)number;
+    return true;
+}
+
 static void set_socket(struct options *options, char *path)
 {
     free(options->socket_path);
@@ -435,7 +457,16 @@ static void default_socket(struct options *options)
         set_socket(options, xstrdup(DATA_DIR "/control.sock"));
 }
 
-enum { DATA_DIR_OPTION = 256, SOCKET, FORMATTER, NO_TABLE_HEADERS, VERSION, HELP };
+enum {
+    DATA_DIR_OPTION = 256,
+    SOCKET,
+    FORMATTER,
+    NO_TABLE_HEADERS,
+    PRIORITY,
+    APPLY_TO,
+    VERSION,
+    HELP
+};
 
 static const char letters[] = "p:qst:eu";
 
@@ -452,6 +483,8 @@ static const struct option long_options[] = {
     {"if_empty", no_argument, NULL, 'e'},
     {"if-unused", no_argument, NULL, 'u'},
     {"if_unused", no_argument, NULL, 'u'},
+    {"priority", required_argument, NULL, PRIORITY},
+    {"apply-to", required_argument, NULL, APPLY_TO},
     {"version", no_argument, NULL, VERSION},
     {"help", no_argument, NULL, HELP},
     {NULL, 0, NULL, 0},
@@ -472,6 +505,13 @@ static int take_value(struct options *options, int option, const char *value)
     case 'p':
         options->vhost = value;
         break;
+    case PRIORITY:
+        if (!parse_priority(value, &options->priority))
+            return usage_error("'%s' is not a priority", value);
+        break;
+    case APPLY_TO:
+        options->apply_to = value;
+        break;
     case FORMATTER:
         if (!parse_format(value, &options->format))
             return usage_error("there is no formatter '%s'", value);
@@ -490,7 +530,7 @@ static int parse(struct options *options, int argc, char **argv, bool *done)
 {
     int status = EX_OK;
 
-    *options = (struct options){.vhost = "/", .timeout_s = 60};
+    *options = (struct options){.vhost = "/", .timeout_s = 60, .apply_to = "all"};
     for (int option; status == EX_OK && !*done;) {
         option = getopt_long(argc, argv, letters, long_options, NULL);
         if (option == -1)

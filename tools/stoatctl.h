@@ -2,6 +2,7 @@
  *
  *     stoatctl.c          options, the table of commands, those that are not lists
  *     stoatctl_list.c     the list_... commands: which columns there are, and where in the answer they stand
+ *     stoatctl_policy.c   policies: set, clear
  *     stoatctl_table.c    rows and columns as text: four formats
  *     stoatctl_client.c   one request over the control socket
  *
@@ -26,6 +27,8 @@ struct options {
     bool no_headers; /* of tables */
     uint32_t timeout_s;
     bool if_empty, if_unused;
+    int32_t priority;     /* of a policy */
+    const char *apply_to; /* likewise */
 };
 
 void complain(const char *format, ...) printf_like(1, 2);
@@ -50,6 +53,10 @@ struct reply {
 int client_request(struct client *client, const char *method, const char *path,
                    struct reply *reply);
 
+/* The same with a body, which stays the caller's. */
+int client_send(struct client *client, const char *method, const char *path, const json_t *body,
+                struct reply *reply);
+
 /* The process that answered the last request, as a pidfd; -1 with errno when it cannot be had. */
 int client_open_process(struct client *client);
 
@@ -68,6 +75,7 @@ typedef int command_run(struct client *client, const struct options *options, co
                         int count, char **words);
 
 command_run run_list;
+command_run run_set_policy, run_clear_policy; /* and the same for operators' policies */
 
 /* Its columns, for help. */
 void describe_list(const char *command);

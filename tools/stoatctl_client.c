@@ -112,6 +112,19 @@ static int judge(const struct reply *reply)
     return EX_OK;
 }
 
+int client_send(struct client *client, const char *method, const char *path, const json_t *body,
+                struct reply *reply)
+{
+    char *text = json_dumps(body, JSON_COMPACT);
+
+    curl_easy_setopt(client->curl, CURLOPT_POSTFIELDS, text);
+    const int status = client_request(client, method, path, reply);
+    curl_easy_setopt(client->curl, CURLOPT_POSTFIELDS, NULL);
+    curl_easy_setopt(client->curl, CURLOPT_HTTPGET, 1L);
+    free(text);
+    return status;
+}
+
 int client_request(struct client *client, const char *method, const char *path, struct reply *reply)
 {
     char *url = xasprintf("http://localhost%s", path);

@@ -6,7 +6,8 @@
 
 struct column {
     const char *name;
-    const char *path; /* "queue.name"; "=text": always this text; NULL: the name */
+    const char *
+        path; /* "queue.name"; "=text": always this text; "$name": its JSON, as text; NULL: the name */
 };
 
 static const struct column queue_columns[] = {
@@ -107,15 +108,27 @@ static const struct column vhost_columns[] = {
     {"messages", NULL}, {"default_queue_type", NULL}, {"cluster_state", NULL},
 };
 
+static const struct column policy_columns[] = {
+    {"vhost", NULL},
+    {"name", NULL},
+    {"pattern", NULL},
+    {"apply-to", NULL},
+    {"definition", "$definition"},
+    {"priority", NULL},
+};
+
 struct list {
-    const char *what;          /* "queues": of list_queues and /api/queues */
+    const char *what;          /* "queues": of list_queues */
     const char *where;         /* " for vhost"; NULL: the list is not of one vhost */
     const char *columns_shown; /* by default, separated by commas */
     const struct column *columns;
     size_t column_count;
+    const char *title, *resource; /* what is listed, and /api/...; NULL: what */
 };
 
-#define COLUMNS(table) table, countof(table)
+#define COLUMNS(table) .columns = table, .column_count = countof(table)
+
+#define POLICY_COLUMNS "vhost,name,pattern,apply-to,definition,priority"
 
 static const struct list lists[] = {
     {"queues", " for vhost", "name,messages", COLUMNS(queue_columns)},
@@ -128,6 +141,9 @@ static const struct list lists[] = {
      "queue_name,channel_pid,consumer_tag,ack_required,prefetch_count,active,arguments",
      COLUMNS(consumer_columns)},
     {"vhosts", NULL, "name", COLUMNS(vhost_columns)},
+    {"policies", " for vhost", POLICY_COLUMNS, COLUMNS(policy_columns)},
+    {"operator_policies", " for vhost", POLICY_COLUMNS, COLUMNS(policy_columns),
+     .title = "operator policy overrides", .resource = "operator-policies"},
 };
 
 /* Of the command list_WHAT. */
@@ -183,6 +199,12 @@ static json_t *follow(json_t *object, const char *path)
 {
     if (*path == '=')
         return json_string(path + 1);
+    if (*path == '$') {
+        char *text = json_dumps(json_object_get(object, path + 1), JSON_COMPACT | JSON_ENCODE_ANY);
+        json_t *string = json_string(text);
+        free(text);
+        return string;
+    }
     while (*path != '\0' && object != NULL) {
         const size_t size = strcspn(path, ".");
         object = json_object_getn(object, path, size);
@@ -226,8 +248,9 @@ static void print(const struct options *options, const struct selection *selecti
 static int fetch(struct client *client, const struct options *options, const struct list *list,
                  struct reply *reply)
 {
+    const char *resource = list->resource == NULL ? list->what : list->resource;
     char *path = api_path(
-        (const char *[]){"api", list->what, list->where == NULL ? NULL : options->vhost, NULL});
+        (const char *[]){"api", resource, list->where == NULL ? NULL : options->vhost, NULL});
     int status = client_request(client, "GET", path, reply);
     free(path);
     if (status == EX_OK && reply->status != 200) {
@@ -236,6 +259,19 @@ static int fetch(struct client *client, const struct options *options, const str
         status = EX_DATAERR;
     }
     return status;
+}
+
+/* rabbitmqctl puts some names between quotes and some not. */
+static void announce_list(const struct options *options, const struct list *list)
+{
+    const char *title = list->title == NULL ? list->what : list->title;
+    const char *quote = list->columns == policy_columns ? "\"" : "";
+
+    if (list->where == NULL)
+        announce(options, "Listing %s ...", title);
+    else
+        announce(options, "Listing %s%s %s%s%s ...", title, list->where, quote, options->vhost,
+                 quote);
 }
 
 int run_list(struct client *client, const struct options *options, const char *command, int count,
@@ -253,10 +289,7 @@ int run_list(struct client *client, const struct options *options, const char *c
     if (status == EX_OK)
         status = fetch(client, options, list, &reply);
     if (status == EX_OK) {
-        if (list->where == NULL)
-            announce(options, "Listing %s ...", list->what);
-        else
-            announce(options, "Listing %s%s %s ...", list->what, list->where, options->vhost);
+        announce_list(options, list);
         print(options, &selection, reply.body);
         json_decref(reply.body);
     }

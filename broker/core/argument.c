@@ -337,6 +337,43 @@ bool argument_check_exchange(const struct argument_owner *exchange, struct slice
            fail_exchange_name(exchange, key, &value, error);
 }
 
+/* ---- the same rules for policies ---- */
+
+static bool is_key(const struct rule *rule, struct slice key)
+{
+    return slice_equal(key, slice_of_string(rule->name + strlen("x-")));
+}
+
+unsigned argument_types_of_key(struct slice key)
+{
+    unsigned types = 0;
+
+    for (size_t i = 0; i < countof(rules); i++)
+        if (is_key(&rules[i], key))
+            types |= rules[i].types;
+    return types;
+}
+
+bool argument_check_key(struct slice key, const struct amqp_value *value)
+{
+    char reason[REASON_SIZE];
+
+    for (size_t i = 0; i < countof(rules); i++)
+        if (is_key(&rules[i], key) && check_value(&rules[i], value, reason))
+            return true;
+    return false;
+}
+
+bool argument_honours_key(struct slice key)
+{
+    for (size_t i = 0; i < countof(rules); i++)
+        if (is_key(&rules[i], key) && rules[i].honoured)
+            return true;
+    return false;
+}
+
+/* ---- warnings ---- */
+
 static bool is_of_exchanges(struct slice name)
 {
     for (size_t i = 0; i < countof(exchange_names); i++)

@@ -38,6 +38,12 @@ bool argument_is_true(struct slice arguments, const char *name);
 bool argument_check_exchange(const struct argument_owner *exchange, struct slice arguments,
                              struct amqp_error *error);
 
+/* A key of policies that is an argument without its x- (17.2): the types of queues that know it, a bit 1 << enum queue_type each, 0 when none
+ * does; whether one of them may have this value; whether this version acts upon it. */
+unsigned argument_types_of_key(struct slice key);
+bool argument_check_key(struct slice key, const struct amqp_value *value);
+bool argument_honours_key(struct slice key);
+
 /* Logs the arguments of a new queue or exchange that nobody knows, and those that are kept but not honoured by this version. */
 void argument_warn(const struct argument_owner *owner, struct slice arguments);
 

@@ -297,13 +297,15 @@ static void deliver_letter(struct dead_letters *letters, const struct dead_lette
     }
 }
 
-/* Where the letter goes; NULL: nowhere (13.3: it is dropped without a word). */
+/* Where the letter goes; NULL: nowhere (13.3: it is dropped without a word), as when a policy that named the exchange went in this turn. */
 static struct exchange *find_exchange(const struct dead_letter *letter)
 {
     const struct queue *queue = letter->queue;
 
     if (unlikely(queue->delayed_by != NULL))
         return queue->deleted ? NULL : queue->delayed_by;
+    if (!queue->settings.dead_letters)
+        return NULL;
     struct map_link *link =
         map_find(&queue->vhost->exchanges, queue->settings.dead_letter_exchange);
     return link == NULL ? NULL : container_of(link, struct exchange, by_name);

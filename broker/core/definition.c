@@ -7,9 +7,10 @@
 
 enum { VERSION = 1, KEY_SIZE = 9 };
 
-enum kind { KIND_VHOST = 1, KIND_EXCHANGE, KIND_QUEUE, KIND_BINDING }; /* in order of recovery */
+/* In order of recovery; a policy is then applied to what is there already, as when it was set. */
+enum kind { KIND_VHOST = 1, KIND_EXCHANGE, KIND_QUEUE, KIND_BINDING, KIND_POLICY };
 
-enum flag { AUTO_DELETE = 1, INTERNAL = 2, DELAYED = 2, TO_EXCHANGE = 1 };
+enum flag { AUTO_DELETE = 1, INTERNAL = 2, DELAYED = 2, TO_EXCHANGE = 1, OPERATOR = 1 };
 
 /* ---- writing ---- */
 
@@ -98,6 +99,23 @@ void definition_put_binding(struct binding *binding)
     put(broker, KIND_BINDING, binding->record_id, &value);
 }
 
+/* A policy that replaces another takes over its record_id. */
+void definition_put_policy(const struct vhost *vhost, struct policy *policy)
+{
+    const struct policy_options *options = &policy->options;
+    struct buf value = begin_value(vhost);
+
+    amqp_write_shortstr(&value, options->name);
+    amqp_write_u8(&value, options->kind == POLICY_OPERATOR ? OPERATOR : 0);
+    amqp_write_u8(&value, (uint8_t)options->apply_to);
+    amqp_write_u32(&value, (uint32_t)options->priority);
+    amqp_write_longstr(&value, options->pattern);
+    amqp_write_longstr(&value, options->definition);
+    if (policy->record_id == 0)
+        policy->record_id = ++vhost->broker->last_record_id;
+    put(vhost->broker, KIND_POLICY, policy->record_id, &value);
+}
+
 void definition_delete_exchange(const struct exchange *exchange)
 {
     forget(exchange->vhost->broker, KIND_EXCHANGE, exchange->record_id);
@@ -111,6 +129,11 @@ void definition_delete_queue(const struct queue *queue)
 void definition_delete_binding(const struct binding *binding)
 {
     forget(binding->source->vhost->broker, KIND_BINDING, binding->record_id);
+}
+
+void definition_delete_policy(const struct vhost *vhost, const struct policy *policy)
+{
+    forget(vhost->broker, KIND_POLICY, policy->record_id);
 }
 
 /* ---- reading back ---- */
@@ -208,6 +231,22 @@ static bool recover_binding(struct record *record)
     return true;
 }
 
+static bool recover_policy(struct record *record)
+{
+    struct policy_options options;
+
+    options.name = amqp_read_shortstr(&record->reader);
+    const uint8_t flags = amqp_read_u8(&record->reader);
+    const uint8_t apply_to = amqp_read_u8(&record->reader);
+    options.priority = (int32_t)amqp_read_u32(&record->reader);
+    options.pattern = amqp_read_longstr(&record->reader);
+    options.definition = amqp_read_longstr(&record->reader);
+    options.kind = flags & OPERATOR ? POLICY_OPERATOR : POLICY_PLAIN;
+    options.apply_to = apply_to;
+    return ends_well(record, flags, OPERATOR, options.definition) && apply_to < POLICY_SCOPES &&
+           policy_recover(record->vhost, &options, record->id) != NULL;
+}
+
 static bool recover_record(struct record *record)
 {
     if (record->kind == KIND_VHOST)
@@ -222,6 +261,8 @@ static bool recover_record(struct record *record)
         return recover_queue(record);
     case KIND_BINDING:
         return recover_binding(record);
+    case KIND_POLICY:
+        return recover_policy(record);
     default:
         return false;
     }

@@ -1,4 +1,4 @@
-/* Definitions as bytes, for the store: vhosts, exchanges, queues and bindings as named records.
+/* Definitions as bytes, for the store: vhosts, exchanges, queues, bindings and policies as named records.
  *
  *     key     kind (1) | id (8)                     id: given once, counted up; a queue's is its id in the store
  *     value   version (1) | names and flags as below, names with one octet of size, arguments with four
@@ -7,6 +7,7 @@
  *       exchange   vhost, name, type, flags (1: auto-delete, 2: internal), arguments
  *       queue      vhost, name, flags (1: auto-delete, 2: no client's, but where the messages of the delayed exchange of this name wait), arguments
  *       binding    vhost, source, flags (1: to an exchange), destination, key, arguments
+ *       policy     vhost, name, flags (1: an operator's), apply-to (1), priority (4), pattern, definition
  *
  * Kinds are numbered in the order in which recovery needs them. The key has no names in it, because they do not fit: a binding's identity alone is
  * longer than the store's keys, and shortening it by a hash would let a peer look for collisions. So the names are in the value, and the object
@@ -23,11 +24,13 @@ void definition_put_vhost(struct vhost *vhost);
 void definition_put_exchange(struct exchange *exchange);
 void definition_put_queue(const struct queue *queue);
 void definition_put_binding(struct binding *binding);
+void definition_put_policy(const struct vhost *vhost, struct policy *policy);
 void definition_delete_exchange(const struct exchange *exchange);
 void definition_delete_queue(const struct queue *queue);
 void definition_delete_binding(const struct binding *binding);
+void definition_delete_policy(const struct vhost *vhost, const struct policy *policy);
 
-/* One record of the store into memory: makes the vhost, exchange, queue or binding. False when it cannot be understood (logged; the caller
+/* One record of the store into memory: makes the vhost, exchange, queue, binding or policy. False when it cannot be understood (logged; the caller
  * goes on with the next). */
 bool definition_recover(struct broker *broker, struct slice key, struct slice value);
 

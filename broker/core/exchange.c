@@ -33,14 +33,21 @@ const struct exchange_type *exchange_type_find(struct slice name)
 
 /* ---- life ---- */
 
-static struct slice find_alternate(struct slice arguments)
+static struct slice find_alternate(struct slice table)
 {
     struct amqp_value value;
 
-    if (amqp_table_find(arguments, SLICE("alternate-exchange"), &value) &&
-        value.type == AMQP_STRING)
+    if (amqp_table_find(table, SLICE("alternate-exchange"), &value) && value.type == AMQP_STRING)
         return value.bytes;
     return (struct slice){0};
+}
+
+/* The argument goes before the policy. */
+void exchange_apply_policies(struct exchange *exchange)
+{
+    exchange->alternate = find_alternate(exchange->arguments);
+    if (exchange->alternate.data == NULL)
+        exchange->alternate = find_alternate(policy_definition(&exchange->policies, POLICY_PLAIN));
 }
 
 struct exchange *exchange_new(struct vhost *vhost, const struct exchange_type *type,
@@ -61,7 +68,8 @@ struct exchange *exchange_new(struct vhost *vhost, const struct exchange_type *t
     next = amqp_put_bytes(next, options->name);
     exchange->arguments = slice_of(next, options->arguments.size);
     amqp_put_bytes(next, options->arguments);
-    exchange->alternate = find_alternate(exchange->arguments);
+    policy_choose_for_exchange(exchange);
+    exchange_apply_policies(exchange);
 
     TAILQ_INIT(&exchange->bindings);
     TAILQ_INIT(&exchange->incoming);
@@ -80,6 +88,7 @@ void exchange_free(struct exchange **exchange)
     if (gone->type->release != NULL)
         gone->type->release(gone);
     map_release(&gone->identities);
+    policy_set_release(&gone->policies);
     free(gone);
 }
 

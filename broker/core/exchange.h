@@ -8,6 +8,7 @@
 #include "amqp/reply.h"
 #include "base/map.h"
 #include "core/binding.h"
+#include "core/policy.h"
 #include "net/loop.h"
 
 struct vhost;
@@ -88,7 +89,9 @@ struct exchange {
     struct vhost *vhost;
     const struct exchange_type *type;
     struct slice name, arguments; /* in one block with the exchange */
-    struct slice alternate;       /* inside the arguments; data is NULL when there is none (7.10) */
+    /* Inside the arguments or a policy's definition; data is NULL when there is none (7.10). */
+    struct slice alternate;
+    struct policy_set policies; /* that apply */
     bool durable, auto_delete, internal;
     bool deleted;                 /* still referenced by this turn only; freed in the REAP phase */
     struct binding_list bindings; /* that start here */
@@ -112,6 +115,9 @@ const struct exchange_type *exchange_type_find(struct slice name); /* NULL: ther
 struct exchange *exchange_new(struct vhost *vhost, const struct exchange_type *type,
                               const struct exchange_options *options);
 void exchange_free(struct exchange **exchange); /* without bindings, and out of the vhost's map */
+
+/* Other policies apply to it now: its alternate may be another. */
+void exchange_apply_policies(struct exchange *exchange);
 
 struct binding *exchange_find_binding(const struct exchange *exchange, struct slice identity);
 

@@ -15,7 +15,7 @@
 #include "core/queue_store.h"
 #include "core/vhost.h"
 
-enum { EXPIRE_AT_ONCE_MAX = 20000 }; /* entries; the rest in the next turn */
+enum { RETIRE_AT_ONCE_MAX = 20000 }; /* entries; the rest in the next turn */
 
 static void queue_deliver(struct task *task);
 static void on_entries_due(struct timer *timer);
@@ -44,6 +44,17 @@ static void release_windows(struct queue *queue)
     expiry_release(&queue->expiry);
 }
 
+static void read_settings(struct queue *queue)
+{
+    settings_read(&queue->settings,
+                  &(struct settings_source){
+                      .arguments = queue->arguments,
+                      .policy = policy_definition(&queue->policies, POLICY_PLAIN),
+                      .operator_policy = policy_definition(&queue->policies, POLICY_OPERATOR),
+                  });
+    queue->settings.dead_letters |= queue->delayed_by != NULL;
+}
+
 static struct queue *queue_make(struct vhost *vhost, const struct queue_options *options)
 {
     size_t bytes = options->name.size + options->arguments.size;
@@ -68,8 +79,8 @@ static struct queue *queue_make(struct vhost *vhost, const struct queue_options 
     if (options->arguments.size > 0)
         memcpy(next, options->arguments.data, options->arguments.size);
 
-    settings_read(&queue->settings, queue->arguments);
-    queue->settings.dead_letters |= queue->delayed_by != NULL;
+    policy_choose_for_queue(queue);
+    read_settings(queue);
     expiry_init(&queue->expiry, &vhost->broker->loop->timers, on_entries_due);
     queue->unused_timer.on_expire = on_unused;
     make_windows(queue);
@@ -127,6 +138,7 @@ void queue_unref(struct queue **queue)
         return;
     assert(gone->deleted && gone->consumer_count == 0 && TAILQ_EMPTY(&gone->bindings));
     release_windows(gone);
+    policy_set_release(&gone->policies);
     free(gone);
 }
 
@@ -232,7 +244,10 @@ static void deliver(struct queue *queue)
 
 static void queue_deliver(struct task *task)
 {
-    deliver(container_of(task, struct queue, task));
+    struct queue *queue = container_of(task, struct queue, task);
+
+    deliver(queue);
+    queue_drop_overflow(queue);
 }
 
 /* ---- limits and deadlines ---- */
@@ -248,13 +263,20 @@ static bool is_over(const struct queue *queue, uint64_t more, uint64_t more_byte
            depth.ready_bytes + more_bytes > settings->bytes_max;
 }
 
-/* The oldest of the lowest priority goes first (11.5). What must be read from disk first goes when it has been. A queue that refuses
- * drops nothing: what is requeued may take it over its limit. */
+/* The oldest of the lowest priority goes first (11.5). What must be read from disk first goes when it has been; when a limit that came with a
+ * policy is far exceeded, the rest goes in the turns that follow. A queue that refuses drops nothing: what is requeued may take it over
+ * its limit. */
 void queue_drop_overflow(struct queue *queue)
 {
     struct place place;
 
-    while (is_over(queue, 0, 0) && queue->settings.overflow == OVERFLOW_DROP_HEAD) {
+    if (queue->settings.overflow != OVERFLOW_DROP_HEAD)
+        return;
+    for (size_t left = RETIRE_AT_ONCE_MAX; is_over(queue, 0, 0); left--) {
+        if (left == 0) {
+            loop_queue(queue->broker->loop, LOOP_DEFERRED, &queue->task);
+            return;
+        }
         enum window_next next = WINDOW_NOTHING;
         for (unsigned level = 0; level <= queue->settings.priority_max && next == WINDOW_NOTHING;
              level++)
@@ -309,7 +331,7 @@ static void on_entries_due(struct timer *timer)
         container_of(container_of(timer, struct expiry, timer), struct queue, expiry);
     uint64_t now_ms = queue->broker->clock->now_ms;
     struct segment *segment;
-    size_t left = EXPIRE_AT_ONCE_MAX;
+    size_t left = RETIRE_AT_ONCE_MAX;
 
     while (left > 0 && (segment = expiry_first(&queue->expiry, now_ms)) != NULL) {
         const uint64_t due_ms = segment->deadlines.earliest;
@@ -524,13 +546,25 @@ void queue_detach(struct queue *queue, struct consumer *consumer)
         queue_delete(queue);
 }
 
-/* ---- x-expires ---- */
+/* ---- x-expires, and all that a policy may change ---- */
 
 void queue_used(struct queue *queue)
 {
     if (queue->settings.expires_ms != SETTING_NONE && queue->consumer_count == 0 && !queue->deleted)
         timer_set(&queue->broker->loop->timers, &queue->unused_timer,
                   queue->broker->clock->now_ms + queue->settings.expires_ms);
+}
+
+void queue_apply_policies(struct queue *queue)
+{
+    const uint64_t expires_ms = queue->settings.expires_ms;
+
+    read_settings(queue);
+    if (queue->settings.expires_ms != expires_ms) {
+        timer_cancel(&queue->unused_timer);
+        queue_used(queue);
+    }
+    queue_drop_overflow(queue);
 }
 
 static void on_unused(struct timer *timer)
@@ -606,6 +640,7 @@ void queue_free(struct queue **queue)
     }
     timer_cancel(&gone->unused_timer);
     release_windows(gone);
+    policy_set_release(&gone->policies);
     free(gone);
 }
 

@@ -18,6 +18,7 @@
 #include "core/consumer.h"
 #include "core/dead_letter.h"
 #include "core/expiry.h"
+#include "core/policy.h"
 #include "core/settings.h"
 #include "core/window.h"
 
@@ -62,9 +63,10 @@ struct queue {
     bool deleted;
     bool cycle_logged; /* a dead letter came round to it: said once (13.7) */
     struct queue_owner *owner;
-    uint64_t id;  /* in the store; level n of a priority queue is id + n there */
-    uint64_t lsn; /* the batch that holds its definition; 0 when not durable */
-    struct settings settings;
+    uint64_t id;                 /* in the store; level n of a priority queue is id + n there */
+    uint64_t lsn;                /* the batch that holds its definition; 0 when not durable */
+    struct policy_set policies;  /* that apply */
+    struct settings settings;    /* by these and the arguments */
     struct exchange *delayed_by; /* no client's queue, but where the messages of an exchange wait:
                                     see core/exchange_delayed.c. NULL otherwise, as nearly always */
 
@@ -99,6 +101,9 @@ void queue_recover_entries(struct queue *queue, const struct store_queue_state *
 /* Removes it with its bindings, entries and consumers; on_queue_deleted is called for each of these. A reply about it waits for
  * vhost->deletion_lsn. */
 void queue_delete(struct queue *queue);
+
+/* Other policies apply to it now: what follows from them happens at once, but for deadlines that messages have already (11.1). */
+void queue_apply_policies(struct queue *queue);
 
 /* Out of memory only, for broker_release: the store keeps it. */
 void queue_free(struct queue **queue);

@@ -5,57 +5,98 @@
 
 enum { DELIVERY_LIMIT_DEFAULT = 20 }; /* of quorum queues (8.11) */
 
-static uint64_t read_number(struct slice arguments, struct slice key, uint64_t otherwise)
+static bool find_number(struct slice table, struct slice key, uint64_t *found)
 {
     struct amqp_value value;
     int64_t number;
 
-    if (!amqp_table_find(arguments, key, &value) || !amqp_value_integer(&value, &number))
-        return otherwise;
-    return number < 0 ? SETTING_NONE : (uint64_t)number;
+    if (!amqp_table_find(table, key, &value) || !amqp_value_integer(&value, &number))
+        return false;
+    *found = number < 0 ? SETTING_NONE : (uint64_t)number;
+    return true;
 }
 
-static bool read_string(struct slice arguments, struct slice key, struct slice *string)
+static bool find_string(struct slice table, struct slice key, struct slice *string)
 {
     struct amqp_value value;
 
-    return amqp_table_find(arguments, key, &value) && amqp_value_string(&value, string);
+    return amqp_table_find(table, key, &value) && amqp_value_string(&value, string);
 }
 
-static enum overflow read_overflow(struct slice arguments)
+/* The key of a policy is that of the argument without its x-. */
+static struct slice policy_key(struct slice key)
 {
-    struct slice name;
+    return slice_of(key.data + 2, key.size - 2);
+}
 
-    if (!read_string(arguments, SLICE("x-overflow"), &name))
-        return OVERFLOW_DROP_HEAD;
+/* The smallest that anyone gives. */
+static uint64_t read_number(const struct settings_source *source, struct slice key,
+                            uint64_t otherwise)
+{
+    uint64_t numbers[3], smallest = SETTING_NONE;
+    size_t count = 0;
+
+    count += find_number(source->arguments, key, &numbers[count]);
+    count += find_number(source->policy, policy_key(key), &numbers[count]);
+    count += find_number(source->operator_policy, policy_key(key), &numbers[count]);
+    for (size_t i = 0; i < count; i++)
+        smallest = min_of(smallest, numbers[i]);
+    return count == 0 ? otherwise : smallest;
+}
+
+/* Operators' policies have none of the keys that this is for. */
+static bool read_string(const struct settings_source *source, struct slice key,
+                        struct slice *string)
+{
+    return find_string(source->arguments, key, string) ||
+           find_string(source->policy, policy_key(key), string);
+}
+
+/* An argument cannot be what the queue's type does not know, a policy can: then it is as if it were not there. */
+static enum overflow overflow_named(struct slice name, bool quorum)
+{
     if (slice_equal(name, SLICE("reject-publish")))
         return OVERFLOW_REJECT_PUBLISH;
-    if (slice_equal(name, SLICE("reject-publish-dlx")))
+    if (slice_equal(name, SLICE("reject-publish-dlx")) && !quorum)
         return OVERFLOW_REJECT_PUBLISH_DLX;
     return OVERFLOW_DROP_HEAD;
 }
 
-void settings_read(struct settings *settings, struct slice arguments)
+static enum overflow read_overflow(const struct settings_source *source, bool quorum)
 {
-    bool quorum = argument_queue_type(arguments) == QUEUE_QUORUM;
+    struct slice argument, policy;
+    const bool argued = find_string(source->arguments, SLICE("x-overflow"), &argument);
+    const bool ruled = find_string(source->operator_policy, SLICE("overflow"), &policy) ||
+                       find_string(source->policy, SLICE("overflow"), &policy);
 
+    if (ruled && (quorum || !argued))
+        return overflow_named(policy, quorum);
+    return argued ? overflow_named(argument, quorum) : OVERFLOW_DROP_HEAD;
+}
+
+void settings_read(struct settings *settings, const struct settings_source *source)
+{
+    const bool quorum = argument_queue_type(source->arguments) == QUEUE_QUORUM;
+    uint64_t priority_max = 0;
+
+    if (!quorum)
+        find_number(source->arguments, SLICE("x-max-priority"), &priority_max);
     *settings = (struct settings){
-        .message_ttl_ms = read_number(arguments, SLICE("x-message-ttl"), SETTING_NONE),
-        .expires_ms = read_number(arguments, SLICE("x-expires"), SETTING_NONE),
-        .length_max = read_number(arguments, SLICE("x-max-length"), SETTING_NONE),
-        .bytes_max = read_number(arguments, SLICE("x-max-length-bytes"), SETTING_NONE),
-        .overflow = read_overflow(arguments),
+        .message_ttl_ms = read_number(source, SLICE("x-message-ttl"), SETTING_NONE),
+        .expires_ms = read_number(source, SLICE("x-expires"), SETTING_NONE),
+        .length_max = read_number(source, SLICE("x-max-length"), SETTING_NONE),
+        .bytes_max = read_number(source, SLICE("x-max-length-bytes"), SETTING_NONE),
+        .overflow = read_overflow(source, quorum),
         .quorum = quorum,
         .consumer_timeout_ms =
-            quorum ? read_number(arguments, SLICE("x-consumer-timeout"), SETTING_NONE)
-                   : SETTING_NONE,
+            quorum ? read_number(source, SLICE("x-consumer-timeout"), SETTING_NONE) : SETTING_NONE,
         .delivery_limit =
-            quorum ? read_number(arguments, SLICE("x-delivery-limit"), DELIVERY_LIMIT_DEFAULT)
+            quorum ? read_number(source, SLICE("x-delivery-limit"), DELIVERY_LIMIT_DEFAULT)
                    : SETTING_NONE,
-        .priority_max = quorum ? 0 : (uint8_t)read_number(arguments, SLICE("x-max-priority"), 0),
+        .priority_max = (uint8_t)priority_max,
     };
     settings->dead_letters =
-        read_string(arguments, SLICE("x-dead-letter-exchange"), &settings->dead_letter_exchange);
+        read_string(source, SLICE("x-dead-letter-exchange"), &settings->dead_letter_exchange);
     settings->has_dead_letter_key =
-        read_string(arguments, SLICE("x-dead-letter-routing-key"), &settings->dead_letter_key);
+        read_string(source, SLICE("x-dead-letter-routing-key"), &settings->dead_letter_key);
 }

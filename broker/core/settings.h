@@ -1,4 +1,5 @@
-/* What a queue is told to do: its x-arguments as numbers. One place reads them; whoever acts on them looks here. */
+/* What a queue is told to do, by its x-arguments and the policies that apply to it, as numbers. One place reads them; whoever acts on them
+ * looks here. */
 #ifndef CORE_SETTINGS_H
 #define CORE_SETTINGS_H
 
@@ -16,14 +17,20 @@ struct settings {
     enum overflow overflow;
     bool dead_letters;                                  /* there is a dead-letter exchange */
     bool has_dead_letter_key;                           /* else the message's own keys */
-    struct slice dead_letter_exchange, dead_letter_key; /* in the arguments */
+    struct slice dead_letter_exchange, dead_letter_key; /* in the source */
     bool quorum; /* it stores every message (12), and counts deliveries: see delivery_count.h */
     uint64_t delivery_limit;      /* of those; SETTING_NONE when negative */
     uint64_t consumer_timeout_ms; /* SETTING_NONE: as the consumer or the configuration says */
     uint8_t priority_max;         /* 0: no priorities */
 };
 
-/* From a checked argument table, into which the slices point. */
-void settings_read(struct settings *settings, struct slice arguments);
+/* Checked tables: x-arguments, and definitions of policies, whose keys are the same without the x-. Empty where there is none. */
+struct settings_source {
+    struct slice arguments, policy, operator_policy;
+};
+
+/* The slices of the settings point into the source. Where several say something (11.6, 17.3), numbers are the smallest of them; for the rest
+ * an argument goes before the policy, but for a quorum queue's overflow, and the operator's policy before the other one. */
+void settings_read(struct settings *settings, const struct settings_source *source);
 
 #endif

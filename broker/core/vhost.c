@@ -73,6 +73,8 @@ struct vhost *vhost_new(struct broker *broker, struct slice name, bool recovered
     amqp_put_bytes((uint8_t *)(vhost + 1), name);
     TAILQ_INIT(&vhost->doomed);
     TAILQ_INIT(&vhost->deleted);
+    for (size_t kind = 0; kind < POLICY_KINDS; kind++)
+        TAILQ_INIT(&vhost->policies[kind]);
     map_insert(&broker->vhosts, &vhost->by_name, vhost->name);
     predeclare(vhost);
     if (!recovered)
@@ -120,6 +122,7 @@ void vhost_free(struct vhost **vhost)
         queue_free(&queue);
     }
     map_release(&gone->queues);
+    policies_release(gone);
     map_release(&gone->reply_targets);
     map_remove(&gone->broker->vhosts, &gone->by_name);
     free(gone);

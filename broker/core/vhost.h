@@ -10,6 +10,7 @@
 
 #include "core/broker.h"
 #include "core/exchange.h"
+#include "core/policy.h"
 #include "core/queue.h"
 
 struct vhost {
@@ -17,7 +18,8 @@ struct vhost {
     struct broker *broker;
     struct slice name;
     struct map exchanges, queues;
-    struct map reply_targets; /* see core/exchange.h; the session's */
+    struct policy_list policies[POLICY_KINDS]; /* core/policy.c's */
+    struct map reply_targets;                  /* see core/exchange.h; the session's */
     struct exchange *default_exchange;
     struct exchange_list doomed;  /* deleted, but still with bindings; empty between operations */
     struct exchange_list deleted; /* to be freed in the REAP phase */

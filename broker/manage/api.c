@@ -18,6 +18,16 @@ const struct http_route api_routes[] = {
     {EVHTTP_REQ_GET, "/api/bindings/:vhost", api_bindings},
     {EVHTTP_REQ_GET, "/api/consumers", api_consumers},
     {EVHTTP_REQ_GET, "/api/consumers/:vhost", api_consumers},
+    {EVHTTP_REQ_GET, "/api/policies", api_policies},
+    {EVHTTP_REQ_GET, "/api/policies/:vhost", api_policies},
+    {EVHTTP_REQ_GET, "/api/policies/:vhost/:name", api_policy},
+    {EVHTTP_REQ_PUT, "/api/policies/:vhost/:name", api_policy_put},
+    {EVHTTP_REQ_DELETE, "/api/policies/:vhost/:name", api_policy_delete},
+    {EVHTTP_REQ_GET, "/api/operator-policies", api_operator_policies},
+    {EVHTTP_REQ_GET, "/api/operator-policies/:vhost", api_operator_policies},
+    {EVHTTP_REQ_GET, "/api/operator-policies/:vhost/:name", api_policy},
+    {EVHTTP_REQ_PUT, "/api/operator-policies/:vhost/:name", api_policy_put},
+    {EVHTTP_REQ_DELETE, "/api/operator-policies/:vhost/:name", api_policy_delete},
 
     /* of the control socket alone */
     {EVHTTP_REQ_GET, "/api/control/ping", api_control_ping},
@@ -79,6 +89,22 @@ void api_put_messages(json_t *object, const struct message_counts *counts)
     json_put_number(object, "messages", counts->ready + counts->unacked);
     json_put_number(object, "messages_ready", counts->ready);
     json_put_number(object, "messages_unacknowledged", counts->unacked);
+}
+
+static json_t *name_of(const struct policy *policy)
+{
+    return policy == NULL ? json_null() : json_from_slice(policy->options.name);
+}
+
+void api_put_policies(json_t *object, const struct policy_set *set)
+{
+    struct buf effective = BUF_EMPTY;
+
+    policy_write_effective(set, &effective);
+    json_put(object, "policy", name_of(set->of[POLICY_PLAIN]));
+    json_put(object, "operator_policy", name_of(set->of[POLICY_OPERATOR]));
+    json_put(object, "effective_policy_definition", json_from_table(buf_slice(&effective)));
+    buf_release(&effective);
 }
 
 json_t *api_listeners(const struct manage *manage)

@@ -21,6 +21,8 @@ manage_handler api_bindings;                                             /* api_
 manage_handler api_queues, api_queue, api_queue_delete, api_queue_purge; /* api_queues.c */
 manage_handler api_consumers;                                            /* api_consumers.c */
 manage_handler api_connections;                                          /* api_connections.c */
+manage_handler api_policies, api_operator_policies;                      /* api_policies.c */
+manage_handler api_policy, api_policy_put, api_policy_delete; /* likewise; of both kinds */
 
 /* ---- for handlers: api.c ---- */
 
@@ -42,6 +44,9 @@ void api_count_messages(const struct vhost *vhost, struct message_counts *counts
 
 /* messages, messages_ready, messages_unacknowledged */
 void api_put_messages(json_t *object, const struct message_counts *counts);
+
+/* policy, operator_policy, effective_policy_definition */
+void api_put_policies(json_t *object, const struct policy_set *set);
 
 /* [{"node", "protocol", "ip_address", "port"}] */
 json_t *api_listeners(const struct manage *manage);

@@ -13,7 +13,7 @@ static json_t *exchange_object(const struct exchange *exchange)
     json_put_bool(object, "auto_delete", exchange->auto_delete);
     json_put_bool(object, "internal", exchange->internal);
     json_put(object, "arguments", json_from_table(exchange->arguments));
-    json_put(object, "policy", json_null());
+    api_put_policies(object, &exchange->policies);
     if (exchange->delayed_type != NULL)
         json_put_number(object, "messages_delayed",
                         exchange->delayed == NULL ? 0 : queue_ready_count(exchange->delayed));

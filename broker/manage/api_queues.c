@@ -3,6 +3,7 @@
  * An operator is no connection, so a queue that is exclusive to one is no secret to him, and he may purge and delete it. */
 #include "manage/api.h"
 
+#include "core/argument.h"
 #include "session/connection.h"
 
 static json_t *owner_details(struct queue_owner *owner)
@@ -49,14 +50,13 @@ static void put_definition(json_t *object, const struct queue *queue)
 {
     json_put_slice(object, "name", queue->name);
     json_put_slice(object, "vhost", queue->vhost->name);
-    json_put_string(object, "type", "classic");
+    json_put_string(object, "type",
+                    argument_queue_type(queue->arguments) == QUEUE_QUORUM ? "quorum" : "classic");
     json_put_bool(object, "durable", queue->durable);
     json_put_bool(object, "auto_delete", queue->auto_delete);
     json_put_bool(object, "exclusive", queue->exclusive);
     json_put(object, "arguments", json_from_table(queue->arguments));
-    json_put(object, "policy", json_null());
-    json_put(object, "operator_policy", json_null());
-    json_put(object, "effective_policy_definition", json_object());
+    api_put_policies(object, &queue->policies);
     if (queue->owner != NULL)
         json_put(object, "owner_pid_details", owner_details(queue->owner));
 }

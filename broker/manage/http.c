@@ -60,6 +60,7 @@ static void request_free(struct manage_request *request)
         evhttp_request_set_on_complete_cb(request->http, NULL, NULL);
     }
     json_decref(request->body);
+    json_decref(request->input);
     evhttp_clear_headers(&request->query);
     http_path_release(&request->path);
     free(request);
@@ -178,6 +179,20 @@ static bool find_route(struct manage_request *request)
     return match.route != NULL;
 }
 
+/* Parsed here, so that the loop thread need not. False: the request is answered with an error instead. */
+static bool read_input(struct manage_request *request)
+{
+    struct evbuffer *in = evhttp_request_get_input_buffer(request->http);
+    const size_t size = evbuffer_get_length(in);
+
+    if ((request->route->method & (EVHTTP_REQ_PUT | EVHTTP_REQ_POST)) == 0 || size == 0)
+        return true;
+    request->input = json_loadb((const char *)evbuffer_pullup(in, -1), size, JSON_DECODE_ANY, NULL);
+    if (request->input == NULL)
+        set_error(request, HTTP_BADREQUEST, "bad_request", "not_json");
+    return request->input != NULL;
+}
+
 static void on_request(struct evhttp_request *http, void *context)
 {
     struct manage *manage = context;
@@ -195,7 +210,7 @@ static void on_request(struct evhttp_request *http, void *context)
     } else if (!is_admitted(request)) {
         set_error(request, 403, "not_authorised",
                   "only root and the broker's own user may do this");
-    } else if (find_route(request)) {
+    } else if (find_route(request) && read_input(request)) {
         request->is_out = true;
         mailbox_post(&manage->inbox, &request->letter);
         return;

@@ -95,6 +95,7 @@ struct manage_request {
     struct slice arguments[HTTP_ARGUMENTS_MAX]; /* of the path, decoded */
     size_t argument_count;
     struct evkeyvalq query;
+    json_t *input; /* the body of a PUT or POST; NULL: it had none */
 
     /* written by the loop thread */
     TAILQ_ENTRY(manage_request) by_parked;

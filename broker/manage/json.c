@@ -3,7 +3,6 @@
 #include "manage/json.h"
 
 #include "amqp/table.h"
-#include "base/buf.h"
 
 /* Octets of the UTF-8 character that the bytes begin with; 0 when they begin with none (surrogates and overlong forms are none). */
 static size_t utf8_size(struct slice bytes)
@@ -141,6 +140,81 @@ json_t *json_from_table(struct slice table)
     buf_release(&escaped);
     return object;
 }
+
+/* ---- back ---- */
+
+struct slice json_to_slice(const json_t *string)
+{
+    return slice_of(json_string_value(string), json_string_length(string));
+}
+
+static struct amqp_value to_scalar(const json_t *json)
+{
+    switch (json_typeof(json)) {
+    case JSON_STRING:
+        return (struct amqp_value){.type = AMQP_STRING, .bytes = json_to_slice(json)};
+    case JSON_INTEGER:
+        return (struct amqp_value){.type = AMQP_INT64, .integer = json_integer_value(json)};
+    case JSON_REAL:
+        return (struct amqp_value){.type = AMQP_DOUBLE, .real = json_real_value(json)};
+    case JSON_TRUE:
+    case JSON_FALSE:
+        return (struct amqp_value){.type = AMQP_BOOL, .boolean = json_is_true(json)};
+    default:
+        return (struct amqp_value){.type = AMQP_VOID};
+    }
+}
+
+static bool put_entries(struct buf *out, json_t *container, unsigned depth);
+
+/* key: NULL in an array. depth: levels around the value. */
+static bool put_value(struct buf *out, const struct slice *key, json_t *json, unsigned depth)
+{
+    size_t begin;
+
+    if (key != NULL && key->size > UINT8_MAX)
+        return false;
+    if (!json_is_object(json) && !json_is_array(json)) {
+        const struct amqp_value value = to_scalar(json);
+        if (key != NULL)
+            amqp_table_put(out, *key, &value);
+        else
+            amqp_array_put(out, &value);
+        return true;
+    }
+    if (depth == AMQP_TABLE_DEPTH_MAX)
+        return false;
+    if (json_is_object(json))
+        begin = key != NULL ? amqp_table_begin_table(out, *key) : amqp_array_begin_table(out);
+    else
+        begin = key != NULL ? amqp_table_begin_array(out, *key) : amqp_array_begin_array(out);
+    const bool fits = put_entries(out, json, depth + 1);
+    amqp_table_end(out, begin);
+    return fits;
+}
+
+static bool put_entries(struct buf *out, json_t *container, unsigned depth)
+{
+    for (size_t i = 0; i < json_array_size(container); i++)
+        if (!put_value(out, NULL, json_array_get(container, i), depth))
+            return false;
+    for (void *iter = json_object_iter(container); iter != NULL;
+         iter = json_object_iter_next(container, iter)) {
+        const struct slice key =
+            slice_of(json_object_iter_key(iter), json_object_iter_key_len(iter));
+        if (!put_value(out, &key, json_object_iter_value(iter), depth))
+            return false;
+    }
+    return true;
+}
+
+bool json_to_table(json_t *object, struct buf *out)
+{
+    assert(json_is_object(object));
+    return put_entries(out, object, 1);
+}
+
+/* ---- members ---- */
 
 void json_put(json_t *object, const char *key, json_t *value)
 {

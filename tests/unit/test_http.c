@@ -96,6 +96,14 @@ static void client_send(struct client *client, const char *method, const char *p
     free(text);
 }
 
+static void client_put(struct client *client, const char *path, const char *body)
+{
+    char *text = xasprintf("PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n%s", path,
+                           strlen(body), body);
+    ck_assert_int_eq((int)strlen(text), (int)send(client->fd, text, strlen(text), MSG_NOSIGNAL));
+    free(text);
+}
+
 /* Takes what has come, a moment at most. */
 static void client_take(struct client *client)
 {
@@ -244,6 +252,86 @@ START_TEST(preconditions_are_bad_requests)
 }
 END_TEST
 
+/* ---- bodies ---- */
+
+static const struct {
+    const char *body, *status, *text;
+} policies[] = {
+    {"{\"pattern\":\"^q\",\"definition\":{\"max-length\":5}}", "HTTP/1.1 201", "\r\n\r\n"},
+    {"{\"pattern\":\"\",\"definition\":{\"max-length\":5},\"priority\":-3,\"apply-to\":\"queues\"}",
+     "HTTP/1.1 201", "\r\n\r\n"},
+    {"", "HTTP/1.1 400", "\"not_json\""},
+    {"{", "HTTP/1.1 400", "\"not_json\""},
+    {"7", "HTTP/1.1 400", "\"not_json\""},
+    {"{\"pattern\":\"\\u0000\"}", "HTTP/1.1 400", "\"not_json\""},
+    {"{\"pattern\":\"^q\"}", "HTTP/1.1 400", "definition should be an object"},
+    {"{\"definition\":{\"max-length\":5}}", "HTTP/1.1 400", "pattern should be a string"},
+    {"{\"pattern\":8,\"definition\":{\"max-length\":5}}", "HTTP/1.1 400",
+     "pattern should be a string"},
+    {"{\"pattern\":\"(\",\"definition\":{\"max-length\":5}}", "HTTP/1.1 400",
+     "\"Validation failed\\n\\npattern should be regular expression but is invalid: missing "
+     "closing "
+     "parenthesis at offset 1\\n\""},
+    {"{\"pattern\":\"\",\"definition\":{\"max-length\":5},\"priority\":2147483648}", "HTTP/1.1 400",
+     "priority should be a number of 32 bits"},
+    {"{\"pattern\":\"\",\"definition\":{\"max-length\":5},\"priority\":\"x\"}", "HTTP/1.1 400",
+     "priority should be a number of 32 bits"},
+    {"{\"pattern\":\"\",\"definition\":{\"max-length\":5},\"apply-to\":\"x\"}", "HTTP/1.1 400",
+     "apply-to 'x' unrecognised"},
+    {"{\"pattern\":\"\",\"definition\":{\"max-length\":5},\"apply-to\":7}", "HTTP/1.1 400",
+     "apply-to '' unrecognised"},
+    {"{\"pattern\":\"\",\"definition\":{\"max-length\":\"5\"}}", "HTTP/1.1 400",
+     "5 is not a valid maximum length"},
+};
+
+START_TEST(r17_1_policies)
+{
+    struct client client = client_connect();
+    client_put(&client, "/api/policies/%2F/p", policies[_i].body);
+    ck_assert(client_await(&client, policies[_i].text));
+    const char *answer = (const char *)client.answer.data;
+    ck_assert_msg(strncmp(answer, policies[_i].status, strlen(policies[_i].status)) == 0, "%s",
+                  answer);
+    ck_assert_msg(strstr(answer, policies[_i].text) != NULL, "%s", answer);
+    client_close(&client);
+}
+END_TEST
+
+START_TEST(r17_1_policies_of_both_kinds)
+{
+    struct peer *peer = declare("q");
+    struct client client = client_connect();
+    client_put(&client, "/api/policies/%2F/p",
+               "{\"pattern\":\"^q\",\"definition\":{\"max-length\":5,\"expires\":60000}}");
+    client_expect(&client, "HTTP/1.1 201");
+    client_put(&client, "/api/policies/%2F/p",
+               "{\"pattern\":\"^q\",\"definition\":{\"max-length\":4,\"expires\":60000}}");
+    client_expect(&client, "HTTP/1.1 204");
+    client_put(&client, "/api/operator-policies/%2F/o",
+               "{\"pattern\":\"^q\",\"definition\":{\"max-length\":3}}");
+    client_expect(&client, "HTTP/1.1 201");
+    client_put(&client, "/api/policies/nope/p", "{}");
+    client_expect(&client, "HTTP/1.1 404");
+    client_send(&client, "GET", "/api/policies");
+    client_expect(&client,
+                  "[{\"vhost\":\"/\",\"name\":\"p\",\"pattern\":\"^q\",\"apply-to\":\"all\","
+                  "\"definition\":{\"max-length\":4,\"expires\":60000},\"priority\":0}]");
+    client_send(&client, "GET", "/api/operator-policies/%2F/o");
+    client_expect(&client, "{\"vhost\":\"/\",\"name\":\"o\"");
+    client_send(&client, "GET", "/api/queues/%2F/q");
+    client_expect(&client, "\"policy\":\"p\",\"operator_policy\":\"o\","
+                           "\"effective_policy_definition\":{\"expires\":60000,\"max-length\":3}");
+    client_send(&client, "DELETE", "/api/operator-policies/%2F/o");
+    client_expect(&client, "HTTP/1.1 204");
+    client_send(&client, "DELETE", "/api/operator-policies/%2F/o");
+    client_expect(&client, "HTTP/1.1 404");
+    client_send(&client, "GET", "/api/operator-policies/%2F");
+    client_expect(&client, "[]");
+    client_close(&client);
+    peer_free(&peer);
+}
+END_TEST
+
 static const char *const too_large[] = {"header", "body"};
 
 START_TEST(limits)
@@ -302,6 +390,24 @@ START_TEST(durable_changes_are_answered_when_durable)
     struct peer *peer = hold_store();
     struct client client = client_connect();
     client_send(&client, "DELETE", durable_changes[_i]);
+    expect_silence(&client);
+    store_memory_sync(harness.store);
+    client_expect(&client, "HTTP/1.1 204");
+    client_close(&client);
+    peer_free(&peer);
+}
+END_TEST
+
+START_TEST(policies_are_answered_when_durable)
+{
+    struct peer *peer = hold_store();
+    struct client client = client_connect();
+    client_put(&client, "/api/policies/%2F/p",
+               "{\"pattern\":\"^x\",\"definition\":{\"max-length\":5}}");
+    expect_silence(&client);
+    store_memory_sync(harness.store);
+    client_expect(&client, "HTTP/1.1 201");
+    client_send(&client, "DELETE", "/api/policies/%2F/p");
     expect_silence(&client);
     store_memory_sync(harness.store);
     client_expect(&client, "HTTP/1.1 204");
@@ -495,10 +601,13 @@ int main(void)
     tcase_add_loop_test(tests, answers, 0, countof(requests));
     tcase_add_test(tests, one_connection_many_requests);
     tcase_add_test(tests, preconditions_are_bad_requests);
+    tcase_add_loop_test(tests, r17_1_policies, 0, countof(policies));
+    tcase_add_test(tests, r17_1_policies_of_both_kinds);
     tcase_add_loop_test(tests, limits, 0, countof(too_large));
     tcase_add_test(tests, stop_reaches_the_server);
     tcase_add_loop_test(tests, durable_changes_are_answered_when_durable, 0,
                         countof(durable_changes));
+    tcase_add_test(tests, policies_are_answered_when_durable);
     tcase_add_loop_test(tests, client_goes_while_it_waits, 0, countof(durable_changes));
     tcase_add_loop_test(tests, close_answers_what_waits, 0, countof(durable_changes));
     tcase_add_test(tests, close_does_not_wait_for_clients_that_do_not_read);

@@ -117,6 +117,79 @@ START_TEST(tables_as_deep_as_may_be)
 }
 END_TEST
 
+/* ---- back ---- */
+
+static const char *const round_trips[] = {
+    "{}",
+    "{\"a\":1,\"b\":-9223372036854775808,\"c\":\"text\",\"d\":true,\"e\":false,\"f\":null,\"g\":0."
+    "5}",
+    "{\"t\":{\"a\":[1,\"x\",{\"y\":[]},[[2]]],\"b\":{}},\"\":\"\"}",
+};
+
+START_TEST(tables_and_back)
+{
+    json_t *object = json_loads(round_trips[_i], 0, NULL);
+    struct buf table = BUF_EMPTY;
+
+    ck_assert(json_to_table(object, &table));
+    ck_assert(amqp_table_check(buf_slice(&table)));
+    expect_json(json_from_table(buf_slice(&table)), round_trips[_i]);
+    buf_release(&table);
+    json_decref(object);
+}
+END_TEST
+
+/* So many levels, the table around the arrays included. */
+static json_t *nest_arrays(unsigned levels)
+{
+    json_t *inner = json_array();
+
+    for (unsigned i = 2; i < levels; i++)
+        inner = json_pack("[o]", inner);
+    return json_pack("{s:o}", "k", inner);
+}
+
+START_TEST(what_no_table_holds)
+{
+    const struct {
+        json_t *object;
+        bool fits;
+    } cases[] = {
+        {json_pack("{s:o}", "k", nest_arrays(AMQP_TABLE_DEPTH_MAX - 1)), true},
+        {json_pack("{s:o}", "k", nest_arrays(AMQP_TABLE_DEPTH_MAX)), false},
+        {nest_arrays(AMQP_TABLE_DEPTH_MAX), true},
+        {nest_arrays(AMQP_TABLE_DEPTH_MAX + 1), false},
+    };
+
+    for (size_t i = 0; i < countof(cases); i++) {
+        struct buf table = BUF_EMPTY;
+        ck_assert_int_eq(cases[i].fits, json_to_table(cases[i].object, &table));
+        ck_assert(!cases[i].fits || amqp_table_check(buf_slice(&table)));
+        buf_release(&table);
+        json_decref(cases[i].object);
+    }
+}
+END_TEST
+
+START_TEST(keys_have_a_largest_size)
+{
+    char key[257];
+    struct buf table = BUF_EMPTY;
+
+    memset(key, 'k', sizeof(key));
+    key[255] = '\0';
+    json_t *object = json_pack("{s:i}", key, 1);
+    ck_assert(json_to_table(object, &table));
+    json_decref(object);
+    key[255] = 'k';
+    key[256] = '\0';
+    object = json_pack("{s:i}", key, 1);
+    ck_assert(!json_to_table(object, &table));
+    json_decref(object);
+    buf_release(&table);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("json");
@@ -126,6 +199,9 @@ int main(void)
     tcase_add_test(tests, tables_with_every_type);
     tcase_add_test(tests, keys_of_any_bytes);
     tcase_add_test(tests, tables_as_deep_as_may_be);
+    tcase_add_loop_test(tests, tables_and_back, 0, countof(round_trips));
+    tcase_add_test(tests, what_no_table_holds);
+    tcase_add_test(tests, keys_have_a_largest_size);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
 }
