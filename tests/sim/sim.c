@@ -13,6 +13,7 @@
  * Running out of memory is not simulated: it stops the process, which to the store is a crash like any other. */
 #include <dirent.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -254,6 +255,16 @@ _Noreturn static void tell_unrest(void)
                store_is_busy(sim.harness.store) ? ", one is under way" : "");
 }
 
+/* A real disk takes its time: a turn while it works would count for nothing. */
+static void await_disk(void)
+{
+    struct pollfd done = {.fd = store_fd(sim.harness.store), .events = POLLIN};
+
+    if (options.lmdb != NULL &&
+        (store_is_busy(sim.harness.store) || sim.harness.broker.fetches > 0))
+        poll(&done, 1, -1);
+}
+
 /* Everything that can happen has happened. */
 static void come_to_rest(void)
 {
@@ -278,8 +289,7 @@ static void come_to_rest(void)
         turn();
         read_all();
         still = is_moving() || sim.reads != reads ? 0 : still + 1;
-        if (options.lmdb != NULL && store_is_busy(sim.harness.store))
-            usleep(200);
+        await_disk();
     }
     TAILQ_FOREACH (client, &sim.clients, link)
         client_check_idle(client);
@@ -325,8 +335,7 @@ static void wait_for_disk(void)
     while (is_moving()) {
         sync_disk();
         harness_run(&sim.harness);
-        if (options.lmdb != NULL)
-            usleep(200);
+        await_disk();
     }
 }
 
