@@ -28,6 +28,7 @@ enum key_kind {
     KEY_BOOL,   /* true, false; yes, no, on, off likewise */
     KEY_NUMBER,
     KEY_SIZE,         /* a number of bytes, with or without a unit */
+    KEY_RATIO,        /* a decimal fraction; bounds are in thousandths */
     KEY_LEVEL,        /* of the log */
     KEY_LISTENER,     /* a family: [ADDRESS:]PORT */
     KEY_PROPERTY,     /* a family: any text */
@@ -53,6 +54,16 @@ static const struct key keys[] = {
     {"tcp_listen_options.backlog", KEY_NUMBER, FIELD(backlog), "128", 1, 65535, false},
     {"handshake_timeout", KEY_NUMBER, FIELD(handshake_timeout_ms), "10000", 1, 3600000, false},
     {"connection_max", KEY_NUMBER, FIELD(connection_max), "0", 0, UINT32_MAX, true},
+    {"channel_max_per_node", KEY_NUMBER, FIELD(channel_max_per_node), "0", 0, UINT32_MAX, true},
+    {"cluster_queue_limit", KEY_NUMBER, FIELD(queue_max), "0", 0, UINT32_MAX, true},
+    {"cluster_exchange_limit", KEY_NUMBER, FIELD(exchange_max), "0", 0, UINT32_MAX, true},
+    {"vm_memory_high_watermark.relative", KEY_RATIO, FIELD(memory_relative), "0.6", 0, 1000, false},
+    {"vm_memory_high_watermark.absolute", KEY_SIZE, FIELD(memory_absolute), "0", 0, INT64_MAX,
+     false},
+    {"total_memory_available_override_value", KEY_SIZE, FIELD(memory_total), "0", 0, INT64_MAX,
+     false},
+    {"disk_free_limit.relative", KEY_RATIO, FIELD(disk_free_relative), "0", 0, 1000000, false},
+    {"disk_free_limit.absolute", KEY_SIZE, FIELD(disk_free_absolute), "50MB", 0, INT64_MAX, false},
     {"default_vhost", KEY_STRING, FIELD(default_vhost), "/", 1, 255, false},
     {"default_user", KEY_STRING, FIELD(default_user), "guest", 1, 255, false},
     {"default_pass", KEY_STRING, FIELD(default_pass), "guest", 1, 255, false},
@@ -146,6 +157,17 @@ static bool parse_number(const struct key *key, const char *value, uint64_t *num
         return false;
     *number *= factor;
     return *number >= key->min && *number <= key->max;
+}
+
+/* Digits, with a point among them or none. */
+static bool parse_ratio(const struct key *key, const char *value, double *ratio)
+{
+    char *end;
+    const size_t length = strspn(value, "0123456789.");
+
+    *ratio = strtod(value, &end);
+    return length > 0 && value[length] == '\0' && *end == '\0' &&
+           *ratio * 1000 >= (double)key->min && *ratio * 1000 <= (double)key->max;
 }
 
 static void store_number(void *place, size_t size, uint64_t number)
@@ -264,6 +286,7 @@ static bool set_value(struct config *config, const struct key *key, const char *
     const size_t length = strlen(value);
     const bool is_none = strcmp(value, "none") == 0;
     uint64_t number;
+    double ratio;
     switch (key->kind) {
     case KEY_STRING:
         if (length < key->min || length > key->max)
@@ -277,6 +300,11 @@ static bool set_value(struct config *config, const struct key *key, const char *
         if (!parse_number(key, value, &number))
             return false;
         store_number(place, key->size, number);
+        return true;
+    case KEY_RATIO:
+        if (!parse_ratio(key, value, &ratio))
+            return false;
+        memcpy(place, &ratio, sizeof(ratio));
         return true;
     case KEY_LEVEL:
         return log_level_parse(value, place);
@@ -323,6 +351,9 @@ static bool fail_value(const struct key *key, const char *full_name, const char 
             error,
             "bad value '%.80s' for '%s' in %s: a %s from %" PRIu64 " to %" PRIu64 " is expected",
             value, full_name, where, key->kind == KEY_SIZE ? "size" : "number", key->min, key->max);
+    case KEY_RATIO:
+        return fail(error, "bad value '%.80s' for '%s' in %s: a number from %g to %g is expected",
+                    value, full_name, where, (double)key->min / 1000, (double)key->max / 1000);
     default:
         return fail(error, "bad value '%.80s' for '%s' in %s: %s", value, full_name, where,
                     wanted[key->kind]);

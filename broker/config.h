@@ -40,6 +40,14 @@ struct config {
     uint32_t consumer_max_per_channel; /* consumer_max_per_channel (0: no limit) */
     uint64_t consumer_timeout_ms;      /* consumer_timeout (0: none) */
     uint32_t connection_max;           /* connection_max (0: as many as descriptors allow) */
+    uint32_t channel_max_per_node;     /* channel_max_per_node (0: no limit) */
+    uint32_t queue_max;                /* cluster_queue_limit (0: no limit) */
+    uint32_t exchange_max;             /* cluster_exchange_limit (0: no limit) */
+    double memory_relative;            /* vm_memory_high_watermark.relative (0.6) */
+    uint64_t memory_absolute;          /* vm_memory_high_watermark.absolute (0: the relative one) */
+    uint64_t memory_total;             /* total_memory_available_override_value (0: as found) */
+    double disk_free_relative;         /* disk_free_limit.relative (0: the absolute one) */
+    uint64_t disk_free_absolute;       /* disk_free_limit.absolute (50MB) */
     uint32_t backlog;                  /* tcp_listen_options.backlog (128) */
     bool log_console;                  /* log.console (true): there is a log, on stderr */
     enum log_level log_level;          /* log.console.level (info) */

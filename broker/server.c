@@ -5,6 +5,7 @@
 
 #include <sysexits.h>
 
+#include "access/resources.h"
 #include "base/alloc.h"
 #include "base/log.h"
 #include "manage/http.h"
@@ -52,6 +53,48 @@ static void on_grace_over(struct timer *timer)
     server_stop(container_of(timer, struct server, grace));
 }
 
+/* ---- alarms ---- */
+
+static struct alarm_readings read_resources(void *context)
+{
+    const struct server *server = context;
+
+    return (struct alarm_readings){
+        .memory_used = resources_memory_used(),
+        .disk_free = resources_disk_free(server->config->data_dir),
+    };
+}
+
+static void release_memory(void *context)
+{
+    (void)context;
+    resources_release();
+}
+
+static void start_alarm(struct server *server)
+{
+    const struct config *config = server->config;
+    const uint64_t total =
+        config->memory_total != 0 ? config->memory_total : resources_memory_total();
+    const struct alarm_limits limits = {
+        .memory_max = config->memory_absolute != 0
+                          ? config->memory_absolute
+                          : (uint64_t)(config->memory_relative * (double)total),
+        .disk_free_min = config->disk_free_relative != 0
+                             ? (uint64_t)(config->disk_free_relative * (double)total)
+                             : config->disk_free_absolute,
+    };
+    const struct alarm_source source = {
+        .read = read_resources, .release = release_memory, .context = server};
+
+    log_info("Memory high watermark set to %" PRIu64 " MiB (of %" PRIu64
+             " MiB), disk free limit to %" PRIu64 " MB",
+             limits.memory_max >> 20, total >> 20, limits.disk_free_min / 1000000);
+    alarm_start(&server->service.alarm, &server->loop.timers, server->loop.clock, &limits, &source);
+}
+
+/* ---- start ---- */
+
 static void start_service(struct server *server)
 {
     const struct config *config = server->config;
@@ -65,6 +108,7 @@ static void start_service(struct server *server)
         .consumer_max_per_channel = config->consumer_max_per_channel,
         .consumer_timeout_ms = config->consumer_timeout_ms,
         .connection_max = config->connection_max,
+        .channel_max_per_node = config->channel_max_per_node,
     };
     const struct config_property *property;
     size_t count = 0;
@@ -109,7 +153,10 @@ struct server *server_new(const struct config *config, struct clock *clock, stru
     }
     *store = NULL; /* the broker's from here */
     server->broker.on_store_failure = on_store_failure;
+    server->broker.limits = (struct broker_limits){.queue_max = config->queue_max,
+                                                   .exchange_max = config->exchange_max};
     start_service(server);
+    start_alarm(server);
     return server;
 }
 

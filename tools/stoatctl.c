@@ -131,6 +131,31 @@ static const char *text_at(json_t *object, const char *name)
     return text == NULL ? "" : text;
 }
 
+static double megabytes_at(json_t *status, const char *name)
+{
+    return (double)json_integer_value(json_object_get(status, name)) / 1e6;
+}
+
+static void print_alarms(json_t *status)
+{
+    json_t *alarms = json_object_get(status, "alarms");
+
+    printf("Used memory: %.1f MB, limit: %.1f MB\n",
+           (double)number_at(status, "memory", "used") / 1e6,
+           megabytes_at(status, "vm_memory_high_watermark_limit"));
+    printf("\nFree Disk Space\n\n");
+    printf("Free: %.1f MB, low watermark: %.1f MB\n", megabytes_at(status, "disk_free"),
+           megabytes_at(status, "disk_free_limit"));
+    printf("\nAlarms\n\n");
+    if (json_array_size(alarms) == 0)
+        printf("(none)\n");
+    for (size_t i = 0; i < json_array_size(alarms); i++)
+        printf("%s alarm on node %s\n",
+               strcmp(json_string_value(json_array_get(alarms, i)), "disk") == 0 ? "Free disk space"
+                                                                                 : "Memory",
+               text_at(status, "node"));
+}
+
 static void print_runtime(json_t *status)
 {
     const json_int_t uptime_ms = json_integer_value(json_object_get(status, "uptime_ms"));
@@ -145,6 +170,7 @@ static void print_runtime(json_t *status)
     printf("Data directory: %s\n", text_at(status, "data_directory"));
     printf("\nMemory\n\n");
     printf("Resident memory: %.1f MB\n", (double)number_at(status, "memory", "rss") / 1e6);
+    print_alarms(status);
     printf("\nFile Descriptors\n\n");
     printf("Total: %" JSON_INTEGER_FORMAT ", limit: %" JSON_INTEGER_FORMAT "\n",
            number_at(status, "file_descriptors", "used"),

@@ -20,6 +20,10 @@ struct broker_counters { /* since start; only ever growing */
     uint64_t damaged; /* messages set aside because their record did not check */
 };
 
+struct broker_limits { /* of all vhosts together (17.7); 0: none */
+    uint32_t queue_max, exchange_max;
+};
+
 struct broker {
     struct loop *loop;
     struct clock *clock;
@@ -34,6 +38,7 @@ struct broker {
     uint64_t route_mark;     /* a fresh one per message routed: see core/exchange.h */
     uint64_t reserve_mark;   /* a fresh one per transaction: see queue_reserve */
     size_t fetches;          /* reads from the store under way */
+    struct broker_limits limits; /* set by the server */
     struct broker_counters counters;
     struct task store_task;     /* hands the open batch over, in the STORE phase */
     struct source store_source; /* the store's eventfd */

@@ -137,24 +137,19 @@ void consumer_wake(struct consumer *consumer)
 
 /* ---- taking turns ---- */
 
-struct consumer *consumers_next(struct consumers *consumers)
+void consumer_rest(struct consumer *consumer)
 {
-    struct consumer *consumer;
+    struct consumers *consumers = &consumer->queue->consumers;
 
-    while ((consumer = consumers_first(consumers)) != NULL) {
-        if (consumer_has_credit(consumer) && consumer->ops->may_take(consumer))
-            return consumer;
-        TAILQ_REMOVE(&consumers->lists[CONSUMER_IN_TURN], consumer, by_queue);
-        TAILQ_INSERT_TAIL(&consumers->lists[CONSUMER_IDLE], consumer, by_queue);
-        consumer->state = CONSUMER_IDLE;
-    }
-    return NULL;
+    TAILQ_REMOVE(&consumers->lists[CONSUMER_IN_TURN], consumer, by_queue);
+    TAILQ_INSERT_TAIL(&consumers->lists[CONSUMER_IDLE], consumer, by_queue);
+    consumer->state = CONSUMER_IDLE;
 }
 
-void consumers_served(struct consumers *consumers, struct consumer *consumer)
+void consumer_rotate(struct consumer *consumer)
 {
-    const struct consumer *next = TAILQ_NEXT(consumer, by_queue);
+    struct consumer_list *turn = &consumer->queue->consumers.lists[CONSUMER_IN_TURN];
 
-    if (next != NULL && next->priority == consumer->priority)
-        move(consumers, consumer, CONSUMER_IN_TURN);
+    TAILQ_REMOVE(turn, consumer, by_queue);
+    insert_by_priority(turn, consumer);
 }

@@ -64,15 +64,35 @@ void consumer_leave(struct consumer *consumer);
 /* It may have room again: takes its turn behind its equals. Harmless when it never was without, or is detached. */
 void consumer_wake(struct consumer *consumer);
 
-/* Whose turn it is, or NULL; those without room become idle. */
-struct consumer *consumers_next(struct consumers *consumers);
-/* It got a message: its equals come first now. */
-void consumers_served(struct consumers *consumers, struct consumer *consumer);
-
 static inline bool consumer_has_credit(const struct consumer *consumer)
 {
     return consumer->no_ack || consumer->prefetch == 0 ||
            consumer->unacked_count < consumer->prefetch;
+}
+
+void consumer_rest(struct consumer *consumer);   /* in turn, but without room: idle */
+void consumer_rotate(struct consumer *consumer); /* behind its equals */
+
+/* Whose turn it is, or NULL; those without room become idle. */
+static inline struct consumer *consumers_next(const struct consumers *consumers)
+{
+    struct consumer *consumer;
+
+    while ((consumer = consumers_first(consumers)) != NULL) {
+        if (likely(consumer_has_credit(consumer) && consumer->ops->may_take(consumer)))
+            return consumer;
+        consumer_rest(consumer);
+    }
+    return NULL;
+}
+
+/* The first in turn got a message: its equals come first now. */
+static inline void consumer_served(struct consumer *consumer)
+{
+    const struct consumer *next = TAILQ_NEXT(consumer, by_queue);
+
+    if (next != NULL && next->priority == consumer->priority)
+        consumer_rotate(consumer);
 }
 
 #endif

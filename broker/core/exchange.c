@@ -257,7 +257,8 @@ void exchange_preview(struct exchange *exchange, const struct message *message, 
     route_message(exchange, message, NULL, route);
 }
 
-bool route_deliver(const struct route *route, struct message *message)
+static __attribute__((noinline)) bool deliver_all(const struct route *route,
+                                                  struct message *message)
 {
     bool taken = true;
 
@@ -266,4 +267,11 @@ bool route_deliver(const struct route *route, struct message *message)
     for (size_t i = 0; i < route->target_count; i++)
         route->targets[i]->deliver(route->targets[i], message);
     return taken;
+}
+
+bool route_deliver(const struct route *route, struct message *message)
+{
+    if (likely(route->count == 1 && route->target_count == 0))
+        return queue_push(route->queues[0], message);
+    return deliver_all(route, message);
 }

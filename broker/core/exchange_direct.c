@@ -90,7 +90,8 @@ const struct exchange_type exchange_type_direct = {
 };
 
 /* A key that names no queue: somebody who waits for replies, perhaps. */
-static void route_reply(const struct vhost *vhost, struct slice key, struct route *route)
+static __attribute__((noinline)) void route_reply(const struct vhost *vhost, struct slice key,
+                                                  struct route *route)
 {
     if (!slice_starts_with(key, SLICE(REPLY_TARGET_PREFIX)))
         return;
@@ -100,16 +101,33 @@ static void route_reply(const struct vhost *vhost, struct slice key, struct rout
         route_add_target(route, container_of(link, struct reply_target, by_name));
 }
 
+static inline void route_name(const struct vhost *vhost, const struct slice *key,
+                              struct route *route)
+{
+    struct map_link *link = map_find(&vhost->queues, *key);
+
+    if (likely(link != NULL))
+        route_add_queue(route, container_of(link, struct queue, by_name));
+    else
+        route_reply(vhost, *key, route);
+}
+
+static __attribute__((noinline)) void route_names(const struct vhost *vhost,
+                                                  const struct routing *routing,
+                                                  struct route *route)
+{
+    for (size_t i = 0; i < routing->key_count; i++)
+        route_name(vhost, &routing->keys[i], route);
+}
+
+/* Every message of the simplest kind comes through here, with one key: what is rare stands in functions of its own. */
 static void default_route(struct exchange *exchange, const struct routing *routing,
                           struct route *route)
 {
-    for (size_t i = 0; i < routing->key_count; i++) {
-        struct map_link *link = map_find(&exchange->vhost->queues, routing->keys[i]);
-        if (likely(link != NULL))
-            route_add_queue(route, container_of(link, struct queue, by_name));
-        else
-            route_reply(exchange->vhost, routing->keys[i], route);
-    }
+    if (likely(routing->key_count == 1))
+        route_name(exchange->vhost, routing->keys, route);
+    else
+        route_names(exchange->vhost, routing, route);
 }
 
 const struct exchange_type exchange_type_default = {.name = "direct", .route = default_route};

@@ -200,7 +200,7 @@ static void hand_over(struct queue *queue, struct consumer *consumer, struct pla
 {
     struct broker_counters *counters = &queue->broker->counters;
 
-    consumers_served(&queue->consumers, consumer);
+    consumer_served(consumer);
     if (place_entry(place)->redelivered) {
         queue->counters.redelivered++;
         counters->redelivered++;
@@ -501,7 +501,6 @@ void queue_attach(struct queue *queue, struct consumer *consumer)
     assert(!queue->deleted && !queue->has_exclusive_consumer);
     consumer->queue = queue;
     queue->consumer_count++;
-    queue->had_consumer = true;
     timer_cancel(&queue->unused_timer);
     queue->has_exclusive_consumer = consumer->exclusive;
     consumer_join(consumer);
@@ -558,10 +557,9 @@ static void dismiss_consumers(struct queue *queue, struct consumer_list *list)
     }
 }
 
-uint64_t queue_delete(struct queue *queue)
+void queue_delete(struct queue *queue)
 {
     struct broker *broker = queue->broker;
-    uint64_t lsn = 0;
 
     assert(!queue->deleted);
     queue->deleted = true;
@@ -577,7 +575,6 @@ uint64_t queue_delete(struct queue *queue)
         map_remove(&broker->queues, &queue->by_id);
         definition_delete_queue(queue);
         queue_store_delete(queue);
-        lsn = store_open_lsn(broker->store);
     }
 
     for (size_t i = countof(queue->consumers.lists); i-- > 0;)
@@ -592,7 +589,6 @@ uint64_t queue_delete(struct queue *queue)
     loop_unqueue(broker->loop, &queue->task);
     queue->task.run = queue_reap;
     loop_queue(broker->loop, LOOP_REAP, &queue->task);
-    return lsn;
 }
 
 void queue_free(struct queue **queue)

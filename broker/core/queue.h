@@ -75,7 +75,6 @@ struct queue {
     struct consumers consumers;
     uint32_t consumer_count;
     bool has_exclusive_consumer;
-    bool had_consumer;            /* auto_delete waits for the first one */
     struct binding_list bindings; /* that lead here */
     uint64_t route_mark;          /* last message routed here: see core/exchange.h */
 
@@ -97,9 +96,9 @@ struct queue *queue_new(struct vhost *vhost, const struct queue_options *options
 struct queue *queue_recover(struct vhost *vhost, const struct queue_options *options, uint64_t id);
 void queue_recover_entries(struct queue *queue, const struct store_queue_state *state);
 
-/* Removes it with its bindings, entries and consumers; on_queue_deleted is called for each of these. Returns the LSN that a
- * reply must wait for; 0 when nothing durable changed. */
-uint64_t queue_delete(struct queue *queue);
+/* Removes it with its bindings, entries and consumers; on_queue_deleted is called for each of these. A reply about it waits for
+ * vhost->deletion_lsn. */
+void queue_delete(struct queue *queue);
 
 /* Out of memory only, for broker_release: the store keeps it. */
 void queue_free(struct queue **queue);
@@ -138,7 +137,7 @@ static inline void queue_wake(struct queue *queue)
         loop_queue(queue->broker->loop, LOOP_DEFERRED, &queue->task);
 }
 
-/* basic.get: the first ready entry, now unacked; for a no-ack get the caller settles it with queue_ack once it is sent. WINDOW_ON_DISK: a read
+/* basic.get: the first ready entry, now unacked; for a no-ack get the caller settles it with queue_drop once it is sent. WINDOW_ON_DISK: a read
  * was started, and waiter->on_loaded runs when it is worth trying again (or the queue is gone). */
 enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place,
                            struct queue_waiter *waiter);

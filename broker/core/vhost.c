@@ -75,10 +75,8 @@ struct vhost *vhost_new(struct broker *broker, struct slice name, bool recovered
     TAILQ_INIT(&vhost->deleted);
     map_insert(&broker->vhosts, &vhost->by_name, vhost->name);
     predeclare(vhost);
-    if (!recovered) {
-        vhost->lsn = store_open_lsn(broker->store);
+    if (!recovered)
         definition_put_vhost(vhost);
-    }
     return vhost;
 }
 
@@ -297,6 +295,25 @@ static bool check_exchange_agrees(const struct exchange *exchange,
            argument_agree_exchange(&owner, options->arguments, exchange->arguments, error);
 }
 
+/* 17.7; those that are predeclared count. */
+static bool check_exchange_limit(const struct vhost *vhost, struct slice name,
+                                 struct amqp_error *error)
+{
+    const struct broker *broker = vhost->broker;
+    const uint32_t max = broker->limits.exchange_max;
+    size_t count = 0;
+
+    if (max == 0)
+        return true;
+    map_each (&broker->vhosts, link)
+        count += container_of(link, struct vhost, by_name)->exchanges.count;
+    return count < max ||
+           amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                     "cannot declare exchange '%.*s' in vhost '%.*s': exchange limit of %" PRIu32
+                     " is reached",
+                     SLICE_ARG(name), SLICE_ARG(vhost->name), max);
+}
+
 static bool check_new_exchange(const struct vhost *vhost, const struct exchange_type *type,
                                const struct exchange_options *options, struct amqp_error *error)
 {
@@ -305,7 +322,8 @@ static bool check_new_exchange(const struct vhost *vhost, const struct exchange_
     return check_not_reserved("exchange", options->name, error) &&
            argument_check_exchange(&owner, options->arguments, error) &&
            check_arguments_size(options->arguments, error) &&
-           (type->check_arguments == NULL || type->check_arguments(options->arguments, error));
+           (type->check_arguments == NULL || type->check_arguments(options->arguments, error)) &&
+           check_exchange_limit(vhost, options->name, error);
 }
 
 static struct exchange *create_exchange(struct vhost *vhost, const struct exchange_type *type,
@@ -428,6 +446,24 @@ static bool check_queue_agrees(const struct queue *queue, const struct queue_opt
            argument_agree_queue(&name, options->arguments, queue->arguments, error);
 }
 
+/* 17.7 */
+static bool check_queue_limit(const struct vhost *vhost, struct slice name,
+                              struct amqp_error *error)
+{
+    const struct broker *broker = vhost->broker;
+    const uint32_t max = broker->limits.queue_max;
+    size_t count = 0;
+
+    if (max == 0)
+        return true;
+    map_each (&broker->vhosts, link)
+        count += container_of(link, struct vhost, by_name)->queues.count;
+    return count < max ||
+           amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                     "cannot declare queue '%.*s': queue limit in cluster (%" PRIu32 ") is reached",
+                     SLICE_ARG(name), max);
+}
+
 /* Whatever its name: that was looked at before. */
 static struct queue *create_queue(struct vhost *vhost, const struct queue_options *options,
                                   uint64_t *lsn, struct amqp_error *error)
@@ -440,7 +476,8 @@ static struct queue *create_queue(struct vhost *vhost, const struct queue_option
     };
 
     if (!argument_check_queue(&asked, options->arguments, error) ||
-        !check_arguments_size(options->arguments, error))
+        !check_arguments_size(options->arguments, error) ||
+        !check_queue_limit(vhost, options->name, error))
         return NULL;
     argument_warn(&asked.owner, options->arguments);
     struct queue *queue = queue_new(vhost, options);
@@ -578,7 +615,7 @@ bool vhost_delete_queue(struct vhost *vhost, struct slice name, bool if_unused, 
     return true;
 }
 
-uint64_t vhost_drop_bindings_of_queue(struct vhost *vhost, struct queue *queue)
+void vhost_drop_bindings_of_queue(struct vhost *vhost, struct queue *queue)
 {
     struct binding *binding;
 
@@ -587,7 +624,6 @@ uint64_t vhost_drop_bindings_of_queue(struct vhost *vhost, struct queue *queue)
     while ((binding = TAILQ_FIRST(&queue->bindings)) != NULL)
         delete_binding(binding);
     bury_exchanges(vhost);
-    return vhost->deletion_lsn;
 }
 
 /* ---- bindings ---- */

@@ -22,7 +22,6 @@ struct vhost {
     struct exchange_list doomed;  /* deleted, but still with bindings; empty between operations */
     struct exchange_list deleted; /* to be freed in the REAP phase */
     uint64_t record_id;           /* in the store */
-    uint64_t lsn;                 /* the batch that holds its definition */
     /* The last batch that deletes something durable: every delete-ok and unbind-ok waits for it, also those that found nothing to delete. */
     uint64_t deletion_lsn;
 };
@@ -78,7 +77,7 @@ struct exchange *vhost_recover_exchange(struct vhost *vhost,
                                         const struct exchange_options *options);
 struct binding *vhost_recover_binding(struct vhost *vhost, const struct binding_request *request);
 
-/* For queue_delete: its bindings go, and auto-delete exchanges with their last one. Returns the LSN as above. */
-uint64_t vhost_drop_bindings_of_queue(struct vhost *vhost, struct queue *queue);
+/* For queue_delete: its bindings go, and auto-delete exchanges with their last one. */
+void vhost_drop_bindings_of_queue(struct vhost *vhost, struct queue *queue);
 
 #endif

@@ -3,18 +3,6 @@
 
 #include "session/service.h"
 
-static const char *state_name(enum connection_state state)
-{
-    static const char *const names[] = {
-        [CONNECTION_AWAIT_HEADER] = "starting", [CONNECTION_AWAIT_START_OK] = "starting",
-        [CONNECTION_AWAIT_TUNE_OK] = "tuning",  [CONNECTION_AWAIT_OPEN] = "opening",
-        [CONNECTION_OPEN] = "running",          [CONNECTION_AWAIT_CLOSE_OK] = "closing",
-        [CONNECTION_CLOSED] = "closed",
-    };
-
-    return names[state];
-}
-
 static void put_who(json_t *object, const struct connection *connection)
 {
     json_put_string(object, "name", connection->name);
@@ -35,7 +23,7 @@ static void put_agreed(json_t *object, const struct connection *connection)
     json_put_string(object, "protocol", "AMQP 0-9-1");
     json_put_string(object, "auth_mechanism", connection->mechanism);
     json_put_bool(object, "ssl", false);
-    json_put_string(object, "state", state_name(connection->state));
+    json_put_string(object, "state", connection_state_name(connection));
     json_put_number(object, "channels", connection->channel_count);
     json_put_number(object, "channel_max", connection->channel_max);
     json_put_number(object, "frame_max", connection->frame_size_max);

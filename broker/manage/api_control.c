@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "manage/api.h"
+#include "session/service.h"
 
 void api_control_ping(struct manage_request *request)
 {
@@ -24,12 +25,27 @@ static uint64_t resident_size(void)
     return resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-static json_t *memory(void)
+static json_t *memory(const struct alarm *alarm)
 {
     json_t *object = json_object();
 
     json_put_number(object, "rss", resident_size());
+    json_put_number(object, "used", alarm->readings.memory_used);
     return object;
+}
+
+static void put_alarms(json_t *object, const struct alarm *alarm)
+{
+    json_t *list = json_array();
+
+    if (alarm->memory)
+        json_array_append_new(list, json_string("memory"));
+    if (alarm->disk)
+        json_array_append_new(list, json_string("disk"));
+    json_put(object, "alarms", list);
+    json_put_number(object, "vm_memory_high_watermark_limit", alarm->limits.memory_max);
+    json_put_number(object, "disk_free", alarm->readings.disk_free);
+    json_put_number(object, "disk_free_limit", alarm->limits.disk_free_min);
 }
 
 static uint64_t descriptor_count(void)
@@ -78,6 +94,7 @@ void api_control_status(struct manage_request *request)
 {
     const struct manage *manage = request->manage;
     const struct broker *broker = manage->options.broker;
+    const struct alarm *alarm = &manage->options.service->alarm;
     json_t *status = json_object();
 
     json_put_number(status, "pid", (uint64_t)getpid());
@@ -87,7 +104,8 @@ void api_control_status(struct manage_request *request)
     json_put_string(status, "rabbitmq_version", API_RABBITMQ_VERSION);
     json_put_string(status, "node", manage->node);
     json_put_string(status, "data_directory", manage->options.data_dir);
-    json_put(status, "memory", memory());
+    json_put(status, "memory", memory(alarm));
+    put_alarms(status, alarm);
     json_put(status, "file_descriptors", file_descriptors());
     json_put(status, "totals", api_object_totals(manage));
     json_put(status, "listeners", api_listeners(manage));

@@ -27,6 +27,8 @@ bool on_basic_publish(struct channel *channel, const struct amqp_method *method,
     amqp_put_bytes(channel->publish_exchange, publish->exchange);
     amqp_put_bytes(channel->publish_key, publish->routing_key);
     channel->expects = EXPECT_HEADER;
+    if (unlikely(alarm_is_on(&channel->connection->service->alarm)))
+        connection_block(channel->connection);
     return true;
 }
 
@@ -430,7 +432,7 @@ void channel_settle(struct channel *channel, struct delivery *delivery, enum set
     queue_unref(&settled.queue);
 }
 
-static void settle_or_hold(struct channel *channel, struct delivery *delivery, enum settlement how)
+static void settle_one(struct channel *channel, struct delivery *delivery, enum settlement how)
 {
     if (channel->tx != NULL)
         tx_settle(channel->tx, delivery, how);
@@ -441,19 +443,14 @@ static void settle_or_hold(struct channel *channel, struct delivery *delivery, e
 /* Everything outstanding up to this tag, oldest first. */
 static void settle_up_to(struct channel *channel, uint64_t last, enum settlement how)
 {
-    struct delivery *delivery = deliveries_oldest(&channel->deliveries);
+    struct delivery *delivery;
 
-    if (channel->tx == NULL) {
-        while (delivery != NULL && delivery->tag <= last) {
-            channel_settle(channel, delivery, how);
-            delivery = deliveries_oldest(&channel->deliveries);
-        }
+    if (channel->tx != NULL) {
+        tx_settle_up_to(channel->tx, last, how);
         return;
     }
-    for (; delivery != NULL && delivery->tag <= last;
-         delivery = deliveries_next(&channel->deliveries, delivery))
-        if (!delivery->held)
-            tx_settle(channel->tx, delivery, how);
+    while ((delivery = deliveries_oldest(&channel->deliveries)) != NULL && delivery->tag <= last)
+        channel_settle(channel, delivery, how);
 }
 
 /* basic.ack, nack and reject (10.16, 10.17): tag 0 with multiple is all of them. */
@@ -471,7 +468,7 @@ static bool settle(struct channel *channel, uint64_t tag, bool multiple, enum se
     if (multiple)
         settle_up_to(channel, tag == 0 ? UINT64_MAX : tag, how);
     else
-        settle_or_hold(channel, delivery, how);
+        settle_one(channel, delivery, how);
     if (limited > 0)
         channel_wake_consumers(channel);
     return true;

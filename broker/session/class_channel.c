@@ -6,6 +6,19 @@
 
 #include "session/service.h"
 
+/* 6.1, 17.7 */
+static bool check_node_limit(const struct service *service, struct amqp_error *error)
+{
+    const struct broker_counters *counters = &service->broker->counters;
+    const uint32_t max = service->limits.channel_max_per_node;
+
+    return max == 0 || counters->channels_opened - counters->channels_closed < max ||
+           amqp_fail(error, AMQP_NOT_ALLOWED,
+                     "number of channels opened on node '%s' has reached the maximum allowed limit "
+                     "of %" PRIu32,
+                     service->node, max);
+}
+
 /* A frame for a channel that is not open: its first one must be channel.open (6.2). */
 bool channel_open(struct connection *connection, const struct amqp_frame *frame,
                   struct amqp_error *error)
@@ -25,6 +38,8 @@ bool channel_open(struct connection *connection, const struct amqp_frame *frame,
                          "number of channels opened (%u) has reached the negotiated channel_max "
                          "(%u)",
                          connection->channel_count, connection->channel_max);
+    if (!check_node_limit(connection->service, error))
+        return false;
 
     struct channel *channel = channel_new(connection, frame->channel);
     channel_send(channel, &(struct amqp_method){.id = AMQP_CHANNEL_OPEN_OK});

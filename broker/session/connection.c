@@ -8,7 +8,7 @@
  *   1. state changes in connection_move alone, along `legal_moves`.
  *   2. A *living* connection (up to OPEN) becomes an ending one in connection_wind_up alone: channels and exclusive queues are gone
  *      after it, and the log has its one line about the end. So an ending connection sends nothing but close and close-ok.
- *   3. The transport is paused exactly while the connection is held or choked.
+ *   3. The transport is paused exactly while the connection is held, choked or blocked.
  *   4. held: either `parked` waits, with held_reply to be sent when it ends, or whoever called connection_hold knows why.
  *
  * The connection owns its transport, channels and exclusive queues. It is freed by its reap task, after CLOSED. */
@@ -96,7 +96,7 @@ void connection_wind_up(struct connection *connection, enum log_level level, con
     queue_owner_release(&connection->owned);
     timer_cancel(&connection->heartbeat_timer);
 
-    connection->held = connection->choked = false;
+    connection->held = connection->choked = connection->blocked = false;
     transport_resume(&connection->transport);
 }
 
@@ -228,9 +228,14 @@ void connection_send(struct connection *connection, uint16_t channel,
     connection->frames_out++;
 }
 
+static bool is_paused(const struct connection *connection)
+{
+    return connection->held || connection->choked || connection->blocked;
+}
+
 static void update_reading(struct connection *connection)
 {
-    if (connection->held || connection->choked) {
+    if (is_paused(connection)) {
         transport_pause(&connection->transport);
         return;
     }
@@ -289,6 +294,57 @@ void connection_await_store(struct connection *connection)
         hold_until(connection, broker->parking.durable + 1);
 }
 
+/* ---- alarms ---- */
+
+/* Told once, however many alarms come and go before the last has cleared (4.6.2). */
+void connection_block(struct connection *connection)
+{
+    assert(!connection->blocked);
+    connection->blocked = true;
+    update_reading(connection);
+    if (connection->can_blocked)
+        connection_send(connection, 0,
+                        &(struct amqp_method){.id = AMQP_CONNECTION_BLOCKED,
+                                              .connection_blocked.reason = slice_of_string(
+                                                  alarm_reason(&connection->service->alarm))});
+}
+
+void connection_unblock(struct connection *connection)
+{
+    if (!connection->blocked)
+        return;
+    connection->blocked = false;
+    if (connection->can_blocked)
+        connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_UNBLOCKED});
+    update_reading(connection);
+}
+
+static const char *open_state_name(const struct connection *connection)
+{
+    const bool awaits_store = connection->parked.waiting && buf_size(&connection->held_reply) == 0;
+
+    if (connection->blocked)
+        return "blocked";
+    if (alarm_is_on(&connection->service->alarm))
+        return "blocking";
+    return connection->choked || awaits_store ? "flow" : "running";
+}
+
+const char *connection_state_name(const struct connection *connection)
+{
+    static const char *const names[] = {
+        [CONNECTION_AWAIT_HEADER] = "starting",  [CONNECTION_AWAIT_START_OK] = "starting",
+        [CONNECTION_AWAIT_TUNE_OK] = "tuning",   [CONNECTION_AWAIT_OPEN] = "opening",
+        [CONNECTION_AWAIT_CLOSE_OK] = "closing", [CONNECTION_LINGER] = "closing",
+        [CONNECTION_CLOSED] = "closed",
+    };
+
+    return connection->state == CONNECTION_OPEN ? open_state_name(connection)
+                                                : names[connection->state];
+}
+
+/* ---- the peer does not read ---- */
+
 bool connection_is_flooded(const struct connection *connection)
 {
     const struct transport *transport = &connection->transport;
@@ -318,7 +374,7 @@ static void on_heartbeat_timer(struct timer *timer)
     const uint64_t now_ms = connection->broker->clock->now_ms;
     const uint64_t interval_ms = (uint64_t)connection->heartbeat_s * 1000;
 
-    const bool reading = !connection->held && !connection->choked;
+    const bool reading = !is_paused(connection);
     const uint64_t heard_ms = max_of(transport->read_ms, connection->listening_ms);
     if (reading && now_ms - heard_ms >= 2 * interval_ms) { /* 4.3.5 */
         char reason[64];
@@ -418,8 +474,7 @@ static void on_frame(struct connection *connection, const struct amqp_frame *fra
 
 static bool is_reading(const struct connection *connection)
 {
-    return !connection->held && !connection->choked &&
-           connection->state <= CONNECTION_AWAIT_CLOSE_OK;
+    return !is_paused(connection) && connection->state <= CONNECTION_AWAIT_CLOSE_OK;
 }
 
 /* The frames at the start of input; returns how many octets they have. */

@@ -13,7 +13,8 @@
  * Waiting. A synchronous reply about something durable must not leave before its LSN is durable. Then the connection is *held*:
  * nothing more of its input is looked at (it stays where it is, in order) until the reply has left. The same way it waits for a
  * basic.get whose message is on disk, and for the store when the open batch is full. One hold at a time, one mechanism. A peer that
- * asks without reading the answers is *choked*: not read either, until it has taken what it was sent.
+ * asks without reading the answers is *choked*: not read either, until it has taken what it was sent. Who publishes while an alarm is on is
+ * *blocked*: not read until none is (4.6); what it is to be sent, deliveries and heartbeats, goes on.
  *
  * The struct is freed in the REAP phase after CLOSED; channels, consumers and exclusive queues go at once when it is closed. */
 #ifndef SESSION_CONNECTION_H
@@ -70,10 +71,10 @@ struct connection {
     uint32_t channel_count;
     struct queue_owner owned; /* its exclusive queues */
 
-    bool held, choked;     /* not read, see above */
-    bool noticed;          /* octets have come: it is no probe (1.3) */
-    struct parked parked;  /* held for an LSN */
-    struct buf held_reply; /* encoded frames that leave when the hold ends */
+    bool held, choked, blocked; /* not read, see above */
+    bool noticed;               /* octets have come: it is no probe (1.3) */
+    struct parked parked;       /* held for an LSN */
+    struct buf held_reply;      /* encoded frames that leave when the hold ends */
 
     struct timer timer;           /* handshake deadline, then wait for close-ok or the peer's end */
     struct timer heartbeat_timer; /* both directions */
@@ -106,6 +107,13 @@ void connection_unhold(struct connection *connection);
 
 /* It has not taken what it was sent, beyond all measure: whoever can must stop sending to it. */
 bool connection_is_flooded(const struct connection *connection);
+
+/* At a publish: no more of the input is looked at until the last alarm clears (4.6.1). */
+void connection_block(struct connection *connection);
+void connection_unblock(struct connection *connection); /* harmless when it is not blocked */
+
+/* What operators see: "running", "blocking" (an alarm is on, it has not published), "blocked", "flow" ... */
+const char *connection_state_name(const struct connection *connection);
 
 /* After a publish: holds the connection while the open batch is full and the store is busy with the one before. */
 void connection_await_store(struct connection *connection);

@@ -69,23 +69,38 @@ uint64_t deliveries_add(struct deliveries *deliveries, struct queue *queue, stru
     return deliveries->next_tag++;
 }
 
-struct delivery *deliveries_find(struct deliveries *deliveries, uint64_t tag)
+/* The index of the first record, or hole, with this tag or above. */
+static size_t seek(const struct deliveries *deliveries, uint64_t tag)
 {
     size_t low = 0, high = deliveries->used;
 
-    if (high > 0 && record_at(deliveries, 0)->tag == tag)
-        high = 1; /* most often it is the oldest */
+    if (high > 0 && record_at(deliveries, 0)->tag >= tag)
+        return 0; /* most often it is the oldest */
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        struct delivery *delivery = record_at(deliveries, middle);
-        if (delivery->tag == tag)
-            return delivery->queue == NULL ? NULL : delivery;
-        if (delivery->tag < tag)
+        if (record_at(deliveries, middle)->tag < tag)
             low = middle + 1;
         else
             high = middle;
     }
+    return low;
+}
+
+/* The first from there on that is no hole, or NULL. */
+static struct delivery *record_from(const struct deliveries *deliveries, size_t index)
+{
+    for (; index < deliveries->used; index++)
+        if (record_at(deliveries, index)->queue != NULL)
+            return record_at(deliveries, index);
     return NULL;
+}
+
+struct delivery *deliveries_find(struct deliveries *deliveries, uint64_t tag)
+{
+    size_t index = seek(deliveries, tag);
+    struct delivery *delivery = index < deliveries->used ? record_at(deliveries, index) : NULL;
+
+    return delivery != NULL && delivery->tag == tag && delivery->queue != NULL ? delivery : NULL;
 }
 
 struct delivery *deliveries_oldest(struct deliveries *deliveries)
@@ -98,12 +113,14 @@ struct delivery *deliveries_youngest(struct deliveries *deliveries)
     return deliveries->count == 0 ? NULL : record_at(deliveries, deliveries->used - 1);
 }
 
+struct delivery *deliveries_after(struct deliveries *deliveries, uint64_t tag)
+{
+    return tag == UINT64_MAX ? NULL : record_from(deliveries, seek(deliveries, tag + 1));
+}
+
 struct delivery *deliveries_next(struct deliveries *deliveries, struct delivery *delivery)
 {
-    for (size_t i = index_of(deliveries, delivery) + 1; i < deliveries->used; i++)
-        if (record_at(deliveries, i)->queue != NULL)
-            return record_at(deliveries, i);
-    return NULL;
+    return record_from(deliveries, index_of(deliveries, delivery) + 1);
 }
 
 struct delivery deliveries_take(struct deliveries *deliveries, struct delivery *delivery)

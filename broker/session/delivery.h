@@ -47,6 +47,9 @@ struct delivery *deliveries_find(struct deliveries *deliveries, uint64_t tag);
 struct delivery *deliveries_oldest(struct deliveries *deliveries);
 struct delivery *deliveries_youngest(struct deliveries *deliveries);
 
+/* The oldest record above this tag, or NULL. */
+struct delivery *deliveries_after(struct deliveries *deliveries, uint64_t tag);
+
 /* The next younger record after this one, or NULL. */
 struct delivery *deliveries_next(struct deliveries *deliveries, struct delivery *delivery);
 

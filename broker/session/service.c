@@ -13,7 +13,7 @@
 static const char *const capabilities[] = {
     "publisher_confirms",     "exchange_exchange_bindings", "basic.nack",
     "consumer_cancel_notify", "per_consumer_qos",           "authentication_failure_close",
-    "direct_reply_to",        "consumer_priorities",
+    "direct_reply_to",        "consumer_priorities",        "connection.blocked",
 };
 
 static void put_capabilities(struct buf *out)
@@ -33,15 +33,12 @@ static bool is_overridden(const char *key, const struct service_property *proper
 }
 
 /* Clients switch behaviour on product and version: these are the ones that they expect. platform and stoatmq_version say who we are. */
-static void put_server_properties(struct buf *out, const struct service_property *properties,
-                                  size_t count)
+static void put_server_properties(struct service *service,
+                                  const struct service_property *properties, size_t count)
 {
-    char host[256] = "localhost", cluster_name[300];
-    gethostname(host, sizeof(host) - 1);
-    snprintf(cluster_name, sizeof(cluster_name), "stoatmq@%s", host);
-
+    struct buf *out = &service->server_properties;
     const struct service_property defaults[] = {
-        {"cluster_name", cluster_name},
+        {"cluster_name", service->node},
         {"copyright", "Copyright (c) the StoatMQ authors"},
         {"information", "Licensed under the Apache License 2.0"},
         {"platform", "StoatMQ"},
@@ -59,6 +56,26 @@ static void put_server_properties(struct buf *out, const struct service_property
                               slice_of_string(properties[i].value));
 }
 
+static void name_node(struct service *service)
+{
+    char host[256] = "localhost";
+
+    gethostname(host, sizeof(host) - 1);
+    snprintf(service->node, sizeof(service->node), "stoatmq@%s", host);
+}
+
+/* Who was blocked goes on. Nothing happens when one is raised: who publishes finds out then (4.6.1). */
+static void on_alarm_change(struct alarm *alarm)
+{
+    struct service *service = container_of(alarm, struct service, alarm);
+    struct connection *connection;
+
+    if (alarm_is_on(alarm))
+        return;
+    TAILQ_FOREACH (connection, &service->connections, link)
+        connection_unblock(connection);
+}
+
 void service_init(struct service *service, struct broker *broker,
                   const struct service_limits *limits, const struct service_property *properties,
                   size_t property_count)
@@ -67,12 +84,15 @@ void service_init(struct service *service, struct broker *broker,
     users_init(&service->users);
     route_init(&service->route);
     TAILQ_INIT(&service->connections);
-    put_server_properties(&service->server_properties, properties, property_count);
+    alarm_init(&service->alarm, on_alarm_change);
+    name_node(service);
+    put_server_properties(service, properties, property_count);
 }
 
 void service_release(struct service *service)
 {
     assert(service->connection_count == 0);
+    alarm_stop(&service->alarm);
     users_release(&service->users);
     route_release(&service->route);
     buf_release(&service->server_properties);

@@ -2,6 +2,7 @@
 #ifndef SESSION_SERVICE_H
 #define SESSION_SERVICE_H
 
+#include "access/alarm.h"
 #include "access/user.h"
 #include "core/broker.h"
 #include "core/exchange.h"
@@ -17,6 +18,7 @@ struct service_limits {
     uint64_t message_size_max;
     uint32_t consumer_max_per_channel; /* 0: no limit */
     uint32_t connection_max;           /* 0: no limit */
+    uint32_t channel_max_per_node;     /* 0: no limit */
     uint64_t consumer_timeout_ms;      /* 0: none */
 };
 
@@ -24,6 +26,8 @@ struct service {
     struct broker *broker;
     struct users users;
     struct service_limits limits;
+    struct alarm alarm;           /* blocks publishers (4.6); the server starts it */
+    char node[300];               /* "stoatmq@host" */
     struct buf server_properties; /* encoded field table for connection.start, without its length */
     struct connection_list connections;
     size_t connection_count;

@@ -19,6 +19,7 @@ struct tx {
     struct channel *channel;
     struct buf publishes;   /* of struct tx_publish */
     struct buf settlements; /* of struct tx_settlement */
+    uint64_t held_up_to;    /* all deliveries up to this tag are held: none is looked at twice */
 };
 
 struct tx *tx_new(struct channel *channel)
@@ -78,6 +79,18 @@ void tx_settle(struct tx *tx, struct delivery *delivery, enum settlement how)
     buf_append(&tx->settlements, slice_of(&settlement, sizeof(settlement)));
 }
 
+void tx_settle_up_to(struct tx *tx, uint64_t last, enum settlement how)
+{
+    struct deliveries *deliveries = &tx->channel->deliveries;
+    struct delivery *delivery = deliveries_after(deliveries, tx->held_up_to);
+
+    for (; delivery != NULL && delivery->tag <= last;
+         delivery = deliveries_next(deliveries, delivery))
+        if (!delivery->held)
+            tx_settle(tx, delivery, how);
+    tx->held_up_to = max_of(tx->held_up_to, min_of(last, deliveries->next_tag - 1));
+}
+
 /* Whether the queues that this publish leads to would take it, behind those before it. */
 static bool check_publish(struct tx *tx, const struct message *message, struct amqp_error *error)
 {
@@ -134,6 +147,7 @@ static void apply_settlements(struct tx *tx)
         channel_settle(tx->channel, delivery, settlements[i].how);
     }
     buf_release(&tx->settlements);
+    tx->held_up_to = 0;
 }
 
 bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error)
@@ -160,6 +174,7 @@ static void forget_settlements(struct tx *tx)
     for (size_t i = 0; i < count; i++)
         deliveries_find(&tx->channel->deliveries, settlements[i].tag)->held = false;
     buf_release(&tx->settlements);
+    tx->held_up_to = 0;
 }
 
 void tx_rollback(struct tx *tx)

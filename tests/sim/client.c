@@ -279,14 +279,23 @@ static bool follow_commit(struct client *client, struct sim_channel *channel, st
     return true;
 }
 
-/* Tags that its client has read are void. */
+/* Tags that its client has read are void, but for those that a transaction has settled: they wait for its end. */
 static void follow_recover(struct sim_channel *channel)
 {
     struct taker *taker;
+    size_t kept = 0;
 
-    buf_clear(&channel->unacked);
     TAILQ_FOREACH (taker, &channel->takers, link)
         taker->unacked = 0;
+    for (size_t i = 0; i < unacked_count(channel); i++) {
+        const struct unacked unacked = *unacked_at(channel, i);
+        if (!unacked.held)
+            continue;
+        if (unacked.taker != NULL)
+            unacked.taker->unacked++;
+        *unacked_at(channel, kept++) = unacked;
+    }
+    channel->unacked.end = channel->unacked.begin + kept * sizeof(struct unacked);
 }
 
 static void follow_rollback(struct sim_channel *channel)

@@ -75,11 +75,58 @@ START_TEST(defaults)
     ck_assert_uint_eq(config.message_size_max, 16777216);
     ck_assert_uint_eq(config.consumer_max_per_channel, 0);
     ck_assert_uint_eq(config.connection_max, 0);
+    ck_assert_uint_eq(config.channel_max_per_node, 0);
+    ck_assert_uint_eq(config.queue_max, 0);
+    ck_assert_uint_eq(config.exchange_max, 0);
+    ck_assert_double_eq(config.memory_relative, 0.6);
+    ck_assert_uint_eq(config.memory_absolute, 0);
+    ck_assert_uint_eq(config.memory_total, 0);
+    ck_assert_double_eq(config.disk_free_relative, 0);
+    ck_assert_uint_eq(config.disk_free_absolute, 50000000);
     ck_assert_uint_eq(config.backlog, 128);
     ck_assert(config.log_console);
     ck_assert_int_eq(config.log_level, LOG_INFO);
     ck_assert(TAILQ_EMPTY(&config.server_properties));
     ck_assert(config_check(&config, error));
+}
+END_TEST
+
+START_TEST(ratios)
+{
+    static const struct {
+        const char *value;
+        double wanted;
+        const char *message;
+    } cases[] = {
+        {"0", 0, NULL},
+        {"0.4", 0.4, NULL},
+        {".5", 0.5, NULL},
+        {"1.0", 1, NULL},
+        {"1.001", 0,
+         "bad value '1.001' for 'vm_memory_high_watermark.relative' in --set: a number from 0 to 1 "
+         "is expected"},
+        {"", 0, "bad value ''"},
+        {".", 0, "bad value"},
+        {"0.4.1", 0, "bad value"},
+        {"-0.4", 0, "bad value"},
+        {"4e-1", 0, "bad value"},
+        {"0x1", 0, "bad value"},
+        {"nan", 0, "bad value"},
+        {"0.4 GB", 0, "bad value"},
+    };
+
+    for (size_t i = 0; i < countof(cases); i++) {
+        char assignment[80];
+        snprintf(assignment, sizeof(assignment), "vm_memory_high_watermark.relative = %s",
+                 cases[i].value);
+        ck_assert(config_set(&config, assignment, error) == (cases[i].message == NULL));
+        if (cases[i].message == NULL)
+            ck_assert_double_eq(config.memory_relative, cases[i].wanted);
+        else
+            ck_assert_msg(strstr(error, cases[i].message) != NULL, "%s", error);
+    }
+    ck_assert(config_set(&config, "disk_free_limit.relative = 2.5", error));
+    ck_assert_double_eq(config.disk_free_relative, 2.5);
 }
 END_TEST
 
@@ -125,6 +172,13 @@ START_TEST(values)
         {"connection_max = infinity", PLACE(connection_max), 0, NULL},
         {"connection_max = 4294967295", PLACE(connection_max), UINT32_MAX, NULL},
         {"heartbeat = infinity", BAD, "bad value"},
+        {"channel_max_per_node = 9", PLACE(channel_max_per_node), 9, NULL},
+        {"cluster_queue_limit = 9", PLACE(queue_max), 9, NULL},
+        {"cluster_exchange_limit = infinity", PLACE(exchange_max), 0, NULL},
+        {"vm_memory_high_watermark.absolute = 2GB", PLACE(memory_absolute), 2000000000, NULL},
+        {"total_memory_available_override_value = 8GiB", PLACE(memory_total), UINT64_C(8) << 30,
+         NULL},
+        {"disk_free_limit.absolute = 0", PLACE(disk_free_absolute), 0, NULL},
         {"tcp_listen_options.backlog = 4096", PLACE(backlog), 4096, NULL},
         {"handshake_timeout = 500", PLACE(handshake_timeout_ms), 500, NULL},
         {"consumer_timeout = 1800000", PLACE(consumer_timeout_ms), 1800000, NULL},
@@ -449,6 +503,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, defaults);
     tcase_add_test(tests, values);
+    tcase_add_test(tests, ratios);
     tcase_add_test(tests, listener_values);
     tcase_add_test(tests, giving_a_listener_replaces_the_default);
     tcase_add_test(tests, no_listeners_from_the_start);

@@ -87,6 +87,13 @@ START_TEST(random_steps)
         if (deliveries.count != count) /* an assertion that holds costs a system call */
             ck_abort_msg("%zu are counted, %zu are there", deliveries.count, count);
     }
+    for (uint64_t tag = 0; tag < TAGS_MAX; tag += 97) {
+        uint64_t next = tag + 1;
+        while (next < TAGS_MAX && !unacked[next])
+            next++;
+        const struct delivery *after = deliveries_after(&deliveries, tag);
+        ck_assert_uint_eq(after == NULL ? TAGS_MAX : after->tag, next);
+    }
     size_t walked = 0;
     for (struct delivery *d = deliveries_oldest(&deliveries); d != NULL;
          d = deliveries_next(&deliveries, d)) {

@@ -689,6 +689,26 @@ START_TEST(a_copy_does_not_settle_its_original) /* 9.10 */
 }
 END_TEST
 
+START_TEST(a_copy_is_as_dead_as_its_original) /* 13.4 */
+{
+    struct message *message = message_new(SLICE(""), SLICE("k"), no_properties, 0, true);
+    struct message *letter = message_forward(message, SLICE("x1"), SLICE("k"), no_properties, true);
+    struct queue *queue = queue_named("a");
+    struct queue_waiter waiter = {0};
+    struct place place;
+
+    struct exchange *exchange = exchange_named("x1", "x-recent-history", (struct slice){0});
+    exchange_route_message(exchange, letter, &route);
+    must_bind("x1", "a", "");
+    ck_assert_int_eq(queue_get(queue, true, &place, &waiter), WINDOW_READY);
+    ck_assert(place_entry(place)->message->is_dead_letter);
+    ck_assert_ptr_ne(place_entry(place)->message, letter);
+    queue_discard(queue, place);
+    message_unref(&message);
+    message_unref(&letter);
+}
+END_TEST
+
 /* ---- from exchange to exchange ---- */
 
 START_TEST(exchanges_lead_to_exchanges) /* 7.14, 7.15 */
@@ -796,6 +816,7 @@ int main(void)
     tcase_add_test(tests, recent_history_leads_through_exchanges);
     tcase_add_test(tests, recent_history_is_bounded);
     tcase_add_test(tests, a_copy_does_not_settle_its_original);
+    tcase_add_test(tests, a_copy_is_as_dead_as_its_original);
     tcase_add_test(tests, exchanges_lead_to_exchanges);
     tcase_add_test(tests, alternate_takes_what_matched_nothing);
     tcase_add_loop_test(tests, a_hundred_thousand_bindings, 0, 2);

@@ -1,6 +1,7 @@
 /* Transactions: when commit-ok leaves, and who goes on after it. What they do to queues is in tests/integration/test_tx.py. */
 #include "amqp/client.h"
 #include "amqp/properties.h"
+#include "core/vhost.h"
 #include "store/memory.h"
 #include "tests/lib/harness.h"
 #include "tests/lib/unit.h"
@@ -117,6 +118,48 @@ START_TEST(commit_gives_credit_to_the_whole_channel)
 }
 END_TEST
 
+/* Acks with multiple, one delivery further each time: what is held already is not looked at again. */
+START_TEST(many_acks_cost_little)
+{
+    enum { COUNT = 100000 };
+    struct harness harness;
+    struct buf out = BUF_EMPTY;
+    harness_init(&harness, NULL);
+    struct peer *peer = peer_open_channel(&harness);
+    declare(peer, "q", false);
+    peer_call(peer, 1, &select_tx, AMQP_TX_SELECT_OK);
+    struct queue *queue =
+        vhost_find_queue(vhost_find(&harness.broker, SLICE("/")), SLICE("q"), NULL, NULL);
+    struct message *message = message_new(SLICE(""), SLICE("q"), SLICE("\0\0"), 0, false);
+    for (int i = 0; i < COUNT; i++)
+        queue_push(queue, message);
+    message_unref(&message);
+    consume(peer, "q", false);
+    while (queue->window.ready_count > 0)
+        harness_run(&harness);
+    buf_clear(&peer->memory.received);
+
+    for (int round = 0; round < 2; round++) {
+        for (uint64_t tag = 1; tag <= COUNT; tag++)
+            amqp_method_encode(&out, 1,
+                               &(struct amqp_method){
+                                   .id = AMQP_BASIC_ACK,
+                                   .basic_ack = {.delivery_tag = tag, .multiple = tag % 3 != 0}});
+        if (round == 0)
+            amqp_method_encode(&out, 1, &(struct amqp_method){.id = AMQP_TX_ROLLBACK});
+        else
+            amqp_method_encode(&out, 1, &commit);
+        peer_send_bytes(peer, buf_slice(&out));
+        buf_release(&out);
+        harness_run(&harness);
+        harness_run(&harness);
+        peer_expect(peer, 1, round == 0 ? AMQP_TX_ROLLBACK_OK : AMQP_TX_COMMIT_OK);
+        ck_assert_uint_eq(round == 0 ? COUNT : 0, queue->window.unacked_count);
+    }
+    harness_release(&harness);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("tx");
@@ -124,6 +167,7 @@ int main(void)
     tcase_add_test(tests, commit_ok_waits_for_the_store);
     tcase_add_test(tests, commit_ok_comes_when_nothing_is_left_to_store);
     tcase_add_test(tests, commit_gives_credit_to_the_whole_channel);
+    tcase_add_test(tests, many_acks_cost_little);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
 }

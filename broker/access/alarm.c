@@ -1,0 +1,112 @@
+#include "access/alarm.h"
+
+#include "base/log.h"
+
+enum { LOOK_MIN_MS = 100, LOOK_MAX_MS = 10000 };
+
+/* Octets in a millisecond: as fast as memory or disk may fill. */
+#define FAST_RATE (UINT64_C(1) << 20)
+
+static uint64_t distance(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : b - a;
+}
+
+static uint64_t wait_ms(const struct alarm *alarm)
+{
+    const uint64_t memory = distance(alarm->readings.memory_used, alarm->limits.memory_max);
+    const uint64_t disk = distance(alarm->readings.disk_free, alarm->limits.disk_free_min);
+    const uint64_t ms = min_of(memory, disk) / FAST_RATE / 2;
+
+    return ms < LOOK_MIN_MS ? LOOK_MIN_MS : min_of(ms, (uint64_t)LOOK_MAX_MS);
+}
+
+static double in_mib(uint64_t octets)
+{
+    return (double)octets / (1024.0 * 1024.0);
+}
+
+static void set_memory(struct alarm *alarm, bool on)
+{
+    if (alarm->memory == on)
+        return;
+    alarm->memory = on;
+    log_at(on ? LOG_WARNING : LOG_INFO,
+           "memory resource limit alarm %s: %.1f MiB used, %.1f MiB allowed%s",
+           on ? "set" : "cleared", in_mib(alarm->readings.memory_used),
+           in_mib(alarm->limits.memory_max),
+           on ? "; publishers are blocked until this alarm clears" : "");
+}
+
+static void set_disk(struct alarm *alarm, bool on)
+{
+    if (alarm->disk == on)
+        return;
+    alarm->disk = on;
+    log_at(on ? LOG_WARNING : LOG_INFO,
+           "disk resource limit alarm %s: %.1f MiB free, %.1f MiB wanted%s", on ? "set" : "cleared",
+           in_mib(alarm->readings.disk_free), in_mib(alarm->limits.disk_free_min),
+           on ? "; publishers are blocked until this alarm clears" : "");
+}
+
+/* Whether memory is used above the limit, and not only kept. */
+static bool is_low_on_memory(struct alarm *alarm)
+{
+    const struct alarm_source *source = &alarm->source;
+
+    if (alarm->readings.memory_used > alarm->limits.memory_max && source->release != NULL) {
+        source->release(source->context);
+        alarm->readings = source->read(source->context);
+    }
+    return alarm->readings.memory_used > alarm->limits.memory_max;
+}
+
+static void look(struct alarm *alarm)
+{
+    const bool was_on = alarm_is_on(alarm);
+
+    alarm->readings = alarm->source.read(alarm->source.context);
+    set_memory(alarm, is_low_on_memory(alarm));
+    set_disk(alarm, alarm->readings.disk_free < alarm->limits.disk_free_min);
+    timer_set(alarm->wheel, &alarm->timer, alarm->clock->now_ms + wait_ms(alarm));
+    if (alarm_is_on(alarm) != was_on)
+        alarm->on_change(alarm);
+}
+
+static void on_timer(struct timer *timer)
+{
+    look(container_of(timer, struct alarm, timer));
+}
+
+void alarm_init(struct alarm *alarm, void (*on_change)(struct alarm *alarm))
+{
+    *alarm = (struct alarm){
+        .timer.on_expire = on_timer,
+        .on_change = on_change,
+        .limits.memory_max = UINT64_MAX,
+        .readings.disk_free = UINT64_MAX,
+    };
+}
+
+void alarm_start(struct alarm *alarm, struct wheel *wheel, const struct clock *clock,
+                 const struct alarm_limits *limits, const struct alarm_source *source)
+{
+    alarm->wheel = wheel;
+    alarm->clock = clock;
+    alarm->limits = *limits;
+    alarm->source = *source;
+    look(alarm);
+}
+
+void alarm_stop(struct alarm *alarm)
+{
+    timer_cancel(&alarm->timer);
+}
+
+const char *alarm_reason(const struct alarm *alarm)
+{
+    assert(alarm_is_on(alarm));
+    if (!alarm->disk)
+        return "low on memory";
+    return alarm->memory ? "low on memory & disk" : "low on disk";
+}

@@ -1,0 +1,61 @@
+/* The memory and the disk alarm: while either is on, whoever publishes is not read (wire-behaviour 4.6).
+ *
+ *     source ──read──▶ readings ──compared with limits──▶ memory, disk ──first on, last off──▶ on_change
+ *       ▲                                                     │
+ *       └────── timer: 10 s, down to 0.1 s near a limit ◀─────┘
+ *
+ * An alarm is on while its reading is on the wrong side of its limit, at the last look. How soon the next look comes depends on how far the
+ * nearer limit is: not longer than half of what it would take to get there at FAST_RATE (alarm.c), whichever side it is on.
+ *
+ * One per process, the loop thread's. It knows no connection: the session asks alarm_is_on at each publish, and hears of the end. */
+#ifndef ACCESS_ALARM_H
+#define ACCESS_ALARM_H
+
+#include "base/clock.h"
+#include "base/wheel.h"
+
+struct alarm_readings {
+    uint64_t memory_used; /* octets; 0 when it cannot be known: no alarm */
+    uint64_t disk_free;   /* octets; UINT64_MAX likewise */
+};
+
+struct alarm_limits {
+    uint64_t memory_max;    /* the alarm is on above it; UINT64_MAX: never */
+    uint64_t disk_free_min; /* the alarm is on below it; 0: never */
+};
+
+struct alarm_source { /* of readings; tests have their own */
+    struct alarm_readings (*read)(void *context);
+    void (*release)(void *context); /* gives back memory that is only kept, not used. May be NULL */
+    void *context;
+};
+
+struct alarm {
+    struct wheel *wheel; /* NULL until alarm_start */
+    const struct clock *clock;
+    struct timer timer; /* the next look */
+    struct alarm_source source;
+    void (*on_change)(
+        struct alarm *alarm); /* either is on, and none was; or none is, and one was */
+
+    struct alarm_limits limits;
+    struct alarm_readings readings; /* of the last look */
+    bool memory, disk;              /* on */
+};
+
+/* Nothing is on, ever, before alarm_start. */
+void alarm_init(struct alarm *alarm, void (*on_change)(struct alarm *alarm));
+
+/* Looks for the first time, and again and again. */
+void alarm_start(struct alarm *alarm, struct wheel *wheel, const struct clock *clock,
+                 const struct alarm_limits *limits, const struct alarm_source *source);
+void alarm_stop(struct alarm *alarm); /* harmless twice */
+
+static inline bool alarm_is_on(const struct alarm *alarm)
+{
+    return alarm->memory || alarm->disk;
+}
+
+const char *alarm_reason(const struct alarm *alarm); /* of one that is on, for clients (4.6.2) */
+
+#endif

@@ -1,0 +1,125 @@
+#!/usr/bin/python3
+"""Memory and disk alarms of a real process, with limits that any process is beyond (4.6), and the limits of a node (17.7)."""
+
+import json
+import os
+import time
+import unittest
+
+import pika
+from pika.exceptions import ChannelClosedByBroker, ConnectionBlockedTimeout, ConnectionClosedByBroker
+
+import broker
+import tap
+
+LOW_ON_MEMORY = 'vm_memory_high_watermark.absolute=1kB'
+LOW_ON_DISK = 'disk_free_limit.absolute=1000000TB'
+
+
+@broker.needs_own_broker
+class Alarm(unittest.TestCase):
+    def start(self, *settings):
+        self.broker = broker.Broker(settings).start()
+        self.addCleanup(self.broker.__exit__, None, None, None)
+
+    def connect(self, **settings):
+        return pika.BlockingConnection(self.broker.parameters(**settings))
+
+    def status(self):
+        return json.loads(self.broker.ctl('--formatter', 'json', 'status'))
+
+    def check_blocked(self, reason, alarms):
+        """A publisher is blocked and told why; a consumer is not; operators see it."""
+        reasons = []
+        publisher = self.connect(blocked_connection_timeout=2)
+        publisher.add_on_connection_blocked_callback(
+            lambda _, frame: reasons.append(frame.method.reason))
+        channel = publisher.channel()
+        channel.queue_declare('q')
+        channel.basic_publish('', 'q', 'm')
+        publisher.process_data_events(0.2)
+        self.assertEqual(reasons, [reason])
+        consumer = self.connect().channel()
+        self.assertEqual(consumer.queue_declare('q', passive=True).method.message_count, 0)
+        self.assertEqual(sorted(state for state, in self.broker.rows('list_connections', 'state')),
+                         ['blocked', 'blocking'])
+        self.assertEqual(self.status()['alarms'], alarms)
+        with self.assertRaises(ConnectionBlockedTimeout):
+            publisher.process_data_events(10)
+
+    def test_4_6_2_memory(self):
+        self.start(LOW_ON_MEMORY)
+        self.check_blocked('low on memory', ['memory'])
+        self.assertIn('memory resource limit alarm set', self.broker.log())
+        self.assertIn('Memory alarm on node', self.broker.ctl('status'))
+
+    def test_4_6_2_disk(self):
+        self.start(LOW_ON_DISK)
+        self.check_blocked('low on disk', ['disk'])
+        self.assertIn('disk resource limit alarm set', self.broker.log())
+
+    def test_4_6_2_both(self):
+        self.start(LOW_ON_MEMORY, LOW_ON_DISK)
+        self.check_blocked('low on memory & disk', ['memory', 'disk'])
+
+    def test_4_6_3_consumers_end_it(self):
+        """A backlog raises the alarm, and draining it clears it: what is used counts, not what was."""
+        limit = 150 * 1000 * 1000
+        self.start('vm_memory_high_watermark.absolute=%d' % limit)
+        self.assertEqual(self.status()['alarms'], [])
+        events = []
+        publisher = self.connect(blocked_connection_timeout=60)
+        publisher.add_on_connection_blocked_callback(lambda *_: events.append('blocked'))
+        publisher.add_on_connection_unblocked_callback(lambda *_: events.append('unblocked'))
+        channel = publisher.channel()
+        channel.queue_declare('q')
+        body = os.urandom(100 * 1000)
+        deadline = time.monotonic() + 60
+        count = 0
+        while not events:
+            self.assertLess(time.monotonic(), deadline)
+            self.assertLess(count, 10000)
+            channel.basic_publish('', 'q', body)
+            publisher.process_data_events(0)
+            count += 1
+        self.assertEqual(self.broker.rows('list_connections', 'state'), [['blocked']])
+        consumer = self.connect().channel()
+        while 'unblocked' not in events:
+            self.assertLess(time.monotonic(), deadline)
+            consumer.queue_purge('q')
+            publisher.process_data_events(0.1)
+        self.assertEqual(events, ['blocked', 'unblocked'])
+        channel.queue_declare('q', passive=True)
+        publisher.close()
+
+    def test_4_6_1_can_be_turned_off(self):
+        self.start('vm_memory_high_watermark.relative=1.0', 'disk_free_limit.absolute=0')
+        self.assertEqual(self.status()['alarms'], [])
+        self.assertEqual(self.status()['disk_free_limit'], 0)
+
+    def test_17_7_limits(self):
+        self.start('channel_max_per_node=2', 'cluster_queue_limit=1', 'cluster_exchange_limit=8')
+        connection = self.connect()
+        channel = connection.channel()
+        channel.queue_declare('one')
+        channel.queue_declare('one')
+        channel.exchange_declare('eighth')
+        for declare, text in (
+                (channel.queue_declare, "PRECONDITION_FAILED - cannot declare queue 'two': queue limit in cluster (1) "
+                                        "is reached"),
+                (None, "PRECONDITION_FAILED - cannot declare exchange 'two' in vhost '/': exchange limit of 8 is "
+                       "reached")):
+            with self.assertRaises(ChannelClosedByBroker) as caught:
+                (declare or channel.exchange_declare)('two')
+            self.assertEqual((caught.exception.reply_code, caught.exception.reply_text), (406, text))
+            channel = connection.channel()
+        connection.channel()
+        with self.assertRaises(ConnectionClosedByBroker) as caught:
+            connection.channel()
+        self.assertEqual(caught.exception.reply_code, 530)
+        self.assertRegex(caught.exception.reply_text, "^NOT_ALLOWED - number of channels opened on node 'stoatmq@.*' "
+                                                      'has reached the maximum allowed limit of 2$')
+
+
+if __name__ == '__main__':
+    tap.main()
