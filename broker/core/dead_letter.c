@@ -44,17 +44,6 @@ void dead_letters_add(struct broker *broker, struct queue *queue, struct message
     broker_touch_store(broker);
 }
 
-struct dead_letter *dead_letters_find(struct broker *broker, const struct message *message,
-                                      size_t since)
-{
-    struct dead_letters *letters = &broker->dead_letters;
-
-    for (size_t i = letters->count; i > since; i--)
-        if (letters->waiting[i - 1].message == message)
-            return &letters->waiting[i - 1];
-    return NULL;
-}
-
 void dead_letter_await(struct dead_letter *letter, struct publisher *publisher, uint64_t sequence)
 {
     assert(letter->publisher == NULL);
@@ -335,7 +324,8 @@ static void pass_publisher(struct broker *broker, const struct dead_letter *lett
                            struct message *made, size_t since)
 {
     struct publisher *publisher = letter->publisher;
-    struct dead_letter *next = made == NULL ? NULL : dead_letters_find(broker, made, since);
+    struct dead_letter *next =
+        made == NULL ? NULL : dead_letters_find(&broker->dead_letters, made, since);
 
     if (made != NULL && made->lsn == store_open_lsn(broker->store) && made->unsynced > 0) {
         publisher_ref(publisher);

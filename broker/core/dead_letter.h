@@ -40,8 +40,14 @@ void dead_letters_add(struct broker *broker, struct queue *queue, struct message
 
 /* The message was dropped by a queue that it has just been pushed to, before anybody waited for it, and this letter of it waits: who waits for
  * the message must wait for the letter, and is its publisher from now on. NULL: there is none. since: dead_letters.count before the push. */
-struct dead_letter *dead_letters_find(struct broker *broker, const struct message *message,
-                                      size_t since);
+static inline struct dead_letter *dead_letters_find(struct dead_letters *letters,
+                                                    const struct message *message, size_t since)
+{
+    for (size_t i = letters->count; i > since; i--)
+        if (letters->waiting[i - 1].message == message)
+            return &letters->waiting[i - 1];
+    return NULL;
+}
 void dead_letter_await(struct dead_letter *letter, struct publisher *publisher, uint64_t sequence);
 
 /* Routes all that waits. */

@@ -60,7 +60,7 @@ static void await_confirm(struct channel *channel, struct message *message, size
 {
     uint64_t lsn = lsn_awaited(channel, message);
     struct dead_letter *letter =
-        lsn == 0 ? dead_letters_find(channel->broker, message, letters) : NULL;
+        lsn == 0 ? dead_letters_find(&channel->broker->dead_letters, message, letters) : NULL;
     uint64_t number = confirms_add(channel->confirms,
                                    letter == NULL ? lsn : store_open_lsn(channel->broker->store));
 

@@ -60,16 +60,10 @@ static void send_small(struct channel *channel, const struct consumer *consumer,
     buf_commit(out, (size_t)(at - start));
 }
 
-static void send_delivery(struct channel *channel, const struct consumer *consumer, uint64_t tag,
-                          bool redelivered, struct message *message)
+/* Any message, in as many frames as it takes. */
+static void send_any(struct channel *channel, const struct consumer *consumer, uint64_t tag,
+                     bool redelivered, struct message *message)
 {
-    size_t header_size = message->properties_size + 12u + AMQP_FRAME_OVERHEAD;
-    if (message->body_size <= COPY_SIZE_MAX &&
-        message->body_size + AMQP_FRAME_OVERHEAD <= channel->connection->frame_size_max &&
-        header_size <= channel->connection->frame_size_max) {
-        send_small(channel, consumer, tag, redelivered, message);
-        return;
-    }
     channel_send_content(channel,
                          &(struct amqp_method){
                              .id = AMQP_BASIC_DELIVER,
@@ -80,6 +74,24 @@ static void send_delivery(struct channel *channel, const struct consumer *consum
                              .basic_deliver.routing_key = message_routing_key(message),
                          },
                          message);
+}
+
+static void send_counted(struct channel *channel, const struct consumer *consumer, uint64_t tag,
+                         const struct entry *entry)
+{
+    struct message *shown = delivery_count_show(entry);
+
+    send_any(channel, consumer, tag, entry->redelivered, shown);
+    message_unref(&shown);
+}
+
+static bool is_small(const struct channel *channel, const struct message *message)
+{
+    const size_t frame_size_max = channel->connection->frame_size_max;
+
+    return message->body_size <= COPY_SIZE_MAX &&
+           message->body_size + AMQP_FRAME_OVERHEAD <= frame_size_max &&
+           message->properties_size + 12u + AMQP_FRAME_OVERHEAD <= frame_size_max;
 }
 
 static void on_deliver(struct consumer *consumer, struct place place)
@@ -98,13 +110,12 @@ static void on_deliver(struct consumer *consumer, struct place place)
             consumer_timeout_watch(subscription);
     }
     channel->delivered++;
-    if (likely(entry->acquired_count == 0)) {
-        send_delivery(channel, consumer, tag, entry->redelivered, entry->message);
-        return;
-    }
-    struct message *shown = delivery_count_show(entry);
-    send_delivery(channel, consumer, tag, entry->redelivered, shown);
-    message_unref(&shown);
+    if (unlikely(entry->acquired_count > 0))
+        send_counted(channel, consumer, tag, entry);
+    else if (is_small(channel, entry->message))
+        send_small(channel, consumer, tag, entry->redelivered, entry->message);
+    else
+        send_any(channel, consumer, tag, entry->redelivered, entry->message);
 }
 
 /* Takes it out of the channel, which then knows the tag no more. */
