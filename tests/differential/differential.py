@@ -19,6 +19,7 @@ import multiprocessing.connection
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -229,6 +230,7 @@ def main():
         return
     if reference.missing():
         sys.exit(reference.missing())
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))    # so that the brokers are ended
     judge = Judge(chosen.features, compare.read_rules())
     with Pair(chosen.lanes, 'policy' in chosen.features) as pair:
         started = time.monotonic()

@@ -103,8 +103,8 @@ class Lane:
             except StopIteration:
                 self.coroutine = self.waiting = None
                 return
-            except (wire.WireError, OSError, struct.error, KeyError, AssertionError, IndexError, UnicodeError) as error:
-                self.transcript.append(['the player gave up: %r' % error])
+            except (wire.WireError, OSError) as error:
+                self.transcript.append(['gave up: %s' % error])
                 self.reset()
                 return
             if not wait.until():
@@ -278,6 +278,7 @@ class Lane:
             names = [name for name, owner in self.durable.items() if owner == letter and name in wanted]
             while names and not link.dead and not link.closed:
                 channel = link.channels[INSPECTOR]
+                channel.events = []
                 asked = [frame(1, INSPECTOR, protocol.method('queue.declare', {'queue': name, 'passive': True})) for name in names]
                 channel.flows += 1
                 link.send(*asked, frame(1, INSPECTOR, FLOW))

@@ -69,6 +69,15 @@ def definitions(vhosts):
     }
 
 
+def descendants(pid):
+    """A process and all that it has started and that run still, itself first."""
+    try:
+        children = pathlib.Path('/proc/%d/task/%d/children' % (pid, pid)).read_text().split()
+    except OSError:
+        children = []
+    return [pid] + [found for child in children for found in descendants(int(child))]
+
+
 class Reference:
     host = '127.0.0.1'
 
@@ -124,7 +133,7 @@ class Reference:
     def _launch(self, words, environment, log_name):
         with open(self.home / log_name, 'wb') as log:
             self.processes.append(subprocess.Popen(words, env=environment, cwd=self.home, stdin=subprocess.DEVNULL,
-                                                   stdout=log, stderr=subprocess.STDOUT, start_new_session=True))
+                                                   stdout=log, stderr=subprocess.STDOUT))
 
     def _await(self):
         """Returns when a client can open the last of the vhosts."""
@@ -146,10 +155,11 @@ class Reference:
     def stop(self):
         """What it stored is of no use to anybody: it is killed, its port mapper with it."""
         for process in reversed(self.processes):
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            for pid in descendants(process.pid):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
             process.wait()
         self.processes = []
         shutil.rmtree(self.home, ignore_errors=True)
