@@ -142,7 +142,7 @@ static inline void queue_wake(struct queue *queue)
         loop_queue(queue->broker->loop, LOOP_DEFERRED, &queue->task);
 }
 
-/* basic.get: the first ready entry, now unacked; for a no-ack get the caller settles it with queue_drop once it is sent. WINDOW_ON_DISK: a read
+/* basic.get: the first ready entry, now unacked; for a no-ack get the caller settles it with queue_discard once it is sent. WINDOW_ON_DISK: a read
  * was started, and waiter->on_loaded runs when it is worth trying again (or the queue is gone). */
 enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place,
                            struct queue_waiter *waiter);
