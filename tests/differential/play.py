@@ -72,6 +72,11 @@ def since_3_10(header):
     return header[0].startswith('x-last-death-') or header == ('x-delivery-count', 'l', 0)
 
 
+def stripped(name):
+    """A name as brokers keep it: 8.1."""
+    return name.translate({10: None, 13: None})
+
+
 def describe_body(body):
     if len(body) <= 60:
         return repr(body.decode('latin-1'))
@@ -138,6 +143,7 @@ class Lane:
 
     def play(self, steps):
         self.queues, self.tags, self.reply_tos = [], [], []
+        self.over = False       # the script ends after this step
         self.durable = {}       # queues thought to exist: letter of the connection that may see them
         self.passing = set()    # queues that may have been deleted
         self.consumed = set()   # queues that may have a consumer
@@ -167,7 +173,7 @@ class Lane:
                 yield from self.mend(lines)
             self.collect(lines)
             self.transcript.append(sorted(lines, key=lambda line: line.split(' ', 1)[0]))
-            if 'silence' in lines:
+            if 'silence' in lines or self.over:
                 break
         yield from self.clean_up(steps)
 
@@ -224,8 +230,8 @@ class Lane:
                 channel.consumers[fields.get('consumer_tag')] = channel.last_consume
         elif step.method in ('basic.recover', 'basic.recover-async'):
             channel.unsettled.clear()
-        elif step.method == 'queue.declare' and fields.get('durable') and fields.get('queue') in script.QUEUES:
-            self.durable[fields['queue']] = step.at[0]
+        elif step.method == 'queue.declare' and fields.get('durable') and fields.get('queue') and not fields.get('passive'):
+            self.durable[stripped(fields['queue'])] = step.at[0]
         if step.method == 'queue.delete' or step.method == 'queue.declare' and (fields.get('auto_delete') or
                                                                                 fields.get('exclusive')):
             self.passing.add(fields.get('queue'))
@@ -322,6 +328,7 @@ class Lane:
                 link.end()
                 self.collect_link(link, list(link.channels), lines)
                 lines.append(link.letter + ' is connected again')
+                self.over |= self.gave_to_itself(link)
                 yield from link.connect()
                 mended = True
                 continue
@@ -331,6 +338,13 @@ class Lane:
                 yield from self.reopen(link, gone)
                 mended = True
         return mended
+
+    @staticmethod
+    def gave_to_itself(link):
+        """Whether a connection that has ended may have got from one channel what another gave back: in the reference they end one by one.
+        What is left in the queues is anybody's guess then."""
+        return any(channel.unsettled and any(other.consuming for other in link.channels.values() if other is not channel)
+                   for channel in link.channels.values())
 
     @staticmethod
     def reopen(link, gone):
@@ -444,10 +458,10 @@ class Lane:
             yield Wait(lambda at=link, all_of=used: all(c.close_ok or c.closed for c in all_of) or at.dead, WAIT)
             link.channels = {}
         queues = {step.fields['queue'] for step in steps if step.method == 'queue.declare' and 'queue' in step.fields}
-        queues = sorted(name.translate({10: None, 13: None}) for name in queues if isinstance(name, str)) + self.queues
+        queues = sorted(stripped(name) for name in queues if isinstance(name, str)) + self.queues
         exchanges = {step.fields['exchange'] for step in steps if step.method == 'exchange.declare' and 'exchange' in step.fields}
         deletes = [('queue.delete', {'queue': name, 'no_wait': True}) for name in queues]
-        deletes += [('exchange.delete', {'exchange': name.translate({10: None, 13: None}), 'no_wait': True})
+        deletes += [('exchange.delete', {'exchange': stripped(name), 'no_wait': True})
                     for name in sorted(exchanges - set(script.SYSTEM_EXCHANGES))]
         names = {step.fields['name'] for step in steps if step.method == 'policy.set'}
         for name in sorted(names):
