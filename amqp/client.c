@@ -1,4 +1,5 @@
-/* The client's handshake and its publishes, built from the same codec that the server reads with. */
+/* The client's handshake and its publishes, built from the same codec that the server reads
+ * with. */
 #include "amqp/client.h"
 
 #include "amqp/frame.h"

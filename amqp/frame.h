@@ -5,8 +5,9 @@
  *     | type | channel |  size   |  size octets     | 0xCE |
  *     +------+---------+---------+------------------+------+
  *
- * frame_max counts the whole frame. A sender keeps the payload within frame_max - 8; a reader forgives those 8 octets,
- * as sloppy clients have come to expect (2.2). Everything else that is wrong with a frame ends the connection. */
+ * frame_max counts the whole frame. A sender keeps the payload within frame_max - 8; a reader
+ * forgives those 8 octets, as sloppy clients have come to expect (2.2). Everything else that is
+ * wrong with a frame ends the connection. */
 #ifndef AMQP_FRAME_H
 #define AMQP_FRAME_H
 
@@ -38,9 +39,10 @@ enum amqp_parse { AMQP_PARSE_OK, AMQP_PARSE_MORE, AMQP_PARSE_BAD };
 /* What is at the start of input is no frame, says amqp_frame_parse: why not. */
 void amqp_frame_refuse(struct slice input, uint32_t frame_max, struct amqp_error *error);
 
-/* Looks for one frame at the start of input. OK: *frame is filled and *used is its whole size. MORE: what is there may
- * become a frame; no more than frame_max + 8 octets are ever asked for. BAD: *error says why (2.3), class and method 0;
- * the stream cannot be read any further. frame_max is the negotiated one. */
+/* Looks for one frame at the start of input. OK: *frame is filled and *used is its whole size.
+ * MORE: what is there may become a frame; no more than frame_max + 8 octets are ever asked for.
+ * BAD: *error says why (2.3), class and method 0; the stream cannot be read any further. frame_max
+ * is the negotiated one. */
 static inline enum amqp_parse amqp_frame_parse(struct slice input, uint32_t frame_max,
                                                struct amqp_frame *frame, size_t *used,
                                                struct amqp_error *error)
@@ -71,8 +73,9 @@ static inline enum amqp_parse amqp_frame_parse(struct slice input, uint32_t fram
     return AMQP_PARSE_OK;
 }
 
-/* Writes head and end around a payload that the caller appends in between. Returns what amqp_frame_end wants: the place
- * of the frame, counted from the front of the buf, which must not be consumed meanwhile. */
+/* Writes head and end around a payload that the caller appends in between. Returns what
+ * amqp_frame_end wants: the place of the frame, counted from the front of the buf, which must not
+ * be consumed meanwhile. */
 size_t amqp_frame_begin(struct buf *out, enum amqp_frame_type type, uint16_t channel);
 void amqp_frame_end(struct buf *out, size_t frame);
 
@@ -85,8 +88,8 @@ static inline uint8_t *amqp_put_frame_head(uint8_t *at, enum amqp_frame_type typ
 
 void amqp_write_heartbeat(struct buf *out);
 
-/* What the first eight octets of a client ask for (1.2). Only AMQP_PROTOCOL_0_9_1 is served; all others are answered
- * with amqp_protocol_header and closed, and differ in what the log says. */
+/* What the first eight octets of a client ask for (1.2). Only AMQP_PROTOCOL_0_9_1 is served; all
+ * others are answered with amqp_protocol_header and closed, and differ in what the log says. */
 enum amqp_protocol {
     AMQP_PROTOCOL_0_9_1, /* AMQP 0 0 9 1, and 0-9's AMQP 1 1 0 9 */
     AMQP_PROTOCOL_OTHER, /* "AMQP", another version */

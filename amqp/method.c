@@ -1,10 +1,13 @@
-/* The method codec, expanded from methods.def: for each method a straight-line function that reads its arguments and
- * one that writes its frame. An id finds its function through a switch, which compilers make a search of.
+/* The method codec, expanded from methods.def: for each method a straight-line function that reads
+ * its arguments and one that writes its frame. An id finds its function through a switch, which
+ * compilers make a search of.
  *
- * Bits (2.10): `bit` is the number of bits of the current octet that are taken; every other argument starts a new one.
- * It is known at compile time everywhere, so that nothing of it is left in the code.
+ * Bits (2.10): `bit` is the number of bits of the current octet that are taken; every other
+ * argument starts a new one. It is known at compile time everywhere, so that nothing of it is left
+ * in the code.
  *
- * Octets left over after the last argument are an error, as they are for RabbitMQ: a method is exactly its arguments. */
+ * Octets left over after the last argument are an error, as they are for RabbitMQ: a method is
+ * exactly its arguments. */
 #include "amqp/method.h"
 
 #include "amqp/frame.h"
@@ -86,7 +89,8 @@ bool amqp_method_decode(struct slice payload, struct amqp_method *method, struct
     return true;
 }
 
-/* The frame that begins at the reserved end of out and whose payload ends at `at`: its head, its end octet. */
+/* The frame that begins at the reserved end of out and whose payload ends at `at`: its head, its
+ * end octet. */
 static void close_frame(struct buf *out, uint16_t channel, uint8_t *at)
 {
     uint8_t *frame = out->data + out->end;
@@ -98,7 +102,8 @@ static void close_frame(struct buf *out, uint16_t channel, uint8_t *at)
     buf_commit(out, size + AMQP_FRAME_OVERHEAD);
 }
 
-/* Reserves room for a method frame with arguments of at most size octets; returns where they start. */
+/* Reserves room for a method frame with arguments of at most size octets; returns where they
+ * start. */
 static uint8_t *open_frame(struct buf *out, uint32_t id, size_t size)
 {
     uint8_t *frame = buf_reserve(out, AMQP_FRAME_OVERHEAD + sizeof(id) + size);

@@ -1,8 +1,8 @@
-/* Methods: a struct for each, filled from a frame's payload and written back as a whole frame. All of it is expanded
- * from methods.def.
+/* Methods: a struct for each, filled from a frame's payload and written back as a whole frame. All
+ * of it is expanded from methods.def.
  *
- * A decoded method borrows: its strings and tables point into the payload and live as long as that. A table is its
- * entries, without the size in front, and has been through amqp_table_check. */
+ * A decoded method borrows: its strings and tables point into the payload and live as long as that.
+ * A table is its entries, without the size in front, and has been through amqp_table_check. */
 #ifndef AMQP_METHOD_H
 #define AMQP_METHOD_H
 
@@ -62,11 +62,13 @@ struct amqp_method_info {
 /* Static; NULL for a number that is no method. */
 const struct amqp_method_info *amqp_method_info(uint32_t id);
 
-/* Decodes the payload of a method frame. False with error filled, class and method too: FRAME_ERROR when the arguments
- * are not exactly those of the method, COMMAND_INVALID when there is no such method (2.3). *method is then undefined. */
+/* Decodes the payload of a method frame. False with error filled, class and method too: FRAME_ERROR
+ * when the arguments are not exactly those of the method, COMMAND_INVALID when there is no such
+ * method (2.3). *method is then undefined. */
 bool amqp_method_decode(struct slice payload, struct amqp_method *method, struct amqp_error *error);
 
-/* Appends the whole frame. A short string must have at most 255 octets; a table must be checked, or our own. */
+/* Appends the whole frame. A short string must have at most 255 octets; a table must be checked, or
+ * our own. */
 void amqp_method_encode(struct buf *out, uint16_t channel, const struct amqp_method *method);
 
 #endif

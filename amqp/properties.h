@@ -6,9 +6,10 @@
  *     +-------+--------+-----------+-------+----------------------------------+
  *                                  |<--------- "properties" below ---------->|
  *
- * Properties travel through the broker as these bytes, checked once when they arrive and forwarded as they are (2.9);
- * they are taken apart only by who asks. Flags stand from bit 15 downwards in the order of the list (2.7); no property
- * is defined for bits 1 and 0, so that a header that sets one cannot be read. */
+ * Properties travel through the broker as these bytes, checked once when they arrive and forwarded
+ * as they are (2.9); they are taken apart only by who asks. Flags stand from bit 15 downwards in
+ * the order of the list (2.7); no property is defined for bits 1 and 0, so that a header that sets
+ * one cannot be read. */
 #ifndef AMQP_PROPERTIES_H
 #define AMQP_PROPERTIES_H
 
@@ -50,14 +51,17 @@ struct amqp_properties {
         cluster_id;
 };
 
-/* From and to the bytes of the picture. What is decoded points into them; what is absent is zero. Decode is false when
- * they are not exactly the properties that their flags promise, *properties then being undefined; encode trusts flags. */
+/* From and to the bytes of the picture. What is decoded points into them; what is absent is zero.
+ * Decode is false when they are not exactly the properties that their flags promise, *properties
+ * then being undefined; encode trusts flags. */
 bool amqp_properties_decode(struct slice bytes, struct amqp_properties *properties);
 void amqp_properties_encode(struct buf *out, const struct amqp_properties *properties);
 
-/* The shortcuts of the publishing path, for bytes that amqp_content_header_decode has let through. */
+/* The shortcuts of the publishing path, for bytes that amqp_content_header_decode has let
+ * through. */
 
-/* The bytes of one property, a short string or table without its size; data is NULL when it is absent. */
+/* The bytes of one property, a short string or table without its size; data is NULL when it is
+ * absent. */
 struct slice amqp_properties_find(struct slice bytes, enum amqp_property property);
 
 static inline uint16_t amqp_properties_flags(struct slice bytes)
@@ -87,8 +91,8 @@ struct amqp_content_header {
     struct slice properties; /* the bytes of the picture, never empty */
 };
 
-/* Decodes the payload of a header frame. False with FRAME_ERROR when the weight is not 0 or the properties cannot be
- * read (2.3); the size is for the caller to judge. */
+/* Decodes the payload of a header frame. False with FRAME_ERROR when the weight is not 0 or the
+ * properties cannot be read (2.3); the size is for the caller to judge. */
 bool amqp_content_header_decode(struct slice payload, struct amqp_content_header *header,
                                 struct amqp_error *error);
 

@@ -65,7 +65,8 @@ bool amqp_reply_is_soft(uint16_t code) /* 5.3 */
     }
 }
 
-/* How many of the first size octets of text end with a whole UTF-8 character. Octets that are no UTF-8 stay. */
+/* How many of the first size octets of text end with a whole UTF-8 character. Octets that are no
+ * UTF-8 stay. */
 static size_t cut_between_characters(const char *text, size_t size)
 {
     size_t tail = 0; /* continuation octets at the end */

@@ -1,7 +1,8 @@
 /* Reply codes, and the error that a peer's mistake becomes.
  *
- * A soft code closes the channel, a hard one the connection (5.3, 5.4); a soft one raised on channel 0 closes the
- * connection too, which is for the caller to see. The text of a reply is "NAME - explanation" (5.1). */
+ * A soft code closes the channel, a hard one the connection (5.3, 5.4); a soft one raised on
+ * channel 0 closes the connection too, which is for the caller to see. The text of a reply is "NAME
+ * - explanation" (5.1). */
 #ifndef AMQP_REPLY_H
 #define AMQP_REPLY_H
 
@@ -39,8 +40,9 @@ struct amqp_error {
     char text[256];               /* at most 255 octets and a NUL: a short string */
 };
 
-/* Fills code and text, "NAME - " and then the explanation, cut to 255 octets between UTF-8 characters. class_id and
- * method_id are left alone. Always false, for `return amqp_fail(error, ...)`. */
+/* Fills code and text, "NAME - " and then the explanation, cut to 255 octets between UTF-8
+ * characters. class_id and method_id are left alone. Always false, for `return amqp_fail(error,
+ * ...)`. */
 bool amqp_fail(struct amqp_error *error, uint16_t code, const char *format, ...) printf_like(3, 4);
 
 #endif

@@ -1,10 +1,11 @@
-/* SASL responses. Errors name the mechanism and nothing of the response, which may hold a password. */
+/* SASL responses. Errors name the mechanism and nothing of the response, which may hold a
+ * password. */
 #include "amqp/sasl.h"
 
 #include "amqp/table.h"
 
-/* Two NULs, the first in front: a response with an authorisation identity, or a NUL in the password, has no meaning
- * here. */
+/* Two NULs, the first in front: a response with an authorisation identity, or a NUL in the
+ * password, has no meaning here. */
 static bool split_plain(struct slice response, struct slice *user, struct slice *password)
 {
     if (response.size == 0 || response.data[0] != 0)

@@ -1,5 +1,5 @@
-/* Tables and arrays, walked with one function that reads a value and never looks inside it; going inside is the
- * caller's business, who brings a stack if he needs one. */
+/* Tables and arrays, walked with one function that reads a value and never looks inside it; going
+ * inside is the caller's business, who brings a stack if he needs one. */
 #include "amqp/table.h"
 
 #include "base/alloc.h"
@@ -173,8 +173,8 @@ bool amqp_value_string(const struct amqp_value *value, struct slice *string)
     return true;
 }
 
-/* A number of any type. A whole one is its two's complement in 64 bits and whether it is below zero, so that both
- * int64 and a timestamp above INT64_MAX fit. */
+/* A number of any type. A whole one is its two's complement in 64 bits and whether it is below
+ * zero, so that both int64 and a timestamp above INT64_MAX fit. */
 struct number {
     bool is_whole, is_negative;
     uint64_t whole;

@@ -1,11 +1,11 @@
-/* Field tables and arrays (2.8): check, walk, look up, compare, sort, build. A table travels as its entries, without
- * the 32 bit size in front of them.
+/* Field tables and arrays (2.8): check, walk, look up, compare, sort, build. A table travels as its
+ * entries, without the 32 bit size in front of them.
  *
  *     table: ( key size 8 | key | value )*         array: ( value )*         value: tag 8 | as the tag says
  *
- * Nothing here recurses: nesting is walked with an explicit stack of AMQP_TABLE_DEPTH_MAX ends. Walking, looking up and
- * comparing never allocate; they expect bytes that passed amqp_table_check, and on others stop early. Where a key is
- * there twice the first one counts (2.9). */
+ * Nothing here recurses: nesting is walked with an explicit stack of AMQP_TABLE_DEPTH_MAX ends.
+ * Walking, looking up and comparing never allocate; they expect bytes that passed amqp_table_check,
+ * and on others stop early. Where a key is there twice the first one counts (2.9). */
 #ifndef AMQP_TABLE_H
 #define AMQP_TABLE_H
 
@@ -70,25 +70,27 @@ bool amqp_table_find(struct slice table, struct slice key, struct amqp_value *va
 bool amqp_value_integer(const struct amqp_value *value, int64_t *integer);
 bool amqp_value_string(const struct amqp_value *value, struct slice *string);
 
-/* Equality as headers exchanges see it (7.13): numbers by value whatever their type and width, timestamps among them;
- * STRING and BYTES by octets. What is inside tables and arrays is compared octet by octet. */
+/* Equality as headers exchanges see it (7.13): numbers by value whatever their type and width,
+ * timestamps among them; STRING and BYTES by octets. What is inside tables and arrays is compared
+ * octet by octet. */
 bool amqp_value_equal(const struct amqp_value *a, const struct amqp_value *b);
 
-/* Appends table with its keys in order and each only once: the form in which equal argument tables are equal octets
- * (7.18), and in which a table is rebuilt (2.9). Types count; inner tables stay as they are. */
+/* Appends table with its keys in order and each only once: the form in which equal argument tables
+ * are equal octets (7.18), and in which a table is rebuilt (2.9). Types count; inner tables stay as
+ * they are. */
 void amqp_table_sort(struct buf *out, struct slice table);
 
 /* The same entries in whatever order (7.18). */
 bool amqp_table_equal(struct slice a, struct slice b);
 
-/* Building: entries of a table are appended with amqp_table_put_..., elements of an array with amqp_array_put_... Inner
- * ones stand between begin and end; begin returns what end wants. Keys have at most 255 octets. The outermost table is
- * just the bytes that were appended.
+/* Building: entries of a table are appended with amqp_table_put_..., elements of an array with
+ * amqp_array_put_... Inner ones stand between begin and end; begin returns what end wants. Keys
+ * have at most 255 octets. The outermost table is just the bytes that were appended.
  *
  *     size_t capabilities = amqp_table_begin_table(out, SLICE("capabilities"));
  *     amqp_table_put_bool(out, SLICE("basic.nack"), true);
  *     amqp_table_end(out, capabilities);
- */
+ * */
 void amqp_table_put(struct buf *out, struct slice key, const struct amqp_value *value);
 void amqp_table_put_string(struct buf *out, struct slice key, struct slice string);
 void amqp_table_put_bool(struct buf *out, struct slice key, bool boolean);

@@ -1,11 +1,12 @@
 /* Octets, integers, strings: what the wire is made of. All integers are big-endian and unsigned.
  *
- * The reader is sticky: a read past the end gives zero or an empty slice, marks the reader bad and leaves nothing to
- * read, so that a decoder reads all its fields and asks once, at the end, whether they were there. What it returns
- * points into the input. Packed bits (2.10) are the business of the method codec, the only place that has them.
+ * The reader is sticky: a read past the end gives zero or an empty slice, marks the reader bad and
+ * leaves nothing to read, so that a decoder reads all its fields and asks once, at the end, whether
+ * they were there. What it returns points into the input. Packed bits (2.10) are the business of
+ * the method codec, the only place that has them.
  *
- * Writing has two forms. amqp_put_* store at a pointer whose room the caller has reserved and return the octet after;
- * amqp_write_* append to a buf and reserve for themselves. */
+ * Writing has two forms. amqp_put_* store at a pointer whose room the caller has reserved and
+ * return the octet after; amqp_write_* append to a buf and reserve for themselves. */
 #ifndef AMQP_WIRE_H
 #define AMQP_WIRE_H
 

@@ -5,12 +5,13 @@
  *     default_pass        = $(SECRET)           the environment's; in 'quotes' everything stands for itself
  *     max_message_size    = 64MiB
  *
- * Every key is a row of one table. Most rows say where in struct config the value goes and between which bounds it
- * must be; a row whose name ends in a dot stands for a family of keys (listeners.tcp.NAME). The defaults are written in
- * the table as they would be in a file and set the same way, so they pass the same checks.
+ * Every key is a row of one table. Most rows say where in struct config the value goes and between
+ * which bounds it must be; a row whose name ends in a dot stands for a family of keys
+ * (listeners.tcp.NAME). The defaults are written in the table as they would be in a file and set
+ * the same way, so they pass the same checks.
  *
- * Whatever the source, an assignment ends in assign(), with `where` for the sentence about what is wrong with it.
- * Secrets never appear in such a sentence: values of strings are not shown. */
+ * Whatever the source, an assignment ends in assign(), with `where` for the sentence about what is
+ * wrong with it. Secrets never appear in such a sentence: values of strings are not shown. */
 #include "config.h"
 
 #include <arpa/inet.h>
@@ -101,7 +102,8 @@ static bool is_family(const struct key *key)
     return key->kind == KEY_LISTENER || key->kind == KEY_PROPERTY;
 }
 
-/* ---- values --------------------------------------------------------------------------------------------- */
+/* ---- values
+ * --------------------------------------------------------------------------------------------- */
 
 static void replace_string(char **place, const char *value)
 {
@@ -187,7 +189,8 @@ static void store_number(void *place, size_t size, uint64_t number)
     }
 }
 
-/* ---- listeners and properties --------------------------------------------------------------------------- */
+/* ---- listeners and properties
+ * --------------------------------------------------------------------------- */
 
 static void remove_listener(struct config *config, struct config_listener *listener)
 {
@@ -217,7 +220,8 @@ static void add_listener(struct config *config, const char *name, const char *ho
     TAILQ_INSERT_TAIL(&config->listeners, listener, link);
 }
 
-/* "5672", "127.0.0.1:5672", "[::1]:5672", and "::1:5672" as RabbitMQ has it. host is empty where none was given. */
+/* "5672", "127.0.0.1:5672", "[::1]:5672", and "::1:5672" as RabbitMQ has it. host is empty where
+ * none was given. */
 static bool parse_listener(const char *value, char host[INET6_ADDRSTRLEN], uint16_t *port)
 {
     const char *colon = strrchr(value, ':');
@@ -275,10 +279,11 @@ static void set_property(struct config *config, const char *name, const char *va
     TAILQ_INSERT_TAIL(&config->server_properties, property, link);
 }
 
-/* ---- one assignment ------------------------------------------------------------------------------------- */
+/* ---- one assignment
+ * ------------------------------------------------------------------------------------- */
 
-/* Puts the value in its place; false when it is not of the key's kind or out of bounds. name is what follows the dot of a
- * family. */
+/* Puts the value in its place; false when it is not of the key's kind or out of bounds. name is
+ * what follows the dot of a family. */
 static bool set_value(struct config *config, const struct key *key, const char *name,
                       const char *value)
 {
@@ -360,7 +365,8 @@ static bool fail_value(const struct key *key, const char *full_name, const char 
     }
 }
 
-/* ---- names ---------------------------------------------------------------------------------------------- */
+/* ---- names
+ * ---------------------------------------------------------------------------------------------- */
 
 /* How names are spelled: as in a file, or as in the environment. */
 enum spelling { SPELLED_PLAIN, SPELLED_ENVIRONMENT };
@@ -376,7 +382,8 @@ static void spell(enum spelling spelling, const char *name, char spelled[NAME_SI
         *c = *c == '.' ? '_' : (char)toupper((unsigned char)*c);
 }
 
-/* The row for a full name; *name is what follows the dot of a family, as written: short enough for the name of a field on the wire. */
+/* The row for a full name; *name is what follows the dot of a family, as written: short enough for
+ * the name of a field on the wire. */
 static const struct key *find_key(enum spelling spelling, const char *full_name, const char **name)
 {
     for (size_t i = 0; i < countof(keys); i++) {
@@ -411,7 +418,8 @@ static size_t edit_distance(const char *a, const char *b)
     return row[b_length];
 }
 
-/* The known name that is nearest; empty when none is near. Of a family, the one with the same ending. */
+/* The known name that is nearest; empty when none is near. Of a family, the one with the same
+ * ending. */
 static void find_nearest(enum spelling spelling, const char *wrong, char nearest[NAME_SIZE])
 {
     *nearest = '\0';
@@ -456,7 +464,8 @@ static bool assign(struct config *config, const char *full_name, const char *val
     return set_value(config, key, name, value) || fail_value(key, full_name, value, where, error);
 }
 
-/* ---- lines ---------------------------------------------------------------------------------------------- */
+/* ---- lines
+ * ---------------------------------------------------------------------------------------------- */
 
 /* Cuts white space off both ends, in place. */
 static char *trim(char *text)
@@ -493,7 +502,8 @@ static void cut_comment(char *text)
     }
 }
 
-/* 'text', and nothing but a comment behind it: cuts the quotes off, in place; NULL when it is not so. */
+/* 'text', and nothing but a comment behind it: cuts the quotes off, in place; NULL when it is not
+ * so. */
 static char *unquote(char *text)
 {
     assert(*text == '\'');
@@ -505,7 +515,8 @@ static char *unquote(char *text)
     return *rest == '\0' || *rest == '#' ? text + 1 : NULL;
 }
 
-/* Appends the value with $(NAME) as the environment has it; false, with the name in error, when it has not. */
+/* Appends the value with $(NAME) as the environment has it; false, with the name in error, when it
+ * has not. */
 static bool interpolate(const char *value, const char *where, struct buf *result,
                         char error[CONFIG_ERROR_SIZE])
 {
@@ -549,7 +560,8 @@ static bool read_line(struct config *config, char *line, const char *where,
     return ok;
 }
 
-/* ---- files ---------------------------------------------------------------------------------------------- */
+/* ---- files
+ * ---------------------------------------------------------------------------------------------- */
 
 static bool fail_file(const char *path, int reason, char error[CONFIG_ERROR_SIZE])
 {
@@ -619,9 +631,11 @@ bool config_read_file(struct config *config, const char *path, char error[CONFIG
     return read_one(config, file, path != NULL, error) && read_fragments(config, file, error);
 }
 
-/* ---- the environment and --set -------------------------------------------------------------------------- */
+/* ---- the environment and --set
+ * -------------------------------------------------------------------------- */
 
-/* Not keys: --config's value, and what Kubernetes and Docker set in every container beside a service named stoatmq. */
+/* Not keys: --config's value, and what Kubernetes and Docker set in every container beside a
+ * service named stoatmq. */
 static bool is_reserved(const char *name)
 {
     return strcmp(name, "STOATMQ_CONFIG_FILE") == 0 || strcmp(name, "STOATMQ_PORT") == 0 ||
@@ -706,7 +720,8 @@ bool config_set(struct config *config, const char *assignment, char error[CONFIG
     return ok;
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------ */
+/* ---- the whole
+ * ------------------------------------------------------------------------------------------ */
 
 void config_init(struct config *config)
 {

@@ -1,9 +1,10 @@
 /* The configuration, checked, as a struct; every limit has its default here.
  *
- * Sources, the last word wins: defaults, the file, the files of conf.d beside it in name order, the environment (STOATMQ_ and
- * the key in upper case with dots as underscores), --set. Keys are RabbitMQ's where the meaning is the same. An unknown
- * key or a bad value refuses to start, with source, line and the nearest known key. One table in config.c holds
- * every key: name, kind, range, default, place. */
+ * Sources, the last word wins: defaults, the file, the files of conf.d beside it in name order, the
+ * environment (STOATMQ_ and the key in upper case with dots as underscores), --set. Keys are
+ * RabbitMQ's where the meaning is the same. An unknown key or a bad value refuses to start, with
+ * source, line and the nearest known key. One table in config.c holds every key: name, kind, range,
+ * default, place. */
 #ifndef BROKER_CONFIG_H
 #define BROKER_CONFIG_H
 
@@ -61,13 +62,14 @@ enum { CONFIG_ERROR_SIZE = 512 };
 void config_init(struct config *config); /* the defaults */
 void config_release(struct config *config);
 
-/* Each fills error with a sentence for the operator and returns false on a bad key or value; what was read before it
- * is set then. */
+/* Each fills error with a sentence for the operator and returns false on a bad key or value; what
+ * was read before it is set then. */
 
 /* The file, and conf.d beside it. path NULL: CONFIG_FILE, where neither need be. */
 bool config_read_file(struct config *config, const char *path, char error[CONFIG_ERROR_SIZE]);
 
-/* STOATMQ_<KEY>, and RABBITMQ_DEFAULT_USER, _PASS and _VHOST, over which the former win. environment is as main has it. */
+/* STOATMQ_<KEY>, and RABBITMQ_DEFAULT_USER, _PASS and _VHOST, over which the former win.
+ * environment is as main has it. */
 bool config_read_environment(struct config *config, char **environment,
                              char error[CONFIG_ERROR_SIZE]);
 

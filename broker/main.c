@@ -1,13 +1,13 @@
 /* The process: options, limits, signals, exit status. Everything else is the server's.
  *
- * The order of a start: configuration, process limits, data directory and its lock, store, server, listeners, `ready`. Each
- * step that fails says why in one sentence on stderr (whatever the log is set to) and ends the process with a
- * status of sysexits.h:
+ * The order of a start: configuration, process limits, data directory and its lock, store, server,
+ * listeners, `ready`. Each step that fails says why in one sentence on stderr (whatever the log is
+ * set to) and ends the process with a status of sysexits.h:
  *
  *     64 usage   69 an address cannot be listened on   71 system   73 data directory   74 store   78 configuration
  *
- * Signals come through a signalfd as events of the loop, so a handler may do anything. They are blocked before the first
- * thread is started, hence in all of them. */
+ * Signals come through a signalfd as events of the loop, so a handler may do anything. They are
+ * blocked before the first thread is started, hence in all of them. */
 #include <getopt.h>
 #include <malloc.h>
 #include <signal.h>
@@ -59,7 +59,8 @@ printf_like(1, 2) static void complain(const char *format, ...)
     va_end(arguments);
 }
 
-/* ---- options -------------------------------------------------------------------------------------------- */
+/* ---- options
+ * -------------------------------------------------------------------------------------------- */
 
 struct options {
     const char *config_file; /* NULL: the default one, if it is there */
@@ -138,7 +139,8 @@ static bool read_config(struct config *config, const struct options *options)
     return ok;
 }
 
-/* ---- the process ---------------------------------------------------------------------------------------- */
+/* ---- the process
+ * ---------------------------------------------------------------------------------------- */
 
 static void raise_descriptor_limit(void)
 {
@@ -150,8 +152,9 @@ static void raise_descriptor_limit(void)
         log_warning("cannot raise the limit of open files: %s", strerror(errno));
 }
 
-/* Nobody but us reads what we write; no core file holds a client's secrets; the heap stays in few pieces, and blocks of
- * messages up to some megabytes are taken from it rather than mapped, page fault by page fault. */
+/* Nobody but us reads what we write; no core file holds a client's secrets; the heap stays in few
+ * pieces, and blocks of messages up to some megabytes are taken from it rather than mapped, page
+ * fault by page fault. */
 static void prepare_process(const struct config *config)
 {
     umask(077);
@@ -183,7 +186,8 @@ static void notify(const char *state)
     close(fd);
 }
 
-/* ---- signals -------------------------------------------------------------------------------------------- */
+/* ---- signals
+ * -------------------------------------------------------------------------------------------- */
 
 struct signals {
     struct source source;
@@ -225,7 +229,8 @@ static int signals_open(struct signals *signals)
     return signals->source.fd < 0 ? -errno : 0;
 }
 
-/* ---- serving -------------------------------------------------------------------------------------------- */
+/* ---- serving
+ * -------------------------------------------------------------------------------------------- */
 
 /* From the first listener to the last commit. Returns the exit status. */
 static int run(struct server *server, struct signals *signals, uint64_t begin_ns)

@@ -1,4 +1,5 @@
-/* The broker as a whole: owns the loop, listeners, store, vhosts and connections; starts, drains and stops them in order. */
+/* The broker as a whole: owns the loop, listeners, store, vhosts and connections; starts, drains
+ * and stops them in order. */
 #ifndef BROKER_SERVER_H
 #define BROKER_SERVER_H
 
@@ -11,8 +12,8 @@ struct store;
 
 enum { SERVER_ERROR_SIZE = 512 };
 
-/* Everything but the listeners: vhosts and queues as the store has them. The store becomes the server's. config must outlive it. NULL with a
- * sentence in error. */
+/* Everything but the listeners: vhosts and queues as the store has them. The store becomes the
+ * server's. config must outlive it. NULL with a sentence in error. */
 struct server *server_new(const struct config *config, struct clock *clock, struct random *random,
                           struct store **store, char error[SERVER_ERROR_SIZE]);
 
@@ -21,10 +22,12 @@ bool server_listen(struct server *server, char error[SERVER_ERROR_SIZE]);
 
 struct loop *server_loop(struct server *server);
 
-/* Begins to stop: no new connections, clients told 320, what is parked is synced, then the loop stops. Called again: hurries. */
+/* Begins to stop: no new connections, clients told 320, what is parked is synced, then the loop
+ * stops. Called again: hurries. */
 void server_stop(struct server *server);
 
-/* After the loop has stopped: closes the store. Returns the exit status of the process: 0, or EX_IOERR when the store failed. */
+/* After the loop has stopped: closes the store. Returns the exit status of the process: 0, or
+ * EX_IOERR when the store failed. */
 int server_free(struct server **server);
 
 #endif

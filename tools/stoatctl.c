@@ -1,5 +1,6 @@
-/* stoatctl: the operator's tool. It speaks the management API over the control socket in the broker's data directory, which admits root and the
- * broker's own user. Commands, columns, output and exit statuses are rabbitmqctl's where the meaning is the same. */
+/* stoatctl: the operator's tool. It speaks the management API over the control socket in the
+ * broker's data directory, which admits root and the broker's own user. Commands, columns, output
+ * and exit statuses are rabbitmqctl's where the meaning is the same. */
 #include "tools/stoatctl.h"
 
 #include <getopt.h>
@@ -273,8 +274,8 @@ static int wait_for_end(const struct options *options, int process)
     return EX_TEMPFAIL;
 }
 
-/* Done when the process is gone: only then are its data directory and ports free. The process is taken hold of before it is asked to
- * stop, so that no other can be mistaken for it. */
+/* Done when the process is gone: only then are its data directory and ports free. The process is
+ * taken hold of before it is asked to stop, so that no other can be mistaken for it. */
 static int run_stop(struct client *client, const struct options *options, const char *command,
                     int count, char **words)
 {

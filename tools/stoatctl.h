@@ -6,7 +6,8 @@
  *     stoatctl_table.c    rows and columns as text: four formats
  *     stoatctl_client.c   one request over the control socket
  *
- * A function that can fail has told the user why, on stderr, and returns the exit status; 0 is success. */
+ * A function that can fail has told the user why, on stderr, and returns the exit status; 0 is
+ * success. */
 #ifndef TOOLS_STOATCTL_H
 #define TOOLS_STOATCTL_H
 
@@ -48,8 +49,9 @@ struct reply {
     json_t *body; /* or NULL */
 };
 
-/* Sends the request, waits for the answer. Statuses that are not the command's business (no broker, no answer in time, a broker that
- * is stopping) are failures; 400 and 404 are not. The body is to be released with json_decref. */
+/* Sends the request, waits for the answer. Statuses that are not the command's business (no broker,
+ * no answer in time, a broker that is stopping) are failures; 400 and 404 are not. The body is to
+ * be released with json_decref. */
 int client_request(struct client *client, const char *method, const char *path,
                    struct reply *reply);
 

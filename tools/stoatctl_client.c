@@ -1,4 +1,5 @@
-/* libcurl over a unix socket. The host in the URL means nothing; the path goes as it is, because a queue may be called "..". */
+/* libcurl over a unix socket. The host in the URL means nothing; the path goes as it is, because a
+ * queue may be called "..". */
 #include <curl/curl.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>

@@ -1,5 +1,6 @@
-/* The list commands. Column names are rabbitmqctl's; each is a member of the object that the API answers with, of the same name unless the row says
- * where else. A column that rabbitmqctl has and the broker does not know is empty, so that scripts which ask for it go on. */
+/* The list commands. Column names are rabbitmqctl's; each is a member of the object that the API
+ * answers with, of the same name unless the row says where else. A column that rabbitmqctl has and
+ * the broker does not know is empty, so that scripts which ask for it go on. */
 #include "base/alloc.h"
 #include "base/slice.h"
 #include "tools/stoatctl.h"

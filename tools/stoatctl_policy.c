@@ -1,5 +1,6 @@
-/* Policies: set_policy, clear_policy, and the same for operators' policies. What a definition may hold is the broker's to say; here it need
- * only be JSON. Refusals are EX_UNAVAILABLE, as rabbitmqctl has it. */
+/* Policies: set_policy, clear_policy, and the same for operators' policies. What a definition may
+ * hold is the broker's to say; here it need only be JSON. Refusals are EX_UNAVAILABLE, as
+ * rabbitmqctl has it. */
 #include "base/alloc.h"
 #include "tools/stoatctl.h"
 

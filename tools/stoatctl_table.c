@@ -5,8 +5,8 @@
  *     csv           RFC 4180, with lines that end as Unix lines do
  *     json          an array of objects
  *
- * A name may hold any character. In the tables, tabs, line ends and other control characters, which would break the table or steer the terminal,
- * appear as \t, \n, \r and \xNN. */
+ * A name may hold any character. In the tables, tabs, line ends and other control characters, which
+ * would break the table or steer the terminal, appear as \t, \n, \r and \xNN. */
 #include <wchar.h>
 
 #include "base/alloc.h"

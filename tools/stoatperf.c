@@ -9,9 +9,10 @@
  *     stoatperf_meter        counts and intervals; stoatperf_histogram, stoatperf_process
  *     stoatperf_report       text and JSON
  *
- * The tool must cost less than the broker it measures: bodies are never copied nor looked at beyond their first 16
- * octets, one write carries many publishes, one clock reading serves a write or a read. Its own CPU time is part of the
- * report, so that a figure limited by the tool can be told. */
+ * The tool must cost less than the broker it measures: bodies are never copied nor looked at
+ * beyond their first 16 octets, one write carries many publishes, one clock reading serves a
+ * write or a read. Its own CPU time is part of the report, so that a figure limited by the tool
+ * can be told. */
 #include <sysexits.h>
 
 #include "base/alloc.h"

@@ -1,5 +1,5 @@
-/* See the header. In the blocking part replies are looked for with amqp_frame_parse in `in`; afterwards `in` holds only
- * what the stream could not use yet. */
+/* See the header. In the blocking part replies are looked for with amqp_frame_parse in `in`;
+ * afterwards `in` holds only what the stream could not use yet. */
 #include "tools/stoatperf_client.h"
 
 #include <fcntl.h>
@@ -126,8 +126,8 @@ static bool next_method(struct client *client, struct amqp_method *method, size_
     }
 }
 
-/* Waits for the method called id, passing by what may be ignored. What it borrows lives in `in`, which is consumed by
- * the next call. */
+/* Waits for the method called id, passing by what may be ignored. What it borrows lives in `in`,
+ * which is consumed by the next call. */
 static bool await_method(struct client *client, uint32_t id, struct amqp_method *method)
 {
     for (;;) {
@@ -151,7 +151,8 @@ static void copy_property(struct slice properties, const char *key, char *text, 
     snprintf(text, size, "%.*s", SLICE_ARG(string));
 }
 
-/* StoatMQ names itself RabbitMQ for the sake of clients that look, and says who it is beside that. */
+/* StoatMQ names itself RabbitMQ for the sake of clients that look, and says who it is beside
+ * that. */
 static void identify(struct broker_identity *identity, struct slice properties)
 {
     copy_property(properties, "product", identity->product, sizeof(identity->product));

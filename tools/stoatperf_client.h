@@ -1,9 +1,10 @@
 /* One AMQP connection with one channel, number 1, seen from the client.
  *
- * It begins blocking: client_open does the handshake and client_call waits for replies, 30 s at most. From
- * client_attach on it is non-blocking and belongs to an epoll: client_read gives what comes to the stream, what is
- * written waits in `out` or with the owner until the socket takes it. Nothing that leads to deliveries may be sent
- * before that. Failures are the run's: the first one ends it. */
+ * It begins blocking: client_open does the handshake and client_call waits for replies, 30 s at
+ * most. From client_attach on it is non-blocking and belongs to an epoll: client_read gives what
+ * comes to the stream, what is written waits in `out` or with the owner until the socket takes it.
+ * Nothing that leads to deliveries may be sent before that. Failures are the run's: the first one
+ * ends it. */
 #ifndef TOOLS_STOATPERF_CLIENT_H
 #define TOOLS_STOATPERF_CLIENT_H
 
@@ -36,7 +37,8 @@ struct client {
 bool client_open(struct client *client, const struct uri *uri, const char *name,
                  struct failure *failure, struct broker_identity *identity);
 
-/* Sends the method and waits for the one called reply; *answer borrows from the client until its next call. */
+/* Sends the method and waits for the one called reply; *answer borrows from the client until its
+ * next call. */
 bool client_call(struct client *client, const struct amqp_method *method, uint32_t reply,
                  struct amqp_method *answer);
 
@@ -59,11 +61,12 @@ bool client_flush(struct client *client);
 /* Whether on_ready is to be called when the socket takes output again. */
 void client_await_output(struct client *client, bool await);
 
-/* Methods that nobody expects: connection.close and channel.close end the run. True for those that may be ignored. */
+/* Methods that nobody expects: connection.close and channel.close end the run. True for those that
+ * may be ignored. */
 bool client_on_method(struct client *client, const struct amqp_method *method);
 
-/* The rest of a publish that was begun, then an orderly close, 2 s at most; whatever comes is thrown away. Does nothing
- * when it is not open. */
+/* The rest of a publish that was begun, then an orderly close, 2 s at most; whatever comes is
+ * thrown away. Does nothing when it is not open. */
 void client_close(struct client *client, struct slice rest);
 
 #endif

@@ -14,7 +14,8 @@ static void record_run(struct consumer *consumer)
     consumer->run = 0;
 }
 
-/* basic.ack of everything up to the last delivery; `multiple` only says so where it means more than one. */
+/* basic.ack of everything up to the last delivery; `multiple` only says so where it means more than
+ * one. */
 static void put_ack(struct consumer *consumer)
 {
     enum { PAYLOAD = 4 + 8 + 1 };

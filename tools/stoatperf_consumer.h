@@ -1,5 +1,5 @@
-/* A consumer: a connection that consumes from one queue, or from several when there are fewer consumers than queues. The
- * consumer tag is the queue's number. */
+/* A consumer: a connection that consumes from one queue, or from several when there are fewer
+ * consumers than queues. The consumer tag is the queue's number. */
 #ifndef TOOLS_STOATPERF_CONSUMER_H
 #define TOOLS_STOATPERF_CONSUMER_H
 
@@ -19,8 +19,8 @@ struct consumer {
     uint64_t run_ns, run;    /* so many deliveries with this due time are not recorded yet */
 };
 
-/* Opens the connection and sets the prefetch; attached to epoll, and idle. topology, meter, verify and scratch must
- * outlive it. */
+/* Opens the connection and sets the prefetch; attached to epoll, and idle. topology, meter, verify
+ * and scratch must outlive it. */
 bool consumer_open(struct consumer *consumer, uint32_t index, const struct topology *topology,
                    int epoll, struct failure *failure);
 void consumer_close(struct consumer *consumer);

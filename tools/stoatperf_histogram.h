@@ -1,5 +1,6 @@
-/* A histogram of durations that is exact enough at every scale: within each power of two the buckets are equally wide,
- * HISTOGRAM_STEPS of them, so that a percentile is never off by more than 1 part in HISTOGRAM_STEPS.
+/* A histogram of durations that is exact enough at every scale: within each power of two the
+ * buckets are equally wide, HISTOGRAM_STEPS of them, so that a percentile is never off by more than
+ * 1 part in HISTOGRAM_STEPS.
  *
  *     value     0 .. 127   128 .. 255   256 .. 511   512 .. 1023   ...   2^42 ns and above
  *     width        1           1            2             4                 all in the last
@@ -26,7 +27,8 @@ struct histogram {
 
 void histogram_clear(struct histogram *histogram);
 
-/* The bucket of a value: the power of two says which row, the next HISTOGRAM_STEP_BITS bits which step of it. */
+/* The bucket of a value: the power of two says which row, the next HISTOGRAM_STEP_BITS bits which
+ * step of it. */
 static inline uint32_t histogram_bucket(uint64_t value)
 {
     if (value < HISTOGRAM_STEPS)
@@ -51,8 +53,8 @@ static inline void histogram_record(struct histogram *histogram, uint64_t value,
 /* Adds what other holds. */
 void histogram_add(struct histogram *histogram, const struct histogram *other);
 
-/* The greatest value that its bucket cannot tell from the one at that percentile (0 to 100), never above the greatest
- * recorded; 0 when nothing was recorded. */
+/* The greatest value that its bucket cannot tell from the one at that percentile (0 to 100), never
+ * above the greatest recorded; 0 when nothing was recorded. */
 uint64_t histogram_percentile(const struct histogram *histogram, double percentile);
 
 double histogram_mean(const struct histogram *histogram); /* 0 when nothing was recorded */

@@ -1,10 +1,11 @@
-/* Which ordinals of one publisher's messages to one queue have come: all below `next`, and those of a ring of bits ahead
- * of it.
+/* Which ordinals of one publisher's messages to one queue have come: all below `next`, and those of
+ * a ring of bits ahead of it.
  *
  *       0 ............ next ........................ next + ring_size
  *       all have come |  1 0 0 1 1 0 ...  a bit each |
  *
- * In a run where nothing is lost or reordered, and with one consumer to the queue, the ring is never made. */
+ * In a run where nothing is lost or reordered, and with one consumer to the queue, the ring is
+ * never made. */
 #ifndef TOOLS_STOATPERF_LEDGER_H
 #define TOOLS_STOATPERF_LEDGER_H
 
@@ -23,8 +24,8 @@ void ledger_release(struct ledger *ledger);
 
 bool ledger_add_ahead(struct ledger *ledger, uint64_t ordinal);
 
-/* Notes that it has come. False when it had before. The ring grows to hold the greatest: the caller vouches that it
- * is no greater than what was published. */
+/* Notes that it has come. False when it had before. The ring grows to hold the greatest: the caller
+ * vouches that it is no greater than what was published. */
 static inline bool ledger_add(struct ledger *ledger, uint64_t ordinal)
 {
     if (likely(ordinal == ledger->next && ledger->ahead == 0)) {

@@ -16,8 +16,8 @@
 static const uint64_t stall_ns = 10 * NS_PER_S; /* without any progress the run is given up */
 static const uint64_t spin_ns = 5000;           /* a due time so near is not worth a sleep */
 
-/* How many of SIGINT and SIGTERM came. The first ends the measurement, and the report and tidying up follow; the third
- * hurries (timeout(1) sends two at once). */
+/* How many of SIGINT and SIGTERM came. The first ends the measurement, and the report and tidying
+ * up follow; the third hurries (timeout(1) sends two at once). */
 static volatile sig_atomic_t interrupted;
 
 static void on_signal(int signal_number)
@@ -198,8 +198,8 @@ static bool has_stalled(struct load *load, uint64_t now_ns)
     return now_ns - load->progress_ns > stall_ns;
 }
 
-/* Turns until done says so (NULL: never) or until_ns has come. False when the run failed, stalled before it was done or
- * was interrupted. */
+/* Turns until done says so (NULL: never) or until_ns has come. False when the run failed, stalled
+ * before it was done or was interrupted. */
 static bool drive(struct load *load, uint64_t until_ns, bool (*done)(struct load *load))
 {
     uint64_t now_ns = load->progress_ns = clock_monotonic_ns();
@@ -277,7 +277,8 @@ static void begin_phase(struct load *load)
     load->next_tick_ns = now_ns + interval_ns(load);
 }
 
-/* Moves what was measured to the results; the counts go on. A last interval too short to say much is not told. */
+/* Moves what was measured to the results; the counts go on. A last interval too short to say much
+ * is not told. */
 static struct phase *end_phase(struct load *load, const char *name)
 {
     assert(load->phase_count < PHASES_MAX);
@@ -385,8 +386,8 @@ static void run_backlog(struct load *load)
     }
 }
 
-/* Whether what was measured counts. A run that was to see every message through is judged by whether it did; after an
- * interruption nobody has waited for what is missing. */
+/* Whether what was measured counts. A run that was to see every message through is judged by
+ * whether it did; after an interruption nobody has waited for what is missing. */
 static void judge(struct load *load)
 {
     const struct options *const options = load->options;

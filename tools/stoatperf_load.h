@@ -1,11 +1,12 @@
-/* A run from beginning to end: connections, the loop that drives them, the phases that are measured.
+/* A run from beginning to end: connections, the loop that drives them, the phases that are
+ * measured.
  *
  *     time       consumers attach | warm up | run                   | with --verify: until all has come
  *     messages   consumers attach | run: until all has come
  *     backlog    fill: until all is taken in | consumers attach, drain: until all has come
  *
- * One thread, one epoll. A turn hands out what is due, gives every publisher that can write one write, waits for
- * sockets, and reads each once. */
+ * One thread, one epoll. A turn hands out what is due, gives every publisher that can write one
+ * write, waits for sockets, and reads each once. */
 #ifndef TOOLS_STOATPERF_LOAD_H
 #define TOOLS_STOATPERF_LOAD_H
 
@@ -53,12 +54,13 @@ struct load {
     uint32_t phase_count;
 };
 
-/* options must outlive it. Every call but the first is for a load that has been opened, well or not. on_interval is
- * called after every interval that was measured. */
+/* options must outlive it. Every call but the first is for a load that has been opened, well or
+ * not. on_interval is called after every interval that was measured. */
 bool load_open(struct load *load, const struct options *options,
                void (*on_interval)(const struct interval *interval));
 
-/* False when the run failed. Else phases hold what was measured, and void_run says whether it counts. */
+/* False when the run failed. Else phases hold what was measured, and void_run says whether it
+ * counts. */
 bool load_run(struct load *load);
 
 /* Closes the connections and deletes the queues. */

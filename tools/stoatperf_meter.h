@@ -1,6 +1,6 @@
-/* What is counted while a load runs. Publishers and consumers add to counts and to the two histograms of the current
- * interval; every tick closes an interval and moves its histograms into the totals. Only what lies between meter_begin
- * and meter_end is measured. */
+/* What is counted while a load runs. Publishers and consumers add to counts and to the two
+ * histograms of the current interval; every tick closes an interval and moves its histograms into
+ * the totals. Only what lies between meter_begin and meter_end is measured. */
 #ifndef TOOLS_STOATPERF_METER_H
 #define TOOLS_STOATPERF_METER_H
 

@@ -1,5 +1,5 @@
-/* Options are rows of a table: name, letter, what to do with the value. Where RabbitMQ PerfTest has an option of the
- * same meaning, its name and letter are taken. */
+/* Options are rows of a table: name, letter, what to do with the value. Where RabbitMQ PerfTest has
+ * an option of the same meaning, its name and letter are taken. */
 #include "tools/stoatperf_options.h"
 
 #include <getopt.h>
@@ -92,7 +92,8 @@ static int hex_digit(char c)
                                                 : -1;
 }
 
-/* A copy of [text, end) with every %XX replaced; NULL for a bad one. The default when it is empty. */
+/* A copy of [text, end) with every %XX replaced; NULL for a bad one. The default when it is
+ * empty. */
 static char *decode_part(const char *text, const char *end, const char *otherwise)
 {
     if (text == end)

@@ -33,13 +33,13 @@ struct options {
     int32_t pid; /* of the broker; 0: not given */
 };
 
-/* What the command line says. Prints the help, the version or what is wrong with it, and ends the process, where that is
- * what it comes to. Strings point into argv, but for the URI's. */
+/* What the command line says. Prints the help, the version or what is wrong with it, and ends the
+ * process, where that is what it comes to. Strings point into argv, but for the URI's. */
 void options_parse(struct options *options, int argc, char **argv);
 void options_release(struct options *options);
 
-/* amqp://user:password@host:port/vhost, every part of it optional, percent-encoded. NULL, or what is wrong with it; then
- * *uri is empty. */
+/* amqp://user:password@host:port/vhost, every part of it optional, percent-encoded. NULL, or what
+ * is wrong with it; then *uri is empty. */
 const char *uri_parse(struct uri *uri, const char *text);
 void uri_release(struct uri *uri);
 

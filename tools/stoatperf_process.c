@@ -1,4 +1,5 @@
-/* See the header. A file that cannot be read leaves its fields zero; without stat nothing is known. */
+/* See the header. A file that cannot be read leaves its fields zero; without stat nothing is
+ * known. */
 #include "tools/stoatperf_process.h"
 
 #include <dirent.h>

@@ -1,5 +1,6 @@
-/* What a process uses, from /proc: its threads' schedstat, which counts nanoseconds, and its status and io. Threads that
- * have ended are missing from the first, so that the coarser count of stat wins where it is greater. */
+/* What a process uses, from /proc: its threads' schedstat, which counts nanoseconds, and its status
+ * and io. Threads that have ended are missing from the first, so that the coarser count of stat
+ * wins where it is greater. */
 #ifndef TOOLS_STOATPERF_PROCESS_H
 #define TOOLS_STOATPERF_PROCESS_H
 

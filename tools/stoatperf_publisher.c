@@ -140,8 +140,8 @@ static void make_blocks(struct publisher *publisher)
     buf_release(&block);
 }
 
-/* Confirms may come one by one and in any order: the ring holds the window and as much again of what was confirmed
- * behind one that was not. */
+/* Confirms may come one by one and in any order: the ring holds the window and as much again of
+ * what was confirmed behind one that was not. */
 static void make_ring(struct publisher *publisher, uint32_t window)
 {
     publisher->window = window;

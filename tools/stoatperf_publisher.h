@@ -1,15 +1,17 @@
-/* A publisher: a connection and a buffer of whole publishes, made once. To publish is to write time and number into the
- * bodies of the next few of them and give the buffer to the socket, many at a time:
+/* A publisher: a connection and a buffer of whole publishes, made once. To publish is to write time
+ * and number into the bodies of the next few of them and give the buffer to the socket, many at a
+ * time:
  *
  *     blocks  | method, header, body | method, header, body | ...
  *                    ^ key's number          sent_ns, id
  *             [ unwritten ..............)      what the socket has not taken yet
  *
- * The buffer is stamped anew when all of it has been taken. With frames of one size, the key is changed only where a
- * publisher takes turns over queues.
+ * The buffer is stamped anew when all of it has been taken. With frames of one size, the key is
+ * changed only where a publisher takes turns over queues.
  *
- * A publisher that can write is in the list of the active ones, and leaves it when the socket is full, the confirm
- * window is used up, nothing is due or its limit is reached. What ends each of these puts it back. */
+ * A publisher that can write is in the list of the active ones, and leaves it when the socket is
+ * full, the confirm window is used up, nothing is due or its limit is reached. What ends each of
+ * these puts it back. */
 #ifndef TOOLS_STOATPERF_PUBLISHER_H
 #define TOOLS_STOATPERF_PUBLISHER_H
 
@@ -57,8 +59,8 @@ struct publisher {
 };
 TAILQ_HEAD(publisher_list, publisher);
 
-/* Opens the connection; attached to epoll and not yet active. list, topology, schedule, meter and scratch must outlive
- * it. */
+/* Opens the connection; attached to epoll and not yet active. list, topology, schedule, meter and
+ * scratch must outlive it. */
 bool publisher_open(struct publisher *publisher, uint32_t index, const struct topology *topology,
                     int epoll, struct failure *failure);
 void publisher_close(struct publisher *publisher);
@@ -71,7 +73,8 @@ void publisher_turn(struct publisher *publisher);
 /* Lets no more be published than have been. */
 void publisher_stop(struct publisher *publisher);
 
-/* Asks the broker for an answer behind the last message, once the limit is reached: fenced says when it came. */
+/* Asks the broker for an answer behind the last message, once the limit is reached: fenced says
+ * when it came. */
 void publisher_fence(struct publisher *publisher);
 
 /* The limit is reached, the last octet written and, with confirms, the last message settled. */

@@ -1,5 +1,5 @@
-/* The two paths of the header's picture. The fast one only ever looks: unless all of the delivery is as it should be it
- * answers 0 and the careful one reads the same octets again. */
+/* The two paths of the header's picture. The fast one only ever looks: unless all of the delivery
+ * is as it should be it answers 0 and the careful one reads the same octets again. */
 #include "tools/stoatperf_stream.h"
 
 #include "amqp/frame.h"
@@ -81,7 +81,8 @@ static inline size_t take_delivery(struct stream *stream, const uint8_t *at, siz
     return method_size + header_size + body_frame;
 }
 
-/* A whole basic.ack, as many as there are messages when a broker does not gather them. Its size, or 0. */
+/* A whole basic.ack, as many as there are messages when a broker does not gather them. Its size, or
+ * 0. */
 static inline size_t take_confirm(struct stream *stream, const uint8_t *at, size_t left,
                                   enum stream_result *result)
 {
@@ -153,8 +154,8 @@ static bool take_header(struct stream *stream, struct slice payload, struct amqp
     return true;
 }
 
-/* The head of a body frame, and the stamp behind it if it is the first. False when more is needed or it is wrong:
- * then error->code is set. */
+/* The head of a body frame, and the stamp behind it if it is the first. False when more is needed
+ * or it is wrong: then error->code is set. */
 static size_t begin_body(struct stream *stream, const uint8_t *at, size_t left, uint32_t frame_max,
                          struct amqp_error *error)
 {

@@ -1,17 +1,17 @@
-/* What a broker sends, taken apart at the price of a few loads per message. A stream is fed the input in pieces of any
- * size and tells its owner of deliveries, confirms and all other methods. Bodies are skipped: of each only the first
- * STREAM_STAMP_SIZE octets are looked at.
+/* What a broker sends, taken apart at the price of a few loads per message. A stream is fed the
+ * input in pieces of any size and tells its owner of deliveries, confirms and all other methods.
+ * Bodies are skipped: of each only the first STREAM_STAMP_SIZE octets are looked at.
  *
  *     body of a message:  sent_ns 64 | id 64 | padding        (absent when the body is shorter)
  *
- * A delivery whose three frames are all there takes the fast path; everything else, and every frame that is not what
- * the fast path expects, goes frame by frame:
+ * A delivery whose three frames are all there takes the fast path; everything else, and every frame
+ * that is not what the fast path expects, goes frame by frame:
  *
  *     METHOD -- deliver, return --> HEADER -- body size > 0 --> BODY -- last octet --> METHOD
  *                                      `------ body size 0 --------------------------> METHOD
  *
- * A method or header frame that the input cuts is left to the caller, who gives it again with what follows; of a body
- * frame at most its head and the stamp are left. */
+ * A method or header frame that the input cuts is left to the caller, who gives it again with what
+ * follows; of a body frame at most its head and the stamp are left. */
 #ifndef TOOLS_STOATPERF_STREAM_H
 #define TOOLS_STOATPERF_STREAM_H
 
@@ -53,7 +53,8 @@ void stream_init(struct stream *stream, const struct stream_events *events, void
 
 enum stream_result { STREAM_OK, STREAM_ENDED, STREAM_BAD };
 
-/* Reads as far as it can; *used says how far. ENDED: the owner said so. BAD: *error says what is wrong. */
+/* Reads as far as it can; *used says how far. ENDED: the owner said so. BAD: *error says what is
+ * wrong. */
 enum stream_result stream_feed(struct stream *stream, struct slice input, uint32_t frame_max,
                                size_t *used, struct amqp_error *error);
 

@@ -1,6 +1,6 @@
-/* Declaring is pipelined with no-wait, so that a hundred thousand queues cost one round trip; the last method waits, and
- * brings to light whatever was refused before. Deleting has a connection of its own, since the run may have ended with
- * the loss of every other. */
+/* Declaring is pipelined with no-wait, so that a hundred thousand queues cost one round trip; the
+ * last method waits, and brings to light whatever was refused before. Deleting has a connection of
+ * its own, since the run may have ended with the loss of every other. */
 #include "tools/stoatperf_topology.h"
 
 #include <unistd.h>
@@ -31,7 +31,8 @@ struct slice topology_exchange(const struct topology *topology)
     return topology->options->fan_out ? slice_of_string(topology->prefix) : SLICE("");
 }
 
-/* "x-max-length=10" as an integer, "x-single-active-consumer=true" as a boolean, the rest as strings. */
+/* "x-max-length=10" as an integer, "x-single-active-consumer=true" as a boolean, the rest as
+ * strings. */
 static void put_argument(struct buf *table, struct slice key, struct slice value)
 {
     uint64_t number;

@@ -4,7 +4,8 @@
  *     fewer clients than queues             client c has the queues c, c + clients, c + 2 clients, ... and takes turns
  *     fan-out                               every message of every publisher goes to every queue
  *
- * A publisher numbers its messages 0, 1, 2, ...; the n-th of those that go to one queue has the ordinal n there. */
+ * A publisher numbers its messages 0, 1, 2, ...; the n-th of those that go to one queue has the
+ * ordinal n there. */
 #ifndef TOOLS_STOATPERF_TOPOLOGY_H
 #define TOOLS_STOATPERF_TOPOLOGY_H
 
@@ -36,7 +37,8 @@ struct slice topology_queue_name(const struct topology *topology, uint32_t queue
 /* To which messages are published, with the queue's name as routing key. */
 struct slice topology_exchange(const struct topology *topology);
 
-/* How many queues the index-th of so many clients has; they are index % queues and every clients-th after it. */
+/* How many queues the index-th of so many clients has; they are index % queues and every clients-th
+ * after it. */
 static inline uint32_t topology_queue_count(const struct topology *topology, uint32_t clients,
                                             uint32_t index)
 {

@@ -1,8 +1,8 @@
-/* The publishers of a queue are its feeders: all of them with fan-out; else those that topology.h deals to it, of which
- * the one called p is the (p / queues)-th.
+/* The publishers of a queue are its feeders: all of them with fan-out; else those that topology.h
+ * deals to it, of which the one called p is the (p / queues)-th.
  *
- * A line is a sequence of deliveries in which order can be asked for: a queue, where each has one consumer; a consumer,
- * where each has one queue. */
+ * A line is a sequence of deliveries in which order can be asked for: a queue, where each has one
+ * consumer; a consumer, where each has one queue. */
 #include "tools/stoatperf_verify.h"
 
 #include "base/alloc.h"

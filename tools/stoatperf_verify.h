@@ -1,5 +1,6 @@
-/* Whether every message came once and in order. What was seen is kept per queue and publisher; the order is asked of
- * each consumer for itself, since consumers that share a queue are read one after the other. */
+/* Whether every message came once and in order. What was seen is kept per queue and publisher; the
+ * order is asked of each consumer for itself, since consumers that share a queue are read one after
+ * the other. */
 #ifndef TOOLS_STOATPERF_VERIFY_H
 #define TOOLS_STOATPERF_VERIFY_H
 

@@ -1,13 +1,16 @@
-/* The memory and the disk alarm: while either is on, whoever publishes is not read (wire-behaviour 4.6).
+/* The memory and the disk alarm: while either is on, whoever publishes is not read (wire-behaviour
+ * 4.6).
  *
  *     source ──read──▶ readings ──compared with limits──▶ memory, disk ──first on, last off──▶ on_change
  *       ▲                                                     │
  *       └────── timer: 10 s, down to 0.1 s near a limit ◀─────┘
  *
- * An alarm is on while its reading is on the wrong side of its limit, at the last look. How soon the next look comes depends on how far the
- * nearer limit is: not longer than half of what it would take to get there at FAST_RATE (alarm.c), whichever side it is on.
+ * An alarm is on while its reading is on the wrong side of its limit, at the last look. How soon
+ * the next look comes depends on how far the nearer limit is: not longer than half of what it would
+ * take to get there at FAST_RATE (alarm.c), whichever side it is on.
  *
- * One per process, the loop thread's. It knows no connection: the session asks alarm_is_on at each publish, and hears of the end. */
+ * One per process, the loop thread's. It knows no connection: the session asks alarm_is_on at each
+ * publish, and hears of the end. */
 #ifndef ACCESS_ALARM_H
 #define ACCESS_ALARM_H
 

@@ -1,5 +1,6 @@
-/* PCRE2, its interpreter. Each pattern has its own room for a match, made when the pattern is, so that matching one name after another does not
- * allocate. Compiling is bounded by the library: the compiled form of a pattern has at most 64 KiB, nested repeats included. */
+/* PCRE2, its interpreter. Each pattern has its own room for a match, made when the pattern is, so
+ * that matching one name after another does not allocate. Compiling is bounded by the library: the
+ * compiled form of a pattern has at most 64 KiB, nested repeats included. */
 #include "access/pattern.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8

@@ -3,7 +3,8 @@
  *     0::/system.slice/stoatmq.service        version 2: memory.max in that directory of /sys/fs/cgroup, and in all above it
  *     4:memory:/docker/53e1...                version 1: memory.limit_in_bytes, likewise under /sys/fs/cgroup/memory
  *
- * In a container the path may name what lies outside of it; then the root is the container's own group. */
+ * In a container the path may name what lies outside of it; then the root is the container's own
+ * group. */
 #include "access/resources.h"
 
 #include <limits.h>

@@ -1,8 +1,10 @@
-/* Users by name, and the one question asked of them: may this one log in with this password from there?
+/* Users by name, and the one question asked of them: may this one log in with this password from
+ * there?
  *
- * How long the answer takes must not tell which part was wrong: the password that the client offers is always compared to the end, with
- * the user's or, when there is no such user, with one that cannot match. The users own their strings; what authenticate returns lives
- * until users_release. */
+ * How long the answer takes must not tell which part was wrong: the password that the client
+ * offers is always compared to the end, with the user's or, when there is no such user, with one
+ * that cannot match. The users own their strings; what authenticate returns lives until
+ * users_release. */
 #include "access/user.h"
 
 #include "base/alloc.h"

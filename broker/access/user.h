@@ -1,4 +1,5 @@
-/* Users: who may log in, and from where. In this first form there is the one default user of the configuration; the store will keep others. */
+/* Users: who may log in, and from where. In this first form there is the one default user of the
+ * configuration; the store will keep others. */
 #ifndef ACCESS_USER_H
 #define ACCESS_USER_H
 
@@ -18,7 +19,8 @@ void users_init(struct users *users);
 void users_release(struct users *users);
 void users_add(struct users *users, const char *name, const char *password, bool loopback_only);
 
-/* The user, or NULL: unknown, wrong or empty password, or not from here. *reason is for the log alone. Compares in constant time. */
+/* The user, or NULL: unknown, wrong or empty password, or not from here. *reason is for the log
+ * alone. Compares in constant time. */
 const struct user *users_authenticate(const struct users *users, struct slice name,
                                       struct slice password, bool from_loopback,
                                       const char **reason);

@@ -1,5 +1,5 @@
-/* What every file may count on: the standard headers that nearly all of them want, and a few words that C
- * lacks. */
+/* What every file may count on: the standard headers that nearly all of them want, and a few words
+ * that C lacks. */
 #ifndef BASE_BASE_H
 #define BASE_BASE_H
 

@@ -1,5 +1,5 @@
-/* Owned growing bytes, written at one end and read at the other. A pointer into it lives until the next call
- * that writes. */
+/* Owned growing bytes, written at one end and read at the other. A pointer into it lives until the
+ * next call that writes. */
 #ifndef BASE_BUF_H
 #define BASE_BUF_H
 

@@ -1,5 +1,5 @@
-/* Monotonic and wall time, read once per turn of the loop, so that all of a turn happens at one moment. A test sets
- * `fake` and moves both by hand. */
+/* Monotonic and wall time, read once per turn of the loop, so that all of a turn happens at one
+ * moment. A test sets `fake` and moves both by hand. */
 #ifndef BASE_CLOCK_H
 #define BASE_CLOCK_H
 
@@ -14,7 +14,8 @@ struct clock {
 void clock_update(struct clock *clock);
 void clock_advance(struct clock *clock, uint64_t ms); /* a fake one only */
 
-/* The monotonic clock itself, for measuring; not for decisions that a test must be able to steer. */
+/* The monotonic clock itself, for measuring; not for decisions that a test must be able to
+ * steer. */
 uint64_t clock_monotonic_ns(void);
 
 #endif

@@ -2,9 +2,10 @@
  *
  *     2026-01-02 10:44:33.654321+00:00 [info] accepting AMQP connection 127.0.0.1:52771 -> 127.0.0.1:5672
  *
- * Whatever bytes an argument holds, the line stays one line: control characters and bytes that are not UTF-8 are
- * written as \xNN. A call site that is reached more than LOG_BURST times in a second is muted until the second
- * is over, then says how many lines it swallowed: no peer can fill the disk. Any thread may log. */
+ * Whatever bytes an argument holds, the line stays one line: control characters and bytes that are
+ * not UTF-8 are written as \xNN. A call site that is reached more than LOG_BURST times in a second
+ * is muted until the second is over, then says how many lines it swallowed: no peer can fill the
+ * disk. Any thread may log. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 

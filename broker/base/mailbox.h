@@ -1,5 +1,6 @@
-/* The only queue between threads: a list, a lock and an eventfd. Posting hands over the letter and everything
- * reachable from it; the poster must not touch it again until it comes back the same way. */
+/* The only queue between threads: a list, a lock and an eventfd. Posting hands over the letter and
+ * everything reachable from it; the poster must not touch it again until it comes back the same
+ * way. */
 #ifndef BASE_MAILBOX_H
 #define BASE_MAILBOX_H
 
@@ -25,7 +26,8 @@ void mailbox_close(
 void mailbox_post(struct mailbox *mailbox,
                   struct letter *letter); /* from any thread, never blocks for long */
 
-/* Moves all waiting letters, oldest first, to the end of *letters; clears the eventfd. Returns whether there were any. */
+/* Moves all waiting letters, oldest first, to the end of *letters; clears the eventfd. Returns
+ * whether there were any. */
 bool mailbox_take(struct mailbox *mailbox, struct letter_list *letters);
 
 /* Blocks until at least one letter waits. */

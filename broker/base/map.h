@@ -1,11 +1,12 @@
-/* A hash map over links in the object: it allocates its buckets and nothing else. A map is keyed either by
- * bytes or by an integer, never by both. The key's bytes belong to the object and must not change while it
- * is linked. Growing moves the buckets a few at a time, so that no single insert pays for all of them.
+/* A hash map over links in the object: it allocates its buckets and nothing else. A map is keyed
+ * either by bytes or by an integer, never by both. The key's bytes belong to the object and must
+ * not change while it is linked. Growing moves the buckets a few at a time, so that no single
+ * insert pays for all of them.
  *
  *     struct queue { struct map_link by_name; ... };
  *     struct map_link *link = map_find(&vhost->queues, name);
  *     struct queue *queue = link == NULL ? NULL : container_of(link, struct queue, by_name);
- */
+ * */
 #ifndef BASE_MAP_H
 #define BASE_MAP_H
 
@@ -41,8 +42,8 @@ void map_insert_id(struct map *map, struct map_link *link, uint64_t id);
 
 void map_remove(struct map *map, struct map_link *link); /* must be linked in this map */
 
-/* Every link, in no order: map_next(map, NULL) is the first, NULL comes after the last. To remove while walking, ask
- * for the next before removing; inserting ends the walk. */
+/* Every link, in no order: map_next(map, NULL) is the first, NULL comes after the last. To remove
+ * while walking, ask for the next before removing; inserting ends the walk. */
 struct map_link *map_next(const struct map *map, const struct map_link *link);
 
 #define map_each(map, link)                                                                        \

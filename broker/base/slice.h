@@ -1,5 +1,5 @@
-/* Borrowed bytes: a pointer and a size. Never NUL-terminated, never owned, alive as long as what it points
- * into. Bytes from outside travel as slices; who keeps them copies them. */
+/* Borrowed bytes: a pointer and a size. Never NUL-terminated, never owned, alive as long as what it
+ * points into. Bytes from outside travel as slices; who keeps them copies them. */
 #ifndef BASE_SLICE_H
 #define BASE_SLICE_H
 
@@ -50,15 +50,16 @@ int slice_compare(struct slice a, struct slice b);
 
 bool slice_starts_with(struct slice s, struct slice prefix);
 
-/* A keyed hash: equal bytes hash alike within one process; peers cannot predict it once slice_hash_seed was
- * called. */
+/* A keyed hash: equal bytes hash alike within one process; peers cannot predict it once
+ * slice_hash_seed was called. */
 uint64_t slice_hash(struct slice s);
 void slice_hash_seed(uint64_t seed);
 
 /* The same in every process, for choices that outlive this one; peers can predict it. */
 uint64_t slice_hash_stable(struct slice s);
 
-/* A copy on the heap, NUL-terminated so that it can also serve as a C string; the caller frees it. */
+/* A copy on the heap, NUL-terminated so that it can also serve as a C string; the caller frees
+ * it. */
 char *slice_to_string(struct slice s);
 
 /* Decimal digits only, no sign, no spaces; false when empty, not a number, or above max. */

@@ -1,5 +1,5 @@
-/* A hierarchical timer wheel. The timer lives in the object that waits; setting and cancelling are O(1). Times are
- * milliseconds of the monotonic clock, any 64-bit value. */
+/* A hierarchical timer wheel. The timer lives in the object that waits; setting and cancelling are
+ * O(1). Times are milliseconds of the monotonic clock, any 64-bit value. */
 #ifndef BASE_WHEEL_H
 #define BASE_WHEEL_H
 
@@ -28,7 +28,8 @@ struct wheel {
 
 void wheel_init(struct wheel *wheel, uint64_t now_ms);
 
-/* Sets or moves the timer; a deadline that has passed expires at the next wheel_advance. on_expire must be set. */
+/* Sets or moves the timer; a deadline that has passed expires at the next wheel_advance. on_expire
+ * must be set. */
 void timer_set(struct wheel *wheel, struct timer *timer, uint64_t deadline_ms);
 void timer_cancel(struct timer *timer); /* nothing happens when it is not set */
 
@@ -37,12 +38,13 @@ static inline bool timer_is_set(const struct timer *timer)
     return timer->wheel != NULL;
 }
 
-/* Moves time forward, all at once, then runs what has expired: first those that were overdue when they were set, in that
- * order, then the others by deadline. Not to be called from on_expire; a time before the last one changes nothing. */
+/* Moves time forward, all at once, then runs what has expired: first those that were overdue when
+ * they were set, in that order, then the others by deadline. Not to be called from on_expire; a
+ * time before the last one changes nothing. */
 void wheel_advance(struct wheel *wheel, uint64_t now_ms);
 
-/* Milliseconds from now until something may expire (never too late, perhaps too early); UINT64_MAX when no timer
- * is set. */
+/* Milliseconds from now until something may expire (never too late, perhaps too early); UINT64_MAX
+ * when no timer is set. */
 uint64_t wheel_wait_ms(const struct wheel *wheel);
 
 #endif

@@ -1,6 +1,7 @@
-/* A row per argument and per set of queue types that read it alike. What an argument does is the business of whoever honours it; here stands
- * only what it may be. An argument in the table that this version does not act upon says so (`honoured`), and whoever uses it is told in the
- * log: to accept it silently would be a lie. */
+/* A row per argument and per set of queue types that read it alike. What an argument does is the
+ * business of whoever honours it; here stands only what it may be. An argument in the table that
+ * this version does not act upon says so (`honoured`), and whoever uses it is told in the log: to
+ * accept it silently would be a lie. */
 #include "core/argument.h"
 
 #include "base/log.h"
@@ -22,8 +23,8 @@ struct rule {
         *reason; /* when the value is none of these; it follows one that begins with a quote */
 };
 
+/* In the order in which redeclares are compared: of two that differ the first is named (8.7.3). */
 static const struct rule rules[] = {
-    {"x-queue-type", CLASSIC | QUORUM, true, STRING, 0, 0, NULL, NULL},
     {"x-expires", CLASSIC | QUORUM, true, INTEGER, 1, MS_MAX, NULL, "value_too_large"},
     {"x-message-ttl", CLASSIC | QUORUM, true, INTEGER, 0, MS_MAX, NULL, "value_too_large"},
     {"x-dead-letter-exchange", CLASSIC | QUORUM, true, STRING, 0, 0, NULL, NULL},
@@ -32,13 +33,14 @@ static const struct rule rules[] = {
      "invalid_dlx_strategy"},
     {"x-max-length", CLASSIC | QUORUM, true, INTEGER, 0, INT64_MAX, NULL, NULL},
     {"x-max-length-bytes", CLASSIC | QUORUM | STREAM, true, INTEGER, 0, INT64_MAX, NULL, NULL},
+    {"x-max-priority", CLASSIC, true, INTEGER, 0, 255, NULL, "max_value_exceeded"},
     {"x-overflow", CLASSIC, true, STRING, 0, 0, "drop-head reject-publish reject-publish-dlx",
      "invalid_overflow"},
     {"x-overflow", QUORUM, true, STRING, 0, 0, "drop-head reject-publish", "invalid_overflow"},
-    {"x-max-priority", CLASSIC, true, INTEGER, 0, 255, NULL, "max_value_exceeded"},
-    {"x-single-active-consumer", CLASSIC | QUORUM, true, BOOLEAN, 0, 0, NULL, NULL},
     {"x-queue-mode", CLASSIC, true, STRING, 0, 0, "default lazy", "\"unsupported queue mode"},
     {"x-queue-version", CLASSIC, true, INTEGER, 2, 2, NULL, "\"unsupported queue version"},
+    {"x-single-active-consumer", CLASSIC | QUORUM, true, BOOLEAN, 0, 0, NULL, NULL},
+    {"x-queue-type", CLASSIC | QUORUM, true, STRING, 0, 0, NULL, NULL},
     {"x-queue-leader-locator", CLASSIC | QUORUM | STREAM, true, STRING, 0, 0,
      "client-local balanced", "invalid_queue_locator_arg"},
     {"x-queue-master-locator", CLASSIC | QUORUM | STREAM, true, STRING, 0, 0,
@@ -493,12 +495,14 @@ bool argument_agree_queue(const struct argument_owner *queue, struct slice recei
     const unsigned type = 1U << argument_queue_type(current);
     struct amqp_value left, right;
 
-    if (!agree_type(queue, received, current, error))
-        return false;
-    for (size_t i = 0; i < countof(rules); i++)
-        if (rules[i].types & type && strcmp(rules[i].name, queue_type_key) != 0 &&
-            !agree(queue, rules[i].name, find(received, rules[i].name, &left),
-                   find(current, rules[i].name, &right), error))
+    for (size_t i = 0; i < countof(rules); i++) {
+        const char *name = rules[i].name;
+        if (!(rules[i].types & type))
+            continue;
+        if (strcmp(name, queue_type_key) == 0 ? !agree_type(queue, received, current, error)
+                                              : !agree(queue, name, find(received, name, &left),
+                                                       find(current, name, &right), error))
             return false;
+    }
     return true;
 }

@@ -1,4 +1,5 @@
-/* x-arguments of exchanges and queues: which exist, what values they may have, and when a declare agrees with what is there. */
+/* x-arguments of exchanges and queues: which exist, what values they may have, and when a declare
+ * agrees with what is there. */
 #ifndef CORE_ARGUMENT_H
 #define CORE_ARGUMENT_H
 
@@ -38,23 +39,27 @@ bool argument_is_true(struct slice arguments, const char *name);
 bool argument_check_exchange(const struct argument_owner *exchange, struct slice arguments,
                              struct amqp_error *error);
 
-/* A key of policies that is an argument without its x- (17.2): the types of queues that know it, a bit 1 << enum queue_type each, 0 when none
- * does; whether one of them may have this value; whether this version acts upon it. */
+/* A key of policies that is an argument without its x- (17.2): the types of queues that know it, a
+ * bit 1 << enum queue_type each, 0 when none does; whether one of them may have this value; whether
+ * this version acts upon it. */
 unsigned argument_types_of_key(struct slice key);
 bool argument_check_key(struct slice key, const struct amqp_value *value);
 bool argument_honours_key(struct slice key);
 
-/* Logs the arguments of a new queue or exchange that nobody knows, and those that are kept but not honoured by this version. */
+/* Logs the arguments of a new queue or exchange that nobody knows, and those that are kept but not
+ * honoured by this version. */
 void argument_warn(const struct argument_owner *owner, struct slice arguments);
 
-/* Whether a declare with arguments `received` agrees with an owner that has `current`, in the one argument that counts for exchanges (7.4), in
- * all that have a meaning for the queue's type (8.7.3). */
+/* Whether a declare with arguments `received` agrees with an owner that has `current`, in the one
+ * argument that counts for exchanges (7.4), in all that have a meaning for the queue's type
+ * (8.7.3). */
 bool argument_agree_exchange(const struct argument_owner *exchange, struct slice received,
                              struct slice current, struct amqp_error *error);
 bool argument_agree_queue(const struct argument_owner *queue, struct slice received,
                           struct slice current, struct amqp_error *error);
 
-/* For texts: "signedint", "longstr"; and the value itself, shortened when it is long. Both as RabbitMQ's clients know them. */
+/* For texts: "signedint", "longstr"; and the value itself, shortened when it is long. Both as
+ * RabbitMQ's clients know them. */
 const char *argument_type_name(const struct amqp_value *value);
 struct argument_text {
     char bytes[288];

@@ -1,7 +1,8 @@
 /* A binding: one edge from an exchange to a queue or an exchange.
  *
- * What tells it from the other bindings of its source is its identity (7.18): destination, key and arguments, the latter as a
- * sorted set. These bytes stand behind the struct, in one block with it, and key and arguments point into them:
+ * What tells it from the other bindings of its source is its identity (7.18): destination, key and
+ * arguments, the latter as a sorted set. These bytes stand behind the struct, in one block with it,
+ * and key and arguments point into them:
  *
  *     'q' or 'x' | destination name, with its size | key, with its size | arguments, sorted
  *
@@ -33,7 +34,8 @@ struct binding {
 };
 TAILQ_HEAD(binding_list, binding);
 
-/* Appends the identity of a binding between these. Names and key have at most 255 octets, arguments are a checked table. */
+/* Appends the identity of a binding between these. Names and key have at most 255 octets, arguments
+ * are a checked table. */
 void binding_write_identity(struct buf *out, bool to_exchange, struct slice destination,
                             struct slice key, struct slice arguments);
 

@@ -1,5 +1,6 @@
-/* The bindings of an exchange as an array, for types that pick one of them by number. They stand in order of identity, destination first: the
- * order is the same after a restart, whatever came first. */
+/* The bindings of an exchange as an array, for types that pick one of them by number. They stand
+ * in order of identity, destination first: the order is the same after a restart, whatever came
+ * first. */
 #ifndef CORE_BINDING_ARRAY_H
 #define CORE_BINDING_ARRAY_H
 

@@ -1,6 +1,7 @@
-/* The store's side of a turn. Whatever changes something durable calls broker_touch_store; in the STORE phase the open batch is handed over
- * if the one before has come back, else as soon as it does: the store's eventfd wakes the loop, which first releases what
- * waited for that LSN and then, in the same turn, submits what has gathered meanwhile. */
+/* The store's side of a turn. Whatever changes something durable calls broker_touch_store; in the
+ * STORE phase the open batch is handed over if the one before has come back, else as soon as it
+ * does: the store's eventfd wakes the loop, which first releases what waited for that LSN and then,
+ * in the same turn, submits what has gathered meanwhile. */
 #include "core/broker.h"
 
 #include <poll.h>
@@ -12,7 +13,8 @@
 
 enum { OPEN_BATCH_SIZE_MAX = 32 * 1024 * 1024 };
 
-/* The one record of the broker's own: the highest queue id ever given out. Definitions begin with their kind, never with 0. */
+/* The one record of the broker's own: the highest queue id ever given out. Definitions begin with
+ * their kind, never with 0. */
 static const struct slice queue_id_key = {(const uint8_t *)"\0queue-id", 9};
 
 static void on_body_done(void *owner)
@@ -31,7 +33,8 @@ static void submit(struct task *task)
     dead_letters_run(broker);
     if (broker->store_error != 0 || store_is_busy(broker->store))
         return;
-    /* Empty: all that was added has been taken back again, and replies may wait for it (tx.commit-ok). */
+    /* Empty: all that was added has been taken back again, and replies may wait for it
+     * (tx.commit-ok). */
     if (store_open_is_empty(broker->store))
         parking_release_empty(&broker->parking, store_open_lsn(broker->store));
     else

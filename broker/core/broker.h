@@ -1,7 +1,9 @@
-/* What all clients share: the vhosts, the store behind them, the replies that wait for it, and the counters.
+/* What all clients share: the vhosts, the store behind them, the replies that wait for it, and the
+ * counters.
  *
- * There is one struct broker in a process (tests make many). It owns its vhosts, and through them exchanges, queues and
- * bindings; it does not own the loop, the clock or the random source. Everything in core/ belongs to the loop thread. */
+ * There is one struct broker in a process (tests make many). It owns its vhosts, and through them
+ * exchanges, queues and bindings; it does not own the loop, the clock or the random source.
+ * Everything in core/ belongs to the loop thread. */
 #ifndef CORE_BROKER_H
 #define CORE_BROKER_H
 
@@ -46,15 +48,17 @@ struct broker {
     void (*on_store_failure)(struct broker *broker); /* set by the server */
 };
 
-/* Takes over the store, reads what it holds, and makes default_vhost if the store has none. 0, or -errno
- * with nothing taken over. */
+/* Takes over the store, reads what it holds, and makes default_vhost if the store has none. 0, or
+ * -errno with nothing taken over. */
 int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
                 struct random *random, struct store *store, struct slice default_vhost);
 
-/* Frees everything in memory. Clients must be gone. The store is handed back open, with all that is durable in it. */
+/* Frees everything in memory. Clients must be gone. The store is handed back open, with all that is
+ * durable in it. */
 void broker_release(struct broker *broker);
 
-/* Something was added to the open batch: it leaves in this turn's STORE phase, or as soon as the store has finished the one before. */
+/* Something was added to the open batch: it leaves in this turn's STORE phase, or as soon as the
+ * store has finished the one before. */
 static inline void broker_touch_store(struct broker *broker)
 {
     loop_queue(broker->loop, LOOP_STORE, &broker->store_task);

@@ -1,9 +1,10 @@
-/* Whose turn it is. Delivering costs the same with one consumer or a thousand: the first in turn is asked, and goes behind its equals, which is
- * the end of the list where all have one priority; with several it passes those that come first. Who has no room leaves the list until it is
- * woken.
+/* Whose turn it is. Delivering costs the same with one consumer or a thousand: the first in turn is
+ * asked, and goes behind its equals, which is the end of the list where all have one priority; with
+ * several it passes those that come first. Who has no room leaves the list until it is woken.
  *
- * A single active consumer keeps its place until it goes; then the one that has waited longest follows. On a quorum queue priority comes before
- * waiting, and one that is outranked gets nothing more and hands over as soon as it holds nothing: it is idle until then. */
+ * A single active consumer keeps its place until it goes; then the one that has waited longest
+ * follows. On a quorum queue priority comes before waiting, and one that is outranked gets nothing
+ * more and hands over as soon as it holds nothing: it is idle until then. */
 #include "core/consumer.h"
 
 #include "core/argument.h"

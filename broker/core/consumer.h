@@ -1,5 +1,5 @@
-/* A consumer: a subscription to one queue, as the queue sees it. What takes the message (a channel) is reached through
- * consumer_ops, filled in by session/.
+/* A consumer: a subscription to one queue, as the queue sees it. What takes the message (a channel)
+ * is reached through consumer_ops, filled in by session/.
  *
  *            consumer_join                        found without room
  *     ────────────────────────▶ IN_TURN ◀─────────────────────────▶ IDLE
@@ -7,8 +7,8 @@
  *          │ another is active     │ └──────────────┐                 │
  *          └────────▶ WAITING ─────┘ its turn       └── outranked ────┘
  *
- * Those in turn stand in order of priority, and the first is served; equals take turns, one message each (10.7). WAITING are those of a queue
- * with x-single-active-consumer, all but one (10.11). */
+ * Those in turn stand in order of priority, and the first is served; equals take turns, one message
+ * each (10.7). WAITING are those of a queue with x-single-active-consumer, all but one (10.11). */
 #ifndef CORE_CONSUMER_H
 #define CORE_CONSUMER_H
 
@@ -18,10 +18,12 @@ struct queue;
 struct consumer;
 
 struct consumer_ops {
-    /* Whether there is room beyond the consumer's own prefetch: the channel's limit, the connection's output. */
+    /* Whether there is room beyond the consumer's own prefetch: the channel's limit, the
+     * connection's output. */
     bool (*may_take)(struct consumer *consumer);
-    /* Hands over one entry, unacked in the window unless the consumer is no_ack, in which case it is removed right after the
-     * call. The callee sends it, and keeps the place if it must be acknowledged. */
+    /* Hands over one entry, unacked in the window unless the consumer is no_ack, in which case it
+     * is removed right after the call. The callee sends it, and keeps the place if it must be
+     * acknowledged. */
     void (*deliver)(struct consumer *consumer, struct place place);
     /* The queue is gone: the consumer is detached already; tell the client if it wants to know. */
     void (*on_queue_deleted)(struct consumer *consumer);
@@ -61,7 +63,8 @@ void consumer_join(struct consumer *consumer);
 /* Its place may go to another. */
 void consumer_leave(struct consumer *consumer);
 
-/* It may have room again: takes its turn behind its equals. Harmless when it never was without, or is detached. */
+/* It may have room again: takes its turn behind its equals. Harmless when it never was without, or
+ * is detached. */
 void consumer_wake(struct consumer *consumer);
 
 static inline bool consumer_has_credit(const struct consumer *consumer)

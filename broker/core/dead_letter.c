@@ -4,8 +4,8 @@
  *     x-first-death-queue, -reason, -exchange    set once
  *     x-last-death-queue, -reason, -exchange     set each time
  *
- * An x-death that a client sent is a header like others and no history (13.6): only messages marked as dead letters have one. A dead
- * letter has lost its expiration property. */
+ * An x-death that a client sent is a header like others and no history (13.6): only messages marked
+ * as dead letters have one. A dead letter has lost its expiration property. */
 #include "core/dead_letter.h"
 
 #include "amqp/properties.h"
@@ -108,7 +108,8 @@ static struct amqp_table_iter history_of(const struct message *message, struct s
     return amqp_table_walk(value.bytes);
 }
 
-/* 13.7: it was in that queue before, and since then nobody rejected it: automatic deaths alone would go round for ever. */
+/* 13.7: it was in that queue before, and since then nobody rejected it: automatic deaths alone
+ * would go round for ever. */
 static bool is_cycle(const struct dead_letter *letter, struct slice headers,
                      const struct queue *target)
 {
@@ -182,7 +183,8 @@ static void put_past(struct buf *out, const struct amqp_value *entry, int64_t co
     amqp_table_end(out, table);
 }
 
-/* The entry of this queue and reason moves to the front, one higher; the others follow as they were. */
+/* The entry of this queue and reason moves to the front, one higher; the others follow as they
+ * were. */
 static void put_history(struct buf *out, const struct dead_letter *letter,
                         const struct amqp_properties *properties, uint64_t now_s)
 {
@@ -206,7 +208,8 @@ static void put_history(struct buf *out, const struct dead_letter *letter,
     amqp_table_end(out, array);
 }
 
-/* Headers that are written anew, or that go (13.2: CC, when a dead-letter routing key takes its place). */
+/* Headers that are written anew, or that go (13.2: CC, when a dead-letter routing key takes its
+ * place). */
 static bool is_dropped(const struct dead_letter *letter, struct slice key)
 {
     return slice_equal(key, SLICE("x-death")) || slice_starts_with(key, SLICE("x-last-death-")) ||
@@ -286,7 +289,8 @@ static void deliver_letter(struct dead_letters *letters, const struct dead_lette
     }
 }
 
-/* Where the letter goes; NULL: nowhere (13.3: it is dropped without a word), as when a policy that named the exchange went in this turn. */
+/* Where the letter goes; NULL: nowhere (13.3: it is dropped without a word), as when a policy that
+ * named the exchange went in this turn. */
 static struct exchange *find_exchange(const struct dead_letter *letter)
 {
     const struct queue *queue = letter->queue;
@@ -318,8 +322,8 @@ static struct message *route_letter(struct broker *broker, const struct dead_let
     return made;
 }
 
-/* Whoever waited for the message waits for it in its new place; if nothing of it is to be stored there, no longer. made: NULL when there is no
- * exchange. */
+/* Whoever waited for the message waits for it in its new place; if nothing of it is to be stored
+ * there, no longer. made: NULL when there is no exchange. */
 static void pass_publisher(struct broker *broker, const struct dead_letter *letter,
                            struct message *made, size_t since)
 {

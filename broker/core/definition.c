@@ -1,5 +1,6 @@
-/* Encoding is by hand, field after field; decoding is the same list read back. A record is believed only when it is exactly one: version, all
- * fields, no flag that this version does not know, tables well-formed, nothing behind. */
+/* Encoding is by hand, field after field; decoding is the same list read back. A record is believed
+ * only when it is exactly one: version, all fields, no flag that this version does not know, tables
+ * well-formed, nothing behind. */
 #include "core/definition.h"
 
 #include "amqp/table.h"

@@ -1,4 +1,5 @@
-/* Definitions as bytes, for the store: vhosts, exchanges, queues, bindings and policies as named records.
+/* Definitions as bytes, for the store: vhosts, exchanges, queues, bindings and policies as named
+ * records.
  *
  *     key     kind (1) | id (8)                     id: given once, counted up; a queue's is its id in the store
  *     value   version (1) | names and flags as below, names with one octet of size, arguments with four
@@ -9,9 +10,11 @@
  *       binding    vhost, source, flags (1: to an exchange), destination, key, arguments
  *       policy     vhost, name, flags (1: an operator's), apply-to (1), priority (4), pattern, definition
  *
- * Kinds are numbered in the order in which recovery needs them. The key has no names in it, because they do not fit: a binding's identity alone is
- * longer than the store's keys, and shortening it by a hash would let a peer look for collisions. So the names are in the value, and the object
- * in memory remembers its id. Only what is durable is here; the predeclared exchanges are implied by their vhost. */
+ * Kinds are numbered in the order in which recovery needs them. The key has no names in it, because
+ * they do not fit: a binding's identity alone is longer than the store's keys, and shortening it by
+ * a hash would let a peer look for collisions. So the names are in the value, and the object in
+ * memory remembers its id. Only what is durable is here; the predeclared exchanges are implied by
+ * their vhost. */
 #ifndef CORE_DEFINITION_H
 #define CORE_DEFINITION_H
 
@@ -30,8 +33,8 @@ void definition_delete_queue(const struct queue *queue);
 void definition_delete_binding(const struct binding *binding);
 void definition_delete_policy(const struct vhost *vhost, const struct policy *policy);
 
-/* One record of the store into memory: makes the vhost, exchange, queue, binding or policy. False when it cannot be understood (logged; the caller
- * goes on with the next). */
+/* One record of the store into memory: makes the vhost, exchange, queue, binding or policy. False
+ * when it cannot be understood (logged; the caller goes on with the next). */
 bool definition_recover(struct broker *broker, struct slice key, struct slice value);
 
 #endif

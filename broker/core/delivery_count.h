@@ -4,8 +4,9 @@
  *     delivered   those that failed: rejected to be requeued, or the          header x-delivery-count,
  *                 channel or connection was lost; not nack, not a timeout     and the delivery limit
  *
- * Headers are on deliveries only, and only when above 0; what is stored and dead-lettered is the message as it was. The counts live in the
- * entry, in memory: they begin anew when the broker does. They stop at their highest value. */
+ * Headers are on deliveries only, and only when above 0; what is stored and dead-lettered is the
+ * message as it was. The counts live in the entry, in memory: they begin anew when the broker does.
+ * They stop at their highest value. */
 #ifndef CORE_DELIVERY_COUNT_H
 #define CORE_DELIVERY_COUNT_H
 

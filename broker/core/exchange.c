@@ -4,8 +4,9 @@
  *        ▲                               └──────▶ pending: exchanges, once each, by mark
  *        └───────────────── next pending ◀───────────┘
  *
- * Exchanges that are reached through bindings, or as the alternate of one where nothing matched (7.10), wait in `pending`: no recursion, and a
- * cycle ends at its first exchange that carries the mark. The arrays of a route grow to the largest message they have seen, and stay. */
+ * Exchanges that are reached through bindings, or as the alternate of one where nothing matched
+ * (7.10), wait in `pending`: no recursion, and a cycle ends at its first exchange that carries the
+ * mark. The arrays of a route grow to the largest message they have seen, and stay. */
 #include "core/exchange.h"
 
 #include "amqp/table.h"
@@ -229,7 +230,8 @@ void exchange_route(struct exchange *exchange, const struct routing *routing, st
     }
 }
 
-/* Apart, because the keys are many: routing a message without copies must not pay for their room. */
+/* Apart, because the keys are many: routing a message without copies must not pay for their
+ * room. */
 static __attribute__((noinline)) void route_copies(struct exchange *exchange,
                                                    const struct message *message,
                                                    struct message *kept, struct route *route)

@@ -1,7 +1,9 @@
-/* An exchange: where a publish enters, and the rule by which it finds queues. A row per type says how.
+/* An exchange: where a publish enters, and the rule by which it finds queues. A row per type says
+ * how.
  *
- * Routing gathers each destination queue once, whatever the number of bindings, keys and exchanges that lead there:
- * the broker counts a mark up per message, and a queue or exchange that carries the current mark has been seen. */
+ * Routing gathers each destination queue once, whatever the number of bindings, keys and exchanges
+ * that lead there: the broker counts a mark up per message, and a queue or exchange that carries
+ * the current mark has been seen. */
 #ifndef CORE_EXCHANGE_H
 #define CORE_EXCHANGE_H
 
@@ -24,7 +26,8 @@ struct routing {
         properties; /* of the content header, wire form; types that look at headers read them there */
 };
 
-/* Who waits for replies (section 14): the default exchange finds it by name, as if that were a queue's. */
+/* Who waits for replies (section 14): the default exchange finds it by name, as if that were a
+ * queue's. */
 #define REPLY_TARGET_PREFIX "amq.rabbitmq.reply-to."
 struct reply_target {
     struct map_link by_name; /* in vhost->reply_targets; the name begins with the prefix */
@@ -58,7 +61,8 @@ struct exchange_type {
     void (*init)(struct exchange *exchange); /* it is new, or recovered. May be NULL */
     /* May refuse the arguments of a new exchange with 406. May be NULL. */
     bool (*check_arguments)(struct slice arguments, struct amqp_error *error);
-    /* May refuse a new binding to a queue or, when that is NULL, an exchange, with 406. May be NULL. */
+    /* May refuse a new binding to a queue or, when that is NULL, an exchange, with 406. May be
+     * NULL. */
     bool (*check_binding)(const struct exchange *exchange, const struct queue *queue,
                           struct slice key, struct slice arguments, struct amqp_error *error);
     void (*add)(struct exchange *exchange,
@@ -111,7 +115,8 @@ TAILQ_HEAD(exchange_list, exchange);
 
 const struct exchange_type *exchange_type_find(struct slice name); /* NULL: there is none (7.2) */
 
-/* Joins vhost->exchanges, where the name must not be yet. Nothing is checked or stored: the rules are the vhost's. */
+/* Joins vhost->exchanges, where the name must not be yet. Nothing is checked or stored: the rules
+ * are the vhost's. */
 struct exchange *exchange_new(struct vhost *vhost, const struct exchange_type *type,
                               const struct exchange_options *options);
 void exchange_free(struct exchange **exchange); /* without bindings, and out of the vhost's map */
@@ -126,8 +131,8 @@ struct binding *exchange_add_binding(struct exchange *exchange, struct slice ide
                                      struct queue *queue, struct exchange *destination);
 void exchange_remove_binding(struct binding **binding); /* and frees it */
 
-/* Fills route with the distinct queues of this message; route->count 0: unroutable. The default exchange is asked by its own
- * type: queue name equals routing key. */
+/* Fills route with the distinct queues of this message; route->count 0: unroutable. The default
+ * exchange is asked by its own type: queue name equals routing key. */
 void exchange_route(struct exchange *exchange, const struct routing *routing, struct route *route);
 
 /* The same by what a message carries. */
@@ -140,7 +145,8 @@ void exchange_preview(struct exchange *exchange, const struct message *message,
 
 /* ---- in exchange_delayed.c ---- */
 
-/* How long a message with these properties is to wait: header x-delay, if it is above 0; else UINT64_MAX. */
+/* How long a message with these properties is to wait: header x-delay, if it is above 0; else
+ * UINT64_MAX. */
 uint64_t exchange_delay_ms(struct slice properties);
 
 /* The same message when it has waited: its x-delay is below 0 now. */

@@ -1,10 +1,12 @@
-/* x-consistent-hash: one binding by the hash of the routing key, of a header or of a property, each as often as its weight, the binding key, says
- * (7.17).
+/* x-consistent-hash: one binding by the hash of the routing key, of a header or of a property, each
+ * as often as its weight, the binding key, says (7.17).
  *
- * Every binding draws a number from the hash of the message and of its own destination, and the best draw wins (rendezvous hashing): when a
- * binding comes or goes only the messages that it wins or loses change their way, a restart changes nothing, and a weight, which
- * is anyone's number, costs no memory. u being the draw, evenly between 0 and 1, the best is the least -ln(u) / weight; where all weights are equal,
- * as most often, that is the greatest u, and no logarithm is needed. */
+ * Every binding draws a number from the hash of the message and of its own destination, and the
+ * best draw wins (rendezvous hashing): when a binding comes or goes only the messages that it
+ * wins or loses change their way, a restart changes nothing, and a weight, which is anyone's
+ * number, costs no memory. u being the draw, evenly between 0 and 1, the best is the least
+ * -ln(u) / weight; where all weights are equal, as most often, that is the greatest u, and no
+ * logarithm is needed. */
 #include <math.h>
 
 #include "amqp/properties.h"
@@ -178,7 +180,8 @@ static void consistent_hash_remove(struct exchange *exchange, struct binding *bi
 
 /* ---- messages ---- */
 
-/* Strings, tables and arrays by their octets, whole numbers by value, what is left by its type alone. */
+/* Strings, tables and arrays by their octets, whole numbers by value, what is left by its type
+ * alone. */
 static uint64_t hash_of_value(const struct amqp_value *value)
 {
     struct slice string;

@@ -1,19 +1,23 @@
-/* x-delayed-message: keeps a message for as long as its header x-delay says, in ms, and then routes it as a plain exchange of the type in
- * argument x-delayed-type would. A delay of 0 or below, or none, is none.
+/* x-delayed-message: keeps a message for as long as its header x-delay says, in ms, and then routes
+ * it as a plain exchange of the type in argument x-delayed-type would. A delay of 0 or below, or
+ * none, is none.
  *
  *     publish ─▶ route ─┬─ no delay ─▶ delayed_type's route ─▶ queues, exchanges
  *                       │                      ▲
  *                       └─▶ exchange->delayed ─┘ when it has waited, as a dead letter goes: deleted there, put here, in one batch
  *
- * What waits lies in a queue of the exchange's own: durable if the exchange is, made for the first message that waits, gone with the
- * exchange and what it holds. No client can name it, for it is not among the vhost's queues, and no list shows it. An entry's deadline is
- * the end of its delay. So timers, the store, confirms, transactions and recovery are those of any queue: on disk the deadline is
- * wall-clock time, in 64 bits, and what became due while the broker was down leaves as soon as it has been read. Whatever waits in a durable
- * exchange is stored, its delivery mode notwithstanding.
+ * What waits lies in a queue of the exchange's own: durable if the exchange is, made for the first
+ * message that waits, gone with the exchange and what it holds. No client can name it, for it is
+ * not among the vhost's queues, and no list shows it. An entry's deadline is the end of its delay.
+ * So timers, the store, confirms, transactions and recovery are those of any queue: on disk the
+ * deadline is wall-clock time, in 64 bits, and what became due while the broker was down leaves as
+ * soon as it has been read. Whatever waits in a durable exchange is stored, its delivery mode
+ * notwithstanding.
  *
- * A message that waits has found its destination, as far as `mandatory` and alternate exchanges go; when it is due it is routed by the bindings
- * of that moment, and its publisher hears no more of it. It then carries its delay with the sign turned, so that a consumer sees that it
- * waited, and another delayed exchange behind this one does not keep it again. */
+ * A message that waits has found its destination, as far as `mandatory` and alternate exchanges go;
+ * when it is due it is routed by the bindings of that moment, and its publisher hears no more of
+ * it. It then carries its delay with the sign turned, so that a consumer sees that it waited, and
+ * another delayed exchange behind this one does not keep it again. */
 #include "amqp/properties.h"
 #include "amqp/table.h"
 #include "core/exchange.h"

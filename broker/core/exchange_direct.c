@@ -1,8 +1,8 @@
-/* direct: the routing key equals the binding key (7.11). Bindings of one key form a group; a map finds it, so that binding and routing
- * cost the same with one key or a hundred thousand.
+/* direct: the routing key equals the binding key (7.11). Bindings of one key form a group; a map
+ * finds it, so that binding and routing cost the same with one key or a hundred thousand.
  *
- * The default exchange is direct too, but has no bindings: the vhost's queues by name are its index, so that it costs nothing to keep and
- * nobody can change it. */
+ * The default exchange is direct too, but has no bindings: the vhost's queues by name are its
+ * index, so that it costs nothing to keep and nobody can change it. */
 #include "base/alloc.h"
 #include "core/exchange.h"
 #include "core/vhost.h"
@@ -120,7 +120,8 @@ static __attribute__((noinline)) void route_names(const struct vhost *vhost,
         route_name(vhost, &routing->keys[i], route);
 }
 
-/* Every message of the simplest kind comes through here, with one key: what is rare stands in functions of its own. */
+/* Every message of the simplest kind comes through here, with one key: what is rare stands in
+ * functions of its own. */
 static void default_route(struct exchange *exchange, const struct routing *routing,
                           struct route *route)
 {

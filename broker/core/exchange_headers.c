@@ -1,8 +1,8 @@
 /* headers: the message's headers match the binding's arguments (7.13).
  *
- * When a binding is made its arguments become a matcher: mode and the entries that count. When a message comes its headers are put
- * in order of name once, and every matcher looks its entries up there by halving: bindings x entries x log(headers), whatever a publisher puts
- * into a table. */
+ * When a binding is made its arguments become a matcher: mode and the entries that count. When a
+ * message comes its headers are put in order of name once, and every matcher looks its entries up
+ * there by halving: bindings x entries x log(headers), whatever a publisher puts into a table. */
 #include "amqp/properties.h"
 #include "amqp/table.h"
 #include "base/alloc.h"

@@ -1,5 +1,6 @@
-/* x-modulus-hash: one binding, that whose number is the hash of the routing key modulo how many there are (7.17). The same key goes the same
- * way until bindings come or go, also after a restart. */
+/* x-modulus-hash: one binding, that whose number is the hash of the routing key modulo how many
+ * there are (7.17). The same key goes the same way until bindings come or go, also after a
+ * restart. */
 #include "base/alloc.h"
 #include "core/binding_array.h"
 #include "core/exchange.h"

@@ -1,5 +1,6 @@
-/* x-random: one binding, any, whatever the key. x-local-random: the same among classic queues of this machine, with empty binding keys (7.17); one
- * broker has no others. Both share what follows but for that check. */
+/* x-random: one binding, any, whatever the key. x-local-random: the same among classic queues of
+ * this machine, with empty binding keys (7.17); one broker has no others. Both share what follows
+ * but for that check. */
 #include "base/alloc.h"
 #include "core/argument.h"
 #include "core/binding_array.h"

@@ -1,12 +1,13 @@
-/* x-recent-history: a fanout that remembers the last messages (argument x-recent-history-length, 20 without it) and gives them, oldest first, to
- * whoever is bound later (7.2). A message whose header x-recent-history-no-store is true is not remembered. The memory is no store: it is empty
- * after a restart.
+/* x-recent-history: a fanout that remembers the last messages (argument x-recent-history-length, 20
+ * without it) and gives them, oldest first, to whoever is bound later (7.2). A message whose header
+ * x-recent-history-no-store is true is not remembered. The memory is no store: it is empty after a
+ * restart.
  *
  *     messages  │ 3 │ 4 │ 5 │   │   │ 1 │ 2 │      a ring; `begin` is the oldest
  *                             ▲       ▲ begin
  *
- * What a new binding gets are copies: the fate of one must not settle the publish of the other. Beside the number of messages their octets are
- * limited, for they stay in memory. */
+ * What a new binding gets are copies: the fate of one must not settle the publish of the other.
+ * Beside the number of messages their octets are limited, for they stay in memory. */
 #include "amqp/properties.h"
 #include "amqp/table.h"
 #include "base/alloc.h"
@@ -122,7 +123,8 @@ static void give(const struct binding *binding, const struct message *message)
     message_unref(&copy);
 }
 
-/* Routing through an exchange may lead back here, and change what is remembered: a list is taken first. */
+/* Routing through an exchange may lead back here, and change what is remembered: a list is taken
+ * first. */
 static void recent_history_add(struct exchange *exchange, struct binding *binding)
 {
     const struct history *history = exchange->of_type;

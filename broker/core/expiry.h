@@ -3,10 +3,11 @@
  *     timer ─▶ heap of segments, by their earliest deadline
  *                 └─▶ segment: a deadline per slot, in an array that exists only where some slot has one
  *
- * So a deadline costs 8 octets, a segment of 256 entries one place in the heap, a queue one timer; entries without deadlines cost nothing. A
- * segment's earliest deadline may be out of date on the early side, when the entry that had it was consumed: then the
- * timer finds nothing due and the segment's true earliest is computed. An entry that is unacked does not expire; requeued after its deadline
- * it does at once.
+ * So a deadline costs 8 octets, a segment of 256 entries one place in the heap, a queue one timer;
+ * entries without deadlines cost nothing. A segment's earliest deadline may be out of date on the
+ * early side, when the entry that had it was consumed: then the timer finds nothing due and the
+ * segment's true earliest is computed. An entry that is unacked does not expire; requeued after its
+ * deadline it does at once.
  *
  * Times are milliseconds of the monotonic clock. */
 #ifndef CORE_EXPIRY_H
@@ -46,8 +47,8 @@ void expiry_resume(struct expiry *expiry, struct segment *segment, uint32_t slot
 /* The segment goes, or starts over. expiry may be NULL. */
 void expiry_forget(struct expiry *expiry, struct segment *segment);
 
-/* A segment that may hold something due; NULL, with the timer set, when nothing is. The caller removes what is due, and calls
- * expiry_review if the segment is still there. */
+/* A segment that may hold something due; NULL, with the timer set, when nothing is. The caller
+ * removes what is due, and calls expiry_review if the segment is still there. */
 struct segment *expiry_first(struct expiry *expiry, uint64_t now_ms);
 void expiry_review(struct expiry *expiry, struct segment *segment);
 

@@ -1,5 +1,6 @@
-/* A message: properties and body with the exchange and routing key of its publish; counted, immutable once complete, shared by all
- * its queues. It is one block whose tail is, byte for byte, the record that the store keeps:
+/* A message: properties and body with the exchange and routing key of its publish; counted,
+ * immutable once complete, shared by all its queues. It is one block whose tail is, byte for byte,
+ * the record that the store keeps:
  *
  *     offset  size
  *     0       1     format version (1)
@@ -19,7 +20,8 @@
 
 #include "base/slice.h"
 
-/* Who waits for the fate of a publish: the confirms of a channel. Counted, because messages may outlive the channel. */
+/* Who waits for the fate of a publish: the confirms of a channel. Counted, because messages may
+ * outlive the channel. */
 struct publisher;
 struct publisher_ops {
     /* The publish with this sequence number no longer waits for the store. */
@@ -62,7 +64,8 @@ struct message {
     uint8_t record[]; /* MESSAGE_HEAD_SIZE octets, then exchange, routing key, properties, body */
 };
 
-/* With room for the whole body, none of it present. exchange and routing_key at most 255 octets. The caller owns the one reference. */
+/* With room for the whole body, none of it present. exchange and routing_key at most 255 octets.
+ * The caller owns the one reference. */
 struct message *message_new(struct slice exchange, struct slice routing_key,
                             struct slice properties, uint32_t body_size, bool persistent);
 
@@ -74,11 +77,13 @@ void message_append_body(struct message *message, struct slice bytes); /* must f
 /* It has keys in header CC. */
 void message_mark_cc(struct message *message);
 
-/* A complete one like this, which is complete, with other properties; bcc: elements of an array, or empty for none. Nobody waits for it. */
+/* A complete one like this, which is complete, with other properties; bcc: elements of an array, or
+ * empty for none. Nobody waits for it. */
 struct message *message_rebuild(const struct message *message, struct slice properties,
                                 struct slice bcc);
 
-/* The dead letter of a complete message: published to this exchange with this key and these properties, with or without its copies. */
+/* The dead letter of a complete message: published to this exchange with this key and these
+ * properties, with or without its copies. */
 struct message *message_forward(const struct message *message, struct slice exchange,
                                 struct slice routing_key, struct slice properties,
                                 bool with_copies);

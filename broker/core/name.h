@@ -1,4 +1,5 @@
-/* Names that the broker makes up: a prefix and 128 secure random bits as base64url, 22 characters. */
+/* Names that the broker makes up: a prefix and 128 secure random bits as base64url, 22
+ * characters. */
 #ifndef CORE_NAME_H
 #define CORE_NAME_H
 

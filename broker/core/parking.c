@@ -1,5 +1,6 @@
-/* Nearly every reply waits for the open batch, whose LSN is the highest: it goes to the end. One that waits for the batch under way (something that
- * was declared in the turn before) passes those of the open batch on its way from there. */
+/* Nearly every reply waits for the open batch, whose LSN is the highest: it goes to the end. One
+ * that waits for the batch under way (something that was declared in the turn before) passes those
+ * of the open batch on its way from there. */
 #include "core/parking.h"
 
 void parking_init(struct parking *parking, uint64_t durable)

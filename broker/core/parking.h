@@ -1,5 +1,6 @@
-/* Replies that wait for the store: one mechanism for all of them. Every positive reply about something durable is parked on the LSN
- * of the batch that carries it, and released when the store says that this LSN survives a crash. */
+/* Replies that wait for the store: one mechanism for all of them. Every positive reply about
+ * something durable is parked on the LSN of the batch that carries it, and released when the store
+ * says that this LSN survives a crash. */
 #ifndef CORE_PARKING_H
 #define CORE_PARKING_H
 
@@ -28,8 +29,9 @@ void parking_cancel(struct parking *parking,
 /* The store has reached durable: releases what waited for it, in LSN order, first parked first. */
 void parking_release(struct parking *parking, uint64_t durable);
 
-/* Nothing is left in the open batch, lsn, and all before it are durable: releases what waits for it, as there is nothing to wait for. The
- * LSN is not durable by that: who still waits for it after this call waits for what is added later. */
+/* Nothing is left in the open batch, lsn, and all before it are durable: releases what waits for
+ * it, as there is nothing to wait for. The LSN is not durable by that: who still waits for it after
+ * this call waits for what is added later. */
 void parking_release_empty(struct parking *parking, uint64_t lsn);
 
 #endif

@@ -8,7 +8,8 @@
 #include "core/definition.h"
 #include "core/vhost.h"
 
-/* Targets: a bit 1 << enum queue_type for each type of queue, streams that are to come included, and one for exchanges. */
+/* Targets: a bit 1 << enum queue_type for each type of queue, streams that are to come included,
+ * and one for exchanges. */
 enum {
     CLASSIC = 1 << QUEUE_CLASSIC,
     QUORUM = 1 << QUEUE_QUORUM,
@@ -38,7 +39,8 @@ const char *policy_scope_name(enum policy_scope scope)
 
 enum rule { AS_ARGUMENT, NAME, COUNT };
 
-/* Of an argument the types of queues and the values are core/argument's business. A name may stand in any policy, whatever that applies to. */
+/* Of an argument the types of queues and the values are core/argument's business. A name may stand
+ * in any policy, whatever that applies to. */
 static const struct key {
     const char *name;
     enum rule rule;
@@ -298,7 +300,8 @@ void policy_choose_for_exchange(struct exchange *exchange)
 
 /* ---- changes ---- */
 
-/* The higher priority is asked first, then the lower name: so the order does not depend on when they were set. */
+/* The higher priority is asked first, then the lower name: so the order does not depend on when
+ * they were set. */
 static bool is_before(const struct policy *a, const struct policy *b)
 {
     if (a->options.priority != b->options.priority)

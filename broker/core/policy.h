@@ -1,20 +1,24 @@
-/* Policies: settings that an operator gives to all queues and exchanges of a vhost whose names match a pattern, while they live (section 17).
+/* Policies: settings that an operator gives to all queues and exchanges of a vhost whose names
+ * match a pattern, while they live (section 17).
  *
  *     vhost ─▶ policies, and operators' policies: each a list, the highest priority first
  *                 ▲
  *                 └── queue, exchange: the first of each list that applies to it
  *
- * The first that applies does so alone; an operator's is combined over it, and core/settings over both and the arguments. A policy applies when it
- * is meant for such a thing (apply-to), knows only keys that the queue's type has (17.4), and its pattern is found in the name.
+ * The first that applies does so alone; an operator's is combined over it, and core/settings over
+ * both and the arguments. A policy applies when it is meant for such a thing (apply-to), knows only
+ * keys that the queue's type has (17.4), and its pattern is found in the name.
  *
- * Names are matched when a policy is set and when something is declared, never when a message passes. A change is matched against each name
- * once, and only where it could make a difference. A pattern that takes too many steps to match a name that is there is refused; a name declared
- * later that it takes too many steps to match is one that it does not match, and the log says so.
+ * Names are matched when a policy is set and when something is declared, never when a message
+ * passes. A change is matched against each name once, and only where it could make a difference. A
+ * pattern that takes too many steps to match a name that is there is refused; a name declared later
+ * that it takes too many steps to match is one that it does not match, and the log says so.
  *
- * What follows from a change happens at once, but for the deadlines of messages: these are fixed when a message comes to the queue (11.1).
+ * What follows from a change happens at once, but for the deadlines of messages: these are fixed
+ * when a message comes to the queue (11.1).
  *
- * A policy never changes: to set it again replaces it. It is counted, because settings are slices of its definition: it lives as long as anything
- * it applied to, though no list has it any more. */
+ * A policy never changes: to set it again replaces it. It is counted, because settings are slices
+ * of its definition: it lives as long as anything it applied to, though no list has it any more. */
 #ifndef CORE_POLICY_H
 #define CORE_POLICY_H
 
@@ -70,8 +74,8 @@ enum { POLICY_ERROR_SIZE = 512 };
 
 struct policy *policy_find(const struct vhost *vhost, enum policy_kind kind, struct slice name);
 
-/* Makes a policy, in place of one of that name and kind, and applies it. A reply waits for policy->lsn. NULL: it is not a policy, and error
- * says why. */
+/* Makes a policy, in place of one of that name and kind, and applies it. A reply waits for
+ * policy->lsn. NULL: it is not a policy, and error says why. */
 struct policy *policy_set(struct vhost *vhost, const struct policy_options *options,
                           char error[POLICY_ERROR_SIZE]);
 

@@ -4,7 +4,8 @@
  *     rejected, expired, over the limit ──▶ retired: forgotten, and a dead letter if the queue's settings name an exchange;
  *         of the queue of a delayed exchange: expired is what has waited long enough, and goes on through that exchange
  *
- * A queue with priorities has a window for each; the highest with something ready is served first, the lowest overflows first. */
+ * A queue with priorities has a window for each; the highest with something ready is served first,
+ * the lowest overflows first. */
 #include "core/queue.h"
 
 #include "amqp/properties.h"
@@ -231,7 +232,8 @@ static void hand_over(struct queue *queue, struct consumer *consumer, struct pla
     }
 }
 
-/* As many as consumers have room for. Nobody loses a turn for want of room while there is nothing to hand out. */
+/* As many as consumers have room for. Nobody loses a turn for want of room while there is nothing
+ * to hand out. */
 static void deliver(struct queue *queue)
 {
     struct consumer *consumer;
@@ -263,9 +265,9 @@ static bool is_over(const struct queue *queue, uint64_t more, uint64_t more_byte
            depth.ready_bytes + more_bytes > settings->bytes_max;
 }
 
-/* The oldest of the lowest priority goes first (11.5). What must be read from disk first goes when it has been; when a limit that came with a
- * policy is far exceeded, the rest goes in the turns that follow. A queue that refuses drops nothing: what is requeued may take it over
- * its limit. */
+/* The oldest of the lowest priority goes first (11.5). What must be read from disk first goes when
+ * it has been; when a limit that came with a policy is far exceeded, the rest goes in the turns
+ * that follow. A queue that refuses drops nothing: what is requeued may take it over its limit. */
 void queue_drop_overflow(struct queue *queue)
 {
     struct place place;
@@ -287,7 +289,8 @@ void queue_drop_overflow(struct queue *queue)
     }
 }
 
-/* How long the message itself says that it stays, in ms (9.2: checked at its publish), or DEADLINE_NONE. */
+/* How long the message itself says that it stays, in ms (9.2: checked at its publish), or
+ * DEADLINE_NONE. */
 static uint64_t own_time_of(const struct queue *queue, const struct message *message)
 {
     const struct slice properties = message_properties(message);
@@ -324,7 +327,8 @@ static unsigned level_of(const struct queue *queue, const struct message *messag
                : 0;
 }
 
-/* A timer says that something may be due: all that is goes, wherever it stands, in order of deadline and then of position. */
+/* A timer says that something may be due: all that is goes, wherever it stands, in order of
+ * deadline and then of position. */
 static void on_entries_due(struct timer *timer)
 {
     struct queue *queue =
@@ -375,7 +379,8 @@ bool queue_reserve(struct queue *queue, uint64_t mark, uint64_t body_size)
            !is_over(queue, queue->reserved, queue->reserved_bytes);
 }
 
-/* What can be handed out at once neither waits nor counts (11.3, 11.5); what is left of it, when it is due or too much, goes. */
+/* What can be handed out at once neither waits nor counts (11.3, 11.5); what is left of it, when it
+ * is due or too much, goes. */
 static void trim(struct queue *queue, bool due)
 {
     deliver(queue);

@@ -4,12 +4,13 @@
  *                      ▲                                                │
  *                      └──────────────── queue_requeue ─────────────────┘
  *
- * Ready entries and a consumer with credit meet in the queue's task, in the turn's DEFERRED phase; whatever may have changed
- * either side calls queue_wake. Persistent messages in a durable queue are put into the store's open batch at push and deleted from
- * it (or taken back, while the batch is still open) when they are settled.
+ * Ready entries and a consumer with credit meet in the queue's task, in the turn's DEFERRED phase;
+ * whatever may have changed either side calls queue_wake. Persistent messages in a durable queue
+ * are put into the store's open batch at push and deleted from it (or taken back, while the batch
+ * is still open) when they are settled.
  *
- * A queue is freed in the REAP phase after queue_delete; deliveries that are still unacked then hold a counted reference, and
- * settling them does nothing. */
+ * A queue is freed in the REAP phase after queue_delete; deliveries that are still unacked then
+ * hold a counted reference, and settling them does nothing. */
 #ifndef CORE_QUEUE_H
 #define CORE_QUEUE_H
 
@@ -91,18 +92,21 @@ struct queue {
     struct queue_counters counters;
 };
 
-/* The queue that is to be; must not exist. Durable ones join the open batch: queue->lsn is what declare-ok waits for. */
+/* The queue that is to be; must not exist. Durable ones join the open batch: queue->lsn is what
+ * declare-ok waits for. */
 struct queue *queue_new(struct vhost *vhost, const struct queue_options *options);
 
-/* As the store has it; nothing is written. First the definition, later, if the store knows entries, their counters. */
+/* As the store has it; nothing is written. First the definition, later, if the store knows entries,
+ * their counters. */
 struct queue *queue_recover(struct vhost *vhost, const struct queue_options *options, uint64_t id);
 void queue_recover_entries(struct queue *queue, const struct store_queue_state *state);
 
-/* Removes it with its bindings, entries and consumers; on_queue_deleted is called for each of these. A reply about it waits for
- * vhost->deletion_lsn. */
+/* Removes it with its bindings, entries and consumers; on_queue_deleted is called for each of
+ * these. A reply about it waits for vhost->deletion_lsn. */
 void queue_delete(struct queue *queue);
 
-/* Other policies apply to it now: what follows from them happens at once, but for deadlines that messages have already (11.1). */
+/* Other policies apply to it now: what follows from them happens at once, but for deadlines that
+ * messages have already (11.1). */
 void queue_apply_policies(struct queue *queue);
 
 /* Out of memory only, for broker_release: the store keeps it. */
@@ -128,11 +132,13 @@ static inline uint64_t queue_ready_count(const struct queue *queue)
     return queue->higher == NULL ? queue->window.ready_count : queue_depth_of_levels(queue).ready;
 }
 
-/* Appends. Takes its own reference on the message. When it is to be stored, the put joins the open batch and message->unsynced counts it.
- * false: the queue is full and refuses (reject-publish); it has seen to the message's dead letter. */
+/* Appends. Takes its own reference on the message. When it is to be stored, the put joins the open
+ * batch and message->unsynced counts it. false: the queue is full and refuses (reject-publish); it
+ * has seen to the message's dead letter. */
 bool queue_push(struct queue *queue, struct message *message);
 
-/* Whether it would take one more message of this size beside those reserved before under the same mark (a transaction's): reserves that if so. */
+/* Whether it would take one more message of this size beside those reserved before under the same
+ * mark (a transaction's): reserves that if so. */
 bool queue_reserve(struct queue *queue, uint64_t mark, uint64_t body_size);
 
 /* Something to hand out, or someone to take it, has appeared. */
@@ -142,27 +148,32 @@ static inline void queue_wake(struct queue *queue)
         loop_queue(queue->broker->loop, LOOP_DEFERRED, &queue->task);
 }
 
-/* basic.get: the first ready entry, now unacked; for a no-ack get the caller settles it with queue_discard once it is sent. WINDOW_ON_DISK: a read
- * was started, and waiter->on_loaded runs when it is worth trying again (or the queue is gone). */
+/* basic.get: the first ready entry, now unacked; for a no-ack get the caller settles it with
+ * queue_discard once it is sent. WINDOW_ON_DISK: a read was started, and waiter->on_loaded runs
+ * when it is worth trying again (or the queue is gone). */
 enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place,
                            struct queue_waiter *waiter);
 void queue_waiter_cancel(struct queue_waiter *waiter); /* harmless when not waiting */
 
-/* Settling one delivery. consumer is who got it, or NULL (basic.get, or a consumer that is gone). */
+/* Settling one delivery. consumer is who got it, or NULL (basic.get, or a consumer that is
+ * gone). */
 void queue_ack(struct queue *queue, struct place place, struct consumer *consumer);
 void queue_discard(struct queue *queue, struct place place); /* a no-ack get was sent */
 void queue_reject(struct queue *queue, struct place place, struct consumer *consumer);
-/* Back to where it stood; failed: its delivery counts against the delivery limit, above which it is dropped (10.19). */
+/* Back to where it stood; failed: its delivery counts against the delivery limit, above which it is
+ * dropped (10.19). */
 void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed);
 
 /* It was redeclared, or asked by basic.get: x-expires counts from now (8.14). */
 void queue_used(struct queue *queue);
 
-/* Drops the ready entries; unacked stay. Returns how many; *lsn: what purge-ok must wait for, or 0. */
+/* Drops the ready entries; unacked stay. Returns how many; *lsn: what purge-ok must wait for, or
+ * 0. */
 uint64_t queue_purge(struct queue *queue, uint64_t *lsn);
 
 void queue_attach(struct queue *queue, struct consumer *consumer);
-/* Cancel or loss of the consumer; its unacked deliveries are settled by the channel. An auto-delete queue may delete itself. */
+/* Cancel or loss of the consumer; its unacked deliveries are settled by the channel. An auto-delete
+ * queue may delete itself. */
 void queue_detach(struct queue *queue, struct consumer *consumer);
 
 void queue_ref(struct queue *queue);

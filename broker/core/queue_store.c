@@ -187,7 +187,8 @@ static void add_loaded(struct queue *queue, struct segment *range,
     message_unref(&message);
 }
 
-/* Who came first is served first with what was loaded; who finds nothing left of it waits for the next read. */
+/* Who came first is served first with what was loaded; who finds nothing left of it waits for the
+ * next read. */
 static void serve_waiters(struct queue *queue)
 {
     struct queue_waiter *waiter;

@@ -28,8 +28,8 @@ void queue_store_entry(struct queue *queue, struct place place, uint64_t deadlin
 /* A publisher would be told if this entry were forgotten now. */
 bool queue_waits_for_entry(const struct queue *queue, struct place place);
 
-/* The entry is gone: from the store too. Returns whether a reply about it must wait for the open batch. Quietly: its publisher, if
- * it waits, is not told; the caller sees to that. */
+/* The entry is gone: from the store too. Returns whether a reply about it must wait for the open
+ * batch. Quietly: its publisher, if it waits, is not told; the caller sees to that. */
 bool queue_forget_entry(struct queue *queue, struct place place);
 void queue_forget_entry_quietly(struct queue *queue, struct place place);
 
@@ -39,7 +39,8 @@ bool queue_forget_range(struct queue *queue, struct segment *range);
 /* Starts to read the front of the window's first range, unless a read is under way. */
 void queue_read_ahead(struct queue *queue, struct window *window);
 
-/* Who is served next: the highest priority, after those whose time is over. WINDOW_ON_DISK: it is being read. In queue.c. */
+/* Who is served next: the highest priority, after those whose time is over. WINDOW_ON_DISK: it is
+ * being read. In queue.c. */
 enum window_next queue_first_ready(struct queue *queue, struct place *place);
 
 /* Drops what is over the limit and in memory. In queue.c. */

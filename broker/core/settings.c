@@ -52,7 +52,8 @@ static bool read_string(const struct settings_source *source, struct slice key,
            find_string(source->policy, policy_key(key), string);
 }
 
-/* An argument cannot be what the queue's type does not know, a policy can: then it is as if it were not there. */
+/* An argument cannot be what the queue's type does not know, a policy can: then it is as if it were
+ * not there. */
 static enum overflow overflow_named(struct slice name, bool quorum)
 {
     if (slice_equal(name, SLICE("reject-publish")))

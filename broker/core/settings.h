@@ -1,5 +1,5 @@
-/* What a queue is told to do, by its x-arguments and the policies that apply to it, as numbers. One place reads them; whoever acts on them
- * looks here. */
+/* What a queue is told to do, by its x-arguments and the policies that apply to it, as numbers. One
+ * place reads them; whoever acts on them looks here. */
 #ifndef CORE_SETTINGS_H
 #define CORE_SETTINGS_H
 
@@ -24,13 +24,15 @@ struct settings {
     uint8_t priority_max;         /* 0: no priorities */
 };
 
-/* Checked tables: x-arguments, and definitions of policies, whose keys are the same without the x-. Empty where there is none. */
+/* Checked tables: x-arguments, and definitions of policies, whose keys are the same without the x-.
+ * Empty where there is none. */
 struct settings_source {
     struct slice arguments, policy, operator_policy;
 };
 
-/* The slices of the settings point into the source. Where several say something (11.6, 17.3), numbers are the smallest of them; for the rest
- * an argument goes before the policy, but for a quorum queue's overflow, and the operator's policy before the other one. */
+/* The slices of the settings point into the source. Where several say something (11.6, 17.3),
+ * numbers are the smallest of them; for the rest an argument goes before the policy, but for a
+ * quorum queue's overflow, and the operator's policy before the other one. */
 void settings_read(struct settings *settings, const struct settings_source *source);
 
 #endif

@@ -4,17 +4,21 @@
  *                ├─ * ── c  ●
  *                └─ #  ● ── c  ●                       ● a key ends here: the node has bindings
  *
- * A node knows its * and its # child by pointer. Its other children are edges in one map for the whole trie, by (node, word), and words are
- * interned: a routing key is hashed word by word once, and from then on a step is one lookup of two pointers. A node of a hundred thousand keys
- * thus costs the same as one of two, and has no table of its own.
+ * A node knows its * and its # child by pointer. Its other children are edges in one map for the
+ * whole trie, by (node, word), and words are interned: a routing key is hashed word by word once,
+ * and from then on a step is one lookup of two pointers. A node of a hundred thousand keys thus
+ * costs the same as one of two, and has no table of its own.
  *
- * Matching walks states (node, position): the words before the position are used up. From there a word leads to the literal child and to *, one
- * position on; and # may be entered at the same position, and then stand at every later one. The only way to reach a state twice is through a #
- * that is entered at several positions: each # remembers the first of them in this match (`entered_at`), and what lies behind it is not
- * walked again. So every state is visited at most once, by induction from the root, and no choice of keys multiplies.
+ * Matching walks states (node, position): the words before the position are used up. From there a
+ * word leads to the literal child and to *, one position on; and # may be entered at the same
+ * position, and then stand at every later one. The only way to reach a state twice is through a #
+ * that is entered at several positions: each # remembers the first of them in this match
+ * (`entered_at`), and what lies behind it is not walked again. So every state is visited at most
+ * once, by induction from the root, and no choice of keys multiplies.
  *
- * The walk is depth first over a stack that cannot overflow: popping a step leaves at most its own continuation and three children, so each
- * depth of the trie holds at most three steps at a time, and no path is longer than the words of a key. */
+ * The walk is depth first over a stack that cannot overflow: popping a step leaves at most its own
+ * continuation and three children, so each depth of the trie holds at most three steps at a time,
+ * and no path is longer than the words of a key. */
 #include "core/trie.h"
 
 #include "base/alloc.h"
@@ -51,7 +55,8 @@ struct trie {
 
 /* ---- words ---- */
 
-/* Takes the first word off *rest; false when none is left. *rest begins as the key, and *more as whether that has words at all. */
+/* Takes the first word off *rest; false when none is left. *rest begins as the key, and *more as
+ * whether that has words at all. */
 static bool next_word(struct slice *rest, bool *more, struct slice *word)
 {
     if (!*more)
@@ -244,8 +249,8 @@ static void push_step(struct walk *walk, struct trie_node *node, uint32_t positi
     walk->steps[walk->step_count++] = (struct step){node, position, last};
 }
 
-/* At this position and all behind it, as far as no earlier step has taken care of them. A # that ends its keys can only
- * take all there is. */
+/* At this position and all behind it, as far as no earlier step has taken care of them. A # that
+ * ends its keys can only take all there is. */
 static void enter_hash(struct walk *walk, struct trie_node *hash, uint32_t position)
 {
     if (hash == NULL)

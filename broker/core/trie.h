@@ -1,5 +1,6 @@
-/* Binding keys by word, with * for exactly one word and # for any number of them (7.12). Words are separated by '.', empty ones
- * are words, and the empty key has none. Keys are shared: a node holds all bindings of one key. */
+/* Binding keys by word, with * for exactly one word and # for any number of them (7.12). Words are
+ * separated by '.', empty ones are words, and the empty key has none. Keys are shared: a node holds
+ * all bindings of one key. */
 #ifndef CORE_TRIE_H
 #define CORE_TRIE_H
 
@@ -13,8 +14,9 @@ void trie_free(struct trie **trie); /* the bindings are removed before */
 void trie_add(struct trie *trie, struct binding *binding); /* under binding->key; takes of_type */
 void trie_remove(struct trie *trie, struct binding *binding);
 
-/* Calls on_match once for each key that matches, with its bindings (linked by by_key). Returns the number of steps it took: at most one per
- * node and position between the words of routing_key, whatever the keys are. */
+/* Calls on_match once for each key that matches, with its bindings (linked by by_key). Returns the
+ * number of steps it took: at most one per node and position between the words of routing_key,
+ * whatever the keys are. */
 size_t trie_match(struct trie *trie, struct slice routing_key,
                   void (*on_match)(void *context, const struct binding_list *bindings),
                   void *context);

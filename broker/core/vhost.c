@@ -1,11 +1,13 @@
 /* Creating and deleting what clients name.
  *
- * What is durable joins the open batch as a definition, and the caller learns its LSN. Deleting leaves a mark on the vhost, `deletion_lsn`:
- * who asks to delete what is gone already waits as long as the one who deleted it.
+ * What is durable joins the open batch as a definition, and the caller learns its LSN. Deleting
+ * leaves a mark on the vhost, `deletion_lsn`: who asks to delete what is gone already waits as long
+ * as the one who deleted it.
  *
- * An exchange with auto-delete goes with its last binding, and takes with it bindings of other exchanges that lead to it, which may be the last
- * of those (7.7). Such a chain can be as long as peers like, so it is not recursion but a list: exchanges to be deleted wait in `doomed`,
- * those without any binding left in `deleted`, from where the REAP phase frees them. */
+ * An exchange with auto-delete goes with its last binding, and takes with it bindings of other
+ * exchanges that lead to it, which may be the last of those (7.7). Such a chain can be as long as
+ * peers like, so it is not recursion but a list: exchanges to be deleted wait in `doomed`, those
+ * without any binding left in `deleted`, from where the REAP phase frees them. */
 #include "core/vhost.h"
 
 #include "base/alloc.h"
@@ -490,7 +492,8 @@ static struct queue *create_queue(struct vhost *vhost, const struct queue_option
 
 enum { PREFIX_SIZE_MAX = 64 };
 
-/* The prefix for a server-named queue, and its arguments without what asked for it, appended to *rest. */
+/* The prefix for a server-named queue, and its arguments without what asked for it, appended to
+ * *rest. */
 static bool take_name_prefix(struct slice arguments, struct slice *prefix, struct buf *rest,
                              struct amqp_error *error)
 {

@@ -1,10 +1,12 @@
-/* A vhost: names to exchanges and queues, and every operation that creates, binds or deletes them. These functions hold the
- * rules that do not depend on who asks (existence, equivalence, reserved names); permissions and replies belong to session/.
- * Names have at most 255 octets, arguments are checked tables.
+/* A vhost: names to exchanges and queues, and every operation that creates, binds or deletes them.
+ * These functions hold the rules that do not depend on who asks (existence, equivalence, reserved
+ * names); permissions and replies belong to session/. Names have at most 255 octets, arguments are
+ * checked tables.
  *
- * Each that can fail fills a struct amqp_error (code and text of wire-behaviour sections 5, 7, 8) and returns false or NULL. Each
- * that changes something durable gives the LSN that a reply must wait for in *lsn: 0 when there is nothing to wait for. For things that
- * exist already it is the LSN of their definition, so that a second client does not see an ok before the first. */
+ * Each that can fail fills a struct amqp_error (code and text of wire-behaviour sections 5, 7, 8)
+ * and returns false or NULL. Each that changes something durable gives the LSN that a reply must
+ * wait for in *lsn: 0 when there is nothing to wait for. For things that exist already it is the
+ * LSN of their definition, so that a second client does not see an ok before the first. */
 #ifndef CORE_VHOST_H
 #define CORE_VHOST_H
 
@@ -24,14 +26,15 @@ struct vhost {
     struct exchange_list doomed;  /* deleted, but still with bindings; empty between operations */
     struct exchange_list deleted; /* to be freed in the REAP phase */
     uint64_t record_id;           /* in the store */
-    /* The last batch that deletes something durable: every delete-ok and unbind-ok waits for it, also those that found nothing to delete. */
+    /* The last batch that deletes something durable: every delete-ok and unbind-ok waits for it,
+     * also those that found nothing to delete. */
     uint64_t deletion_lsn;
 };
 
 enum { NAME_SIZE_MAX = 255, ARGUMENTS_SIZE_MAX = 256 * 1024 };
 
-/* The name without CR and LF (8.1): itself, or a copy in room. Operations that declare, delete or bind do so themselves; this is
- * for who must know the name before, and for passive declares. */
+/* The name without CR and LF (8.1): itself, or a copy in room. Operations that declare, delete or
+ * bind do so themselves; this is for who must know the name before, and for passive declares. */
 struct slice vhost_strip_name(struct slice name, uint8_t room[NAME_SIZE_MAX]);
 
 struct vhost *vhost_find(struct broker *broker, struct slice name);
@@ -49,8 +52,8 @@ struct exchange *vhost_find_exchange(
 bool vhost_delete_exchange(struct vhost *vhost, struct slice name, bool if_unused, uint64_t *lsn,
                            struct amqp_error *error);
 
-/* queue.declare, 8.1 to 8.8. options->name empty: a server-named queue. options->owner is who asks, for an exclusive queue, else
- * NULL. */
+/* queue.declare, 8.1 to 8.8. options->name empty: a server-named queue. options->owner is who asks,
+ * for an exclusive queue, else NULL. */
 struct queue *vhost_declare_queue(struct vhost *vhost, const struct queue_options *options,
                                   uint64_t *lsn, struct amqp_error *error);
 /* 404 when absent, 405 when exclusive to another. */

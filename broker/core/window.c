@@ -1,8 +1,10 @@
-/* Segments come in two sizes: the first of a queue is small, so that a hundred thousand queues of one message stay cheap; once a queue
- * has filled a segment the next is large. A segment takes positions until it is full; a new one begins wherever the tail is.
+/* Segments come in two sizes: the first of a queue is small, so that a hundred thousand queues of
+ * one message stay cheap; once a queue has filled a segment the next is large. A segment takes
+ * positions until it is full; a new one begins wherever the tail is.
  *
- * The cursor never stands behind a segment with something ready: it moves forward in window_first_ready, over segments that have
- * nothing ready, and back in window_requeue and window_recover. */
+ * The cursor never stands behind a segment with something ready: it moves forward in
+ * window_first_ready, over segments that have nothing ready, and back in window_requeue and
+ * window_recover. */
 #include "core/window.h"
 
 #include "base/alloc.h"

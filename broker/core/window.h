@@ -4,15 +4,16 @@
  *     │ loaded segment │ range on disk            │ loaded │ loaded (fresh) │
  *       R U . R U R R    ????????????????????????   R R R    R R R
  *
- * A position is given once, at push, and never changes: an entry that is requeued becomes ready again where it stands. A
- * segment holds consecutive positions; each slot is ready (R), unacked (U) or gone (.). A *range* is a stretch of positions
- * that only the store has, all ready, known by count and bytes alone; loading replaces it from its front, piece by piece, by
- * segments. A segment whose entries are all gone is freed; nothing refers to it any more. So a queue of ten
- * million recovered messages costs one range, and one lone unacked message costs one segment.
+ * A position is given once, at push, and never changes: an entry that is requeued becomes ready
+ * again where it stands. A segment holds consecutive positions; each slot is ready (R), unacked (U)
+ * or gone (.). A *range* is a stretch of positions that only the store has, all ready, known by
+ * count and bytes alone; loading replaces it from its front, piece by piece, by segments. A segment
+ * whose entries are all gone is freed; nothing refers to it any more. So a queue of ten million
+ * recovered messages costs one range, and one lone unacked message costs one segment.
  *
- * Invariants: segments are disjoint and ascending; ready_count and ready_bytes are sums over segments and ranges; a slot's
- * message is not NULL exactly while the slot is ready or unacked; `cursor` stands at or before the first segment with
- * anything ready. */
+ * Invariants: segments are disjoint and ascending; ready_count and ready_bytes are sums over
+ * segments and ranges; a slot's message is not NULL exactly while the slot is ready or unacked;
+ * `cursor` stands at or before the first segment with anything ready. */
 #ifndef CORE_WINDOW_H
 #define CORE_WINDOW_H
 
@@ -102,10 +103,12 @@ struct segment *window_first_range(struct window *window);
 /* The range is gone with all its entries. */
 void window_remove_range(struct window *window, struct segment *range);
 
-/* An entry of the range was read: it is in memory now, before the range, which begins behind it. Positions ascend. */
+/* An entry of the range was read: it is in memory now, before the range, which begins behind it.
+ * Positions ascend. */
 struct place window_add_loaded(struct window *window, struct segment *range, uint64_t position,
                                struct message *message);
-/* Nothing alive is left in the range below next: it begins there, and is gone when that is its end. */
+/* Nothing alive is left in the range below next: it begins there, and is gone when that is its
+ * end. */
 void window_shorten_range(struct window *window, struct segment *range, uint64_t next);
 
 /* An entry of the range could not be read back: it counts no more. */

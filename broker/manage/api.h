@@ -1,5 +1,6 @@
-/* The HTTP API: which paths there are, and what their objects look like. Paths and names are RabbitMQ's. A name appears when the broker knows
- * the thing; nothing is made up. All of this runs on the loop thread. */
+/* The HTTP API: which paths there are, and what their objects look like. Paths and names are
+ * RabbitMQ's. A name appears when the broker knows the thing; nothing is made up. All of this runs
+ * on the loop thread. */
 #ifndef MANAGE_API_H
 #define MANAGE_API_H
 
@@ -26,14 +27,17 @@ manage_handler api_policy, api_policy_put, api_policy_delete; /* likewise; of bo
 
 /* ---- for handlers: api.c ---- */
 
-/* The vhost that the first argument of the path names; NULL: there is none, and the request is answered. */
+/* The vhost that the first argument of the path names; NULL: there is none, and the request is
+ * answered. */
 struct vhost *api_vhost(struct manage_request *request);
 
-/* Answers with a list: add is called for the vhost that the path names, or for each when it names none. */
+/* Answers with a list: add is called for the vhost that the path names, or for each when it names
+ * none. */
 void api_list(struct manage_request *request,
               void (*add)(struct manage *manage, struct vhost *vhost, json_t *list));
 
-/* Answers a mistake that the core found: 404 for what is absent, else 400 with the reply text that an AMQP client would get. */
+/* Answers a mistake that the core found: 404 for what is absent, else 400 with the reply text that
+ * an AMQP client would get. */
 void api_refuse(struct manage_request *request, const struct amqp_error *error);
 
 struct message_counts {

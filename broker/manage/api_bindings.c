@@ -1,5 +1,5 @@
-/* GET /api/bindings, one vhost's. That every queue is bound to the default exchange by its name is not kept anywhere in the broker; here
- * it is shown, because the tools expect it.
+/* GET /api/bindings, one vhost's. That every queue is bound to the default exchange by its name is
+ * not kept anywhere in the broker; here it is shown, because the tools expect it.
  *
  * properties_key tells apart the bindings between the same two ends:
  *

@@ -1,6 +1,7 @@
 /* GET /api/queues, one vhost's, one; DELETE of one and of its contents.
  *
- * An operator is no connection, so a queue that is exclusive to one is no secret to him, and he may purge and delete it. */
+ * An operator is no connection, so a queue that is exclusive to one is no secret to him, and he may
+ * purge and delete it. */
 #include "manage/api.h"
 
 #include "core/argument.h"

@@ -1,5 +1,5 @@
-/* Who may connect is decided twice: by the mode of the socket, and by the kernel's word on the peer, which also holds where
- * modes of sockets are ignored or someone changed them. */
+/* Who may connect is decided twice: by the mode of the socket, and by the kernel's word on the
+ * peer, which also holds where modes of sockets are ignored or someone changed them. */
 #include "manage/control_socket.h"
 
 #include <sys/socket.h>

@@ -4,11 +4,13 @@
 
 #include "base/base.h"
 
-/* Listens on path, mode 0600 from its first moment; what a broker that is gone left there is replaced. The descriptor, non-blocking; or
- * -errno, -EADDRINUSE when someone still answers there or it is no socket. */
+/* Listens on path, mode 0600 from its first moment; what a broker that is gone left there is
+ * replaced. The descriptor, non-blocking; or -errno, -EADDRINUSE when someone still answers there
+ * or it is no socket. */
 int control_socket_open(const char *path);
 
-/* Whether the peer of a connected unix socket may administer the broker: root and the user we run as may. */
+/* Whether the peer of a connected unix socket may administer the broker: root and the user we run
+ * as may. */
 bool control_socket_admits(int fd);
 
 #endif

@@ -3,12 +3,13 @@
  *     AT HOME ──route found: inbox──▶ OUT ──outbox──▶ AT HOME: being sent ──last byte written──▶ freed
  *        └──────────refused at once──────────────────────▲
  *
- * When the client goes away while its request is out, the request stays out without it and is freed when it is back; in any other
- * state it goes at once.
+ * When the client goes away while its request is out, the request stays out without it and is freed
+ * when it is back; in any other state it goes at once.
  *
- * Stopping: the loop thread answers what is parked with 503 and posts `stop` behind all answers. From then on it looks at the inbox
- * no more, so the management thread takes back what it has posted there, answers that and everything new 503, and ends when nothing is left to
- * send. Then one thread is left, and frees the rest.
+ * Stopping: the loop thread answers what is parked with 503 and posts `stop` behind all answers.
+ * From then on it looks at the inbox no more, so the management thread takes back what it has
+ * posted there, answers that and everything new 503, and ends when nothing is left to send. Then
+ * one thread is left, and frees the rest.
  *
  * jansson and libevent allocate as everyone here does: running out of memory stops the process. */
 #include "manage/http.h"
@@ -179,7 +180,8 @@ static bool find_route(struct manage_request *request)
     return match.route != NULL;
 }
 
-/* Parsed here, so that the loop thread need not. False: the request is answered with an error instead. */
+/* Parsed here, so that the loop thread need not. False: the request is answered with an error
+ * instead. */
 static bool read_input(struct manage_request *request)
 {
     struct evbuffer *in = evhttp_request_get_input_buffer(request->http);

@@ -4,11 +4,13 @@
  *       ▲        parse, find the route                                                      │
  *       └─────── serialise, send ◀───────────────────outbox─────────────────────────────────┘
  *
- * The management thread owns sockets and HTTP; whatever is about the broker belongs to the loop thread. A request is one letter: posted
- * into the inbox it is the loop thread's, posted into the outbox it is the management thread's again. A handler never waits; a
- * positive answer about something durable goes into the outbox when its LSN is durable.
+ * The management thread owns sockets and HTTP; whatever is about the broker belongs to the loop
+ * thread. A request is one letter: posted into the inbox it is the loop thread's, posted into the
+ * outbox it is the management thread's again. A handler never waits; a positive answer about
+ * something durable goes into the outbox when its LSN is durable.
  *
- * It listens on the control socket, whose clients are root and our own user and may do everything. */
+ * It listens on the control socket, whose clients are root and our own user and may do
+ * everything. */
 #ifndef MANAGE_HTTP_H
 #define MANAGE_HTTP_H
 
@@ -45,13 +47,14 @@ struct manage_options {
 
 enum { MANAGE_ERROR_SIZE = 512, MANAGE_NODE_SIZE = 128 };
 
-/* Opens the control socket and starts the thread. The strings of the options must outlive it, the listeners are copied. 0, or -errno
- * with a sentence for the operator. */
+/* Opens the control socket and starts the thread. The strings of the options must outlive it, the
+ * listeners are copied. 0, or -errno with a sentence for the operator. */
 int manage_open(const struct manage_options *options, struct manage **manage,
                 char error[MANAGE_ERROR_SIZE]);
 
-/* From the loop thread, which runs no turn meanwhile. What has been answered is sent, what has not is answered 503; clients that do not take
- * their answer within MANAGE_STOP_MS lose it. The control socket is removed. */
+/* From the loop thread, which runs no turn meanwhile. What has been answered is sent, what has not
+ * is answered 503; clients that do not take their answer within MANAGE_STOP_MS lose it. The control
+ * socket is removed. */
 void manage_close(struct manage **manage);
 
 enum { MANAGE_STOP_MS = 500 };
@@ -108,7 +111,8 @@ struct manage_request {
 /* Whether the query says `name=true`. */
 bool manage_flag(const struct manage_request *request, const char *name);
 
-/* The answer, which leaves when lsn is durable (0: now). Takes over the body, which may be NULL. The request is out of reach after that. */
+/* The answer, which leaves when lsn is durable (0: now). Takes over the body, which may be NULL.
+ * The request is out of reach after that. */
 void manage_answer(struct manage_request *request, int status, json_t *body, uint64_t lsn);
 
 /* {"error": ..., "reason": ...} */

@@ -2,7 +2,8 @@
  *
  *     /api/queues/:vhost/:name/contents
  *
- * Segments of a request's path are decoded one by one after it has been split, so that %2F is a vhost's name and not a separator. */
+ * Segments of a request's path are decoded one by one after it has been split, so that %2F is a
+ * vhost's name and not a separator. */
 #ifndef MANAGE_HTTP_ROUTE_H
 #define MANAGE_HTTP_ROUTE_H
 

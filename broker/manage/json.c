@@ -1,10 +1,11 @@
-/* jansson refuses strings that are not UTF-8; only then is a string copied and escaped. The depth of a table is limited by amqp_table_check, and
- * so is the recursion over it. */
+/* jansson refuses strings that are not UTF-8; only then is a string copied and escaped. The depth
+ * of a table is limited by amqp_table_check, and so is the recursion over it. */
 #include "manage/json.h"
 
 #include "amqp/table.h"
 
-/* Octets of the UTF-8 character that the bytes begin with; 0 when they begin with none (surrogates and overlong forms are none). */
+/* Octets of the UTF-8 character that the bytes begin with; 0 when they begin with none (surrogates
+ * and overlong forms are none). */
 static size_t utf8_size(struct slice bytes)
 {
     static const struct {

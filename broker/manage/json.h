@@ -1,5 +1,6 @@
-/* From AMQP's values to JSON's, and back. Names and strings of AMQP are bytes, those of JSON are UTF-8: what is not UTF-8 appears as \xNN, as in the log,
- * so that whatever a client puts into a name, the answer is valid JSON. */
+/* From AMQP's values to JSON's, and back. Names and strings of AMQP are bytes, those of JSON are
+ * UTF-8: what is not UTF-8 appears as \xNN, as in the log, so that whatever a client puts into a
+ * name, the answer is valid JSON. */
 #ifndef MANAGE_JSON_H
 #define MANAGE_JSON_H
 
@@ -9,12 +10,12 @@
 
 json_t *json_from_slice(struct slice bytes);
 
-/* Of a checked field table: an object. Timestamps become seconds since 1970, decimals and floats numbers, what is no number in JSON (NaN,
- * infinity) null. */
+/* Of a checked field table: an object. Timestamps become seconds since 1970, decimals and floats
+ * numbers, what is no number in JSON (NaN, infinity) null. */
 json_t *json_from_table(struct slice table);
 
-/* Appends a JSON object as a field table: integers of 64 bits, reals as doubles, null as void. False, with some of it appended, when it is
- * deeper than a table may be or a key longer. */
+/* Appends a JSON object as a field table: integers of 64 bits, reals as doubles, null as void.
+ * False, with some of it appended, when it is deeper than a table may be or a key longer. */
 bool json_to_table(json_t *object, struct buf *out);
 
 /* The bytes of a string, which it keeps. */

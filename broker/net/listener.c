@@ -1,11 +1,12 @@
 /* Accepting connections on one address.
  *
- * A turn takes at most SHARE_MAX of those that wait; the rest is for the next turn, so that a storm of connects does not
- * stand in the way of those who are connected.
+ * A turn takes at most SHARE_MAX of those that wait; the rest is for the next turn, so that a storm
+ * of connects does not stand in the way of those who are connected.
  *
- * Out of descriptors, the queue of the waiting would keep the loop awake for nothing. Instead the reserve descriptor is
- * given up, one waiting connection is accepted with it and closed (its client learns at once that there is no room), the
- * reserve is taken again, and accepting pauses for RETRY_MS:
+ * Out of descriptors, the queue of the waiting would keep the loop awake for nothing. Instead the
+ * reserve descriptor is given up, one waiting connection is accepted with it and closed (its client
+ * learns at once that there is no room), the reserve is taken again, and accepting pauses for
+ * RETRY_MS:
  *
  *     ACCEPTING ──EMFILE, ENFILE, ENOBUFS, ENOMEM──▶ PAUSED (retry set) ──RETRY_MS──▶ ACCEPTING
  *
@@ -23,7 +24,8 @@
 
 enum { SHARE_MAX = 64, RETRY_MS = 100 };
 
-/* ---- endpoints ------------------------------------------------------------------------------------------ */
+/* ---- endpoints
+ * ------------------------------------------------------------------------------------------ */
 
 static void endpoint_of_ipv4(struct endpoint *endpoint, struct in_addr address, in_port_t port)
 {
@@ -67,7 +69,8 @@ void endpoint_local(struct endpoint *endpoint, int fd)
     endpoint_of(endpoint, (const struct sockaddr *)&address);
 }
 
-/* ---- accepting ------------------------------------------------------------------------------------------ */
+/* ---- accepting
+ * ------------------------------------------------------------------------------------------ */
 
 static void take_reserve(struct listener *listener)
 {
@@ -164,7 +167,8 @@ static void on_listener_retry(struct timer *timer)
     accept_share(container_of(timer, struct listener, retry));
 }
 
-/* ---- opening and closing -------------------------------------------------------------------------------- */
+/* ---- opening and closing
+ * -------------------------------------------------------------------------------- */
 
 /* A listening socket on the address, or -errno. */
 static int listen_on(const struct sockaddr *address, socklen_t size, int backlog)

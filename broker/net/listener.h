@@ -1,5 +1,5 @@
-/* Accepting connections on one address. When descriptors run out, accepting pauses and resumes by itself; those already
- * connected do not notice. */
+/* Accepting connections on one address. When descriptors run out, accepting pauses and resumes by
+ * itself; those already connected do not notice. */
 #ifndef NET_LISTENER_H
 #define NET_LISTENER_H
 
@@ -22,12 +22,14 @@ struct listener {
     int reserve_fd; /* a descriptor to give up for the one that cannot be had; -1: could not be had either */
     struct endpoint local;
     void *context;
-    /* fd is connected, non-blocking, close-on-exec, TCP_NODELAY, and the callee's, who may close the listener. */
+    /* fd is connected, non-blocking, close-on-exec, TCP_NODELAY, and the callee's, who may close
+     * the listener. */
     void (*on_accept)(struct listener *listener, int fd, const struct endpoint *peer);
 };
 
-/* host: an address in print, or NULL for every address, IPv6 and IPv4. port 0: any free one, found in local.port
- * afterwards. Sets everything but context and on_accept, which the caller has set. 0 or -errno. */
+/* host: an address in print, or NULL for every address, IPv6 and IPv4. port 0: any free one, found
+ * in local.port afterwards. Sets everything but context and on_accept, which the caller has set. 0
+ * or -errno. */
 int listener_open(struct listener *listener, struct loop *loop, const char *host, uint16_t port,
                   int backlog);
 void listener_close(struct listener *listener); /* harmless twice */

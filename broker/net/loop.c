@@ -1,14 +1,15 @@
 /* The event loop. See loop.h for the picture of a turn.
  *
- * A phase runs until the mark that was put behind its last task: what is queued meanwhile stands behind the mark and
- * waits for the next turn, and any task may be taken out of the list at any time, by itself or by another.
+ * A phase runs until the mark that was put behind its last task: what is queued meanwhile stands
+ * behind the mark and waits for the next turn, and any task may be taken out of the list at any
+ * time, by itself or by another.
  *
- * Events are fetched into the loop and delivered one by one, each a source that has become ready. Unwatching a source
- * strikes its events off those that are still to come, so that a handler may close any source, and free what
- * holds it, without another handler being called for a ghost.
+ * Events are fetched into the loop and delivered one by one, each a source that has become ready.
+ * Unwatching a source strikes its events off those that are still to come, so that a handler may
+ * close any source, and free what holds it, without another handler being called for a ghost.
  *
- * Everything here belongs to one thread. What can fail is making the epoll descriptor and adding to it; the rest is
- * an assert. */
+ * Everything here belongs to one thread. What can fail is making the epoll descriptor and adding to
+ * it; the rest is an assert. */
 #include "net/loop.h"
 
 #include <limits.h>

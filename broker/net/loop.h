@@ -10,11 +10,13 @@
  * OUTPUT    what the turn wrote leaves, one gathered write a connection
  * REAP      what ended is freed: until here no function can find its own object gone
  *
- * A phase is a list of tasks. A task queued for a phase that this turn has not reached yet runs in this turn; one queued for the
- * current or an earlier phase runs in the next, which then polls without waiting. That is all: "durable before confirmed" and
- * "freed last" are properties of the order, not of the handlers.
+ * A phase is a list of tasks. A task queued for a phase that this turn has not reached yet runs in
+ * this turn; one queued for the current or an earlier phase runs in the next, which then polls
+ * without waiting. That is all: "durable before confirmed" and "freed last" are properties of the
+ * order, not of the handlers.
  *
- * File descriptors are watched edge-triggered: a source remembers that it is ready until it has seen EAGAIN. */
+ * File descriptors are watched edge-triggered: a source remembers that it is ready until it has
+ * seen EAGAIN. */
 #ifndef NET_LOOP_H
 #define NET_LOOP_H
 
@@ -78,18 +80,21 @@ void loop_unqueue(struct loop *loop, struct task *task); /* nothing happens when
 /* Watches source->fd until unwatched. 0 or -errno. */
 int loop_watch(struct loop *loop, struct source *source);
 
-/* Before the descriptor is closed. Events already fetched for the source in this turn are not delivered either. */
+/* Before the descriptor is closed. Events already fetched for the source in this turn are not
+ * delivered either. */
 void loop_unwatch(struct loop *loop, struct source *source);
 
-/* One turn: waits at most wait_ms for events (less when a timer or task is due; UINT64_MAX: as long as it takes). All of a
- * turn happens at one moment of the clock; a timer may be late by as long as the turn before took. */
+/* One turn: waits at most wait_ms for events (less when a timer or task is due; UINT64_MAX: as long
+ * as it takes). All of a turn happens at one moment of the clock; a timer may be late by as long as
+ * the turn before took. */
 void loop_turn(struct loop *loop, uint64_t wait_ms);
 
 /* Turns until loop_stop. */
 void loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
 
-/* An empty buf of LOOP_BUFFER_SIZE bytes; and back, whatever it has become meanwhile: *buf is BUF_EMPTY then. */
+/* An empty buf of LOOP_BUFFER_SIZE bytes; and back, whatever it has become meanwhile: *buf is
+ * BUF_EMPTY then. */
 struct buf loop_take_buffer(struct loop *loop);
 void loop_give_buffer(struct loop *loop, struct buf *buf);
 

@@ -1,9 +1,10 @@
 /* A byte stream with buffers on both sides. See transport.h for the contract.
  *
- * Input is level-triggered made of edges: `readable` stays true until the carrier has said EAGAIN, and as long as it is
- * true the input task queues itself for the next turn. The plain socket saves that last read: one that brings less
- * than asked has emptied the socket, and what comes later makes a new edge. Only the peer's end might hide behind a
- * short read; it is announced by the event that says so (hung_up).
+ * Input is level-triggered made of edges: `readable` stays true until the carrier has said EAGAIN,
+ * and as long as it is true the input task queues itself for the next turn. The plain socket saves
+ * that last read: one that brings less than asked has emptied the socket, and what comes later
+ * makes a new edge. Only the peer's end might hide behind a short read; it is announced by the
+ * event that says so (hung_up).
  *
  * Output is a list of chunks and, behind it, the tail:
  *
@@ -13,12 +14,13 @@
  *     copied   the short tail before shared bytes: cheaper to copy than to leave a buffer behind nearly empty
  *     shared   the owner's bytes; done(owner) when they are gone
  *
- * Invariants. A chunk is never empty. chunks_size is their sum. The output task is queued only while the transport is
- * neither broken nor closed, so that transport_output may take it for both. The tail's buffer goes back to
- * the loop as soon as it is empty after a write.
+ * Invariants. A chunk is never empty. chunks_size is their sum. The output task is queued only
+ * while the transport is neither broken nor closed, so that transport_output may take it for both.
+ * The tail's buffer goes back to the loop as soon as it is empty after a write.
  *
- * A callback may close the transport, so after each one its state is looked at again, and nothing is touched that
- * transport_close frees. Failures of the carrier end in on_broken; this file logs nothing. */
+ * A callback may close the transport, so after each one its state is looked at again, and nothing
+ * is touched that transport_close frees. Failures of the carrier end in on_broken; this file logs
+ * nothing. */
 #include "net/transport.h"
 
 #include <unistd.h>
@@ -40,7 +42,8 @@ struct transport_chunk {
     uint8_t copy[]; /* of a copied chunk */
 };
 
-/* ---- the plain socket ----------------------------------------------------------------------------------- */
+/* ---- the plain socket
+ * ----------------------------------------------------------------------------------- */
 
 static ssize_t socket_read(struct transport *transport, void *bytes, size_t size)
 {
@@ -59,7 +62,8 @@ static ssize_t socket_write(struct transport *transport, struct iovec *parts, in
     return result < 0 ? -errno : result;
 }
 
-/* Unread input would turn the close into a reset, which destroys what was just written before the peer has read it. */
+/* Unread input would turn the close into a reset, which destroys what was just written before the
+ * peer has read it. */
 static void socket_close(struct transport *transport)
 {
     loop_unwatch(transport->loop, &transport->source);
@@ -81,7 +85,8 @@ static void on_socket_ready(struct source *source, uint32_t events)
                    events & (EPOLLOUT | EPOLLHUP | EPOLLERR));
 }
 
-/* ---- chunks --------------------------------------------------------------------------------------------- */
+/* ---- chunks
+ * --------------------------------------------------------------------------------------------- */
 
 static void add_chunk(struct transport *transport, struct transport_chunk *chunk)
 {
@@ -138,7 +143,8 @@ static void drop_output(struct transport *transport)
         loop_give_buffer(transport->loop, &transport->tail);
 }
 
-/* ---- ending --------------------------------------------------------------------------------------------- */
+/* ---- ending
+ * --------------------------------------------------------------------------------------------- */
 
 static void break_off(struct transport *transport, int error)
 {
@@ -150,7 +156,8 @@ static void break_off(struct transport *transport, int error)
     transport->events->on_broken(transport, error);
 }
 
-/* ---- input ---------------------------------------------------------------------------------------------- */
+/* ---- input
+ * ---------------------------------------------------------------------------------------------- */
 
 static bool is_reading(const struct transport *transport)
 {
@@ -190,7 +197,8 @@ static bool has_read(struct transport *transport, ssize_t result)
     return false;
 }
 
-/* The usual way: leftovers, then what comes, in the scratch buffer; what is left over again is kept. */
+/* The usual way: leftovers, then what comes, in the scratch buffer; what is left over again is
+ * kept. */
 static void read_into_scratch(struct transport *transport)
 {
     uint8_t *scratch = transport->loop->scratch;
@@ -211,7 +219,8 @@ static void read_into_scratch(struct transport *transport)
         buf_append(&transport->input, slice_of(scratch + taken, size - taken));
 }
 
-/* The rare one, for frames so large that the scratch buffer would not do: the leftovers grow where they are. */
+/* The rare one, for frames so large that the scratch buffer would not do: the leftovers grow where
+ * they are. */
 static void read_into_leftovers(struct transport *transport)
 {
     const size_t size = LOOP_SCRATCH_SIZE / 2;
@@ -257,7 +266,8 @@ void transport_resume(struct transport *transport)
         loop_queue(transport->loop, LOOP_INPUT, &transport->input_task);
 }
 
-/* ---- output --------------------------------------------------------------------------------------------- */
+/* ---- output
+ * --------------------------------------------------------------------------------------------- */
 
 struct buf *transport_output_slow(struct transport *transport)
 {
@@ -374,7 +384,8 @@ static void run_output(struct task *task)
     }
 }
 
-/* ---- opening and closing ---------------------------------------------------------------------------------- */
+/* ---- opening and closing
+ * ---------------------------------------------------------------------------------- */
 
 void transport_open(struct transport *transport, struct loop *loop,
                     const struct transport_events *events, const struct transport_ops *ops)

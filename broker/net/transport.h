@@ -4,18 +4,21 @@
  *                      ▲   what on_input left over waits
  *                      └── in `input` and comes first next time
  *
- * Input. A transport reads at most LOOP_SCRATCH_SIZE bytes a turn into the loop's scratch buffer, behind what was left
- * over, and shows the whole to its owner, which takes what it can. That is the input budget: a busy peer gets one read
- * a turn like every other. While paused nothing is read and nothing shown, and a peer that goes away is not noticed.
+ * Input. A transport reads at most LOOP_SCRATCH_SIZE bytes a turn into the loop's scratch buffer,
+ * behind what was left over, and shows the whole to its owner, which takes what it can. That is the
+ * input budget: a busy peer gets one read a turn like every other. While paused nothing is read and
+ * nothing shown, and a peer that goes away is not noticed.
  *
- * Output. The owner appends to the tail buffer, or references bytes that it keeps alive; all of it leaves in the turn's
- * OUTPUT phase in as few writes as possible. Above the high-water mark the transport is *congested*: the owner should
- * not add what can wait. When the backlog has fallen below the low-water mark, on_drained says so. Buffers come from
- * the loop's and go back when they are sent: an idle transport owns no buffer.
+ * Output. The owner appends to the tail buffer, or references bytes that it keeps alive; all of it
+ * leaves in the turn's OUTPUT phase in as few writes as possible. Above the high-water mark the
+ * transport is *congested*: the owner should not add what can wait. When the backlog has fallen
+ * below the low-water mark, on_drained says so. Buffers come from the loop's and go back when they
+ * are sent: an idle transport owns no buffer.
  *
- * End. The peer's end of file or a failed read or write is reported once by on_broken (from the INPUT or OUTPUT phase);
- * the owner then calls transport_close. After that no callback comes. What is written to a transport that has
- * broken or is closed goes nowhere. The struct is embedded in its owner, which frees it in the REAP phase.
+ * End. The peer's end of file or a failed read or write is reported once by on_broken (from the
+ * INPUT or OUTPUT phase); the owner then calls transport_close. After that no callback comes. What
+ * is written to a transport that has broken or is closed goes nowhere. The struct is embedded in
+ * its owner, which frees it in the REAP phase.
  *
  * Any callback may pause, resume, close or write to its transport. */
 #ifndef NET_TRANSPORT_H
@@ -30,10 +33,11 @@
 
 struct transport;
 
-/* What carries the bytes. None of these waits; each returns a size or -errno, -EAGAIN when nothing moves now. */
+/* What carries the bytes. None of these waits; each returns a size or -errno, -EAGAIN when nothing
+ * moves now. */
 struct transport_ops {
-    /* 0: end of file. A carrier that knows it has given its last byte clears transport->readable itself, which
-     * saves the read that would say -EAGAIN. */
+    /* 0: end of file. A carrier that knows it has given its last byte clears transport->readable
+     * itself, which saves the read that would say -EAGAIN. */
     ssize_t (*read)(struct transport *transport, void *bytes, size_t size);
     /* Takes fewer than offered only when it is full. It may spoil the parts. */
     ssize_t (*write)(struct transport *transport, struct iovec *parts, int count);
@@ -81,7 +85,8 @@ enum {
     TRANSPORT_TAIL_ROOM = 16 * 1024 /* what fits behind the tail without growing it */
 };
 
-/* Over a connected non-blocking socket, which the transport owns from here; 0 or -errno (the socket is closed then). */
+/* Over a connected non-blocking socket, which the transport owns from here; 0 or -errno (the socket
+ * is closed then). */
 int transport_open_socket(struct transport *transport, struct loop *loop,
                           const struct transport_events *events, int fd);
 
@@ -94,8 +99,8 @@ void transport_wake(struct transport *transport, bool readable, bool writable);
 
 struct buf *transport_output_slow(struct transport *transport);
 
-/* Where the next output bytes go; append to it before any other call on the transport. Queues the flush. There is room
- * for TRANSPORT_TAIL_ROOM bytes; more makes it grow, which costs a copy. */
+/* Where the next output bytes go; append to it before any other call on the transport. Queues the
+ * flush. There is room for TRANSPORT_TAIL_ROOM bytes; more makes it grow, which costs a copy. */
 static inline struct buf *transport_output(struct transport *transport)
 {
     if (likely(transport->output_task.queued &&
@@ -104,8 +109,8 @@ static inline struct buf *transport_output(struct transport *transport)
     return transport_output_slow(transport);
 }
 
-/* Output by reference: bytes stay alive until done(owner) is called, exactly once, sent or not, perhaps before this returns.
- * done must not call the transport. */
+/* Output by reference: bytes stay alive until done(owner) is called, exactly once, sent or not,
+ * perhaps before this returns. done must not call the transport. */
 void transport_output_shared(struct transport *transport, struct slice bytes,
                              void (*done)(void *owner), void *owner);
 

@@ -5,10 +5,12 @@
  *       ▲                          │ size 0                  │ ◀──┘
  *       └──────────────────────────┴─────────────────────────┘ channel_publish
  *
- * Invariants: `message` is not NULL exactly in BODY; a channel that has sent channel.close has neither consumers nor unacked deliveries
- * nor a publish under way, and looks at nothing but close and close-ok (5.6), so that what its peer had in flight falls on the floor.
+ * Invariants: `message` is not NULL exactly in BODY; a channel that has sent channel.close has
+ * neither consumers nor unacked deliveries nor a publish under way, and looks at nothing but close
+ * and close-ok (5.6), so that what its peer had in flight falls on the floor.
  *
- * A channel belongs to its connection and is freed at once: whoever calls channel_free looks at it no more. */
+ * A channel belongs to its connection and is freed at once: whoever calls channel_free looks at it
+ * no more. */
 #include "session/channel.h"
 
 #include "base/alloc.h"
@@ -50,7 +52,8 @@ static void free_consumers(struct channel *channel)
     assert(channel->consumer_count == 0);
 }
 
-/* Everything that it holds of the broker goes: it could be opened anew. A basic.get that waits ends the connection's hold. */
+/* Everything that it holds of the broker goes: it could be opened anew. A basic.get that waits ends
+ * the connection's hold. */
 static void drop_work(struct channel *channel)
 {
     if (channel->get_waiter.queue != NULL) {

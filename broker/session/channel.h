@@ -1,11 +1,13 @@
-/* A channel: methods in order, the assembly of a publish, consumers, unacked deliveries, and the modes confirm and tx.
+/* A channel: methods in order, the assembly of a publish, consumers, unacked deliveries, and the
+ * modes confirm and tx.
  *
  *     OPEN ──our error: channel.close──▶ AWAIT_CLOSE_OK ──close-ok──▶ gone
  *      └──────────client's close: close-ok─────────────────────────▶ gone
  *
- * A frame is looked at in three small states: METHOD → (publish) HEADER → (body_size > 0) BODY → METHOD. What is wrong with a frame ends
- * the connection (2.4); what is wrong with a request ends the channel, or the connection, as its reply code says (5.3, 5.4).
- * After channel.close has been sent everything but close-ok and close is ignored (5.6). */
+ * A frame is looked at in three small states: METHOD → (publish) HEADER → (body_size > 0) BODY →
+ * METHOD. What is wrong with a frame ends the connection (2.4); what is wrong with a request ends
+ * the channel, or the connection, as its reply code says (5.3, 5.4). After channel.close has been
+ * sent everything but close-ok and close is ignored (5.6). */
 #ifndef SESSION_CHANNEL_H
 #define SESSION_CHANNEL_H
 
@@ -55,16 +57,18 @@ struct channel {
     uint64_t published, delivered, acknowledged, confirmed, returned;
 };
 
-/* A handler: does what the method asks and answers. false: error is filled, and the caller closes channel or connection. */
+/* A handler: does what the method asks and answers. false: error is filled, and the caller closes
+ * channel or connection. */
 typedef bool channel_handler(struct channel *channel, const struct amqp_method *method,
                              struct amqp_error *error);
 
 struct channel *channel_new(struct connection *connection, uint16_t number);
-/* Requeues what is unacked, cancels its consumers, drops an uncommitted tx; takes it off its connection and frees it. Sends nothing. */
+/* Requeues what is unacked, cancels its consumers, drops an uncommitted tx; takes it off its
+ * connection and frees it. Sends nothing. */
 void channel_free(struct channel **channel);
 
-/* A request was wrong, or the broker ends it for another reason: closes the channel with this error, unless its code is for connections (5.3, 5.4):
- * then false. */
+/* A request was wrong, or the broker ends it for another reason: closes the channel with this
+ * error, unless its code is for connections (5.3, 5.4): then false. */
 bool channel_refuse(struct channel *channel, const struct amqp_error *error);
 
 /* One frame for this channel; false: the connection must end with error. */
@@ -74,14 +78,17 @@ bool channel_on_frame(struct channel *channel, const struct amqp_frame *frame,
 void channel_send(struct channel *channel, const struct amqp_method *method);
 void channel_send_durable(struct channel *channel, const struct amqp_method *method, uint64_t lsn);
 
-/* Sends method, content header and body frames of a message as one content; small bodies are copied, large ones shared. */
+/* Sends method, content header and body frames of a message as one content; small bodies are
+ * copied, large ones shared. */
 void channel_send_content(struct channel *channel, const struct amqp_method *method,
                           struct message *message);
 
-/* The name of the queue that a method names: empty means the one last declared (8.9). False with error filled when there is none. */
+/* The name of the queue that a method names: empty means the one last declared (8.9). False with
+ * error filled when there is none. */
 bool channel_queue_name(struct channel *channel, struct slice *name, struct amqp_error *error);
 
-/* The queue that a method names. NULL with error filled: 404, or 405 when it is exclusive to another connection. */
+/* The queue that a method names. NULL with error filled: 404, or 405 when it is exclusive to
+ * another connection. */
 struct queue *channel_find_queue(struct channel *channel, struct slice name,
                                  struct amqp_error *error);
 void channel_remember_queue(struct channel *channel, struct slice name);
@@ -103,7 +110,8 @@ void channel_on_close_ok(struct channel *channel);
 /* channel->message is whole: checks it, then routes it or holds it for tx.commit. */
 bool channel_publish(struct channel *channel, struct amqp_error *error);
 
-/* Routes a message that passed all checks, and sees to its return or confirm. Takes over the caller's reference. */
+/* Routes a message that passed all checks, and sees to its return or confirm. Takes over the
+ * caller's reference. */
 void channel_route(struct channel *channel, struct exchange *exchange, struct message *message,
                    bool mandatory);
 

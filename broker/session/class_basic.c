@@ -150,7 +150,8 @@ enum {
                          AMQP_PROPERTY_USER_ID
 };
 
-/* What the properties must keep to, in the order of 9.1. Another message may take the place of this one. */
+/* What the properties must keep to, in the order of 9.1. Another message may take the place of this
+ * one. */
 static bool check_properties(const struct channel *channel, struct message **message,
                              struct amqp_error *error)
 {
@@ -265,18 +266,19 @@ bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
     const struct amqp_basic_consume *consume = &method->basic_consume;
     char generated[NAME_RANDOM_SIZE + sizeof("amq.ctag-")];
     struct slice tag = consume->consumer_tag;
+    struct slice name = consume->queue;
 
-    if (!check_consume(channel, consume, error))
+    if (!channel_queue_name(channel, &name, error) || !check_consume(channel, consume, error))
         return false;
     if (tag.size == 0)
         tag = name_random(channel->broker->random, "amq.ctag-", generated, sizeof(generated));
-    if (reply_to_is_pseudo_queue(consume->queue)) {
+    if (reply_to_is_pseudo_queue(name)) {
         if (!reply_to_consume(channel, tag, consume->no_ack, error))
             return false;
         send_consume_ok(channel, consume, tag);
         return true;
     }
-    struct queue *queue = channel_find_queue(channel, consume->queue, error);
+    struct queue *queue = channel_find_queue(channel, name, error);
     uint64_t timeout_ms;
     if (queue == NULL || !check_exclusive(queue, consume->exclusive, error) ||
         !check_arguments(queue, consume->arguments, error) ||

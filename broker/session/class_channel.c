@@ -1,7 +1,7 @@
 /* Class channel, and the stub of class access that old clients still call.
  *
- * channel.open makes the channel, close and close-ok end it; in between its state machine is channel.c. Numbers are the client's
- * choice: only how many are open is limited (6.1). */
+ * channel.open makes the channel, close and close-ok end it; in between its state machine is
+ * channel.c. Numbers are the client's choice: only how many are open is limited (6.1). */
 #include "session/dispatch.h"
 
 #include "session/service.h"

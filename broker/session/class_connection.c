@@ -72,7 +72,8 @@ static const struct mechanism *find_mechanism(struct slice name)
     return NULL;
 }
 
-/* 4.2.5: who cannot understand the close waits, so that guessing passwords is slow. The wire never tells what was wrong. */
+/* 4.2.5: who cannot understand the close waits, so that guessing passwords is slow. The wire never
+ * tells what was wrong. */
 static void refuse_login(struct connection *connection, struct slice user, const char *why,
                          struct amqp_error *error)
 {

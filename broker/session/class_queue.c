@@ -1,4 +1,5 @@
-/* Class queue: the wire's side of it; the rules are the vhost's. An empty queue name is the one last declared on the channel (8.9). */
+/* Class queue: the wire's side of it; the rules are the vhost's. An empty queue name is the one
+ * last declared on the channel (8.9). */
 #include "session/dispatch.h"
 
 #include "core/vhost.h"

@@ -1,14 +1,15 @@
 /* Publisher confirms of a channel: from sequence number to basic.ack.
  *
- * A publish is settled when nothing about it waits for the disk: at once if it was not to be stored; when the store says that its
- * batch is durable; or when every entry of it was acknowledged while its batch was still open. LSNs never fall from one publish to
- * the next, so what a durable LSN settles is a prefix:
+ * A publish is settled when nothing about it waits for the disk: at once if it was not to be
+ * stored; when the store says that its batch is durable; or when every entry of it was acknowledged
+ * while its batch was still open. LSNs never fall from one publish to the next, so what a durable
+ * LSN settles is a prefix:
  *
  *     base                                    next
  *     │ lsn 7 │ settled │ lsn 7 │ lsn 8 │ settled │
  *
- * Settled numbers leave once a turn: all below the first that still waits as one basic.ack with multiple, the rest one frame each (9.12).
- * Nothing is acknowledged anywhere else. */
+ * Settled numbers leave once a turn: all below the first that still waits as one basic.ack with
+ * multiple, the rest one frame each (9.12). Nothing is acknowledged anywhere else. */
 #ifndef SESSION_CONFIRM_H
 #define SESSION_CONFIRM_H
 
@@ -36,7 +37,8 @@ struct confirms {
 struct confirms *confirms_new(struct channel *channel);
 void confirms_close(struct confirms **confirms); /* the channel is gone */
 
-/* A publish was routed: it waits for lsn, or for nothing (0). Returns its number, 1 for the first. */
+/* A publish was routed: it waits for lsn, or for nothing (0). Returns its number, 1 for the
+ * first. */
 uint64_t confirms_add(struct confirms *confirms, uint64_t lsn);
 
 /* A publish was routed, and a queue refused it. */

@@ -1,4 +1,5 @@
-/* The life of one client's connection: its input cut into frames, its states, its timers, and its end.
+/* The life of one client's connection: its input cut into frames, its states, its timers, and its
+ * end.
  *
  *     on_input ─▶ protocol header │ frame ─┬─ channel 0: connection_on_method (class_connection.c)
  *                                          ├─ an open channel: channel_on_frame
@@ -11,7 +12,8 @@
  *   3. The transport is paused exactly while the connection is held, choked or blocked.
  *   4. held: either `parked` waits, with held_reply to be sent when it ends, or whoever called connection_hold knows why.
  *
- * The connection owns its transport, channels and exclusive queues. It is freed by its reap task, after CLOSED. */
+ * The connection owns its transport, channels and exclusive queues. It is freed by its reap task,
+ * after CLOSED. */
 #include "session/connection.h"
 
 #include "amqp/frame.h"
@@ -156,7 +158,8 @@ static void send_close(struct connection *connection, const struct amqp_error *e
                                           }});
 }
 
-/* How long close-ok may take: the heartbeat or 30 s, whichever is less; a client in its handshake has proved nothing yet. */
+/* How long close-ok may take: the heartbeat or 30 s, whichever is less; a client in its handshake
+ * has proved nothing yet. */
 static uint64_t close_wait_ms(const struct connection *connection)
 {
     if (connection->state != CONNECTION_OPEN)
@@ -199,7 +202,8 @@ void connection_force_close(struct connection *connection, const char *text)
     connection_fail(connection, &error, NULL);
 }
 
-/* The handshake took too long, or the peer has had its time to answer close or to read our last word. */
+/* The handshake took too long, or the peer has had its time to answer close or to read our last
+ * word. */
 static void on_timer(struct timer *timer)
 {
     struct connection *connection = container_of(timer, struct connection, timer);
@@ -366,7 +370,8 @@ static void on_drained(struct transport *transport)
 
 /* ---- heartbeats ---- */
 
-/* One timer for both directions, moved only when it expires: traffic costs it nothing. Any octet is life (4.3.4). */
+/* One timer for both directions, moved only when it expires: traffic costs it nothing. Any octet is
+ * life (4.3.4). */
 static void on_heartbeat_timer(struct timer *timer)
 {
     struct connection *connection = container_of(timer, struct connection, heartbeat_timer);

@@ -3,20 +3,26 @@
  *   AWAIT_HEADER → AWAIT_START_OK → AWAIT_TUNE_OK → AWAIT_OPEN → OPEN → AWAIT_CLOSE_OK → LINGER → CLOSED
  *        └───────────────┴────────────────┴─────────────┴─────────┴───────────┴────────────▲────────▲
  *
- * Every frame passes connection_on_input: the connection checks what state and channel allow, channel 0 is its own, the rest goes to
- * the channels. Errors of the connection's kind end it: connection.close leaves, everything but close-ok is ignored, a timer ends the wait.
- * LINGER is the time in which a peer may read our last word (close-ok, or the close of a stream that cannot be read any more; or none, for
- * a refused login that is to wait): input is thrown away until the peer ends the stream or the timer does.
+ * Every frame passes connection_on_input: the connection checks what state and channel allow,
+ * channel 0 is its own, the rest goes to the channels. Errors of the connection's kind end it:
+ * connection.close leaves, everything but close-ok is ignored, a timer ends the wait. LINGER is the
+ * time in which a peer may read our last word (close-ok, or the close of a stream that cannot be
+ * read any more; or none, for a refused login that is to wait): input is thrown away until the peer
+ * ends the stream or the timer does.
  *
- * Handlers never end the connection themselves: they return false, and connection_on_input, at the top of the stack, acts on it.
+ * Handlers never end the connection themselves: they return false, and connection_on_input, at the
+ * top of the stack, acts on it.
  *
- * Waiting. A synchronous reply about something durable must not leave before its LSN is durable. Then the connection is *held*:
- * nothing more of its input is looked at (it stays where it is, in order) until the reply has left. The same way it waits for a
- * basic.get whose message is on disk, and for the store when the open batch is full. One hold at a time, one mechanism. A peer that
- * asks without reading the answers is *choked*: not read either, until it has taken what it was sent. Who publishes while an alarm is on is
- * *blocked*: not read until none is (4.6); what it is to be sent, deliveries and heartbeats, goes on.
+ * Waiting. A synchronous reply about something durable must not leave before its LSN is durable.
+ * Then the connection is *held*: nothing more of its input is looked at (it stays where it is, in
+ * order) until the reply has left. The same way it waits for a basic.get whose message is on disk,
+ * and for the store when the open batch is full. One hold at a time, one mechanism. A peer that
+ * asks without reading the answers is *choked*: not read either, until it has taken what it was
+ * sent. Who publishes while an alarm is on is *blocked*: not read until none is (4.6); what it is
+ * to be sent, deliveries and heartbeats, goes on.
  *
- * The struct is freed in the REAP phase after CLOSED; channels, consumers and exclusive queues go at once when it is closed. */
+ * The struct is freed in the REAP phase after CLOSED; channels, consumers and exclusive queues go
+ * at once when it is closed. */
 #ifndef SESSION_CONNECTION_H
 #define SESSION_CONNECTION_H
 
@@ -88,8 +94,8 @@ TAILQ_HEAD(connection_list, connection);
 struct connection *connection_new(struct service *service, const struct endpoint *local,
                                   const struct endpoint *peer);
 
-/* How a connection begins over a socket, and over anything else (tests). A socket that cannot be watched (-errno) is closed, and the
- * connection freed. */
+/* How a connection begins over a socket, and over anything else (tests). A socket that cannot be
+ * watched (-errno) is closed, and the connection freed. */
 int connection_open_socket(struct connection *connection, int fd);
 void connection_open(struct connection *connection, const struct transport_ops *ops);
 
@@ -97,11 +103,13 @@ void connection_open(struct connection *connection, const struct transport_ops *
 void connection_send(struct connection *connection, uint16_t channel,
                      const struct amqp_method *method);
 
-/* Sends a reply that must not leave before lsn is durable: at once if it is (or is 0), else the connection is held. */
+/* Sends a reply that must not leave before lsn is durable: at once if it is (or is 0), else the
+ * connection is held. */
 void connection_send_durable(struct connection *connection, uint16_t channel,
                              const struct amqp_method *method, uint64_t lsn);
 
-/* Holds the input; connection_unhold lets it go on, in the next turn's INPUT phase at the latest. */
+/* Holds the input; connection_unhold lets it go on, in the next turn's INPUT phase at the
+ * latest. */
 void connection_hold(struct connection *connection);
 void connection_unhold(struct connection *connection);
 
@@ -112,13 +120,16 @@ bool connection_is_flooded(const struct connection *connection);
 void connection_block(struct connection *connection);
 void connection_unblock(struct connection *connection); /* harmless when it is not blocked */
 
-/* What operators see: "running", "blocking" (an alarm is on, it has not published), "blocked", "flow" ... */
+/* What operators see: "running", "blocking" (an alarm is on, it has not published), "blocked",
+ * "flow" ... */
 const char *connection_state_name(const struct connection *connection);
 
-/* After a publish: holds the connection while the open batch is full and the store is busy with the one before. */
+/* After a publish: holds the connection while the open batch is full and the store is busy with the
+ * one before. */
 void connection_await_store(struct connection *connection);
 
-/* Ends it with connection.close: error as filled by amqp_fail; reason is for the log, NULL: the error's text. */
+/* Ends it with connection.close: error as filled by amqp_fail; reason is for the log, NULL: the
+ * error's text. */
 void connection_fail(struct connection *connection, const struct amqp_error *error,
                      const char *reason);
 
@@ -133,16 +144,19 @@ void connection_force_close(struct connection *connection, const char *text);
 void connection_move(struct connection *connection, enum connection_state state);
 void connection_start_heartbeats(struct connection *connection);
 
-/* Its living part ends: channels and exclusive queues go, the end is logged once. reason NULL: the client wanted it so. */
+/* Its living part ends: channels and exclusive queues go, the end is logged once. reason NULL: the
+ * client wanted it so. */
 void connection_wind_up(struct connection *connection, enum log_level level, const char *reason);
-/* Its last word is said: ignores input, and closes when the peer does, 3 s from now at the latest. */
+/* Its last word is said: ignores input, and closes when the peer does, 3 s from now at the
+ * latest. */
 void connection_linger(struct connection *connection);
 
 /* The rows of class connection. */
 bool connection_on_method(struct connection *connection, const struct amqp_method *method,
                           struct amqp_error *error);
 
-/* What the log calls it: name, the client's own name for it, vhost and user as far as they are known. */
+/* What the log calls it: name, the client's own name for it, vhost and user as far as they are
+ * known. */
 enum { CONNECTION_LABEL_SIZE = 1024 };
 const char *connection_label(const struct connection *connection,
                              char label[CONNECTION_LABEL_SIZE]);

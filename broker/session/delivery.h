@@ -1,8 +1,9 @@
 /* The deliveries of a channel that wait to be acknowledged: from tag to queue entry.
  *
- * Tags rise by one per delivery, no-ack ones included, so the records, in order of tag, have gaps; they stand in a ring, found by
- * binary search, or at once when the oldest is asked for. A record settled out of order stays as a hole until it reaches the front
- * or until half of the ring is holes, when they are squeezed out: one delivery that is never settled pins nothing but itself. */
+ * Tags rise by one per delivery, no-ack ones included, so the records, in order of tag, have gaps;
+ * they stand in a ring, found by binary search, or at once when the oldest is asked for. A record
+ * settled out of order stays as a hole until it reaches the front or until half of the ring is
+ * holes, when they are squeezed out: one delivery that is never settled pins nothing but itself. */
 #ifndef SESSION_DELIVERY_H
 #define SESSION_DELIVERY_H
 
@@ -36,7 +37,8 @@ static inline uint64_t deliveries_skip(struct deliveries *deliveries)
     return deliveries->next_tag++;
 }
 
-/* Records a delivery and gives it the next tag. Takes a reference on the queue; consumer is NULL for basic.get. */
+/* Records a delivery and gives it the next tag. Takes a reference on the queue; consumer is NULL
+ * for basic.get. */
 uint64_t deliveries_add(struct deliveries *deliveries, struct queue *queue, struct place place,
                         struct consumer *consumer);
 
@@ -56,7 +58,8 @@ struct delivery *deliveries_next(struct deliveries *deliveries, struct delivery 
 /* Takes the record out; its queue reference is the caller's now. */
 struct delivery deliveries_take(struct deliveries *deliveries, struct delivery *delivery);
 
-/* The consumer is gone: its deliveries stay, without it (10.9). Looks from the youngest on for as many as it has unacked. */
+/* The consumer is gone: its deliveries stay, without it (10.9). Looks from the youngest on for as
+ * many as it has unacked. */
 void deliveries_forget_consumer(struct deliveries *deliveries, const struct consumer *consumer);
 
 #endif

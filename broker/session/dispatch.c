@@ -1,7 +1,9 @@
-/* From method to handler. A class has an array of rows indexed by method number, and the classes one indexed by class number, so that a
- * row is found in two loads; numbers without a row are methods that clients do not send here, or that we do not serve.
+/* From method to handler. A class has an array of rows indexed by method number, and the classes
+ * one indexed by class number, so that a row is found in two loads; numbers without a row are
+ * methods that clients do not send here, or that we do not serve.
  *
- * A row also says in which mode the channel must be. What the method itself must look like is the handler's business. */
+ * A row also says in which mode the channel must be. What the method itself must look like is the
+ * handler's business. */
 #include "session/dispatch.h"
 
 enum mode { MODE_ANY, MODE_NOT_TX, MODE_NOT_CONFIRM, MODE_TX };

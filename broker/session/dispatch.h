@@ -1,11 +1,13 @@
-/* From method to handler: one row per method that a client may send on a channel other than 0. Whether it may come now (the channel is open,
- * the mode fits) stands in the row, apart from what it does. */
+/* From method to handler: one row per method that a client may send on a channel other than 0.
+ * Whether it may come now (the channel is open, the mode fits) stands in the row, apart from what
+ * it does. */
 #ifndef SESSION_DISPATCH_H
 #define SESSION_DISPATCH_H
 
 #include "session/channel.h"
 
-/* Finds the row and runs it. false with error filled: 503 for methods that clients do not send or we do not serve. */
+/* Finds the row and runs it. false with error filled: 503 for methods that clients do not send or
+ * we do not serve. */
 bool dispatch_method(struct channel *channel, const struct amqp_method *method,
                      struct amqp_error *error);
 

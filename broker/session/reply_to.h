@@ -4,7 +4,8 @@
  *                 publish, reply_to = amq.rabbitmq.reply-to        ─▶ reply_to = amq.rabbitmq.reply-to.<name>
  *     responder   publish to the default exchange, that as its key ─▶ basic.deliver on the requester's channel
  *
- * Nothing is kept: a reply that comes when the requester is gone is dropped, and so is one for a requester that has stopped reading. */
+ * Nothing is kept: a reply that comes when the requester is gone is dropped, and so is one for a
+ * requester that has stopped reading. */
 #ifndef SESSION_REPLY_TO_H
 #define SESSION_REPLY_TO_H
 
@@ -36,8 +37,8 @@ static inline struct slice reply_to_tag(const struct reply_to *reply_to)
     return slice_of(reply_to->tag, reply_to->tag_size);
 }
 
-/* A publish with property reply_to: when that is the pseudo-queue the channel's own name takes its place, in a message that takes the place of this
- * one. false: 406. */
+/* A publish with property reply_to: when that is the pseudo-queue the channel's own name takes its
+ * place, in a message that takes the place of this one. false: 406. */
 bool reply_to_rewrite(const struct channel *channel, struct message **message,
                       struct amqp_error *error);
 

@@ -1,7 +1,8 @@
 /* The AMQP service: takes in clients, says who the broker is, and asks them to leave when it stops.
  *
- * The server-properties of connection.start (4.1.2) are the same for every client, so they are encoded once. A connection is in the list
- * from connection_new until it is freed in the REAP phase. */
+ * The server-properties of connection.start (4.1.2) are the same for every client, so they are
+ * encoded once. A connection is in the list from connection_new until it is freed in the REAP
+ * phase. */
 #include "session/service.h"
 
 #include <unistd.h>
@@ -32,7 +33,8 @@ static bool is_overridden(const char *key, const struct service_property *proper
     return false;
 }
 
-/* Clients switch behaviour on product and version: these are the ones that they expect. platform and stoatmq_version say who we are. */
+/* Clients switch behaviour on product and version: these are the ones that they expect. platform
+ * and stoatmq_version say who we are. */
 static void put_server_properties(struct service *service,
                                   const struct service_property *properties, size_t count)
 {
@@ -64,7 +66,8 @@ static void name_node(struct service *service)
     snprintf(service->node, sizeof(service->node), "stoatmq@%s", host);
 }
 
-/* Who was blocked goes on. Nothing happens when one is raised: who publishes finds out then (4.6.1). */
+/* Who was blocked goes on. Nothing happens when one is raised: who publishes finds out then
+ * (4.6.1). */
 static void on_alarm_change(struct alarm *alarm)
 {
     struct service *service = container_of(alarm, struct service, alarm);

@@ -51,8 +51,8 @@ void service_release(struct service *service); /* no connections left */
 void service_accept(struct service *service, int fd, const struct endpoint *local,
                     const struct endpoint *peer);
 
-/* Tells every client 320 with this text (4.5.3) and refuses new ones; on_idle follows, from inside when there are no clients. Called again: drops
- * those still there at once. */
+/* Tells every client 320 with this text (4.5.3) and refuses new ones; on_idle follows, from inside
+ * when there are no clients. Called again: drops those still there at once. */
 void service_stop(struct service *service, const char *reason);
 
 #endif

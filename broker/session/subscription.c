@@ -19,7 +19,8 @@ static bool may_take(struct consumer *consumer)
             channel->global_unacked < channel->global_prefetch);
 }
 
-/* basic.deliver, content header and body, each in its frame, written in one piece: the path of every small message. */
+/* basic.deliver, content header and body, each in its frame, written in one piece: the path of
+ * every small message. */
 static void send_small(struct channel *channel, const struct consumer *consumer, uint64_t tag,
                        bool redelivered, const struct message *message)
 {

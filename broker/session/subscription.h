@@ -1,4 +1,5 @@
-/* A consumer, as its channel sees it: the tag under which the client knows it, and how a message reaches the wire. */
+/* A consumer, as its channel sees it: the tag under which the client knows it, and how a message
+ * reaches the wire. */
 #ifndef SESSION_SUBSCRIPTION_H
 #define SESSION_SUBSCRIPTION_H
 
@@ -28,7 +29,8 @@ struct subscription *subscription_new(struct channel *channel, struct queue *que
 
 struct subscription *subscription_find(struct channel *channel, struct slice tag); /* or NULL */
 
-/* Leaves both; what is unacked stays with the channel (10.9). An auto-delete queue may go with its last consumer. */
+/* Leaves both; what is unacked stays with the channel (10.9). An auto-delete queue may go with its
+ * last consumer. */
 void subscription_free(struct subscription **subscription);
 
 #endif

@@ -1,5 +1,6 @@
-/* A transaction of a channel: publishes and settlements held until tx.commit, when they are applied in one turn and so join one batch
- * of the store: all of it or nothing survives a crash. Publishes first, then acks (9.15). */
+/* A transaction of a channel: publishes and settlements held until tx.commit, when they are applied
+ * in one turn and so join one batch of the store: all of it or nothing survives a crash. Publishes
+ * first, then acks (9.15). */
 #ifndef SESSION_TX_H
 #define SESSION_TX_H
 
@@ -31,7 +32,8 @@ void tx_settle(struct tx *tx, struct delivery *delivery, enum settlement how);
 /* The same for all up to this tag that are not held yet, oldest first. */
 void tx_settle_up_to(struct tx *tx, uint64_t last, enum settlement how);
 
-/* Applies everything; *lsn is what commit-ok must wait for, or 0. false with error filled: nothing was applied. */
+/* Applies everything; *lsn is what commit-ok must wait for, or 0. false with error filled: nothing
+ * was applied. */
 bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error);
 
 /* Forgets everything: publishes are dropped, deliveries stay unacked (9.17). */

@@ -1,5 +1,6 @@
-/* What the codec costs for one message, without routing, queues, store or sockets (V1 of the performance goals): the
- * publish of a 16 octet message taken apart, its deliver put together. One line each: what, ns per message.
+/* What the codec costs for one message, without routing, queues, store or sockets (V1 of the
+ * performance goals): the publish of a 16 octet message taken apart, its deliver put together. One
+ * line each: what, ns per message.
  *
  * The input is a stretch of prebuilt publishes about as long as one read of a socket. */
 #include "amqp/client.h"

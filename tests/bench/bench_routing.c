@@ -1,5 +1,5 @@
-/* What it costs to find the queues of one message, and to make a binding: ns each, by exchange type (R1 of the performance goals). One
- * line each: what, ns per operation. */
+/* What it costs to find the queues of one message, and to make a binding: ns each, by exchange type
+ * (R1 of the performance goals). One line each: what, ns per operation. */
 #include "base/clock.h"
 #include "core/vhost.h"
 #include "store/memory.h"

@@ -1,8 +1,10 @@
-/* What stoatperf itself costs: it is run against a peer that is as fast as a socket can be. The peer answers the
- * handshake, throws publishes away unread, confirms nothing, and sends a consumer one prebuilt delivery after the other
- * without end. Printed is stoatperf's own report; "stoatperf ... us of CPU a message" in it is the figure.
+/* What stoatperf itself costs: it is run against a peer that is as fast as a socket can be. The
+ * peer answers the handshake, throws publishes away unread, confirms nothing, and sends a consumer
+ * one prebuilt delivery after the other without end. Printed is stoatperf's own report; "stoatperf
+ * ... us of CPU a message" in it is the figure.
  *
- * The peer is this process, a thread per connection; stoatperf is started from the folder above this program's. */
+ * The peer is this process, a thread per connection; stoatperf is started from the folder above
+ * this program's. */
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sys/socket.h>

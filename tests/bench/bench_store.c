@@ -1,14 +1,14 @@
-/* What a durable message costs the store: put in one commit and, three commits later, deleted, every
- * commit synced. The layout of the store (record.h: a blob per commit, index rows that hold a
+/* What a durable message costs the store: put in one commit and, three commits later, deleted,
+ * every commit synced. The layout of the store (record.h: a blob per commit, index rows that hold a
  * segment of entries) beside the one it was chosen over (a blob per commit, an index row per
  * message), in the same run on the same disk.
  *
  *     bench_store [SECONDS [LOAD]]       in the current directory; LOAD: how the name of a load begins
  *
  * The owner fills a batch while the one before is under way, as the broker's loop does; the row
- * layout is run by one thread and neither checks what it reads nor keeps a blob's count. "thread" is
- * the CPU time of the store's threads, "owner" that of the thread that adds operations; per message,
- * put and delete together.
+ * layout is run by one thread and neither checks what it reads nor keeps a blob's count. "thread"
+ * is the CPU time of the store's threads, "owner" that of the thread that adds operations; per
+ * message, put and delete together.
  *
  * Two cores of a virtual machine that others kept half busy; thousands of messages a second and,
  * behind the stroke, ns of CPU of both threads:
@@ -24,8 +24,8 @@
  *
  * Segments win where a queue has several messages in a batch, which is what load leads to: batches
  * grow while the disk is busy, and rows do not get cheaper by that. With one message per queue and
- * batch a segment is a row, and what is left is its price for checksums and counts. The last load is
- * ruled by LMDB: 1000 leaf pages are changed per commit, whatever a row holds. */
+ * batch a segment is a row, and what is left is its price for checksums and counts. The last load
+ * is ruled by LMDB: 1000 leaf pages are changed per commit, whatever a row holds. */
 #include <fcntl.h>
 #include <ftw.h>
 #include <lmdb.h>

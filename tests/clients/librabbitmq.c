@@ -1,7 +1,8 @@
-/* What C programs do with librabbitmq: publish with confirms, consume, settle, survive a channel error.
+/* What C programs do with librabbitmq: publish with confirms, consume, settle, survive a channel
+ * error.
  *
- * Usage: librabbitmq HOST PORT. Prints the Test Anything Protocol; a step that fails says where and ends the
- * program, because all share one connection. */
+ * Usage: librabbitmq HOST PORT. Prints the Test Anything Protocol; a step that fails says where and
+ * ends the program, because all share one connection. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

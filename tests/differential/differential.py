@@ -80,7 +80,7 @@ class Pair:
 
 def play_all(lanes, seeds, features, pipe):
     """The work of a playing process: transcripts go into the pipe, CHUNK at a time."""
-    player = play.Player(lanes)
+    player = play.Player(lanes, features)
     chunk = []
     for seed, transcript in player.play((seed, script.write(seed, features)) for seed in seeds):
         chunk.append((seed, transcript))
@@ -139,8 +139,8 @@ class Judge:
 class Again:
     """Plays single scripts on both brokers, to see whether a difference stays and what it needs."""
 
-    def __init__(self, pair, rules):
-        self.players = [play.Player(lanes[:1]) for lanes in (pair.theirs(), pair.ours())]
+    def __init__(self, pair, features, rules):
+        self.players = [play.Player(lanes[:1], features) for lanes in (pair.theirs(), pair.ours())]
         self.rules = rules
 
     def difference(self, steps):
@@ -186,7 +186,7 @@ def show(seed, count, steps, difference):
 
 def examine(pair, judge, shown):
     """Plays again what has differed; returns how many scripts differ for good, and how many once only."""
-    again = Again(pair, judge.comparison.rules)
+    again = Again(pair, judge.features, judge.comparison.rules)
     lasting, passing = 0, 0
     kinds = sorted(judge.kinds.items(), key=lambda item: -len(item[1]))
     for n, (_, seeds) in enumerate(kinds):

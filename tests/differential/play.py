@@ -19,6 +19,7 @@ The transcript is a list with a list of lines for each step. In it
     deliver to a channel in no fixed order. A settlement with `multiple` is rounded up to the last delivery of its step,
     where both countings agree again;
   - a consumer that the broker cancels is told of in no fixed order: that comes after the rest;
+  - where features are played that make brokers add headers, headers are ordered, and those that came after 3.10 left out;
   - the virtual host is called '/', confirms are expanded to the numbers they cover, the times in x-death are left out.
 """
 
@@ -46,21 +47,34 @@ QUIET = {'queue.declare', 'exchange.declare', 'queue.bind', 'queue.unbind', 'exc
 Broker = collections.namedtuple('Broker', 'host port management_port')
 
 
-_described = {}     # properties as bytes: as text
+_described = {}     # (properties as bytes, whether brokers add headers): as text
 
 
-def describe(properties):
+def describe(properties, with_added):
     """The text of packed properties; says so when they are packed otherwise than we would."""
-    found = _described.get(properties)
+    found = _described.get((properties, with_added))
     if found is None:
         if len(_described) > 20000:
             _described.clear()
         read = protocol.read_properties(properties)
+        packed = protocol.properties(read)
+        if with_added and 'headers' in read:
+            read['headers'] = sorted((header for header in read['headers'] if not since_3_10(header)), key=repr)
         found = re.sub(r"\('time', 'T', \d+\)", "('time', 'T', ...)", repr(read))
-        if protocol.properties(read) != properties:
+        if packed != properties:
             found += ' packed as ' + properties.hex()
-        _described[properties] = found
+        _described[properties, with_added] = found
     return found
+
+
+def since_3_10(header):
+    """Whether only one of the brokers would add this header: 13.5, 10.19."""
+    return header[0].startswith('x-last-death-') or header == ('x-delivery-count', 'l', 0)
+
+
+def stripped(name):
+    """A name as brokers keep it: 8.1."""
+    return name.translate({10: None, 13: None})
 
 
 def describe_body(body):
@@ -72,12 +86,12 @@ def describe_body(body):
 class Lane:
     """A virtual host of a broker with its two connections; plays one script at a time."""
 
-    def __init__(self, broker, vhost, poll):
+    def __init__(self, broker, vhost, poll, with_features):
         self.broker = broker
         self.vhost = vhost
         self.poll = poll            # a Poll
         self.links = {letter: Link(self, letter) for letter in 'AB'}
-        self.rounds = 1             # of step 4
+        self.with_features = with_features
         self.coroutine = None
         self.waiting = None         # Wait, with an absolute deadline
         self.transcript = None
@@ -129,6 +143,7 @@ class Lane:
 
     def play(self, steps):
         self.queues, self.tags, self.reply_tos = [], [], []
+        self.over = False       # the script ends after this step
         self.durable = {}       # queues thought to exist: letter of the connection that may see them
         self.passing = set()    # queues that may have been deleted
         self.consumed = set()   # queues that may have a consumer
@@ -153,12 +168,12 @@ class Lane:
             mended = yield from self.mend(lines)
             if mended or step.method not in QUIET:
                 yield from self.inspect(self.durable if '' in self.consumed else self.consumed)
-                for _ in range(self.rounds):
+                for _ in range(2 if self.with_features else 1):     # from queue to queue there is one way more
                     yield from self.settle_all()
                 yield from self.mend(lines)
             self.collect(lines)
             self.transcript.append(sorted(lines, key=lambda line: line.split(' ', 1)[0]))
-            if 'silence' in lines:
+            if 'silence' in lines or self.over:
                 break
         yield from self.clean_up(steps)
 
@@ -215,8 +230,8 @@ class Lane:
                 channel.consumers[fields.get('consumer_tag')] = channel.last_consume
         elif step.method in ('basic.recover', 'basic.recover-async'):
             channel.unsettled.clear()
-        elif step.method == 'queue.declare' and fields.get('durable') and fields.get('queue') in script.QUEUES:
-            self.durable[fields['queue']] = step.at[0]
+        elif step.method == 'queue.declare' and fields.get('durable') and fields.get('queue') and not fields.get('passive'):
+            self.durable[stripped(fields['queue'])] = step.at[0]
         if step.method == 'queue.delete' or step.method == 'queue.declare' and (fields.get('auto_delete') or
                                                                                 fields.get('exclusive')):
             self.passing.add(fields.get('queue'))
@@ -313,6 +328,7 @@ class Lane:
                 link.end()
                 self.collect_link(link, list(link.channels), lines)
                 lines.append(link.letter + ' is connected again')
+                self.over |= self.gave_to_itself(link)
                 yield from link.connect()
                 mended = True
                 continue
@@ -322,6 +338,13 @@ class Lane:
                 yield from self.reopen(link, gone)
                 mended = True
         return mended
+
+    @staticmethod
+    def gave_to_itself(link):
+        """Whether a connection that has ended may have got from one channel what another gave back: in the reference they end one by one.
+        What is left in the queues is anybody's guess then."""
+        return any(channel.unsettled and any(other.consuming for other in link.channels.values() if other is not channel)
+                   for channel in link.channels.values())
 
     @staticmethod
     def reopen(link, gone):
@@ -414,7 +437,7 @@ class Lane:
             fields = dict(fields, reply_text=fields['reply_text'].replace("vhost '%s'" % self.vhost, "vhost '/'"))
         said = ' '.join('%s=%s' % (key, what if type(what) is int else repr(what)) for key, what in fields.items())
         if content is not None:
-            said = '%s %s %s' % (said, describe(content[0]), describe_body(content[1]))
+            said = '%s %s %s' % (said, describe(content[0], self.with_features), describe_body(content[1]))
         return self.translate('%s %s %s' % (at, name, said)).rstrip()
 
     def translate(self, said):
@@ -423,7 +446,7 @@ class Lane:
                 said = said.replace(name, '<%s %d>' % (kind, n))
         for address in self.reply_tos:
             said = said.replace(address, '<reply-to>')
-        return said
+        return re.sub(r'amq\.gen-[\w-]{22}', '<a queue>', said) if 'amq.gen-' in said else said
 
     # The end of a script
 
@@ -435,10 +458,10 @@ class Lane:
             yield Wait(lambda at=link, all_of=used: all(c.close_ok or c.closed for c in all_of) or at.dead, WAIT)
             link.channels = {}
         queues = {step.fields['queue'] for step in steps if step.method == 'queue.declare' and 'queue' in step.fields}
-        queues = sorted(name.translate({10: None, 13: None}) for name in queues if isinstance(name, str)) + self.queues
+        queues = sorted(stripped(name) for name in queues if isinstance(name, str)) + self.queues
         exchanges = {step.fields['exchange'] for step in steps if step.method == 'exchange.declare' and 'exchange' in step.fields}
         deletes = [('queue.delete', {'queue': name, 'no_wait': True}) for name in queues]
-        deletes += [('exchange.delete', {'exchange': name.translate({10: None, 13: None}), 'no_wait': True})
+        deletes += [('exchange.delete', {'exchange': stripped(name), 'no_wait': True})
                     for name in sorted(exchanges - set(script.SYSTEM_EXCHANGES))]
         names = {step.fields['name'] for step in steps if step.method == 'policy.set'}
         for name in sorted(names):
@@ -477,10 +500,10 @@ class Lane:
 class Player:
     """Plays many scripts on many lanes of one broker or several, in one thread."""
 
-    def __init__(self, lanes):
-        """lanes: (Broker, vhost) pairs."""
+    def __init__(self, lanes, features):
+        """lanes: (Broker, vhost) pairs; features: those of the scripts."""
         self.poll = Poll()
-        self.lanes = [Lane(broker, vhost, self.poll) for broker, vhost in lanes]
+        self.lanes = [Lane(broker, vhost, self.poll, bool(features)) for broker, vhost in lanes]
 
     def play(self, scripts):
         """Takes (name, steps) from an iterator; yields (name, transcript) as scripts end."""

@@ -14,6 +14,7 @@ What 3.10 does by accident is not generated, where no single answer would show i
   - a change of routes, queues or consumers while a transaction holds publishes: 3.10 routes when they are published (9.15);
   - a consumer without acknowledgements, or a get, on a channel with a limit of its own: 3.10 holds back the one and sometimes counts
     the other (10.4);
+  - a second consumer on such a channel: 3.10 serves them in random order;
   - a limit for consumers after one for the channel: 3.10 then drops the latter (10.3);
   - two arguments of one name: 3.10 compares them pair by pair.
 
@@ -35,6 +36,7 @@ TYPES = ('direct', 'fanout', 'topic', 'headers')
 UMLAUT = 'ä'.encode().decode('latin-1')     # strings are octets: see tests/lib/protocol.py
 KEYS = ('a', 'b', 'a.b', 'a.b.c', '', 'a..b', '.', 'q1', 'q2', 'A', 'a.b.c.d', UMLAUT)
 PATTERNS = ('#', '*', 'a.#', '#.c', 'a.*', '*.b', 'a.*.c', '#.b.#', '*.*', 'a.#.b', '', '*.', 'a#')
+SHORT_TIMES = ('1', '30')
 TAGS = ('c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8')
 
 FEATURES = {
@@ -75,6 +77,7 @@ class Mode:
         self.kind = None        # 'confirm', 'tx'
         self.tags = set()       # of its consumers
         self.limited = False    # as a whole: basic.qos with global
+        self.consumers = 0      # it has or had
         self.free = False       # it has or had what no such limit should count
         self.holds = False      # publishes of a transaction
 
@@ -122,7 +125,7 @@ class Writer:
             self.tx_end: 3, self.channel_flow: 0.3, self.channel_close: 0.6, self.connection_close: 0.25, self.fatal: 0.35,
         }
         extra = {
-            'ttl': {self.wait: 6}, 'reply-to': {self.reply_to: 6, self.reply: 4}, 'policy': {self.policy: 4},
+            'ttl': {self.wait: 2}, 'reply-to': {self.reply_to: 6, self.reply: 4}, 'policy': {self.policy: 4},
         }
         for feature in self.features & set(extra):
             kinds.update(extra[feature])
@@ -181,10 +184,10 @@ class Writer:
         if self.chance(0.12):
             arguments.append(self.one(('x-message-ttl', 'I', 3600000), ('x-expires', 'l', 3600000), ('unknown', 'S', 'x'),
                                       ('x-max-length', 'I', 100000), ('x-max-length-bytes', 'l', 1 << 30)))
-        if self.has('ttl', 0.5):
-            arguments.append(('x-message-ttl', 'I', self.one(0, 1, 30)))
+        if self.has('ttl', 0.25):
+            arguments.append(('x-message-ttl', 'I', self.one(0, 0, 1, 30)))
         if self.has('ttl', 0.1):
-            arguments.append(('x-expires', 'I', self.one(1, 50)))
+            arguments.append(('x-expires', 'I', self.one(1, 30)))
         if self.has('length', 0.7):
             arguments.append(self.one(('x-max-length', 'I', self.random.randrange(4)),
                                       ('x-max-length-bytes', 'I', self.one(0, 10, 100))))
@@ -237,6 +240,8 @@ class Writer:
             wrong = self._invalid_argument()
             flags['arguments'] = [given for given in flags['arguments'] if given[0] != wrong[0]] + [wrong]
         self.add(at, 'queue.declare', queue=name, no_wait=no_wait, **flags)
+        if any(argument[0] == 'x-expires' and argument[2] in (1, 30) for argument in flags['arguments']):
+            self.wait(at)
         if name not in self.queues:
             self.queues.append(name)
 
@@ -343,6 +348,13 @@ class Writer:
         content = (dict(self.properties(), **properties), self.body())
         self.add(at, 'basic.publish', content, exchange=exchange, routing_key=key, mandatory=mandatory)
         self.modes[at].holds = self.modes[at].kind == 'tx'
+        if self.is_hasty() or content[0].get('expiration') in SHORT_TIMES:
+            self.wait(at)
+
+    def is_hasty(self):
+        """Whether a queue of the script has so short a time-to-live that a message must be left to it at once."""
+        return any(argument[0] == 'x-message-ttl' and argument[2] in (1, 30)
+                   for flags in self.flags.values() for argument in flags['arguments'])
 
     def body(self):
         self.messages += 1
@@ -358,7 +370,7 @@ class Writer:
         if self.has('priority', 0.7):
             found['priority'] = self.random.choice((0, 1, 2, 3, 5, 200))
         if self.has('ttl', 0.3):
-            found['expiration'] = self.one('0', '1', '30', '60000')
+            found['expiration'] = self.one('0', '60000', *SHORT_TIMES)
         if self.chance(0.12):
             self._uncommon_properties(found)
         return found
@@ -396,10 +408,13 @@ class Writer:
 
     def basic_qos(self, at):
         mode = self.modes[at]
-        mode.limited = mode.limited or self.chance(0.15) and not mode.free
+        mode.limited = mode.limited or self.chance(0.15) and not mode.free and mode.consumers < 2
         self.add(at, 'basic.qos', prefetch_count=self.one(0, 1, 1, 2, 3, 10), **{'global': mode.limited})
 
     def basic_consume(self, at):
+        if self.modes[at].limited and self.modes[at].consumers:
+            return
+        self.modes[at].consumers += 1
         tags = self.modes[at].tags
         no_ack = self.chance(0.3) and not self.modes[at].limited
         self.modes[at].free |= no_ack

@@ -139,7 +139,19 @@ class Consume(ClientTest):
             raw.send(wire.consume(1, self.queue()))
             self.assertRegex(wire.read_short(raw.expect(wire.CONSUME_OK).arguments, 0)[0], r'^amq\.ctag-.{22}$')
 
+<<<<<<< HEAD
     def test_10_5_tag_in_use_is_530(self):  # 5.5
+=======
+    def test_8_9_no_declared_queue_comes_before_a_tag_in_use(self):
+        queue = self.queue()
+        with wire.Wire(self.broker.host, self.broker.port).handshake().open_channel() as raw:
+            raw.send(wire.consume(1, queue, 'mine'), wire.consume(1, '', 'mine'))
+            raw.expect(wire.CONSUME_OK)
+            closed = raw.expect(wire.CHANNEL_CLOSE)
+            self.assertEqual(wire.close_reason(closed.arguments)[:2], (404, 'NOT_FOUND - no previously declared queue'))
+
+    def test_10_5_tag_in_use_is_530(self):
+>>>>>>> diff
         with wire.Wire(self.broker.host, self.broker.port).handshake().open_channel() as raw:
             queue = self.queue()
             raw.send(wire.consume(1, queue, 'mine'))

@@ -1,5 +1,5 @@
-/* The whole broker in one process: fake clock, seeded random source, memory store, and clients over memory transports. Nothing
- * moves unless the test says so, one turn of the loop after another.
+/* The whole broker in one process: fake clock, seeded random source, memory store, and clients over
+ * memory transports. Nothing moves unless the test says so, one turn of the loop after another.
  *
  *     struct harness harness;
  *     harness_init(&harness, NULL);
@@ -41,14 +41,17 @@ struct harness {
 
 extern const struct service_limits harness_limits; /* the configuration's defaults */
 
-/* limits NULL: harness_limits. User guest/guest, from loopback only; remote/secret from anywhere; vhost "/". */
+/* limits NULL: harness_limits. User guest/guest, from loopback only; remote/secret from anywhere;
+ * vhost "/". */
 void harness_init(struct harness *harness, const struct service_limits *limits);
 void harness_release(struct harness *harness); /* clients included */
 
-/* The broker ends and starts again over what the store holds; peers are gone. crash: without a word, what was not synced is lost. */
+/* The broker ends and starts again over what the store holds; peers are gone. crash: without a
+ * word, what was not synced is lost. */
 void harness_restart(struct harness *harness, bool crash);
 
-/* The same over a store of the caller's choice, which the harness owns from here; and for the time between two opens of it, the broker alone. */
+/* The same over a store of the caller's choice, which the harness owns from here; and for the time
+ * between two opens of it, the broker alone. */
 void harness_init_over(struct harness *harness, const struct service_limits *limits,
                        struct store *store);
 void harness_release_over(struct harness *harness);
@@ -64,7 +67,8 @@ void harness_advance(struct harness *harness, uint64_t ms);
 /* How often the log says it so far. */
 size_t harness_logged(struct harness *harness, const char *text);
 
-/* A client that has connected and said nothing; remote: from an address that is not a loopback one. */
+/* A client that has connected and said nothing; remote: from an address that is not a loopback
+ * one. */
 struct peer *peer_new(struct harness *harness, bool remote);
 void peer_free(struct peer **peer); /* vanishes, if it is still there */
 
@@ -81,18 +85,20 @@ void peer_publish(struct peer *peer, uint16_t channel, const char *exchange,
 /* The next frame that came; false: none. Its payload lives until the next call. */
 bool peer_next(struct peer *peer, struct amqp_frame *frame);
 
-/* The next frame must be this method on this channel; what it points to lives until the next frame is read. */
+/* The next frame must be this method on this channel; what it points to lives until the next frame
+ * is read. */
 struct amqp_method peer_expect(struct peer *peer, uint16_t channel, uint32_t id);
 
 /* Sends a method and expects its answer. */
 struct amqp_method peer_call(struct peer *peer, uint16_t channel, const struct amqp_method *method,
                              uint32_t reply_id);
 
-/* The next frame must be connection.close (channel 0) or channel.close with this code and text; a text ending in '*' matches what begins
- * like it. */
+/* The next frame must be connection.close (channel 0) or channel.close with this code and text; a
+ * text ending in '*' matches what begins like it. */
 void peer_expect_close(struct peer *peer, uint16_t channel, uint16_t code, const char *text);
 
-/* basic.deliver, get-ok or return, with header and body; the body must be this. Returns the method, which has lost its strings. */
+/* basic.deliver, get-ok or return, with header and body; the body must be this. Returns the method,
+ * which has lost its strings. */
 struct amqp_method peer_expect_content(struct peer *peer, uint16_t channel, uint32_t id,
                                        const char *body);
 

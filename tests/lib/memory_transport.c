@@ -1,6 +1,6 @@
-/* The memory carrier: two buffers and the rules of a stream socket. Wakes are edges, as a socket's are: sending, ending and
- * breaking make it readable, room makes it writable; a full or empty carrier says EAGAIN. The test owns the
- * struct, which must outlive the transport's close. */
+/* The memory carrier: two buffers and the rules of a stream socket. Wakes are edges, as a socket's
+ * are: sending, ending and breaking make it readable, room makes it writable; a full or empty
+ * carrier says EAGAIN. The test owns the struct, which must outlive the transport's close. */
 #include "tests/lib/memory_transport.h"
 
 static ssize_t memory_read(struct transport *transport, void *bytes, size_t size)

@@ -1,7 +1,7 @@
-/* A carrier without a socket: the broker's transport on one side, a test on the other. What the test sends is there to
- * read at the transport's next INPUT phase; what the transport writes collects in `received`. The test decides how
- * much the carrier takes, how much it gives at once, and when it breaks. No clock and no thread: it moves only
- * in loop_turn.
+/* A carrier without a socket: the broker's transport on one side, a test on the other. What the
+ * test sends is there to read at the transport's next INPUT phase; what the transport writes
+ * collects in `received`. The test decides how much the carrier takes, how much it gives at once,
+ * and when it breaks. No clock and no thread: it moves only in loop_turn.
  *
  *     struct memory_transport peer;
  *     transport_open(&connection->transport, loop, events, &memory_transport_ops);
@@ -9,7 +9,7 @@
  *     memory_transport_send(&peer, SLICE("AMQP\x00\x00\x09\x01"));
  *     loop_turn(loop, 0);
  *     ... buf_slice(&peer.received) ...
- */
+ * */
 #ifndef TESTS_MEMORY_TRANSPORT_H
 #define TESTS_MEMORY_TRANSPORT_H
 

@@ -28,7 +28,8 @@ void publish_with(struct peer *peer, const char *queue, const char *body, const 
 void put_publish(struct buf *out, const char *exchange, const char *key, const char *body,
                  const struct sent *sent);
 
-/* basic.get. get_one: the message must be there, and is acknowledged by itself; get_unacked: answers its tag. */
+/* basic.get. get_one: the message must be there, and is acknowledged by itself; get_unacked:
+ * answers its tag. */
 void get_one(struct peer *peer, const char *queue, const char *body);
 uint64_t get_unacked(struct peer *peer, const char *queue, const char *body);
 void get_nothing(struct peer *peer, const char *queue);
@@ -44,8 +45,8 @@ void nack(struct peer *peer, uint64_t tag, bool requeue);
 void close_channel(struct peer *peer);
 void open_channel(struct peer *peer);
 
-/* The headers of the content read last, as text: "name=Stext name=[{name=l1,...},...] ..."; of one that is not there NULL. Valid until the
- * next call. */
+/* The headers of the content read last, as text: "name=Stext name=[{name=l1,...},...] ..."; of one
+ * that is not there NULL. Valid until the next call. */
 const char *headers_of(struct peer *peer);
 const char *header_of(struct peer *peer, const char *name);
 

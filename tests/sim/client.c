@@ -279,8 +279,8 @@ static bool follow_commit(struct client *client, struct sim_channel *channel, st
     return true;
 }
 
-/* Forgets deliveries: all but those that a transaction has settled, which wait for its end; or only those that were read while a
- * basic.recover was under way. */
+/* Forgets deliveries: all but those that a transaction has settled, which wait for its end; or only
+ * those that were read while a basic.recover was under way. */
 static void forget_unacked(struct sim_channel *channel, bool only_void)
 {
     struct taker *taker;

@@ -1,8 +1,10 @@
-/* A random client: it says what clients say, in pieces cut anywhere, reads what comes when it feels like it, and checks all of it.
+/* A random client: it says what clients say, in pieces cut anywhere, reads what comes when it feels
+ * like it, and checks all of it.
  *
- * Its operations wait in `sent` until the broker has acted on their last frame. The client learns of that by standing between transport and
- * connection (client_events): it hands the connection one frame at a time and then lets the model follow. So the model sees
- * the operations of all clients in the broker's own order, and knows before the client does what an answer must say.
+ * Its operations wait in `sent` until the broker has acted on their last frame. The client learns
+ * of that by standing between transport and connection (client_events): it hands the connection one
+ * frame at a time and then lets the model follow. So the model sees the operations of all clients
+ * in the broker's own order, and knows before the client does what an answer must say.
  *
  *     act ──▶ out ──(flush, any piece)──▶ transport ──▶ one frame ──▶ connection
  *      op ──▶ sent ─────────────────────────────────────▶ model ──▶ channel->awaiting ──▶ reply read and checked */
@@ -116,7 +118,8 @@ void client_break(struct client *client,
 void client_close(struct client *client); /* says connection.close */
 void client_free(struct client **client); /* its socket is closed, or its broker gone */
 
-/* The broker has nothing left to do, and the client has read all: everything was answered and confirmed. */
+/* The broker has nothing left to do, and the client has read all: everything was answered and
+ * confirmed. */
 void client_check_idle(struct client *client);
 
 /* Everything ready has found someone to take it, and what is unacked is what clients have. */

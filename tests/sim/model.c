@@ -217,7 +217,8 @@ bool model_delete_queue(struct model *model, const char *name, const void *askin
     return true;
 }
 
-/* The LSN of an end that an answer must wait for: none when nothing of it was ever handed to the store. */
+/* The LSN of an end that an answer must wait for: none when nothing of it was ever handed to the
+ * store. */
 static void end_entry(struct model_entry *entry, uint64_t now, uint64_t *lsn)
 {
     end_life(&entry->life, now);

@@ -1,8 +1,10 @@
-/* What the broker should hold: exchanges, bindings, queues and their entries, kept by rules so simple that they can be believed. Operations come in
- * the order in which the broker acts on them, each right after it did.
+/* What the broker should hold: exchanges, bindings, queues and their entries, kept by rules so
+ * simple that they can be believed. Operations come in the order in which the broker acts on them,
+ * each right after it did.
  *
- * Everything durable carries the LSN of the batch that made it and of the one that ended it, so that what must be there after a crash is
- * not a guess: what was made by an LSN that is durable, and not ended by one. Ended things stay in the model until their end is durable.
+ * Everything durable carries the LSN of the batch that made it and of the one that ended it, so
+ * that what must be there after a crash is not a guess: what was made by an LSN that is durable,
+ * and not ended by one. Ended things stay in the model until their end is durable.
  *
  *     made ≤ D, not ended, or ended > D      there after a crash at D
  *     made > D, or ended ≤ D                 not there */
@@ -96,7 +98,8 @@ struct model_exchange *model_find_exchange(struct model *model, const char *name
 struct model_entry *model_find_entry(struct model_queue *queue,
                                      uint32_t id); /* ended ones too, for a while */
 
-/* Each of these follows the broker; false: it should have refused. *lsn: what an answer must wait for; it is never lowered. */
+/* Each of these follows the broker; false: it should have refused. *lsn: what an answer must wait
+ * for; it is never lowered. */
 bool model_declare_queue(struct model *model, const struct model_queue *wanted, uint64_t *lsn);
 bool model_delete_queue(struct model *model, const char *name, const void *asking, uint64_t *lsn);
 bool model_purge_queue(struct model *model, const char *name, const void *asking, uint32_t *count,
@@ -117,8 +120,8 @@ void model_remove_consumer(struct model *model, struct model_queue *queue, bool 
                            bool no_ack);
 void model_drop_exclusive(struct model *model, const void *owner);
 
-/* Compares every queue with the broker's, entry by entry; what is missing there and was ready for someone who does not acknowledge
- * has been delivered. */
+/* Compares every queue with the broker's, entry by entry; what is missing there and was ready for
+ * someone who does not acknowledge has been delivered. */
 void model_observe(struct model *model);
 /* And exchanges and bindings, too. */
 void model_compare(struct model *model);

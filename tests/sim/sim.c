@@ -1,16 +1,21 @@
-/* Runs the whole broker with random clients from a seed, over a store that crashes, and compares it with a model at every step.
+/* Runs the whole broker with random clients from a seed, over a store that crashes, and compares it
+ * with a model at every step.
  *
  *     sim [--seed N] [--seeds COUNT] [--steps M] [--lmdb DIR] [--trace]
  *
- * A run is a line of random steps: clients say things, pieces of what they said reach the broker, the loop turns, the disk catches up or
- * does not, carriers fill up, streams break, the store fails, the broker crashes or is stopped and starts again. Now and then all comes to
- * rest, and everything must have been answered, confirmed and delivered. In the end the queues are emptied: what comes out is exactly what
- * must be there, in order. The same seed gives the same run, to the byte.
+ * A run is a line of random steps: clients say things, pieces of what they said reach the broker,
+ * the loop turns, the disk catches up or does not, carriers fill up, streams break, the store
+ * fails, the broker crashes or is stopped and starts again. Now and then all comes to rest, and
+ * everything must have been answered, confirmed and delivered. In the end the queues are emptied:
+ * what comes out is exactly what must be there, in order. The same seed gives the same run, to the
+ * byte.
  *
- * With --lmdb the store is the real one, on a directory that must be empty, and the broker is only ever stopped in order; then the
- * store's thread decides when a batch is durable, and a run is not the same twice.
+ * With --lmdb the store is the real one, on a directory that must be empty, and the broker is only
+ * ever stopped in order; then the store's thread decides when a batch is durable, and a run is not
+ * the same twice.
  *
- * Running out of memory is not simulated: it stops the process, which to the store is a crash like any other. */
+ * Running out of memory is not simulated: it stops the process, which to the store is a crash like
+ * any other. */
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>

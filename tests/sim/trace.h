@@ -1,5 +1,5 @@
-/* What a run did lately: the last lines of its trace, shown with the seed when a check fails, so that the failure can be told and
- * replayed. `trace_all` prints every line as it comes. */
+/* What a run did lately: the last lines of its trace, shown with the seed when a check fails, so
+ * that the failure can be told and replayed. `trace_all` prints every line as it comes. */
 #ifndef SIM_TRACE_H
 #define SIM_TRACE_H
 

@@ -1,4 +1,5 @@
-/* alarm: when one is on and how often it looks, and what that does to who publishes (4.6, 4.3.5); resources: what a control group allows. */
+/* alarm: when one is on and how often it looks, and what that does to who publishes (4.6, 4.3.5);
+ * resources: what a control group allows. */
 #include "access/alarm.h"
 
 #include <sys/stat.h>

@@ -1,4 +1,5 @@
-/* Channels: opening and closing, the assembly of content, the rules of queues and exchanges as a client meets them. */
+/* Channels: opening and closing, the assembly of content, the rules of queues and exchanges as a
+ * client meets them. */
 #include "amqp/client.h"
 #include "amqp/properties.h"
 #include "tests/lib/harness.h"

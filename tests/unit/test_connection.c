@@ -1,4 +1,5 @@
-/* A client's connection, from the first octet to the last: the whole broker in one process, and a clock that the test moves. */
+/* A client's connection, from the first octet to the last: the whole broker in one process, and a
+ * clock that the test moves. */
 #include <unistd.h>
 
 #include "amqp/client.h"

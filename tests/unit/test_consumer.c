@@ -5,7 +5,8 @@
 #include "tests/lib/memory_broker.h"
 #include "tests/lib/unit.h"
 
-/* A consumer that writes its name into the journal for each message, and keeps the places until it acknowledges. */
+/* A consumer that writes its name into the journal for each message, and keeps the places until it
+ * acknowledges. */
 struct taker {
     struct consumer consumer;
     char name;

@@ -1,4 +1,5 @@
-/* copies: the keys of CC and BCC (7.16), what is left of the headers (2.9), and the record that keeps both. */
+/* copies: the keys of CC and BCC (7.16), what is left of the headers (2.9), and the record that
+ * keeps both. */
 #include "core/copies.h"
 
 #include "amqp/properties.h"

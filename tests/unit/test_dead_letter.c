@@ -1,5 +1,5 @@
-/* Dead letters (section 13): who gets them, what their headers say, when they go round, and that they are never there twice or not at all,
- * whenever the power goes. */
+/* Dead letters (section 13): who gets them, what their headers say, when they go round, and that
+ * they are never there twice or not at all, whenever the power goes. */
 #include "amqp/table.h"
 #include "store/memory.h"
 #include "tests/lib/queue_client.h"
@@ -235,7 +235,8 @@ START_TEST(headers_of_more_deaths) /* 13.4, 13.5 */
 }
 END_TEST
 
-/* The exchange and keys of an entry are those of the first time, though the message came another way since. */
+/* The exchange and keys of an entry are those of the first time, though the message came another
+ * way since. */
 START_TEST(a_repeated_death_tells_of_the_first) /* 13.4 */
 {
     declare_queue(peer, "q", true, "x-dead-letter-exchange=S,x-dead-letter-routing-key=Sq");
@@ -380,7 +381,8 @@ START_TEST(a_death_is_all_or_nothing) /* 13.3, 12 */
     store_memory_set_auto_sync(harness.store, false);
     deaths_cut_short[death].die();
     crash_after(syncs);
-    /* What was published before the power went may be lost as a whole: nobody was told. Nothing is there twice. */
+    /* What was published before the power went may be lost as a whole: nobody was told. Nothing is
+     * there twice. */
     const uint32_t count = count_all();
     ck_assert_uint_le(count, deaths_cut_short[death].messages);
     if (syncs == SYNCS_MAX - 1)
@@ -449,7 +451,8 @@ START_TEST(a_confirm_waits_for_the_dead_letter) /* 9.10, 13.3 */
 }
 END_TEST
 
-/* The dead letter is taken from the open batch before it goes to the store: nothing is left to wait for. */
+/* The dead letter is taken from the open batch before it goes to the store: nothing is left to wait
+ * for. */
 START_TEST(a_confirm_waits_no_longer_than_the_dead_letter) /* 9.10 */
 {
     struct peer *other = peer_open_channel(&harness);

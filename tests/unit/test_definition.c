@@ -298,7 +298,8 @@ static void ignore_queue(void *context, const struct store_queue_state *queue)
     (void)queue;
 }
 
-/* All records of declare_everything, read from the store itself; the broker is then an empty one. */
+/* All records of declare_everything, read from the store itself; the broker is then an empty
+ * one. */
 static void collect_records(void)
 {
     struct store_recovery walk = {.on_record = keep_record, .on_queue = ignore_queue};

@@ -1,4 +1,5 @@
-/* The deliveries of a channel against a plain array, by random steps; and that holes do not pile up. */
+/* The deliveries of a channel against a plain array, by random steps; and that holes do not pile
+ * up. */
 #include <check.h>
 
 #include "base/alloc.h"

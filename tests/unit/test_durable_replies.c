@@ -1,5 +1,6 @@
-/* What waits for the disk and what does not: over a store that becomes durable only when the test says so, no positive reply about
- * something durable leaves before its batch is, it leaves right after, and what was answered survives a crash at any point. */
+/* What waits for the disk and what does not: over a store that becomes durable only when the test
+ * says so, no positive reply about something durable leaves before its batch is, it leaves right
+ * after, and what was answered survives a crash at any point. */
 #include "amqp/client.h"
 #include "core/vhost.h"
 #include "store/memory.h"
@@ -372,7 +373,8 @@ START_TEST(no_reply_leaves_with_an_earlier_batch)
 }
 END_TEST
 
-/* Where the crash comes: the request's batch is open behind another, under way, durable but not yet answered, answered. */
+/* Where the crash comes: the request's batch is open behind another, under way, durable but not yet
+ * answered, answered. */
 enum { OPEN, UNDER_WAY, DURABLE, ANSWERED, POINTS };
 
 START_TEST(what_was_answered_survives_a_crash)
@@ -488,7 +490,8 @@ START_TEST(a_transaction_of_transient_messages_is_answered_at_once)
 }
 END_TEST
 
-/* What the commit put was taken back before its batch left: there is nothing to wait for, and perhaps never a batch. */
+/* What the commit put was taken back before its batch left: there is nothing to wait for, and
+ * perhaps never a batch. */
 START_TEST(a_transaction_of_what_is_consumed_at_once_is_answered)
 {
     struct harness harness;
@@ -518,7 +521,8 @@ END_TEST
 
 /* ---- confirms ---- */
 
-/* Client 1 confirms on channels 1 and 2; durable q, q2 and q3, bound to the fanout x; transient t. Nothing becomes durable by itself. */
+/* Client 1 confirms on channels 1 and 2; durable q, q2 and q3, bound to the fanout x; transient t.
+ * Nothing becomes durable by itself. */
 static struct peer *set_confirm_scene(struct harness *harness)
 {
     static const char *const queues[] = {"q", "q2", "q3", "t"};

@@ -1,4 +1,5 @@
-/* exchange: where messages go, by type, through other exchanges and to alternates; each queue once. */
+/* exchange: where messages go, by type, through other exchanges and to alternates; each queue
+ * once. */
 #include "amqp/properties.h"
 #include "amqp/table.h"
 #include "base/alloc.h"
@@ -187,7 +188,8 @@ END_TEST
 
 /* ---- headers ---- */
 
-/* "name=value,...": a value of digits is an int32, of digits with a dot a double, "-" void, "+" true, else a string. */
+/* "name=value,...": a value of digits is an int32, of digits with a dot a double, "-" void, "+"
+ * true, else a string. */
 static void put_entry(struct buf *out, const char *name, const char *value)
 {
     const struct slice key = slice_of_string(name);

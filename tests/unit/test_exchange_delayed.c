@@ -1,5 +1,6 @@
-/* x-delayed-message (7.2): what waits and how long, in what order it leaves, and that a restart, a crash, a transaction or the end of its
- * exchange does with what waits what it does with any message. */
+/* x-delayed-message (7.2): what waits and how long, in what order it leaves, and that a restart, a
+ * crash, a transaction or the end of its exchange does with what waits what it does with any
+ * message. */
 #include "amqp/client.h"
 #include "amqp/properties.h"
 #include "amqp/table.h"

@@ -145,7 +145,8 @@ START_TEST(bad_frames) /* 2.3 */
 }
 END_TEST
 
-/* 2.2: a payload may fill frame_max, though a sender must not do that; one octet more is too much. */
+/* 2.2: a payload may fill frame_max, though a sender must not do that; one octet more is too
+ * much. */
 START_TEST(eight_octets_are_forgiven) /* 2.2 */
 {
     static uint8_t bytes[FRAME_MAX + AMQP_FRAME_OVERHEAD];

@@ -1,4 +1,5 @@
-/* http: the management thread over a real control socket, and a broker in this process whose loop the test turns. */
+/* http: the management thread over a real control socket, and a broker in this process whose loop
+ * the test turns. */
 #include "manage/http.h"
 
 #include <poll.h>
@@ -118,7 +119,8 @@ static void client_take(struct client *client)
         client->at_end = true;
 }
 
-/* Turns the loop until the answer holds the text, or the connection has ended; false: neither happened. */
+/* Turns the loop until the answer holds the text, or the connection has ended; false: neither
+ * happened. */
 static bool client_await(struct client *client, const char *text)
 {
     const uint64_t deadline_ns = clock_monotonic_ns() + PATIENCE_MS * UINT64_C(1000000);

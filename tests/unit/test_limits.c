@@ -1,4 +1,5 @@
-/* Length limits (11.5), their refusals and confirms (9.11, 9.12), and limits of what a consumer may do: deliveries (10.19) and time (10.20). */
+/* Length limits (11.5), their refusals and confirms (9.11, 9.12), and limits of what a consumer may
+ * do: deliveries (10.19) and time (10.20). */
 #include "amqp/client.h"
 #include "store/memory.h"
 #include "tests/lib/queue_client.h"
@@ -250,7 +251,8 @@ START_TEST(what_is_crowded_out_was_taken) /* 9.10, 11.5 */
 }
 END_TEST
 
-/* Acks and refusals of one turn: runs between refusals go out as one frame each, and no number twice. */
+/* Acks and refusals of one turn: runs between refusals go out as one frame each, and no number
+ * twice. */
 START_TEST(runs_of_confirms_share_a_frame) /* 9.12 */
 {
     struct buf out = BUF_EMPTY;

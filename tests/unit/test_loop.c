@@ -1,4 +1,5 @@
-/* The loop: the order of a turn, what a task may do to others, and that nobody hears from a source that is gone. */
+/* The loop: the order of a turn, what a task may do to others, and that nobody hears from a source
+ * that is gone. */
 #include "net/loop.h"
 
 #include <sys/eventfd.h>

@@ -1,5 +1,6 @@
-/* The method codec. Known frames octet by octet; then every method of methods.def with random arguments: what is
- * decoded is what was encoded, every cut is refused, and so is every octet too many. */
+/* The method codec. Known frames octet by octet; then every method of methods.def with random
+ * arguments: what is decoded is what was encoded, every cut is refused, and so is every octet too
+ * many. */
 #include "amqp/method.h"
 
 #include "amqp/frame.h"
@@ -199,7 +200,8 @@ static const uint32_t ids[] = {
 #include "amqp/methods.def"
 };
 
-/* Decoding must refuse all that is not exactly the payload; each piece is in memory of its own size. */
+/* Decoding must refuse all that is not exactly the payload; each piece is in memory of its own
+ * size. */
 static void refuse_all_but(struct slice payload)
 {
     for (size_t size = 0; size <= payload.size + 1; size++) {
@@ -250,7 +252,8 @@ START_TEST(every_method_both_ways) /* 3 */
 }
 END_TEST
 
-/* Any octets behind any id: no crash, and what is taken can be written back with the same meaning. */
+/* Any octets behind any id: no crash, and what is taken can be written back with the same
+ * meaning. */
 START_TEST(random_arguments)
 {
     random_init_seeded(&source, (uint64_t)_i);

@@ -1,4 +1,5 @@
-/* policy: which one applies, what follows from it at once, and that it comes back after a restart. Names of tests begin with the rule. */
+/* policy: which one applies, what follows from it at once, and that it comes back after a restart.
+ * Names of tests begin with the rule. */
 #include "core/policy.h"
 
 #include "amqp/table.h"
@@ -20,7 +21,8 @@ static void tear_down(void)
     memory_broker_stop(&memory);
 }
 
-/* ---- definitions: "max-length=5 overflow=drop-head", the digits an integer, all else a string ---- */
+/* ---- definitions: "max-length=5 overflow=drop-head", the digits an integer, all else a string
+ * ---- */
 
 static struct buf table_of(const char *text)
 {
@@ -588,7 +590,8 @@ START_TEST(r17_5_dead_letters)
     push(queue, 1, false);
     loop_turn(&memory.loop, 0);
     ck_assert_uint_eq(1, queue_ready_count(dead));
-    /* Gone in the turn in which a message dies: that one has nowhere to go, least of all the default exchange. */
+    /* Gone in the turn in which a message dies: that one has nowhere to go, least of all the
+     * default exchange. */
     declare("stray", "");
     push(queue, 1, false);
     clear(POLICY_PLAIN, "p");

@@ -1,4 +1,5 @@
-/* Queues as clients meet them, where it takes a part of the queue on disk or more than one client. */
+/* Queues as clients meet them, where it takes a part of the queue on disk or more than one
+ * client. */
 #include "core/queue.h"
 
 #include "amqp/client.h"
@@ -122,7 +123,8 @@ START_TEST(a_get_that_waits_may_vanish)
 }
 END_TEST
 
-/* The same message object, as a fan-out or a dead letter has it, with its first entry gone before its batch left. */
+/* The same message object, as a fan-out or a dead letter has it, with its first entry gone before
+ * its batch left. */
 START_TEST(a_message_taken_back_can_be_stored_again)
 {
     struct harness harness;

@@ -1,4 +1,5 @@
-/* reply_to: a requester that does not read (the rest of section 14 is told by tests/integration/test_reply_to.py), and one that goes. */
+/* reply_to: a requester that does not read (the rest of section 14 is told by
+ * tests/integration/test_reply_to.py), and one that goes. */
 #include "session/reply_to.h"
 
 #include "amqp/client.h"

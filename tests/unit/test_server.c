@@ -1,4 +1,5 @@
-/* The server's end, when the store says so. That it starts, serves and stops is shown with the real program in tests/integration. */
+/* The server's end, when the store says so. That it starts, serves and stops is shown with the real
+ * program in tests/integration. */
 #include "server.h"
 
 #include <sysexits.h>

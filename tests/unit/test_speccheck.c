@@ -1,5 +1,5 @@
-/* amqp/methods.def against the published list of methods, methods-0-9-1.txt beside this file: every line of one must
- * be a line of the other. */
+/* amqp/methods.def against the published list of methods, methods-0-9-1.txt beside this file: every
+ * line of one must be a line of the other. */
 #include "base/base.h"
 
 #include "amqp/method.h"

@@ -1,4 +1,5 @@
-/* The same input in one piece, cut in two at every octet and one octet at a time tells the same story. */
+/* The same input in one piece, cut in two at every octet and one octet at a time tells the same
+ * story. */
 #include "amqp/frame.h"
 #include "amqp/properties.h"
 #include "tests/lib/unit.h"
@@ -43,7 +44,8 @@ static void put_method(const struct amqp_method *method)
     amqp_method_encode(&input, 1, method);
 }
 
-/* Header and body frames of a body that counts up from 0, at most frame_size octets of it to a frame. */
+/* Header and body frames of a body that counts up from 0, at most frame_size octets of it to a
+ * frame. */
 static void put_content(size_t body_size, size_t frame_size)
 {
     const struct amqp_content_header header = {
@@ -195,7 +197,8 @@ START_TEST(refuses_what_is_no_frame)
 }
 END_TEST
 
-/* Whatever an octet is changed to: an answer, and never a read beyond the input (for the sanitizers to see). */
+/* Whatever an octet is changed to: an answer, and never a read beyond the input (for the sanitizers
+ * to see). */
 START_TEST(survives_any_octet)
 {
     put_delivery("12", 2, 20, FRAME_MAX);

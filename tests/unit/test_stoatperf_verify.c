@@ -1,4 +1,5 @@
-/* The ledger, and what is said of deliveries that are lost, come twice, out of order or from nowhere. */
+/* The ledger, and what is said of deliveries that are lost, come twice, out of order or from
+ * nowhere. */
 #include "tests/lib/unit.h"
 #include "tools/stoatperf_verify.h"
 

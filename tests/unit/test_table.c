@@ -329,7 +329,8 @@ START_TEST(sorted_tables) /* 2.9 */
 }
 END_TEST
 
-/* Random small octets, often well-formed: no crash, and all that follows a check keeps to its promises. */
+/* Random small octets, often well-formed: no crash, and all that follows a check keeps to its
+ * promises. */
 START_TEST(any_bytes_are_judged)
 {
     static const uint8_t alphabet[] = {0,   0,   0,   1,   1,   2,   3,   5,  9,

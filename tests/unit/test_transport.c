@@ -1,5 +1,5 @@
-/* The transport, over memory and over a socket pair. The owner here reads records of a size octet and that many bytes,
- * which is enough to leave something over at every cut. */
+/* The transport, over memory and over a socket pair. The owner here reads records of a size octet
+ * and that many bytes, which is enough to leave something over at every cut. */
 #include "net/transport.h"
 
 #include <fcntl.h>
@@ -143,7 +143,8 @@ static bool owns_no_buffer(void)
            STAILQ_EMPTY(&owner.transport.chunks);
 }
 
-/* ---- input ---------------------------------------------------------------------------------------------- */
+/* ---- input
+ * ---------------------------------------------------------------------------------------------- */
 
 START_TEST(input_comes_in_one_read_a_turn)
 {
@@ -335,7 +336,8 @@ START_TEST(closing_while_leftovers_are_shown)
 }
 END_TEST
 
-/* ---- output --------------------------------------------------------------------------------------------- */
+/* ---- output
+ * --------------------------------------------------------------------------------------------- */
 
 START_TEST(output_leaves_in_one_write)
 {
@@ -436,7 +438,8 @@ static void note_done(void *shared)
     done_count++;
 }
 
-/* Small and large pieces by copy and by reference, through a carrier that takes any number of bytes. */
+/* Small and large pieces by copy and by reference, through a carrier that takes any number of
+ * bytes. */
 START_TEST(shared_bytes_keep_their_place)
 {
     enum { PIECES = 400 };
@@ -572,7 +575,8 @@ START_TEST(closing_from_within_on_drained)
 }
 END_TEST
 
-/* ---- the end -------------------------------------------------------------------------------------------- */
+/* ---- the end
+ * -------------------------------------------------------------------------------------------- */
 
 START_TEST(the_peers_end_comes_after_its_bytes)
 {
@@ -639,7 +643,8 @@ START_TEST(close_writes_what_it_can)
 }
 END_TEST
 
-/* ---- over a socket -------------------------------------------------------------------------------------- */
+/* ---- over a socket
+ * -------------------------------------------------------------------------------------- */
 
 static int far_fd;
 

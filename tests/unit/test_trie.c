@@ -1,4 +1,5 @@
-/* trie: the same answers as comparing every key for itself, in a number of steps that no keys can multiply. */
+/* trie: the same answers as comparing every key for itself, in a number of steps that no keys can
+ * multiply. */
 #include "core/trie.h"
 
 #include "base/alloc.h"
@@ -222,7 +223,8 @@ static const struct hostile {
     {"#.", 85, "", 256, true},   {"#.*.a", 42, "a", 128, true},
 };
 
-/* Each state at most once: the nodes of one key are its words and the root, the positions the routing words and the end. */
+/* Each state at most once: the nodes of one key are its words and the root, the positions the
+ * routing words and the end. */
 START_TEST(never_takes_more_steps_than_states)
 {
     const struct hostile *h = &hostile[_i];

@@ -1,4 +1,5 @@
-/* Transactions: when commit-ok leaves, and who goes on after it. What they do to queues is in tests/integration/test_tx.py. */
+/* Transactions: when commit-ok leaves, and who goes on after it. What they do to queues is in
+ * tests/integration/test_tx.py. */
 #include "amqp/client.h"
 #include "amqp/properties.h"
 #include "core/vhost.h"
@@ -62,7 +63,8 @@ START_TEST(commit_ok_waits_for_the_store) /* 9.16 */
 }
 END_TEST
 
-/* The consumer takes the message before it has gone to the store, and nothing is left to be stored. */
+/* The consumer takes the message before it has gone to the store, and nothing is left to be
+ * stored. */
 START_TEST(commit_ok_comes_when_nothing_is_left_to_store)
 {
     struct harness harness;
@@ -118,7 +120,8 @@ START_TEST(commit_gives_credit_to_the_whole_channel)
 }
 END_TEST
 
-/* Acks with multiple, one delivery further each time: what is held already is not looked at again. */
+/* Acks with multiple, one delivery further each time: what is held already is not looked at
+ * again. */
 START_TEST(many_acks_cost_little)
 {
     enum { COUNT = 100000 };

@@ -1,4 +1,5 @@
-/* vhost: the rules of sections 7 and 8 for whoever asks, word for word, and what each reply waits for. */
+/* vhost: the rules of sections 7 and 8 for whoever asks, word for word, and what each reply waits
+ * for. */
 #include <ctype.h>
 
 #include "amqp/table.h"
@@ -301,9 +302,14 @@ static const struct {
     {{.name = "there", true, .arguments = "x-message-ttl=I1000,x-max-length=I5,x-expires=l1"},
      406,
      UNEQUAL("x-expires", "the value '1' of type 'long' but current is none")},
-    {{.name = "there", true, .arguments = "x-queue-type=Squorum"},
+    {{.name = "there",
+      true,
+      .arguments = "x-message-ttl=I1000,x-max-length=I5,x-queue-type=Squorum"},
      406,
      UNEQUAL("x-queue-type", "the value 'quorum' of type 'longstr' but current is none")},
+    {{.name = "there", true, .arguments = "x-queue-type=Squorum,x-max-priority=I1"},
+     406,
+     UNEQUAL("x-message-ttl", "none but current is the value '1000' of type 'signedint'")},
     /* 8.10 */
     {{.name = "q", true, .arguments = "x-queue-type=Sstream"},
      406,
@@ -649,7 +655,8 @@ START_TEST(auto_delete_waits_for_the_first_binding) /* 7.7 */
 }
 END_TEST
 
-/* q <- x0 <- x1 <- ... each with its only binding to the one before, and the last bound from the first: a cycle too. */
+/* q <- x0 <- x1 <- ... each with its only binding to the one before, and the last bound from the
+ * first: a cycle too. */
 START_TEST(auto_delete_goes_through_any_chain)
 {
     enum { LENGTH = 20000 };

@@ -1,5 +1,5 @@
-/* The window against a plain model: an array with the state of every position. Random pushes, takes, requeues, removals and loads from
- * ranges must agree with it at every step. */
+/* The window against a plain model: an array with the state of every position. Random pushes,
+ * takes, requeues, removals and loads from ranges must agree with it at every step. */
 #include <check.h>
 
 #include "base/alloc.h"

@@ -1,4 +1,5 @@
-/* The sticky reader and the stores: what is written is read back, and nothing past the end ever is. */
+/* The sticky reader and the stores: what is written is read back, and nothing past the end ever
+ * is. */
 #include "amqp/wire.h"
 
 #include "tests/lib/unit.h"
