@@ -139,9 +139,6 @@ class Consume(ClientTest):
             raw.send(wire.consume(1, self.queue()))
             self.assertRegex(wire.read_short(raw.expect(wire.CONSUME_OK).arguments, 0)[0], r'^amq\.ctag-.{22}$')
 
-<<<<<<< HEAD
-    def test_10_5_tag_in_use_is_530(self):  # 5.5
-=======
     def test_8_9_no_declared_queue_comes_before_a_tag_in_use(self):
         queue = self.queue()
         with wire.Wire(self.broker.host, self.broker.port).handshake().open_channel() as raw:
@@ -150,8 +147,7 @@ class Consume(ClientTest):
             closed = raw.expect(wire.CHANNEL_CLOSE)
             self.assertEqual(wire.close_reason(closed.arguments)[:2], (404, 'NOT_FOUND - no previously declared queue'))
 
-    def test_10_5_tag_in_use_is_530(self):
->>>>>>> diff
+    def test_10_5_tag_in_use_is_530(self):  # 5.5
         with wire.Wire(self.broker.host, self.broker.port).handshake().open_channel() as raw:
             queue = self.queue()
             raw.send(wire.consume(1, queue, 'mine'))
