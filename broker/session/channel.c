@@ -121,15 +121,9 @@ bool channel_refuse(struct channel *channel, const struct amqp_error *error)
 static bool on_method_frame(struct channel *channel, const struct amqp_frame *frame,
                             struct amqp_error *error)
 {
-    if (unlikely(frame->type != AMQP_FRAME_METHOD))
-        return amqp_fail(error, AMQP_UNEXPECTED_FRAME,
-                         "expected method frame, got non method frame instead");
     struct amqp_method method;
-    if (unlikely(!amqp_method_decode(frame->payload, &method, error)))
+    if (unlikely(!connection_decode(frame, &method, error)))
         return false;
-
-    error->class_id = amqp_class_of(method.id);
-    error->method_id = amqp_method_of(method.id);
     if (unlikely(method.id == AMQP_CHANNEL_CLOSE)) {
         channel_on_close(channel);
         return true;

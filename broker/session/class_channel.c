@@ -23,14 +23,9 @@ static bool check_node_limit(const struct service *service, struct amqp_error *e
 bool channel_open(struct connection *connection, const struct amqp_frame *frame,
                   struct amqp_error *error)
 {
-    if (frame->type != AMQP_FRAME_METHOD)
-        return amqp_fail(error, AMQP_UNEXPECTED_FRAME,
-                         "expected method frame, got non method frame instead");
     struct amqp_method method;
-    if (!amqp_method_decode(frame->payload, &method, error))
+    if (!connection_decode(frame, &method, error))
         return false;
-    error->class_id = amqp_class_of(method.id);
-    error->method_id = amqp_method_of(method.id);
     if (method.id != AMQP_CHANNEL_OPEN)
         return amqp_fail(error, AMQP_CHANNEL_ERROR, "expected 'channel.open'");
     if (connection->channel_max != 0 && connection->channel_count >= connection->channel_max)

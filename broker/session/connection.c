@@ -411,18 +411,26 @@ void connection_start_heartbeats(struct connection *connection)
 
 /* ---- input ---- */
 
+bool connection_decode(const struct amqp_frame *frame, struct amqp_method *method,
+                       struct amqp_error *error)
+{
+    if (unlikely(frame->type != AMQP_FRAME_METHOD))
+        return amqp_fail(error, AMQP_UNEXPECTED_FRAME,
+                         "expected method frame, got non method frame instead");
+    if (unlikely(!amqp_method_decode(frame->payload, method, error)))
+        return false;
+    error->class_id = amqp_class_of(method->id);
+    error->method_id = amqp_method_of(method->id);
+    return true;
+}
+
 static bool on_method_frame(struct connection *connection, const struct amqp_frame *frame,
                             struct amqp_error *error)
 {
-    if (frame->type != AMQP_FRAME_METHOD)
-        return amqp_fail(error, AMQP_UNEXPECTED_FRAME,
-                         "expected method frame, got non method frame instead");
     struct amqp_method method;
-    if (!amqp_method_decode(frame->payload, &method, error))
-        return false;
-    error->class_id = amqp_class_of(method.id);
-    error->method_id = amqp_method_of(method.id);
-    return connection_on_method(connection, &method, error);
+
+    return connection_decode(frame, &method, error) &&
+           connection_on_method(connection, &method, error);
 }
 
 static bool on_channel_frame(struct connection *connection, const struct amqp_frame *frame,

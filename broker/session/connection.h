@@ -139,6 +139,10 @@ void connection_drop(struct connection *connection, const char *reason);
 /* An operator's or the broker's own decision: 320 with this text (4.5.3). */
 void connection_force_close(struct connection *connection, const char *text);
 
+/* A frame that must hold a method: decodes it, and names it in error for whatever follows. */
+bool connection_decode(const struct amqp_frame *frame, struct amqp_method *method,
+                       struct amqp_error *error);
+
 /* ---- for the handlers of channel 0, in class_connection.c ---- */
 
 void connection_move(struct connection *connection, enum connection_state state);
