@@ -9,8 +9,9 @@ ended a connection on both has `(ended)` behind it. The file
 `explained` holds at most RULES_MAX rules of the form
 
     PATTERN :: reason
+    [FEATURE] PATTERN :: reason
 
-where PATTERN is a regular expression that is found in that line. After an explained difference the comparison goes on, if both brokers did
+where PATTERN is a regular expression that is found in that line; the second form holds where that feature is played. After an explained difference the comparison goes on, if both brokers did
 the same thing and only said it in other words; otherwise the rest of the script is not compared.
 """
 
@@ -27,14 +28,18 @@ Rule = collections.namedtuple('Rule', 'pattern reason')
 Difference = collections.namedtuple('Difference', 'place step ended theirs ours')
 
 
-def read_rules(path=EXPLAINED):
-    rules = []
+def read_rules(features=(), path=EXPLAINED):
+    rules, left_out = [], 0
     for line in path.read_text().splitlines():
         if line.strip() and not line.startswith('#'):
             pattern, colons, reason = line.partition(' :: ')
             assert colons and reason.strip(), 'no reason in: ' + line
-            rules.append(Rule(re.compile(pattern.strip()), reason.strip()))
-    assert len(rules) <= RULES_MAX, '%d rules explain too much' % len(rules)
+            feature, pattern = re.fullmatch(r'(?:\[([a-z-]+)\] )?(.*)', pattern.strip()).groups()
+            if feature is None or feature in features:
+                rules.append(Rule(re.compile(pattern), reason.strip()))
+            else:
+                left_out += 1
+    assert len(rules) + left_out <= RULES_MAX, '%d rules explain too much' % (len(rules) + left_out)
     return rules
 
 

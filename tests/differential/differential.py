@@ -34,7 +34,7 @@ import reference    # noqa: E402
 import script       # noqa: E402
 
 CHUNK = 20              # scripts in a report of a player to the judge
-SHRINK_RUNS = 200       # at most, for one difference
+SHRINK_SECONDS = 30     # at most, for one difference
 REPEATS = 3             # of a script that has differed
 
 
@@ -155,12 +155,11 @@ class Again:
         """The fewest steps found that still show a difference of this kind."""
         kind = compare.signature(difference)
         steps = steps[:difference.place + 1]
-        size, runs = len(steps) // 2, 0
+        size, deadline = len(steps) // 2, time.monotonic() + SHRINK_SECONDS
         while size:
             at = 0
-            while at < len(steps) and runs < SHRINK_RUNS:
+            while at < len(steps) and time.monotonic() < deadline:
                 fewer = steps[:at] + steps[at + size:]
-                runs += 1
                 found = self.difference(fewer)
                 if found is not None and compare.signature(found) == kind:
                     steps, difference = fewer[:found.place + 1], found
@@ -231,7 +230,7 @@ def main():
     if reference.missing():
         sys.exit(reference.missing())
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))    # so that the brokers are ended
-    judge = Judge(chosen.features, compare.read_rules())
+    judge = Judge(chosen.features, compare.read_rules(chosen.features))
     with Pair(chosen.lanes, 'policy' in chosen.features) as pair:
         started = time.monotonic()
         judge.run(pair, range(chosen.seed, chosen.seed + chosen.count))

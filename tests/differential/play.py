@@ -39,6 +39,7 @@ import wire
 from link import CHANNEL_CLOSE_OK, CHANNEL_OPEN, FLOW, FRAME_MAX, INSPECTOR, WAIT, Channel, Link, Poll, Wait, frame
 
 JANITOR = 9         # the channel that deletes what a script has left
+QUORUM_PAUSE = 0.03 # seconds after a step: nothing tells when a quorum queue of the reference is done with it
 
 # Steps after which no message, credit or consumer can be under way.
 QUIET = {'queue.declare', 'exchange.declare', 'queue.bind', 'queue.unbind', 'exchange.bind', 'exchange.unbind',
@@ -58,8 +59,10 @@ def describe(properties, with_added):
             _described.clear()
         read = protocol.read_properties(properties)
         packed = protocol.properties(read)
-        if with_added and 'headers' in read:
-            read['headers'] = sorted((header for header in read['headers'] if not since_3_10(header)), key=repr)
+        if with_added and read.get('headers'):
+            read['headers'] = sorted((in_order(header) for header in read['headers'] if not since_3_10(header)), key=repr)
+            if not read['headers']:
+                del read['headers']
         found = re.sub(r"\('time', 'T', \d+\)", "('time', 'T', ...)", repr(read))
         if packed != properties:
             found += ' packed as ' + properties.hex()
@@ -67,9 +70,16 @@ def describe(properties, with_added):
     return found
 
 
+def in_order(header):
+    """A header; x-death with its tables in the order of keys."""
+    if header[:2] != ('x-death', 'A'):
+        return header
+    return (*header[:2], [(tag, sorted(death, key=repr) if tag == 'F' else death) for tag, death in header[2]])
+
+
 def since_3_10(header):
     """Whether only one of the brokers would add this header: 13.5, 10.19."""
-    return header[0].startswith('x-last-death-') or header == ('x-delivery-count', 'l', 0)
+    return header[0].startswith('x-last-death-') or header[0] == 'x-acquired-count' or header == ('x-delivery-count', 'l', 0)
 
 
 def stripped(name):
@@ -86,12 +96,13 @@ def describe_body(body):
 class Lane:
     """A virtual host of a broker with its two connections; plays one script at a time."""
 
-    def __init__(self, broker, vhost, poll, with_features):
+    def __init__(self, broker, vhost, poll, features):
         self.broker = broker
         self.vhost = vhost
         self.poll = poll            # a Poll
         self.links = {letter: Link(self, letter) for letter in 'AB'}
-        self.with_features = with_features
+        self.with_features = bool(features)
+        self.pause = QUORUM_PAUSE if 'quorum' in features else None
         self.coroutine = None
         self.waiting = None         # Wait, with an absolute deadline
         self.transcript = None
@@ -167,6 +178,8 @@ class Lane:
                     lines.append('silence')
             mended = yield from self.mend(lines)
             if mended or step.method not in QUIET:
+                if self.pause:
+                    yield Wait(lambda: False, self.pause)
                 yield from self.inspect(self.durable if '' in self.consumed else self.consumed)
                 for _ in range(2 if self.with_features else 1):     # from queue to queue there is one way more
                     yield from self.settle_all()
@@ -503,7 +516,7 @@ class Player:
     def __init__(self, lanes, features):
         """lanes: (Broker, vhost) pairs; features: those of the scripts."""
         self.poll = Poll()
-        self.lanes = [Lane(broker, vhost, self.poll, bool(features)) for broker, vhost in lanes]
+        self.lanes = [Lane(broker, vhost, self.poll, features) for broker, vhost in lanes]
 
     def play(self, scripts):
         """Takes (name, steps) from an iterator; yields (name, transcript) as scripts end."""
