@@ -14,11 +14,22 @@ import os
 import re
 import subprocess
 import threading
+import time
 
 import broker
 
 TIME_LIMIT = 60
 RESULT = re.compile(r'(ok|not ok) \d+ - (.*)')
+
+
+def settled(own, patience=5):
+    """Waits until the broker has read the acks that are on their way: what it has not read by its end comes back after it.
+    A program that means to leave something unacknowledged is not kept for ever."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if all(count == '0' for count, in own.rows('list_queues', 'messages_unacknowledged')):
+            return
+        time.sleep(0.02)
 
 
 class Conversation:
@@ -55,6 +66,7 @@ class Conversation:
         try:
             for line in process.stdout:
                 if line == 'restart\n':
+                    settled(own)
                     own.restart()
                 else:
                     self.output.append(line.rstrip())
