@@ -19,6 +19,7 @@
  * entries along, a live row that cannot be read leaves its blob behind. */
 #include "store/apply.h"
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "store/crc32c.h"
 #include "store/rebuild.h"
@@ -495,6 +496,7 @@ int apply_batch(struct apply *apply, struct batch *batch)
     if (apply->trimming)
         trim_slice(apply);
     write_state(apply, batch);
+    fault_point(FAULT_COMMIT_APPLIED);
     return end(apply);
 }
 

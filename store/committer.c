@@ -11,14 +11,17 @@
 #include "store/committer.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "store/thread.h"
 
 static void commit(struct committer *committer, struct batch *batch)
 {
     const uint64_t begin = clock_monotonic_ns();
 
+    fault_point(FAULT_COMMIT_TAKEN);
     if (committer->error == 0)
         committer->error = apply_batch(&committer->apply, batch);
+    fault_point(FAULT_COMMIT_DONE);
     batch->error = committer->error;
     batch->bytes_written = committer->apply.bytes_written;
     batch->damaged = committer->apply.damaged;
@@ -29,6 +32,7 @@ static void commit(struct committer *committer, struct batch *batch)
 static void trim(struct committer *committer)
 {
     committer->error = apply_trim(&committer->apply);
+    fault_point(FAULT_TRIM_DONE);
     if (committer->error != 0)
         mailbox_post(committer->done, &committer->failure);
 }

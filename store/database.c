@@ -22,6 +22,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/log.h"
 
 #define MAP_SIZE_DEFAULT ((size_t)1 << 40)
@@ -300,6 +301,7 @@ int database_open(struct database *database, const struct store_options *options
     }
     if (rc != 0)
         database_close(database);
+    fault_point(FAULT_STORE_OPENED);
     return rc;
 }
 

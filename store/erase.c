@@ -16,6 +16,8 @@
  * cut by `from`, because what lies below was dead before. */
 #include "store/apply.h"
 
+#include "base/fault.h"
+
 /* ---- one segment ----------------------------------------------------------------------------- */
 
 static void load_gone(struct apply *apply, struct slice wanted)
@@ -272,10 +274,13 @@ void erase_range(struct apply *apply, struct apply_queue *queue, uint64_t first,
         trim_later(apply, queue->id, from, until);
     if (front && queue->row.head < end)
         queue->row.head = load_at(apply, queue->id, end) ? end : first_from(apply, queue, end);
+    fault_point(FAULT_RANGE_DELETED);
 }
 
 void erase_queue(struct apply *apply, const struct apply_queue *queue)
 {
-    if (queue->row.head != queue->row.tail)
-        trim_later(apply, queue->id, queue->row.head, UINT64_MAX);
+    if (queue->row.head == queue->row.tail)
+        return;
+    trim_later(apply, queue->id, queue->row.head, UINT64_MAX);
+    fault_point(FAULT_QUEUE_ERASED);
 }

@@ -5,6 +5,7 @@
  *                └─── fetch ───▶ reader ────────────────────────┘     └ its eventfd is store_fd
  *
  * Recovery alone reads on the owner's thread, before anybody else is served. */
+#include "base/fault.h"
 #include "store/committer.h"
 #include "store/engine.h"
 #include "store/reader.h"
@@ -97,10 +98,12 @@ static int lmdb_close(struct store *store)
 {
     struct lmdb_store *lmdb = lmdb_store_of(store);
 
+    fault_point(FAULT_CLOSE_BEGINS);
     wait_until_idle(lmdb);
     store->open->closes = true;
     committer_submit(&lmdb->committer, engine_take_open(store));
     wait_until_idle(lmdb);
+    fault_point(FAULT_CLOSE_MARKED);
     committer_join(&lmdb->committer);
     reader_stop(&lmdb->reader);
     take_letters(lmdb, true);

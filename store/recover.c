@@ -4,6 +4,7 @@
  * and never keeps the store from opening. */
 #include "store/recover.h"
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "store/rebuild.h"
 
@@ -84,9 +85,11 @@ int recover(const struct database *database, struct store_recovery *recovery, ui
         return database_errno(rc);
     recovery->was_clean = database->was_clean;
     rc = each_row(&walk, DB_RECORD, on_record_row);
+    fault_point(FAULT_RECORDS_RECOVERED);
     if (rc == 0)
         rc = each_row(&walk, DB_QUEUE, on_queue_row);
     mdb_txn_abort(walk.txn);
+    fault_point(FAULT_QUEUES_RECOVERED);
     *damaged += walk.damaged;
     return database_errno(rc);
 }

@@ -7,6 +7,7 @@
  * in them, except what was marked as gone before. After each step `from` is where the next segment
  * begins. */
 #include "base/clock.h"
+#include "base/fault.h"
 #include "store/apply.h"
 
 enum { STEP = 64, SLICE_NS = 2000000 };
@@ -44,6 +45,8 @@ static bool find_first(struct apply *apply, uint64_t queue_id, uint64_t from, st
 
 static bool in_range(struct slice key, uint64_t queue_id, uint64_t end)
 {
+    if (fault_bug(FAULT_TRIM_TOO_FAR))
+        end = end < UINT64_MAX ? end + 1 : end;
     return key.size == 16 && get_u64(key.data) == queue_id && get_u64(key.data + 8) < end;
 }
 
@@ -97,5 +100,6 @@ void trim_slice(struct apply *apply)
     do {
         apply->trimming = trim_first(apply);
         apply_release(apply);
+        fault_point(FAULT_TRIM_STEP);
     } while (apply->trimming && apply->rc == 0 && clock_monotonic_ns() < until);
 }

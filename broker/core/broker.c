@@ -7,6 +7,7 @@
 #include <poll.h>
 
 #include "amqp/wire.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "core/definition.h"
 #include "core/vhost.h"
@@ -30,7 +31,8 @@ static void submit(struct task *task)
 {
     struct broker *broker = container_of(task, struct broker, store_task);
 
-    dead_letters_run(broker);
+    if (!fault_bug(FAULT_SPLIT_DEAD_LETTER))
+        dead_letters_run(broker);
     if (broker->store_error != 0 || store_is_busy(broker->store))
         return;
     /* Empty: all that was added has been taken back again, and replies may wait for it
@@ -39,6 +41,11 @@ static void submit(struct task *task)
         parking_release_empty(&broker->parking, store_open_lsn(broker->store));
     else
         store_submit(broker->store);
+    fault_point(FAULT_BATCH_SUBMITTED);
+    if (fault_bug(FAULT_CONFIRM_BEFORE_COMMIT) && store_is_busy(broker->store))
+        parking_release(&broker->parking, store_open_lsn(broker->store) - 1);
+    if (fault_bug(FAULT_SPLIT_DEAD_LETTER))
+        dead_letters_run(broker);
 }
 
 static void on_store_ready(struct source *source, uint32_t events)
@@ -49,7 +56,9 @@ static void on_store_ready(struct source *source, uint32_t events)
     int error = store_process(broker->store);
     if (broker->store_error != 0)
         return;
+    fault_point(FAULT_BATCH_BACK);
     parking_release(&broker->parking, store_durable(broker->store));
+    fault_point(FAULT_REPLIES_RELEASED);
     broker_touch_store(broker);
     if (error != 0) {
         broker->store_error = error;
@@ -71,7 +80,8 @@ uint64_t broker_new_queue_ids(struct broker *broker, uint64_t count)
 
     broker->next_queue_id += count;
     amqp_put_u64(value, last);
-    store_put_record(broker->store, queue_id_key, slice_of(value, sizeof(value)));
+    if (!fault_bug(FAULT_REUSE_QUEUE_ID))
+        store_put_record(broker->store, queue_id_key, slice_of(value, sizeof(value)));
     broker_touch_store(broker);
     return first;
 }

@@ -11,6 +11,7 @@
 #include "amqp/properties.h"
 #include "amqp/table.h"
 #include "base/alloc.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "core/vhost.h"
 
@@ -357,11 +358,15 @@ static void publish_letter(struct broker *broker, const struct dead_letter *lett
 void dead_letters_run(struct broker *broker)
 {
     struct dead_letters *letters = &broker->dead_letters;
+    static unsigned lost;
 
     /* What is routed may overflow a queue and so add to the end. */
     for (size_t i = 0; i < letters->count; i++) {
         struct dead_letter letter = letters->waiting[i];
-        publish_letter(broker, &letter);
+        fault_point(FAULT_LETTER_TAKEN);
+        if (!fault_bug_each(FAULT_LOSE_DEAD_LETTER, 16, &lost))
+            publish_letter(broker, &letter);
+        fault_point(FAULT_LETTER_ROUTED);
         if (letter.publisher != NULL)
             publisher_unref(&letter.publisher);
         message_unref(&letter.message);

@@ -10,6 +10,7 @@
 
 #include "amqp/properties.h"
 #include "base/alloc.h"
+#include "base/fault.h"
 #include "core/argument.h"
 #include "core/definition.h"
 #include "core/delivery_count.h"
@@ -518,6 +519,7 @@ uint64_t queue_purge(struct queue *queue, uint64_t *lsn)
     uint64_t count = queue_ready_count(queue);
 
     *lsn = drop_all_ready(queue) ? store_open_lsn(queue->broker->store) : 0;
+    fault_point(FAULT_QUEUE_PURGED);
     return count;
 }
 
@@ -614,6 +616,7 @@ void queue_delete(struct queue *queue)
         map_remove(&broker->queues, &queue->by_id);
         definition_delete_queue(queue);
         queue_store_delete(queue);
+        fault_point(FAULT_QUEUE_DELETED);
     }
 
     for (size_t i = countof(queue->consumers.lists); i-- > 0;)

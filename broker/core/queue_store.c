@@ -1,5 +1,6 @@
 #include "core/queue_store.h"
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "core/vhost.h"
 
@@ -94,10 +95,12 @@ static bool forget(struct queue *queue, struct place place)
 {
     struct entry *entry = place_entry(place);
     bool deletes = false;
+    static unsigned dropped;
 
     if (is_in_open_batch(queue, entry)) {
         take_back(queue, entry);
-    } else if (entry->lsn != 0 && !queue->deleted) {
+    } else if (entry->lsn != 0 && !queue->deleted &&
+               !fault_bug_each(FAULT_DROP_ACK, 64, &dropped)) {
         store_delete_entry(queue->broker->store, store_id(queue, place.segment->window),
                            place_position(place), entry->message->body_size);
         broker_touch_store(queue->broker);
@@ -230,6 +233,7 @@ static void take_in(struct queue *queue, struct segment *range, const struct sto
     for (size_t i = 0; i < fetch->count; i++)
         add_loaded(queue, range, &fetch->entries[i]);
     window_shorten_range(range->window, range, fetch->next);
+    fault_point(FAULT_RANGE_READ);
 }
 
 static void on_fetched(struct store_fetch *fetch)

@@ -1,6 +1,7 @@
 #include "session/tx.h"
 
 #include "base/alloc.h"
+#include "base/fault.h"
 #include "core/vhost.h"
 #include "session/channel.h"
 #include "session/service.h"
@@ -157,11 +158,15 @@ bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error)
     if (!check_publishes(tx, error))
         return false;
     apply_publishes(tx);
+    fault_point(FAULT_TX_PUBLISHED);
+    if (fault_bug(FAULT_SPLIT_TX) && !store_is_busy(store) && !store_open_is_empty(store))
+        store_submit(store);
     apply_settlements(tx);
     dead_letters_run(
         tx->channel->broker); /* of what it rejects or crowds out: they are part of it */
     if (tx->channel->global_prefetch > 0)
         channel_wake_consumers(tx->channel);
+    fault_point(FAULT_TX_WHOLE);
     *lsn = store_open_is_empty(store) ? 0 : store_open_lsn(store);
     return true;
 }

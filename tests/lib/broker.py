@@ -112,6 +112,10 @@ class Broker:
             words += ['--set', setting]
         return words
 
+    def environment(self):
+        """The program's, or None for the test's own."""
+        return None
+
     def start(self):
         """Starts the broker and returns when it is ready; tries another port when the one chosen was taken."""
         if EXTERNAL:
@@ -135,7 +139,7 @@ class Broker:
         self.log_paths.append(self.log_path)
         self._ready = threading.Event()
         self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT)
+                                        stderr=subprocess.STDOUT, env=self.environment())
         self._reader = threading.Thread(target=self._read_log, args=(self.process, self._ready), daemon=True)
         self._reader.start()
         self.started = True
