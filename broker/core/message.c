@@ -1,7 +1,10 @@
 #include "core/message.h"
 
 #include "amqp/wire.h"
-#include "base/alloc.h"
+#include "base/pool.h"
+
+/* Messages live on the loop thread alone. */
+static struct pool blocks;
 
 void publisher_ref(struct publisher *publisher)
 {
@@ -21,7 +24,7 @@ void publisher_unref(struct publisher **publisher)
 /* A block with room for a record of this size; the caller fills the record's head. */
 static struct message *message_alloc(size_t record_size)
 {
-    struct message *message = xmalloc(size_add(sizeof(*message), record_size));
+    struct message *message = pool_alloc(&blocks, size_add(sizeof(*message), record_size));
 
     *message = (struct message){.refs = 1};
     return message;
@@ -169,5 +172,5 @@ void message_free(struct message *message)
 {
     if (message->publisher != NULL)
         publisher_unref(&message->publisher);
-    free(message);
+    pool_free(&blocks, message, sizeof(*message) + message_record(message).size);
 }
