@@ -124,9 +124,9 @@ $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libtest.a $(SERVER_LIBS)
 $(SIM): $(call objects,tests/sim) $(BUILD)/libtest.a $(SERVER_LIBS)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
 
-$(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(SERVER_LIBS)
+$(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(BUILD)/libtest.a $(SERVER_LIBS)
 	@mkdir -p $(@D)
-	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lm
+	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
 
 tests: $(PROGRAMS) $(BUILD)/stoatmq-faults $(UNIT_TESTS) $(SIM)
 
