@@ -12,7 +12,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
-#include "store/thread.h"
+#include "base/thread.h"
 
 static void commit(struct committer *committer, struct batch *batch)
 {

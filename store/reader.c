@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "store/crc32c.h"
 #include "store/engine.h"
-#include "store/thread.h"
+#include "base/thread.h"
 
 /* ---- choosing -------------------------------------------------------------------------------- */
 

@@ -1,6 +1,6 @@
-/* Starting one of the store's threads. */
-#ifndef STORE_THREAD_H
-#define STORE_THREAD_H
+/* Starting a thread of ours. */
+#ifndef BASE_THREAD_H
+#define BASE_THREAD_H
 
 #include <pthread.h>
 

@@ -1,5 +1,4 @@
-/* See thread.h. */
-#include "store/thread.h"
+#include "base/thread.h"
 
 #include <signal.h>
 
