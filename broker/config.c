@@ -28,11 +28,15 @@ enum key_kind {
     KEY_STRING, /* bounds are of its length */
     KEY_BOOL,   /* true, false; yes, no, on, off likewise */
     KEY_NUMBER,
-    KEY_SIZE,         /* a number of bytes, with or without a unit */
-    KEY_RATIO,        /* a decimal fraction; bounds are in thousandths */
-    KEY_LEVEL,        /* of the log */
+    KEY_SIZE,   /* a number of bytes, with or without a unit */
+    KEY_RATIO,  /* a decimal fraction; bounds are in thousandths */
+    KEY_LEVEL,  /* of the log */
+    KEY_VERIFY, /* this and the next two: one of the words of their kind */
+    KEY_LOGIN_FROM,
+    KEY_SAN_TYPE,
     KEY_LISTENER,     /* a family: [ADDRESS:]PORT */
     KEY_PROPERTY,     /* a family: any text */
+    KEY_TLS_VERSION,  /* a family: of the words of its kind */
     KEY_NO_LISTENERS, /* "none" is all it may be */
     KEY_NO_LOOPBACK_USERS,
 };
@@ -46,12 +50,47 @@ struct key {
     bool infinity; /* may be said in place of 0 */
 };
 
+/* NULL behind the last; a field has their number. */
+static const char *const *const words_of[] = {
+    [KEY_VERIFY] =
+        (const char *const[]){[VERIFY_NONE] = "verify_none", [VERIFY_PEER] = "verify_peer", NULL},
+    [KEY_LOGIN_FROM] = (const char *const[]){[LOGIN_FROM_DN] = "distinguished_name",
+                                             [LOGIN_FROM_CN] = "common_name",
+                                             [LOGIN_FROM_SAN] = "subject_alternative_name",
+                                             NULL},
+    [KEY_SAN_TYPE] =
+        (const char *const[]){
+            [SAN_DNS] = "dns", [SAN_EMAIL] = "email", [SAN_URI] = "uri", [SAN_IP] = "ip", NULL},
+    [KEY_TLS_VERSION] = (const char *const[]){"tlsv1.2", "tlsv1.3", NULL},
+};
+
 #define FIELD(field) offsetof(struct config, field), sizeof(((struct config *)NULL)->field)
 
 static const struct key keys[] = {
     {"data_dir", KEY_STRING, FIELD(data_dir), "/var/lib/stoatmq", 1, PATH_MAX - 64, false},
-    {"listeners.tcp", KEY_NO_LISTENERS, 0, 0, NULL, 0, 0, false},
-    {"listeners.tcp.", KEY_LISTENER, 0, 0, NULL, 0, UINT16_MAX, false},
+    {"listeners.tcp", KEY_NO_LISTENERS, FIELD(tcp), NULL, 0, 0, false},
+    {"listeners.tcp.", KEY_LISTENER, FIELD(tcp), NULL, 0, UINT16_MAX, false},
+    {"listeners.ssl", KEY_NO_LISTENERS, FIELD(ssl), NULL, 0, 0, false},
+    {"listeners.ssl.", KEY_LISTENER, FIELD(ssl), NULL, 0, UINT16_MAX, false},
+    {"ssl_options.certfile", KEY_STRING, FIELD(ssl_options.certfile), "", 0, PATH_MAX - 1, false},
+    {"ssl_options.keyfile", KEY_STRING, FIELD(ssl_options.keyfile), "", 0, PATH_MAX - 1, false},
+    {"ssl_options.cacertfile", KEY_STRING, FIELD(ssl_options.cacertfile), "", 0, PATH_MAX - 1,
+     false},
+    {"ssl_options.password", KEY_STRING, FIELD(ssl_options.password), "", 0, 1023, false},
+    {"ssl_options.verify", KEY_VERIFY, FIELD(ssl_options.verify), "verify_none", 0, 0, false},
+    {"ssl_options.fail_if_no_peer_cert", KEY_BOOL, FIELD(ssl_options.fail_if_no_peer_cert), "false",
+     0, 0, false},
+    {"ssl_options.depth", KEY_NUMBER, FIELD(ssl_options.depth), "10", 0, 255, false},
+    {"ssl_options.honor_cipher_order", KEY_BOOL, FIELD(ssl_options.honor_cipher_order), "true", 0,
+     0, false},
+    {"ssl_options.versions.", KEY_TLS_VERSION, FIELD(ssl_options.versions), NULL, 0, 0, false},
+    {"ssl_options.ciphers.", KEY_PROPERTY, FIELD(ssl_options.ciphers), NULL, 1, 255, false},
+    {"ssl_cert_login_from", KEY_LOGIN_FROM, FIELD(ssl_options.login_from), "distinguished_name", 0,
+     0, false},
+    {"ssl_cert_login_san_type", KEY_SAN_TYPE, FIELD(ssl_options.login_san_type), "dns", 0, 0,
+     false},
+    {"ssl_cert_login_san_index", KEY_NUMBER, FIELD(ssl_options.login_san_index), "0", 0, 255,
+     false},
     {"tcp_listen_options.backlog", KEY_NUMBER, FIELD(backlog), "128", 1, 65535, false},
     {"handshake_timeout", KEY_NUMBER, FIELD(handshake_timeout_ms), "10000", 1, 3600000, false},
     {"connection_max", KEY_NUMBER, FIELD(connection_max), "0", 0, UINT32_MAX, true},
@@ -81,7 +120,7 @@ static const struct key keys[] = {
     {"max_message_size", KEY_SIZE, FIELD(message_size_max), "16777216", 1, 134217728, false},
     {"log.console", KEY_BOOL, FIELD(log_console), "true", 0, 0, false},
     {"log.console.level", KEY_LEVEL, FIELD(log_level), "info", 0, 0, false},
-    {"server_properties.", KEY_PROPERTY, 0, 0, NULL, 0, 255, false},
+    {"server_properties.", KEY_PROPERTY, FIELD(server_properties), NULL, 0, 255, false},
 };
 
 #define ENVIRONMENT_PREFIX "STOATMQ_"
@@ -99,7 +138,7 @@ printf_like(2, 3) static bool fail(char error[CONFIG_ERROR_SIZE], const char *fo
 
 static bool is_family(const struct key *key)
 {
-    return key->kind == KEY_LISTENER || key->kind == KEY_PROPERTY;
+    return key->kind == KEY_LISTENER || key->kind == KEY_PROPERTY || key->kind == KEY_TLS_VERSION;
 }
 
 /* ---- values
@@ -192,32 +231,33 @@ static void store_number(void *place, size_t size, uint64_t number)
 /* ---- listeners and properties
  * --------------------------------------------------------------------------- */
 
-static void remove_listener(struct config *config, struct config_listener *listener)
+static void remove_listener(struct config_listeners *listeners, struct config_listener *listener)
 {
-    TAILQ_REMOVE(&config->listeners, listener, link);
+    TAILQ_REMOVE(&listeners->list, listener, link);
     free(listener->name);
     free(listener->host);
     free(listener);
 }
 
-static void remove_listeners(struct config *config)
+static void remove_listeners(struct config_listeners *listeners)
 {
-    while (!TAILQ_EMPTY(&config->listeners))
-        remove_listener(config, TAILQ_FIRST(&config->listeners));
+    while (!TAILQ_EMPTY(&listeners->list))
+        remove_listener(listeners, TAILQ_FIRST(&listeners->list));
 }
 
-static void add_listener(struct config *config, const char *name, const char *host, uint16_t port)
+static void add_listener(struct config_listeners *listeners, const char *name, const char *host,
+                         uint16_t port)
 {
     struct config_listener *old, *next;
-    TAILQ_FOREACH_SAFE (old, &config->listeners, link, next) {
+    TAILQ_FOREACH_SAFE (old, &listeners->list, link, next) {
         if (strcmp(old->name, name) == 0)
-            remove_listener(config, old);
+            remove_listener(listeners, old);
     }
     struct config_listener *listener = xcalloc(1, sizeof(*listener));
     listener->name = xstrdup(name);
     listener->host = host == NULL ? NULL : xstrdup(host);
     listener->port = port;
-    TAILQ_INSERT_TAIL(&config->listeners, listener, link);
+    TAILQ_INSERT_TAIL(&listeners->list, listener, link);
 }
 
 /* "5672", "127.0.0.1:5672", "[::1]:5672", and "::1:5672" as RabbitMQ has it. host is empty where
@@ -245,38 +285,53 @@ static bool parse_listener(const char *value, char host[INET6_ADDRSTRLEN], uint1
     return inet_pton(AF_INET, host, &address) == 1 || inet_pton(AF_INET6, host, &address) == 1;
 }
 
-static bool set_listener(struct config *config, const char *name, const char *value)
+static bool set_listener(struct config_listeners *listeners, const char *name, const char *value)
 {
     char host[INET6_ADDRSTRLEN];
     uint16_t port;
     if (!parse_listener(value, host, &port))
         return false;
-    if (!config->listeners_given)
-        remove_listeners(config);
-    config->listeners_given = true;
-    add_listener(config, name, *host == '\0' ? NULL : host, port);
+    if (!listeners->given)
+        remove_listeners(listeners);
+    listeners->given = true;
+    add_listener(listeners, name, *host == '\0' ? NULL : host, port);
     return true;
 }
 
-static void remove_property(struct config *config, struct config_property *property)
+static void remove_property(struct config_properties *properties, struct config_property *property)
 {
-    TAILQ_REMOVE(&config->server_properties, property, link);
+    TAILQ_REMOVE(properties, property, link);
     free(property->key);
     free(property->value);
     free(property);
 }
 
-static void set_property(struct config *config, const char *name, const char *value)
+static void remove_properties(struct config_properties *properties)
+{
+    while (!TAILQ_EMPTY(properties))
+        remove_property(properties, TAILQ_FIRST(properties));
+}
+
+static void set_property(struct config_properties *properties, const char *name, const char *value)
 {
     struct config_property *old, *next;
-    TAILQ_FOREACH_SAFE (old, &config->server_properties, link, next) {
+    TAILQ_FOREACH_SAFE (old, properties, link, next) {
         if (strcmp(old->key, name) == 0)
-            remove_property(config, old);
+            remove_property(properties, old);
     }
     struct config_property *property = xcalloc(1, sizeof(*property));
     property->key = xstrdup(name);
     property->value = xstrdup(value);
-    TAILQ_INSERT_TAIL(&config->server_properties, property, link);
+    TAILQ_INSERT_TAIL(properties, property, link);
+}
+
+/* The number of the value among the words of the key's kind; false: it is none of them. */
+static bool find_word(const struct key *key, const char *value, uint64_t *number)
+{
+    for (*number = 0; words_of[key->kind][*number] != NULL; ++*number)
+        if (strcmp(words_of[key->kind][*number], value) == 0)
+            return true;
+    return false;
 }
 
 /* ---- one assignment
@@ -313,23 +368,50 @@ static bool set_value(struct config *config, const struct key *key, const char *
         return true;
     case KEY_LEVEL:
         return log_level_parse(value, place);
-    case KEY_LISTENER:
-        return set_listener(config, name, value);
-    case KEY_PROPERTY:
-        if (length > key->max)
+    case KEY_VERIFY:
+    case KEY_LOGIN_FROM:
+    case KEY_SAN_TYPE:
+        if (!find_word(key, value, &number))
             return false;
-        set_property(config, name, value);
+        store_number(place, key->size, number);
+        return true;
+    case KEY_LISTENER:
+        return set_listener(place, name, value);
+    case KEY_PROPERTY:
+        if (length < key->min || length > key->max)
+            return false;
+        set_property(place, name, value);
+        return true;
+    case KEY_TLS_VERSION:
+        if (!find_word(key, value, &number))
+            return false;
+        set_property(place, name, value);
         return true;
     case KEY_NO_LISTENERS:
-        if (is_none)
-            remove_listeners(config);
-        config->listeners_given |= is_none;
+        if (is_none) {
+            remove_listeners(place);
+            ((struct config_listeners *)place)->given = true;
+        }
         return is_none;
     case KEY_NO_LOOPBACK_USERS:
         config->loopback_guest &= !is_none;
         return is_none;
     }
     return false;
+}
+
+static bool fail_word(const struct key *key, const char *full_name, const char *value,
+                      const char *where, char error[CONFIG_ERROR_SIZE])
+{
+    const char *const *known = words_of[key->kind];
+    char list[200] = "";
+    size_t size = 0;
+    for (size_t i = 0; known[i] != NULL && size < sizeof(list); i++) {
+        const char *between = i == 0 ? "" : known[i + 1] == NULL ? " or " : ", ";
+        size += (size_t)snprintf(list + size, sizeof(list) - size, "%s%s", between, known[i]);
+    }
+    return fail(error, "bad value '%.80s' for '%s' in %s: %s is expected", value, full_name, where,
+                list);
 }
 
 static bool fail_value(const struct key *key, const char *full_name, const char *value,
@@ -340,10 +422,16 @@ static bool fail_value(const struct key *key, const char *full_name, const char 
         [KEY_LEVEL] = "debug, info, notice, warning, error, critical or none is expected",
         [KEY_LISTENER] =
             "[ADDRESS:]PORT is expected, for example 5672, 127.0.0.1:5672 or [::1]:5672",
-        [KEY_NO_LISTENERS] = "none is all it may be; listeners are given as listeners.tcp.NAME",
+        [KEY_NO_LISTENERS] =
+            "none is all it may be; listeners are given with a name, as listeners.tcp.NAME",
         [KEY_NO_LOOPBACK_USERS] = "none is all it may be; see loopback_users.guest",
     };
     switch (key->kind) {
+    case KEY_VERIFY:
+    case KEY_LOGIN_FROM:
+    case KEY_SAN_TYPE:
+    case KEY_TLS_VERSION:
+        return fail_word(key, full_name, value, where, error);
     case KEY_STRING:
     case KEY_PROPERTY:
         return fail(error,
@@ -726,7 +814,10 @@ bool config_set(struct config *config, const char *assignment, char error[CONFIG
 void config_init(struct config *config)
 {
     *config = (struct config){0};
-    TAILQ_INIT(&config->listeners);
+    TAILQ_INIT(&config->tcp.list);
+    TAILQ_INIT(&config->ssl.list);
+    TAILQ_INIT(&config->ssl_options.versions);
+    TAILQ_INIT(&config->ssl_options.ciphers);
     TAILQ_INIT(&config->server_properties);
     for (size_t i = 0; i < countof(keys); i++) {
         if (keys[i].initial == NULL)
@@ -735,7 +826,7 @@ void config_init(struct config *config)
         assert(ok);
         (void)ok;
     }
-    add_listener(config, "default", NULL, 5672);
+    add_listener(&config->tcp, "default", NULL, 5672);
 }
 
 void config_release(struct config *config)
@@ -747,15 +838,48 @@ void config_release(struct config *config)
             *place = NULL;
         }
     }
-    remove_listeners(config);
-    while (!TAILQ_EMPTY(&config->server_properties))
-        remove_property(config, TAILQ_FIRST(&config->server_properties));
+    remove_listeners(&config->tcp);
+    remove_listeners(&config->ssl);
+    remove_properties(&config->ssl_options.versions);
+    remove_properties(&config->ssl_options.ciphers);
+    remove_properties(&config->server_properties);
 }
 
 static bool may_clash(const struct config_listener *a, const struct config_listener *b)
 {
-    return a->port == b->port && a->port != 0 &&
+    return a != b && a->port == b->port && a->port != 0 &&
            (a->host == NULL || b->host == NULL || strcmp(a->host, b->host) == 0);
+}
+
+/* The listener of the second family that one of the first cannot be beside. */
+static bool check_clash(const char *family, const struct config_listeners *listeners,
+                        const char *other_family, const struct config_listeners *others,
+                        char error[CONFIG_ERROR_SIZE])
+{
+    const struct config_listener *a, *b;
+    TAILQ_FOREACH (a, &listeners->list, link)
+        TAILQ_FOREACH (b, &others->list, link)
+            if (may_clash(a, b))
+                return fail(error, "%s.%s and %s.%s are both on port %u", family, a->name,
+                            other_family, b->name, a->port);
+    return true;
+}
+
+static bool check_ssl(const struct config *config, char error[CONFIG_ERROR_SIZE])
+{
+    const struct config_ssl *ssl = &config->ssl_options;
+    if (!TAILQ_EMPTY(&config->ssl.list) && *ssl->certfile == '\0')
+        return fail(error,
+                    "listeners.ssl.%s needs a certificate: set ssl_options.certfile and "
+                    "ssl_options.keyfile",
+                    TAILQ_FIRST(&config->ssl.list)->name);
+    if (ssl->verify == VERIFY_PEER && *ssl->cacertfile == '\0')
+        return fail(error, "ssl_options.verify = verify_peer needs ssl_options.cacertfile: the "
+                           "certificates of who may sign those of clients");
+    if (ssl->fail_if_no_peer_cert && ssl->verify != VERIFY_PEER)
+        return fail(error, "ssl_options.fail_if_no_peer_cert needs ssl_options.verify = "
+                           "verify_peer");
+    return true;
 }
 
 bool config_check(const struct config *config, char error[CONFIG_ERROR_SIZE])
@@ -763,14 +887,8 @@ bool config_check(const struct config *config, char error[CONFIG_ERROR_SIZE])
     if (config->initial_frame_size_max > config->frame_size_max)
         return fail(error, "initial_frame_max (%" PRIu32 ") is larger than frame_max (%" PRIu32 ")",
                     config->initial_frame_size_max, config->frame_size_max);
-    const struct config_listener *a;
-    TAILQ_FOREACH (a, &config->listeners, link) {
-        for (const struct config_listener *b = TAILQ_NEXT(a, link); b != NULL;
-             b = TAILQ_NEXT(b, link)) {
-            if (may_clash(a, b))
-                return fail(error, "listeners.tcp.%s and listeners.tcp.%s are both on port %u",
-                            a->name, b->name, a->port);
-        }
-    }
-    return true;
+    return check_clash("listeners.tcp", &config->tcp, "listeners.tcp", &config->tcp, error) &&
+           check_clash("listeners.ssl", &config->ssl, "listeners.ssl", &config->ssl, error) &&
+           check_clash("listeners.tcp", &config->tcp, "listeners.ssl", &config->ssl, error) &&
+           check_ssl(config, error);
 }

@@ -17,18 +17,40 @@ struct config_listener {
     char *host; /* NULL: every address */
     uint16_t port;
 };
-TAILQ_HEAD(config_listeners, config_listener);
+struct config_listeners { /* of one protocol */
+    TAILQ_HEAD(, config_listener) list;
+    bool given; /* the default one has been replaced */
+};
 
-struct config_property { /* server_properties.KEY = VALUE */
+struct config_property { /* FAMILY.KEY = VALUE */
     TAILQ_ENTRY(config_property) link;
     char *key, *value;
 };
 TAILQ_HEAD(config_properties, config_property);
 
+enum config_verify { VERIFY_NONE, VERIFY_PEER };
+enum config_login_from { LOGIN_FROM_DN, LOGIN_FROM_CN, LOGIN_FROM_SAN };
+enum config_san_type { SAN_DNS, SAN_EMAIL, SAN_URI, SAN_IP };
+
+struct config_ssl {
+    char *certfile, *keyfile, *cacertfile; /* ssl_options.*; empty: none */
+    char *password;                        /* ssl_options.password, of the key */
+    uint32_t verify;                       /* ssl_options.verify (verify_none): config_verify */
+    bool fail_if_no_peer_cert;             /* ssl_options.fail_if_no_peer_cert (false) */
+    uint32_t depth;                        /* ssl_options.depth (10) */
+    bool honor_cipher_order;               /* ssl_options.honor_cipher_order (true) */
+    struct config_properties versions; /* ssl_options.versions.*: tlsv1.2, tlsv1.3; none: both */
+    struct config_properties ciphers;  /* ssl_options.ciphers.*; none: the good ones */
+    uint32_t login_from;      /* ssl_cert_login_from (distinguished_name): config_login_from */
+    uint32_t login_san_type;  /* ssl_cert_login_san_type (dns): config_san_type */
+    uint32_t login_san_index; /* ssl_cert_login_san_index (0) */
+};
+
 struct config {
-    char *data_dir;                    /* --data-dir, data_dir */
-    struct config_listeners listeners; /* listeners.tcp.*; listeners.tcp = none empties it */
-    bool listeners_given;              /* the default one has been replaced */
+    char *data_dir;              /* --data-dir, data_dir */
+    struct config_listeners tcp; /* listeners.tcp.*; listeners.tcp = none empties it */
+    struct config_listeners ssl; /* listeners.ssl.*; there is no default one */
+    struct config_ssl ssl_options;
     char *default_vhost;               /* default_vhost (/) */
     char *default_user, *default_pass; /* default_user, default_pass (guest) */
     bool loopback_guest;               /* loopback_users.guest (true): from loopback peers only */

@@ -197,7 +197,8 @@ struct signals {
 static void on_signal(struct signals *signals, uint32_t number)
 {
     if (number == SIGHUP) {
-        log_info("SIGHUP received - there is nothing to reload");
+        log_info("SIGHUP received - reloading");
+        server_reload(signals->server);
         return;
     }
     log_info("SIG%s received - shutting down", sigabbrev_np((int)number));
@@ -236,12 +237,13 @@ static int signals_open(struct signals *signals)
 static int run(struct server *server, struct signals *signals, uint64_t begin_ns)
 {
     char error[SERVER_ERROR_SIZE];
-    if (!server_listen(server, error)) {
+    int result = server_listen(server, error);
+    if (result != 0) {
         complain("%s", error);
-        return EX_UNAVAILABLE;
+        return result;
     }
     signals->server = server;
-    const int result = loop_watch(server_loop(server), &signals->source);
+    result = loop_watch(server_loop(server), &signals->source);
     if (result < 0) {
         complain("cannot watch for signals: %s", strerror(-result));
         return EX_OSERR;

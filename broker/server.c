@@ -11,15 +11,28 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "manage/http.h"
+#include "net/tls.h"
 #include "session/service.h"
 
 enum { STOP_GRACE_MS = 1000 };
 
 static_assert((int)MANAGE_ERROR_SIZE <= (int)SERVER_ERROR_SIZE, "a sentence for the operator");
 
+static_assert((int)TLS_ERROR_SIZE <= (int)SERVER_ERROR_SIZE, "a sentence for the operator");
+
+/* What clients speak on a port. */
+struct protocol {
+    const char *name; /* for the operator */
+    const char *family, *title;
+    bool tls;
+};
+static const struct protocol protocol_amqp = {"amqp", "listeners.tcp", "TCP", false},
+                             protocol_amqps = {"amqp/ssl", "listeners.ssl", "TLS", true};
+
 struct server_listener {
     TAILQ_ENTRY(server_listener) link;
     struct listener listener;
+    const struct protocol *protocol;
 };
 
 struct server {
@@ -29,6 +42,8 @@ struct server {
     struct service service;
     TAILQ_HEAD(, server_listener) listeners;
     size_t listener_count;
+    struct tls tls;                  /* open while there is a context */
+    struct tls_context *tls_context; /* NULL: there are no TLS listeners */
     char *control_path;
     struct manage *manage; /* NULL until it is open */
     struct timer grace;    /* while stopping */
@@ -162,35 +177,141 @@ struct server *server_new(const struct config *config, struct clock *clock, stru
     return server;
 }
 
+/* ---- TLS ---- */
+
+/* Names of the configuration's family with a colon between them; those of TLS 1.3 begin with
+ * "TLS_". NULL when there is none. */
+static char *join_ciphers(const struct config_properties *ciphers, bool of_1_3)
+{
+    const struct config_property *cipher;
+    struct buf names = BUF_EMPTY;
+
+    TAILQ_FOREACH (cipher, ciphers, link)
+        if ((strncmp(cipher->value, "TLS_", 4) == 0) == of_1_3)
+            buf_printf(&names, "%s%s", buf_size(&names) > 0 ? ":" : "", cipher->value);
+    char *joined = buf_size(&names) > 0 ? slice_to_string(buf_slice(&names)) : NULL;
+    buf_release(&names);
+    return joined;
+}
+
+static bool speaks(const struct config_properties *versions, const char *version)
+{
+    const struct config_property *property;
+
+    TAILQ_FOREACH (property, versions, link)
+        if (strcmp(property->value, version) == 0)
+            return true;
+    return TAILQ_EMPTY(versions);
+}
+
+static const char *file_or_none(const char *path)
+{
+    return *path == '\0' ? NULL : path;
+}
+
+static struct tls_context *read_certificates(struct server *server, char error[SERVER_ERROR_SIZE])
+{
+    const struct config_ssl *ssl = &server->config->ssl_options;
+    char *ciphers = join_ciphers(&ssl->ciphers, false);
+    char *ciphersuites = join_ciphers(&ssl->ciphers, true);
+    const struct tls_options options = {
+        .certificate_file = ssl->certfile,
+        .key_file = file_or_none(ssl->keyfile),
+        .password = file_or_none(ssl->password),
+        .ca_file = file_or_none(ssl->cacertfile),
+        .ciphers = ciphers,
+        .ciphersuites = ciphersuites,
+        .verify_peer = ssl->verify == VERIFY_PEER,
+        .require_peer = ssl->fail_if_no_peer_cert,
+        .depth = ssl->depth,
+        .tls_1_2 = speaks(&ssl->versions, "tlsv1.2"),
+        .tls_1_3 = speaks(&ssl->versions, "tlsv1.3"),
+        .client_order = !ssl->honor_cipher_order,
+    };
+    struct tls_context *context = tls_context_new(&server->tls, &options, error);
+
+    free(ciphers);
+    free(ciphersuites);
+    return context;
+}
+
+static bool open_tls(struct server *server, char error[SERVER_ERROR_SIZE])
+{
+    if (TAILQ_EMPTY(&server->config->ssl.list))
+        return true;
+    const int failed = tls_open(&server->tls, &server->loop);
+    if (failed != 0) {
+        snprintf(error, SERVER_ERROR_SIZE, "cannot start the thread for TLS: %s",
+                 strerror(-failed));
+        return false;
+    }
+    server->tls_context = read_certificates(server, error);
+    if (server->tls_context == NULL)
+        tls_close(&server->tls);
+    return server->tls_context != NULL;
+}
+
+static void close_tls(struct server *server)
+{
+    if (server->tls_context == NULL)
+        return;
+    tls_context_free(&server->tls_context);
+    tls_close(&server->tls);
+}
+
+void server_reload(struct server *server)
+{
+    char error[SERVER_ERROR_SIZE];
+
+    if (server->tls_context == NULL) {
+        log_info("there are no certificates to read again");
+        return;
+    }
+    struct tls_context *context = read_certificates(server, error);
+    if (context == NULL) {
+        log_error("%s; the certificate in use stays", error);
+        return;
+    }
+    tls_context_free(&server->tls_context);
+    server->tls_context = context;
+    log_info("the certificate has been read again; new connections get it");
+}
+
+/* ---- listeners ---- */
+
 static void on_accept(struct listener *listener, int fd, const struct endpoint *peer)
 {
+    const struct server_listener *opened = container_of(listener, struct server_listener, listener);
     struct server *server = listener->context;
     struct endpoint local;
 
     endpoint_local(&local, fd);
-    service_accept(&server->service, fd, &local, peer);
+    service_accept(&server->service, fd, opened->protocol->tls ? server->tls_context : NULL, &local,
+                   peer);
 }
 
-static bool open_listeners(struct server *server, char error[SERVER_ERROR_SIZE])
+static bool open_listeners(struct server *server, const struct protocol *protocol,
+                           const struct config_listeners *listeners, char error[SERVER_ERROR_SIZE])
 {
     const struct config_listener *wanted;
 
-    TAILQ_FOREACH (wanted, &server->config->listeners, link) {
+    TAILQ_FOREACH (wanted, &listeners->list, link) {
         struct server_listener *opened = xcalloc(1, sizeof(*opened));
         int failed = listener_open(&opened->listener, &server->loop, wanted->host, wanted->port,
                                    (int)server->config->backlog);
         if (failed != 0) {
-            snprintf(error, SERVER_ERROR_SIZE, "cannot listen on %s port %u (listeners.tcp.%s): %s",
+            snprintf(error, SERVER_ERROR_SIZE, "cannot listen on %s port %u (%s.%s): %s",
                      wanted->host == NULL ? "any address," : wanted->host, wanted->port,
-                     wanted->name, strerror(-failed));
+                     protocol->family, wanted->name, strerror(-failed));
             free(opened);
             return false;
         }
+        opened->protocol = protocol;
         opened->listener.context = server;
         opened->listener.on_accept = on_accept;
         TAILQ_INSERT_TAIL(&server->listeners, opened, link);
         server->listener_count++;
-        log_info("started TCP listener on %s:%u", opened->listener.local.host,
+        log_info("started %s listener on %s:%u", protocol->title, opened->listener.local.host,
                  opened->listener.local.port);
     }
     return true;
@@ -209,7 +330,8 @@ static bool open_management(struct server *server, char error[SERVER_ERROR_SIZE]
     size_t count = 0;
 
     TAILQ_FOREACH (opened, &server->listeners, link)
-        listeners[count++] = (struct manage_listener){"amqp", opened->listener.local};
+        listeners[count++] =
+            (struct manage_listener){opened->protocol->name, opened->listener.local};
     server->control_path = xasprintf("%s/control.sock", server->config->data_dir);
     const struct manage_options options = {
         .service = &server->service,
@@ -226,9 +348,15 @@ static bool open_management(struct server *server, char error[SERVER_ERROR_SIZE]
     return result == 0;
 }
 
-bool server_listen(struct server *server, char error[SERVER_ERROR_SIZE])
+int server_listen(struct server *server, char error[SERVER_ERROR_SIZE])
 {
-    return open_listeners(server, error) && open_management(server, error);
+    if (!open_tls(server, error))
+        return EX_CONFIG;
+    return open_listeners(server, &protocol_amqp, &server->config->tcp, error) &&
+                   open_listeners(server, &protocol_amqps, &server->config->ssl, error) &&
+                   open_management(server, error)
+               ? 0
+               : EX_UNAVAILABLE;
 }
 
 struct loop *server_loop(struct server *server)
@@ -270,6 +398,7 @@ int server_free(struct server **server)
         manage_close(&gone->manage);
     free(gone->control_path);
     service_release(&gone->service);
+    close_tls(gone);
     broker_release(&gone->broker);
     int closed = store_close(&store);
     if (closed != 0 && failed == 0)

@@ -17,10 +17,15 @@ enum { SERVER_ERROR_SIZE = 512 };
 struct server *server_new(const struct config *config, struct clock *clock, struct random *random,
                           struct store **store, char error[SERVER_ERROR_SIZE]);
 
-/* Opens every configured listener, and management. */
-bool server_listen(struct server *server, char error[SERVER_ERROR_SIZE]);
+/* Opens every configured listener, and management. 0; or with a sentence in error the exit status of
+ * the process: EX_CONFIG when a certificate cannot be used, EX_UNAVAILABLE for an address. */
+int server_listen(struct server *server, char error[SERVER_ERROR_SIZE]);
 
 struct loop *server_loop(struct server *server);
+
+/* Reads the files that the configuration names again: certificates and keys. What cannot be used is
+ * said in the log, and what was in use stays so. */
+void server_reload(struct server *server);
 
 /* Begins to stop: no new connections, clients told 320, what is parked is synced, then the loop
  * stops. Called again: hurries. */

@@ -18,11 +18,27 @@ static void put_who(json_t *object, const struct connection *connection)
              json_from_table(buf_slice(&connection->client_properties)));
 }
 
+static void put_tls(json_t *object, const struct transport *transport)
+{
+    struct buf subject = BUF_EMPTY;
+    struct tls_facts facts;
+    const bool tls = tls_transport_facts(transport, &facts);
+
+    json_put_bool(object, "ssl", tls);
+    if (!tls)
+        return;
+    json_put_string(object, "ssl_protocol", facts.version);
+    json_put_string(object, "ssl_cipher", facts.cipher);
+    if (tls_transport_name(transport, TLS_DISTINGUISHED_NAME, 0, &subject))
+        json_put_slice(object, "peer_cert_subject", buf_slice(&subject));
+    buf_release(&subject);
+}
+
 static void put_agreed(json_t *object, const struct connection *connection)
 {
     json_put_string(object, "protocol", "AMQP 0-9-1");
     json_put_string(object, "auth_mechanism", connection->mechanism);
-    json_put_bool(object, "ssl", false);
+    put_tls(object, &connection->transport);
     json_put_string(object, "state", connection_state_name(connection));
     json_put_number(object, "channels", connection->channel_count);
     json_put_number(object, "channel_max", connection->channel_max);

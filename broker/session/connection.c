@@ -615,10 +615,12 @@ struct connection *connection_new(struct service *service, const struct endpoint
     return connection;
 }
 
-int connection_open_socket(struct connection *connection, int fd)
+int connection_open_socket(struct connection *connection, int fd, struct tls_context *tls)
 {
-    const int result =
-        transport_open_socket(&connection->transport, connection->broker->loop, &events, fd);
+    struct transport *transport = &connection->transport;
+    const int result = tls == NULL
+                           ? transport_open_socket(transport, connection->broker->loop, &events, fd)
+                           : tls_transport_open(transport, tls, &events, fd, &connection->peer);
     if (result < 0)
         connection_free(connection);
     else

@@ -34,6 +34,7 @@
 #include "core/parking.h"
 #include "core/queue.h"
 #include "net/listener.h"
+#include "net/tls.h"
 #include "net/transport.h"
 
 struct service;
@@ -94,9 +95,9 @@ TAILQ_HEAD(connection_list, connection);
 struct connection *connection_new(struct service *service, const struct endpoint *local,
                                   const struct endpoint *peer);
 
-/* How a connection begins over a socket, and over anything else (tests). A socket that cannot be
- * watched (-errno) is closed, and the connection freed. */
-int connection_open_socket(struct connection *connection, int fd);
+/* How a connection begins over a socket, with TLS when a context is given, and over anything else
+ * (tests). A socket that cannot be watched (-errno) is closed, and the connection freed. */
+int connection_open_socket(struct connection *connection, int fd, struct tls_context *tls);
 void connection_open(struct connection *connection, const struct transport_ops *ops);
 
 /* Sends one method. */

@@ -101,15 +101,15 @@ void service_release(struct service *service)
     buf_release(&service->server_properties);
 }
 
-void service_accept(struct service *service, int fd, const struct endpoint *local,
-                    const struct endpoint *peer)
+void service_accept(struct service *service, int fd, struct tls_context *tls,
+                    const struct endpoint *local, const struct endpoint *peer)
 {
     if (service->stopping) {
         close(fd);
         return;
     }
     struct connection *connection = connection_new(service, local, peer);
-    const int result = connection_open_socket(connection, fd);
+    const int result = connection_open_socket(connection, fd, tls);
     if (result < 0)
         log_error("cannot serve a connection from %s:%u: %s", peer->host, peer->port,
                   strerror(-result));

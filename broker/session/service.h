@@ -47,9 +47,9 @@ void service_init(struct service *service, struct broker *broker,
                   size_t property_count);
 void service_release(struct service *service); /* no connections left */
 
-/* A new client on a connected socket, which the service owns from here. */
-void service_accept(struct service *service, int fd, const struct endpoint *local,
-                    const struct endpoint *peer);
+/* A new client on a connected socket, which the service owns from here; tls NULL: without. */
+void service_accept(struct service *service, int fd, struct tls_context *tls,
+                    const struct endpoint *local, const struct endpoint *peer);
 
 /* Tells every client 320 with this text (4.5.3) and refuses new ones; on_idle follows, from inside
  * when there are no clients. Called again: drops those still there at once. */

@@ -52,7 +52,7 @@ static const char *listeners(void)
     size_t used = 0;
     text[0] = '\0';
     const struct config_listener *listener;
-    TAILQ_FOREACH (listener, &config.listeners, link)
+    TAILQ_FOREACH (listener, &config.tcp.list, link)
         used +=
             (size_t)snprintf(text + used, sizeof(text) - used, "%s%s=%s:%u", used ? " " : "",
                              listener->name, listener->host ? listener->host : "*", listener->port);
@@ -361,7 +361,8 @@ START_TEST(unknown_keys)
         {"listeners.tcp.", "listeners.tcp"},
         {"server_property.product", "server_properties.product"},
         {"log.level", NULL},
-        {"ssl_options.certfile", NULL},
+        {"listeners.sll.local", "listeners.ssl.local"},
+        {"ssl_options.certficate", "ssl_options.certfile"},
         {"management.tcp.port", NULL},
         {"x", NULL},
     };

@@ -1,0 +1,390 @@
+/* The transport over TLS. A stream is the carrier of one; either thread has its SSL, never both:
+ *
+ *                 something came, or the answer was "more"
+ *     HANDSHAKE ────────────────────────────────────────▶ AWAY (the worker's: one step)
+ *         ▲                                                 │
+ *         └──────────── more is wanted ─────────────────────┤
+ *     FAILED ◀──── the peer's mistake, a bad certificate ───┤
+ *     OPEN   ◀──────────────── done ────────────────────────┘
+ *
+ * While it is AWAY reads and writes say EAGAIN, and `again` remembers that the socket had something
+ * to say. A transport that is closed then leaves its stream behind, which goes when the worker hands
+ * it back.
+ *
+ * Reading. OpenSSL reads ahead, so that a record costs no system call of its own; a read goes on until
+ * the caller's room is full or the socket is empty, which is when `readable` ends.
+ *
+ * Writing. Records are up to 16 KiB of what is to leave; small parts are put together first. A write
+ * that the socket did not take whole must be offered again with the same bytes in front: the output
+ * of a transport only grows at its end, so that is what happens.
+ *
+ * Invariants: job is posted exactly while state is AWAY; transport is NULL only while it is AWAY and
+ * the owner has closed it. */
+#include "net/tls.h"
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "net/tls_context.h"
+
+enum { RECORD_SIZE = sizeof(((struct tls *)NULL)->record), DISCARD_SIZE = 1024 * 1024 };
+
+enum stream_state { STREAM_HANDSHAKE, STREAM_AWAY, STREAM_OPEN, STREAM_FAILED };
+
+struct stream {
+    struct tls *tls;
+    struct transport *transport;
+    SSL *ssl;
+    int fd;
+    enum stream_state state;
+    bool again;           /* the socket became ready while it was AWAY */
+    bool read_wants_room; /* a read waits for the socket to take something */
+    struct job job;
+    int result; /* of the step: SSL_ERROR_... */
+    int error;  /* errno, when that is SSL_ERROR_SYSCALL */
+    char reason[160];
+    struct endpoint peer;
+};
+
+static struct stream *stream_of(const struct transport *transport)
+{
+    return transport->carrier;
+}
+
+static void stream_free(struct stream *stream)
+{
+    SSL_free(stream->ssl);
+    close(stream->fd);
+    free(stream);
+}
+
+/* ---- the handshake ---- */
+
+/* What OpenSSL has to say about the last failure, emptied. */
+static void take_reason(char *reason, size_t size)
+{
+    const unsigned long code = ERR_peek_error();
+    const char *text = code == 0 ? NULL : ERR_reason_error_string(code);
+
+    snprintf(reason, size, "%s", text == NULL ? "unexpected end" : text);
+    if (ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_REASON(code) == SSL_R_HTTP_REQUEST)
+        snprintf(reason, size, "an HTTP client on a TLS port?");
+    if (ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_REASON(code) == SSL_R_WRONG_VERSION_NUMBER)
+        snprintf(reason, size, "a client without TLS on a TLS port?");
+    ERR_clear_error();
+}
+
+static void on_step(struct job *job)
+{
+    struct stream *stream = container_of(job, struct stream, job);
+
+    ERR_clear_error();
+    errno = 0;
+    const int rc = SSL_accept(stream->ssl);
+    stream->error = errno;
+    stream->result = SSL_get_error(stream->ssl, rc);
+    if (stream->result == SSL_ERROR_SSL || stream->result == SSL_ERROR_SYSCALL)
+        take_reason(stream->reason, sizeof(stream->reason));
+}
+
+static void step(struct stream *stream)
+{
+    stream->state = STREAM_AWAY;
+    stream->again = false;
+    worker_post(&stream->tls->worker, &stream->job);
+}
+
+static void fail(struct stream *stream)
+{
+    stream->state = STREAM_FAILED;
+    log_at(stream->result == SSL_ERROR_SSL ? LOG_ERROR : LOG_DEBUG,
+           "TLS handshake with %s:%u failed: %s", stream->peer.host, stream->peer.port,
+           stream->result == SSL_ERROR_SYSCALL && stream->error != 0 ? strerror(stream->error)
+                                                                     : stream->reason);
+    if (stream->error == 0 || stream->result == SSL_ERROR_SSL)
+        stream->error = EPROTO;
+}
+
+static void on_step_done(struct job *job)
+{
+    struct stream *stream = container_of(job, struct stream, job);
+
+    if (stream->transport == NULL) {
+        stream_free(stream);
+        return;
+    }
+    switch (stream->result) {
+    case SSL_ERROR_NONE:
+        stream->state = STREAM_OPEN;
+        break;
+    case SSL_ERROR_WANT_READ:
+    case SSL_ERROR_WANT_WRITE:
+        stream->state = STREAM_HANDSHAKE;
+        if (stream->again)
+            step(stream);
+        return;
+    default:
+        fail(stream);
+    }
+    transport_wake(stream->transport, true, true);
+}
+
+/* True when the stream carries bytes; else the answer is in *result. */
+static bool is_open(struct stream *stream, ssize_t *result)
+{
+    switch (stream->state) {
+    case STREAM_OPEN:
+        return true;
+    case STREAM_HANDSHAKE:
+        step(stream);
+        break;
+    case STREAM_AWAY:
+        stream->again = true;
+        break;
+    case STREAM_FAILED:
+        *result = -stream->error;
+        return false;
+    }
+    *result = -EAGAIN;
+    return false;
+}
+
+/* ---- reading and writing ---- */
+
+/* Why nothing moved: 0 for the end of the stream, or -errno. */
+static ssize_t no_progress(struct stream *stream, int rc)
+{
+    char reason[160];
+
+    switch (SSL_get_error(stream->ssl, rc)) {
+    case SSL_ERROR_WANT_READ:
+        return -EAGAIN;
+    case SSL_ERROR_WANT_WRITE:
+        stream->read_wants_room = true;
+        return -EAGAIN;
+    case SSL_ERROR_ZERO_RETURN:
+        return 0;
+    case SSL_ERROR_SYSCALL:
+        return errno != 0 ? -errno : 0;
+    }
+    take_reason(reason, sizeof(reason));
+    if (strcmp(reason, "unexpected eof while reading") == 0)
+        return 0; /* without a farewell, as many do */
+    log_warning("TLS with %s:%u has broken: %s", stream->peer.host, stream->peer.port, reason);
+    return -EPROTO;
+}
+
+static ssize_t tls_read(struct transport *transport, void *bytes, size_t size)
+{
+    struct stream *stream = stream_of(transport);
+    size_t total = 0;
+    ssize_t result = -EAGAIN;
+
+    if (!is_open(stream, &result))
+        return result;
+    stream->read_wants_room = false;
+    while (total < size) {
+        ERR_clear_error();
+        errno = 0;
+        const int rc = SSL_read(stream->ssl, (uint8_t *)bytes + total,
+                                (int)min_of(size - total, (size_t)INT_MAX));
+        if (rc <= 0) {
+            result = no_progress(stream, rc);
+            break;
+        }
+        total += (size_t)rc;
+    }
+    if (total == 0)
+        return result;
+    /* The end, or a failure, is met again by the next read. */
+    if (total < size && result == -EAGAIN)
+        transport->readable = false;
+    return (ssize_t)total;
+}
+
+/* Up to a record of what is to leave, from `skip` octets into the parts on. */
+static struct slice next_record(struct tls *tls, const struct iovec *parts, int count, size_t skip)
+{
+    size_t size = 0;
+    int i = 0;
+
+    while (i < count && skip >= parts[i].iov_len)
+        skip -= parts[i++].iov_len;
+    if (i < count && (parts[i].iov_len - skip >= RECORD_SIZE || i == count - 1))
+        return slice_of((const uint8_t *)parts[i].iov_base + skip,
+                        min_of(parts[i].iov_len - skip, (size_t)RECORD_SIZE));
+    for (; i < count && size < RECORD_SIZE; i++, skip = 0) {
+        const size_t part = min_of(parts[i].iov_len - skip, RECORD_SIZE - size);
+        memcpy(tls->record + size, (const uint8_t *)parts[i].iov_base + skip, part);
+        size += part;
+    }
+    return slice_of(tls->record, size);
+}
+
+static ssize_t tls_write(struct transport *transport, struct iovec *parts, int count)
+{
+    struct stream *stream = stream_of(transport);
+    size_t total = 0;
+    struct slice record;
+    ssize_t result;
+
+    if (!is_open(stream, &result))
+        return result;
+    while ((record = next_record(stream->tls, parts, count, total)).size > 0) {
+        ERR_clear_error();
+        errno = 0;
+        const int rc = SSL_write(stream->ssl, record.data, (int)record.size);
+        if (rc <= 0) {
+            result = no_progress(stream, rc);
+            return total > 0 ? (ssize_t)total : result == 0 ? -EPIPE : result;
+        }
+        total += (size_t)rc;
+    }
+    return (ssize_t)total;
+}
+
+static void on_socket_ready(struct source *source, uint32_t events)
+{
+    struct transport *transport = container_of(source, struct transport, source);
+    const struct stream *stream = stream_of(transport);
+    const bool writable = events & (EPOLLOUT | EPOLLHUP | EPOLLERR);
+    const bool readable = events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+
+    transport_wake(transport, readable || (writable && stream->read_wants_room), writable);
+}
+
+/* Unread input would turn the close into a reset, as in transport.c. */
+static void tls_stream_close(struct transport *transport)
+{
+    struct stream *stream = stream_of(transport);
+
+    loop_unwatch(transport->loop, &transport->source);
+    transport->source.fd = -1;
+    transport->carrier = NULL;
+    if (stream->state == STREAM_AWAY) {
+        stream->transport = NULL;
+        return;
+    }
+    if (stream->state == STREAM_OPEN && !transport->broken) {
+        SSL_shutdown(stream->ssl);
+        ERR_clear_error();
+        recv(stream->fd, NULL, DISCARD_SIZE, MSG_TRUNC | MSG_DONTWAIT);
+    }
+    stream_free(stream);
+}
+
+static const struct transport_ops tls_ops = {
+    .read = tls_read, .write = tls_write, .close = tls_stream_close};
+
+/* ---- opening ---- */
+
+static struct stream *stream_new(struct transport *transport, struct tls_context *context, int fd,
+                                 const struct endpoint *peer)
+{
+    SSL *ssl = SSL_new(context->ctx);
+
+    if (ssl == NULL || SSL_set_fd(ssl, fd) != 1) {
+        SSL_free(ssl);
+        ERR_clear_error();
+        return NULL;
+    }
+    SSL_set_accept_state(ssl);
+    struct stream *stream = xcalloc(1, sizeof(*stream));
+    stream->tls = context->tls;
+    stream->transport = transport;
+    stream->ssl = ssl;
+    stream->fd = fd;
+    stream->peer = *peer;
+    stream->job = (struct job){.run = on_step, .done = on_step_done};
+    return stream;
+}
+
+int tls_transport_open(struct transport *transport, struct tls_context *context,
+                       const struct transport_events *events, int fd, const struct endpoint *peer)
+{
+    struct loop *loop = context->tls->loop;
+    struct stream *stream = stream_new(transport, context, fd, peer);
+    int result = -ENOMEM;
+
+    transport_open(transport, loop, events, &tls_ops);
+    if (stream != NULL) {
+        transport->carrier = stream;
+        transport->source =
+            (struct source){.fd = fd, .wants_output = true, .on_ready = on_socket_ready};
+        result = loop_watch(loop, &transport->source);
+        if (result == 0)
+            return 0;
+        stream_free(stream);
+    } else {
+        close(fd);
+    }
+    transport->carrier = NULL;
+    transport->source.fd = -1;
+    transport->closed = true;
+    return result;
+}
+
+static void on_worker_ready(struct source *source, uint32_t events)
+{
+    (void)events;
+    worker_process(&container_of(source, struct tls, source)->worker);
+}
+
+int tls_open(struct tls *tls, struct loop *loop)
+{
+    tls->loop = loop;
+    int rc = worker_open(&tls->worker);
+    if (rc != 0)
+        return rc;
+    tls->source = (struct source){.fd = worker_fd(&tls->worker), .on_ready = on_worker_ready};
+    rc = loop_watch(loop, &tls->source);
+    if (rc != 0)
+        worker_close(&tls->worker);
+    return rc;
+}
+
+void tls_close(struct tls *tls)
+{
+    loop_unwatch(tls->loop, &tls->source);
+    worker_close(&tls->worker);
+}
+
+/* ---- facts ---- */
+
+static const struct stream *open_stream_of(const struct transport *transport)
+{
+    if (transport->ops != &tls_ops || transport->carrier == NULL)
+        return NULL;
+    const struct stream *stream = stream_of(transport);
+    return stream->state == STREAM_OPEN ? stream : NULL;
+}
+
+bool tls_transport_facts(const struct transport *transport, struct tls_facts *facts)
+{
+    const struct stream *stream = open_stream_of(transport);
+
+    if (stream == NULL)
+        return false;
+    *facts = (struct tls_facts){
+        .version = SSL_get_version(stream->ssl),
+        .cipher = SSL_get_cipher_name(stream->ssl),
+        .resumed = SSL_session_reused(stream->ssl) == 1,
+        .has_certificate = SSL_get0_peer_certificate(stream->ssl) != NULL &&
+                           SSL_get_verify_result(stream->ssl) == X509_V_OK,
+    };
+    return true;
+}
+
+bool tls_transport_name(const struct transport *transport, enum tls_name kind, unsigned index,
+                        struct buf *name)
+{
+    const struct stream *stream = open_stream_of(transport);
+
+    if (stream == NULL || SSL_get_verify_result(stream->ssl) != X509_V_OK)
+        return false;
+    const X509 *certificate = SSL_get0_peer_certificate(stream->ssl);
+    return certificate != NULL && tls_certificate_name(certificate, kind, index, name);
+}

@@ -1,0 +1,375 @@
+#!/usr/bin/python3
+"""AMQP over TLS: versions, keys, chains, client certificates, reloading, resumption, and peers that do not keep to it."""
+
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+import unittest
+
+import pika
+
+import broker
+import tap
+from certificates import Certificates
+
+HANDSHAKE_TIMEOUT_MS = 1500
+
+
+class Made:
+    """The certificates of all tests here, made once."""
+
+    def __init__(self):
+        self.directory = tempfile.mkdtemp(prefix='certificates-')
+        made = self.all = Certificates(self.directory)
+        made.authority('root')
+        made.authority('middle', signer='root')
+        made.authority('stranger')
+        made.leaf('server', 'middle', names='DNS:localhost,IP:127.0.0.1')
+        made.leaf('other', 'middle', names='DNS:localhost,IP:127.0.0.1')
+        made.leaf('rsa', 'root', kind='rsa', names='DNS:localhost')
+        made.leaf('locked', 'root', names='DNS:localhost', password='open sesame')
+        made.leaf('client', 'middle', subject='/O=StoatMQ tests/CN=app', names='DNS:app.example')
+        made.leaf('forged', 'stranger', subject='/O=StoatMQ tests/CN=app')
+        made.leaf('expired', 'root', subject='/O=StoatMQ tests/CN=app', days=0)
+
+
+made = None
+
+
+def setUpModule():
+    global made
+    made = Made()
+
+
+class TlsTest(unittest.TestCase):
+    def start(self, certificate='server', *settings, key=None):
+        self.port = broker.free_port()
+        self.broker = broker.Broker((
+            'listeners.ssl.default=127.0.0.1:%d' % self.port,
+            'ssl_options.certfile=' + made.all.path(certificate),
+            'ssl_options.keyfile=' + (key or made.all.key(certificate)),
+            'handshake_timeout=%d' % HANDSHAKE_TIMEOUT_MS, *settings)).start()
+        self.addCleanup(self.broker.__exit__, None, None, None)
+
+    def context(self, client=None, version=None):
+        context = ssl.create_default_context(cafile=made.all.path('root'))
+        if client is not None:
+            context.load_cert_chain(made.all.path(client), made.all.key(client))
+        if version is not None:
+            context.minimum_version = context.maximum_version = version
+        return context
+
+    def connect(self, context=None):
+        options = pika.SSLOptions(context or self.context(), 'localhost')
+        connection = pika.BlockingConnection(pika.ConnectionParameters(
+            '127.0.0.1', self.port, ssl_options=options, socket_timeout=10, stack_timeout=10))
+        self.addCleanup(lambda: connection.is_open and connection.close())
+        return connection
+
+    def work(self, connection):
+        """Messages of many sizes there and back, with confirms and acknowledgements."""
+        bodies = [bytes([i % 256]) * (i * i * 37 % 300000) for i in range(60)] + [os.urandom(3000000)]
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare('work', durable=True)
+        for body in bodies:
+            channel.basic_publish('', 'work', body, pika.BasicProperties(delivery_mode=2))
+        for body in bodies:
+            method, _, got = channel.basic_get('work')
+            self.assertEqual(got, body)
+            channel.basic_ack(method.delivery_tag)
+
+    def raw(self, context=None):
+        """A TLS stream of its own, and what the broker's certificate says."""
+        plain = socket.create_connection(('127.0.0.1', self.port), timeout=10)
+        stream = (context or self.context()).wrap_socket(plain, server_hostname='localhost')
+        self.addCleanup(stream.close)
+        return stream
+
+    def refused(self, context):
+        """The handshake fails, or, as TLS 1.3 has it, the first read after it."""
+        with self.assertRaises((ssl.SSLError, ConnectionError)):
+            stream = self.raw(context)
+            stream.sendall(b'AMQP\0\0\x09\x01')
+            if stream.recv(1) == b'':
+                raise ConnectionError('closed')
+
+    def logged(self, text):
+        deadline = time.monotonic() + 10
+        while text not in self.broker.log():
+            self.assertLess(time.monotonic(), deadline, 'not logged: ' + text)
+            time.sleep(0.02)
+
+
+@broker.needs_own_broker
+class Serving(TlsTest):
+    def test_both_versions_do_the_work(self):
+        self.start()
+        for version in (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2):
+            with self.subTest(version=version):
+                self.work(self.connect(self.context(version=version)))
+
+    def test_an_rsa_key(self):
+        self.start('rsa')
+        self.work(self.connect())
+
+    def test_a_key_with_a_password(self):
+        self.start('locked', 'ssl_options.password=open sesame')
+        self.connect()
+
+    def test_a_chain_is_sent_whole(self):
+        self.start()
+        self.assertEqual(self.raw().getpeercert()['subject'][-1], (('commonName', 'server'),))
+
+    def test_one_version_only(self):
+        self.start('server', 'ssl_options.versions.1=tlsv1.3')
+        self.connect(self.context(version=ssl.TLSVersion.TLSv1_3))
+        self.refused(self.context(version=ssl.TLSVersion.TLSv1_2))
+
+    def test_ciphers_that_are_named(self):
+        self.start('server', 'ssl_options.ciphers.1=ECDHE-ECDSA-AES128-GCM-SHA256',
+                   'ssl_options.ciphers.2=TLS_AES_128_GCM_SHA256')
+        for version, cipher in ((ssl.TLSVersion.TLSv1_3, 'TLS_AES_128_GCM_SHA256'),
+                                (ssl.TLSVersion.TLSv1_2, 'ECDHE-ECDSA-AES128-GCM-SHA256')):
+            self.assertEqual(self.raw(self.context(version=version)).cipher()[0], cipher)
+
+    def test_weak_ciphers_are_not_spoken(self):
+        self.start()
+        for cipher in ('ECDHE-ECDSA-AES128-SHA256', 'ECDHE-ECDSA-AES256-SHA', 'AES128-GCM-SHA256'):
+            context = self.context(version=ssl.TLSVersion.TLSv1_2)
+            context.set_ciphers(cipher)
+            self.refused(context)
+
+    def test_sessions_are_resumed(self):
+        self.start()
+        context = self.context(version=ssl.TLSVersion.TLSv1_2)
+        first = self.raw(context)
+        plain = socket.create_connection(('127.0.0.1', self.port), timeout=10)
+        with context.wrap_socket(plain, server_hostname='localhost', session=first.session) as second:
+            self.assertTrue(second.session_reused)
+
+    def test_tickets_of_1_3_are_taken(self):
+        self.start()
+        with tempfile.TemporaryDirectory() as directory:
+            session = os.path.join(directory, 'session')
+            command = ['openssl', 's_client', '-connect', '127.0.0.1:%d' % self.port, '-tls1_3', '-ign_eof']
+            for words, expected in ((['-sess_out', session], 'New, '), (['-sess_in', session], 'Reused, ')):
+                said = subprocess.run(command + words, input=b'hello, who is there?', timeout=20, check=False,
+                                      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+                self.assertIn(expected, said.decode(errors='replace'))
+
+    def test_what_is_on_the_plain_port_stays_there(self):
+        self.start()
+        with pika.BlockingConnection(self.broker.parameters()) as connection:
+            self.work(connection)
+
+
+@broker.needs_own_broker
+class ClientCertificates(TlsTest):
+    def start_strict(self, *settings):
+        self.start('server', 'ssl_options.cacertfile=' + made.all.path('root'), 'ssl_options.verify=verify_peer',
+                   'ssl_options.fail_if_no_peer_cert=true', *settings)
+
+    def test_a_good_one_is_let_in(self):
+        self.start_strict()
+        self.work(self.connect(self.context('client')))
+
+    def test_none_is_refused(self):
+        self.start_strict()
+        self.refused(self.context())
+        self.logged('peer did not return a certificate')
+
+    def test_bad_ones_are_refused(self):
+        self.start_strict()
+        for client in ('forged', 'expired'):
+            self.refused(self.context(client))
+        self.logged('certificate verify failed')
+
+    def test_too_deep_a_chain_is_refused(self):
+        self.start_strict('ssl_options.depth=0')
+        self.refused(self.context('client'))
+
+    def test_one_that_may_but_need_not_be_shown(self):
+        self.start('server', 'ssl_options.cacertfile=' + made.all.path('root'), 'ssl_options.verify=verify_peer')
+        self.connect()
+        self.connect(self.context('client'))
+        self.refused(self.context('forged'))
+
+
+@broker.needs_own_broker
+class Reloading(TlsTest):
+    def start_copy(self):
+        self.copy = tempfile.mkdtemp(prefix='certificate-')
+        for end in ('.pem', '.key'):
+            shutil.copy(os.path.join(made.directory, 'server' + end), os.path.join(self.copy, 'used' + end))
+        self.start('server', 'ssl_options.certfile=' + os.path.join(self.copy, 'used.pem'),
+                   'ssl_options.keyfile=' + os.path.join(self.copy, 'used.key'))
+
+    def replace(self, certificate, key):
+        shutil.copy(certificate, os.path.join(self.copy, 'used.pem'))
+        shutil.copy(key, os.path.join(self.copy, 'used.key'))
+        self.broker.process.send_signal(signal.SIGHUP)
+
+    def subject(self):
+        return self.raw().getpeercert()['subject'][-1][0][1]
+
+    def test_new_connections_get_the_new_one_and_nobody_is_dropped(self):
+        self.start_copy()
+        old = self.connect()
+        self.assertEqual(self.subject(), 'server')
+        self.replace(made.all.path('other'), made.all.key('other'))
+        self.logged('the certificate has been read again')
+        self.assertEqual(self.subject(), 'other')
+        self.work(old)
+
+    def test_what_cannot_be_used_changes_nothing(self):
+        self.start_copy()
+        self.replace(made.all.path('other'), made.all.key('server'))
+        self.logged('does not belong to the certificate')
+        self.logged('the certificate in use stays')
+        self.assertEqual(self.subject(), 'server')
+
+
+@broker.needs_own_broker
+class Strangers(TlsTest):
+    def plain(self):
+        stranger = socket.create_connection(('127.0.0.1', self.port), timeout=10)
+        self.addCleanup(stranger.close)
+        return stranger
+
+    def ends(self, stranger):
+        """The broker ends it, in its own time."""
+        try:
+            while stranger.recv(65536) != b'':
+                pass
+        except ConnectionResetError:
+            pass
+
+    def test_plain_amqp(self):
+        self.start()
+        stranger = self.plain()
+        stranger.sendall(b'AMQP\0\0\x09\x01')
+        self.ends(stranger)
+        self.logged('a client without TLS on a TLS port?')
+        self.connect()
+
+    def test_http(self):
+        self.start()
+        stranger = self.plain()
+        stranger.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
+        self.ends(stranger)
+        self.logged('an HTTP client on a TLS port?')
+
+    def test_noise(self):
+        self.start()
+        for noise in (b'\x16\x03\x01\xff\xff' + os.urandom(70000), os.urandom(4096), b'\x16\x03\x01\0\x05\x01\0\0\x01\0',
+                      b'\x15\x03\x01\0\x02\x02\x28'):
+            stranger = self.plain()
+            try:
+                stranger.sendall(noise)
+                stranger.shutdown(socket.SHUT_WR)
+            except (BrokenPipeError, ConnectionResetError, OSError):
+                pass
+            self.ends(stranger)
+        self.connect()
+
+    def test_silence_ends_with_the_handshake_timeout(self):
+        self.start()
+        silent, dribbling = self.plain(), self.plain()
+        dribbling.sendall(b'\x16\x03\x01\0\xf4\x01')
+        began = time.monotonic()
+        self.ends(silent)
+        self.ends(dribbling)
+        self.assertGreater(time.monotonic() - began, HANDSHAKE_TIMEOUT_MS / 1000 - 0.5)
+        self.connect()
+
+    def test_a_handshake_a_byte_at_a_time(self):
+        self.start()
+        context = self.context()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_hostname='localhost')
+        stranger = self.plain()
+        stranger.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def exchange(step):
+            while True:
+                try:
+                    result = step()
+                    for byte in outgoing.read():
+                        stranger.sendall(bytes([byte]))
+                    return result
+                except ssl.SSLWantReadError:
+                    for byte in outgoing.read():
+                        stranger.sendall(bytes([byte]))
+                    incoming.write(stranger.recv(1))
+
+        exchange(tls.do_handshake)
+        exchange(lambda: tls.write(b'AMQP\0\0\x09\x01'))
+        self.assertEqual(exchange(lambda: tls.read(1)), b'\x01')
+
+    def test_one_that_goes_away_in_its_handshake(self):
+        self.start()
+        for _ in range(200):
+            stranger = socket.create_connection(('127.0.0.1', self.port), timeout=10)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = self.context().wrap_bio(incoming, outgoing, server_hostname='localhost')
+            with self.assertRaises(ssl.SSLWantReadError):
+                tls.do_handshake()
+            stranger.sendall(outgoing.read())
+            stranger.close()
+        self.work(self.connect())
+
+    def test_renegotiation_is_refused(self):
+        self.start()
+        said = subprocess.run(['openssl', 's_client', '-connect', '127.0.0.1:%d' % self.port, '-tls1_2'], input=b'R\n',
+                              timeout=20, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
+        self.assertIn(b'no renegotiation', said)
+
+
+@broker.needs_own_broker
+class Configuration(unittest.TestCase):
+    def refused(self, status, *settings):
+        words = [str(broker.BUILD / 'stoatmq'), '--data-dir', tempfile.mkdtemp(prefix='data-'),
+                 '--set', 'listeners.tcp=none']
+        for setting in settings:
+            words += ['--set', setting]
+        ended = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               encoding='utf-8', timeout=30, check=False)
+        self.assertEqual(ended.returncode, status, ended.stdout)
+        return ended.stdout
+
+    def test_a_listener_without_a_certificate(self):
+        self.assertIn('set ssl_options.certfile', self.refused(78, 'listeners.ssl.default=0'))
+
+    def test_files_that_cannot_be_used(self):
+        server, key = made.all.path('server'), made.all.key('server')
+        for text, settings in (
+                ('No such file or directory', ('ssl_options.certfile=/nowhere/at/all.pem',)),
+                ('cannot use the private key', ('ssl_options.certfile=' + server,)),
+                ('does not belong to the certificate', ('ssl_options.certfile=' + server,
+                                                        'ssl_options.keyfile=' + made.all.key('other'))),
+                ('is encrypted: set ssl_options.password', ('ssl_options.certfile=' + made.all.path('locked'),
+                                                            'ssl_options.keyfile=' + made.all.key('locked'))),
+                ('cannot use the private key', ('ssl_options.certfile=' + made.all.path('locked'),
+                                                'ssl_options.keyfile=' + made.all.key('locked'),
+                                                'ssl_options.password=close sesame')),
+                ('cannot use the certificates in /nowhere', ('ssl_options.certfile=' + server, 'ssl_options.keyfile=' + key,
+                                                             'ssl_options.cacertfile=/nowhere')),
+                ('no cipher of TLS 1.2', ('ssl_options.certfile=' + server, 'ssl_options.keyfile=' + key,
+                                          'ssl_options.ciphers.1=ROT13'))):
+            with self.subTest(text=text):
+                self.assertIn(text, self.refused(78, 'listeners.ssl.default=0', *settings))
+
+    def test_words_that_are_not_known(self):
+        self.assertIn('verify_none or verify_peer is expected', self.refused(78, 'ssl_options.verify=verify'))
+        self.assertIn('tlsv1.2 or tlsv1.3 is expected', self.refused(78, 'ssl_options.versions.1=tlsv1'))
+        self.assertIn('needs ssl_options.cacertfile', self.refused(78, 'ssl_options.verify=verify_peer'))
+
+
+if __name__ == '__main__':
+    tap.main()
