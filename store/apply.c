@@ -1,11 +1,11 @@
 /* A batch becomes rows. In this order, in one transaction:
  *
- *     bodies      gathered from the owner's memory into parts, appended under the batch's LSN
+ *     bodies      gathered from the owner's memory into parts of new blobs, appended
  *     records     put and deleted in the order they came
  *     queues      in id order; of each: deletes, ranges, puts as segments, then its row, once
- *     live        one row for the new blob; less for those that lost entries; a blob at 0 goes
- *     trim        a slice
- *     state       the LSN
+ *     live        rows for the new blobs; less for those that lost entries; a blob at 0 goes
+ *     trim        a slice; or, when there is nothing to trim, reclaim a slice
+ *     state       the LSN, and what the blobs come to
  *
  * All trees but `blob` are walked once, forwards, with one cursor each. A queue that is used as one
  * touches, for hundreds of messages, one index row to put and one to remove, and its own row.
@@ -21,18 +21,25 @@
 
 #include "base/fault.h"
 #include "base/log.h"
-#include "store/crc32c.h"
 #include "store/rebuild.h"
 
 void apply_init(struct apply *apply, const struct database *database)
 {
-    *apply = (struct apply){.database = database, .trimming = true};
+    *apply = (struct apply){.database = database, .state = database->state, .trimming = true};
 }
 
 void apply_release_memory(struct apply *apply)
 {
     sort_release(&apply->operations);
+    sort_release(&apply->held);
     sort_release(&apply->released);
+    sort_release(&apply->order);
+    array_release(&apply->blobs);
+    array_release(&apply->holders);
+    array_release(&apply->placed);
+    array_release(&apply->moved);
+    array_release(&apply->emptied);
+    array_release(&apply->sources);
 }
 
 /* ---- the transaction ------------------------------------------------------------------------- */
@@ -40,6 +47,10 @@ void apply_release_memory(struct apply *apply)
 static void begin(struct apply *apply)
 {
     apply->bytes_written = apply->damaged = 0;
+    apply->saved = apply->state;
+    array_clear(&apply->blobs);
+    array_clear(&apply->holders);
+    array_clear(&apply->held.list);
     array_clear(&apply->operations.list);
     array_clear(&apply->released.list);
     apply->rc = mdb_txn_begin(apply->database->env, NULL, 0, &apply->txn);
@@ -53,6 +64,15 @@ static void begin(struct apply *apply)
     }
 }
 
+static void write_state(struct apply *apply, bool closes)
+{
+    uint8_t row[STATE_ROW_SIZE];
+
+    apply->state.clean = closes;
+    state_encode(database_state_key(), &apply->state, row);
+    apply_put(apply, DB_META, database_state_key(), slice_of(row, sizeof row), 0);
+}
+
 /* Cursors of a write transaction end with it. */
 static int end(struct apply *apply)
 {
@@ -61,8 +81,10 @@ static int end(struct apply *apply)
     else if (apply->txn != NULL)
         mdb_txn_abort(apply->txn);
     apply->txn = NULL;
-    if (apply->rc != 0)
+    if (apply->rc != 0) {
+        apply->state = apply->saved;
         log_critical("the store could not commit: %s", mdb_strerror(apply->rc));
+    }
     return database_errno(apply->rc);
 }
 
@@ -110,101 +132,6 @@ void apply_damaged(struct apply *apply, const char *what, uint64_t id, uint64_t 
         return; /* not found because nothing is any more */
     apply->damaged++;
     log_error("the store is damaged: %s %" PRIu64 "/%" PRIu64, what, id, position);
-}
-
-static void put_live(struct apply *apply, uint64_t lsn, uint32_t live, unsigned flags)
-{
-    const struct key key = key_u64(lsn);
-    uint8_t row[LIVE_ROW_SIZE];
-
-    live_encode(lsn, live, row);
-    apply_put(apply, DB_LIVE, key_slice(&key), slice_of(row, sizeof row), flags);
-}
-
-void apply_pin(struct apply *apply, uint64_t lsn)
-{
-    put_live(apply, lsn, LIVE_PINNED, 0);
-}
-
-/* ---- bodies ---------------------------------------------------------------------------------- */
-
-static uint8_t *reserve_part(struct apply *apply, uint64_t lsn, uint32_t part, size_t size)
-{
-    const struct key key = key_part(lsn, part);
-    uint8_t *value =
-        apply_reserve(apply, DB_BLOB, key_slice(&key), PART_HEADER_SIZE + size, MDB_APPEND);
-
-    if (value == NULL)
-        return NULL;
-    part_header_encode(value);
-    return value + PART_HEADER_SIZE;
-}
-
-static void place_body(struct batch_body *body, uint64_t lsn, uint32_t part, uint32_t offset)
-{
-    const struct place place = {part, offset, (uint32_t)body->bytes.size};
-
-    body->part = part;
-    body->offset = offset;
-    body->crc = crc32c(body_checksum(lsn, &place), body->bytes.data, body->bytes.size);
-}
-
-/* Copies the small live bodies among [begin, end) into one part. */
-static void write_part(struct apply *apply, struct batch *batch, uint32_t begin, uint32_t end,
-                       uint32_t part, size_t size)
-{
-    uint8_t *to = reserve_part(apply, batch->lsn, part, size);
-    uint32_t offset = 0;
-
-    for (uint32_t i = begin; i < end && to != NULL; i++) {
-        struct batch_body *body = &batch->bodies.items[i];
-        if (body->live == 0 || body->bytes.size > PART_BODY_MAX)
-            continue;
-        place_body(body, batch->lsn, part, offset);
-        if (body->bytes.size > 0)
-            memcpy(to + offset, body->bytes.data, body->bytes.size);
-        offset += (uint32_t)body->bytes.size;
-    }
-}
-
-/* A body larger than a part; answers the next part. */
-static uint32_t write_large(struct apply *apply, const struct batch *batch, struct batch_body *body,
-                            uint32_t part)
-{
-    place_body(body, batch->lsn, part, 0);
-    for (struct slice left = body->bytes; left.size > 0; part++) {
-        const size_t size = min_of(left.size, (size_t)PART_BODY_MAX);
-        uint8_t *to = reserve_part(apply, batch->lsn, part, size);
-        if (to != NULL)
-            memcpy(to, left.data, size);
-        left = slice_of(left.data + size, left.size - size);
-    }
-    return part;
-}
-
-static void write_bodies(struct apply *apply, struct batch *batch)
-{
-    uint32_t part = 0, begin = 0; /* the part being filled, and the first body that may go there */
-    size_t size = 0;
-    bool any = false;
-
-    for (uint32_t i = 0; i < batch->bodies.count; i++) {
-        struct batch_body *body = &batch->bodies.items[i];
-        if (body->live == 0 || body->bytes.size > PART_BODY_MAX)
-            continue;
-        if (any && body->bytes.size > PART_BODY_MAX - size) {
-            write_part(apply, batch, begin, i, part++, size);
-            begin = i;
-            size = 0;
-        }
-        size += body->bytes.size;
-        any = true;
-    }
-    if (any)
-        write_part(apply, batch, begin, batch->bodies.count, part++, size);
-    for (uint32_t i = 0; i < batch->bodies.count; i++)
-        if (batch->bodies.items[i].live > 0 && batch->bodies.items[i].bytes.size > PART_BODY_MAX)
-            part = write_large(apply, batch, &batch->bodies.items[i], part);
 }
 
 /* ---- records --------------------------------------------------------------------------------- */
@@ -267,14 +194,15 @@ static void subtract(struct queue_row *row, uint64_t count, uint64_t bytes)
     row->bytes -= min_of(row->bytes, bytes);
 }
 
-static void flush_segment(struct apply *apply, uint64_t queue_id, uint64_t lsn)
+void apply_flush_segment(struct apply *apply, uint64_t queue_id, uint64_t blob)
 {
     const struct key key = key_pair(queue_id, apply->writer.first);
     uint8_t *value =
         apply_reserve(apply, DB_INDEX, key_slice(&key), segment_size(&apply->writer), 0);
 
     if (value != NULL)
-        segment_encode(&apply->writer, key_slice(&key), lsn, value);
+        segment_encode(&apply->writer, key_slice(&key), blob, value);
+    blob_hold(apply, blob, queue_id, apply->writer.first);
     segment_begin(&apply->writer);
 }
 
@@ -282,6 +210,7 @@ static void put_entries(struct apply *apply, struct apply_queue *queue, const st
                         const struct sort_item *items, uint32_t count)
 {
     struct queue_row *row = &queue->row;
+    uint64_t blob = batch->bodies.items[batch->entries.items[items[0].value].body].blob;
 
     segment_begin(&apply->writer);
     if (row->head == row->tail) {
@@ -299,8 +228,9 @@ static void put_entries(struct apply *apply, struct apply_queue *queue, const st
             .weight = put->weight,
             .flags = put->flags};
         assert(put->position >= row->tail);
-        if (!segment_add(&apply->writer, &entry)) {
-            flush_segment(apply, queue->id, batch->lsn);
+        if (body->blob != blob || !segment_add(&apply->writer, &entry)) {
+            apply_flush_segment(apply, queue->id, blob);
+            blob = body->blob;
             segment_add(&apply->writer, &entry);
         }
         row->tail = put->position + 1;
@@ -308,19 +238,19 @@ static void put_entries(struct apply *apply, struct apply_queue *queue, const st
         row->deadlines |= put->expires_ms != 0;
     }
     row->count += count;
-    flush_segment(apply, queue->id, batch->lsn);
+    apply_flush_segment(apply, queue->id, blob);
 }
 
 /* What the lost head said is not known any more, so the blob of the first segment stays. */
 static void rebuild(struct apply *apply, struct apply_queue *queue)
 {
-    uint64_t lsn = 0;
+    uint64_t blob = 0;
 
     if (apply->rc == 0)
-        apply->rc = rebuild_queue(apply->database, apply->txn, queue->id, &queue->row, &lsn,
+        apply->rc = rebuild_queue(apply->database, apply->txn, queue->id, &queue->row, &blob,
                                   &apply->damaged);
-    if (lsn != 0)
-        apply_pin(apply, lsn);
+    if (blob != 0)
+        blob_pin(apply, blob);
 }
 
 /* false: there is no such queue. */
@@ -382,25 +312,21 @@ static void apply_operations(struct apply *apply, struct apply_queue *queue,
     }
 }
 
-static enum operation kind_of(const struct sort_item *item)
-{
-    return (enum operation)(item->minor >> APPLY_KIND_SHIFT);
-}
-
 /* All operations of the batch on one queue. */
 static void apply_queue(struct apply *apply, const struct batch *batch,
                         const struct sort_item *items, uint32_t count)
 {
     struct apply_queue queue = {.id = items[0].major};
-    const bool found = load_queue(apply, &queue), dropped = kind_of(&items[count - 1]) == OP_DROP;
+    const bool found = load_queue(apply, &queue),
+               dropped = apply_kind(&items[count - 1]) == OP_DROP;
 
-    if (!found && kind_of(&items[0]) >= OP_MARK)
+    if (!found && apply_kind(&items[0]) >= OP_MARK)
         return; /* deleted in an earlier batch */
-    if (!found && kind_of(&items[0]) != OP_CREATE)
+    if (!found && apply_kind(&items[0]) != OP_CREATE)
         apply_damaged(apply, "row missing of queue", queue.id, 0);
     for (uint32_t begin = 0, end; begin < count; begin = end) {
-        const enum operation kind = kind_of(&items[begin]);
-        for (end = begin + 1; end < count && kind_of(&items[end]) == kind; end++)
+        const enum operation kind = apply_kind(&items[begin]);
+        for (end = begin + 1; end < count && apply_kind(&items[end]) == kind; end++)
             ;
         apply_operations(apply, &queue, batch, kind, items + begin, end - begin);
     }
@@ -412,7 +338,6 @@ static void apply_queue(struct apply *apply, const struct batch *batch,
 
 static void apply_queues(struct apply *apply, const struct batch *batch)
 {
-    list_operations(apply, batch);
     const struct sort_item *items = apply->operations.list.items;
     const uint32_t count = apply->operations.list.count;
 
@@ -423,79 +348,24 @@ static void apply_queues(struct apply *apply, const struct batch *batch)
     }
 }
 
-/* ---- blobs ----------------------------------------------------------------------------------- */
-
-static void remove_blob(struct apply *apply, uint64_t lsn)
-{
-    const struct key first = key_part(lsn, 0);
-    struct slice key = key_slice(&first), value;
-
-    for (bool found = apply_get(apply, DB_BLOB, MDB_SET_RANGE, &key, &value);
-         found && key.size == 12 && get_u64(key.data) == lsn;
-         found = apply_get(apply, DB_BLOB, MDB_NEXT, &key, &value))
-        apply_delete(apply, DB_BLOB);
-}
-
-static void release_from(struct apply *apply, uint64_t lsn, uint64_t entries)
-{
-    const struct key wanted = key_u64(lsn);
-    struct slice key = key_slice(&wanted), value;
-    uint32_t live;
-
-    if (!apply_get(apply, DB_LIVE, MDB_SET_KEY, &key, &value) || !live_decode(key, value, &live) ||
-        entries > live) {
-        apply_damaged(apply, "count of blob", lsn, entries);
-        return;
-    }
-    if (live == LIVE_PINNED)
-        return;
-    if (entries < live) {
-        put_live(apply, lsn, live - (uint32_t)entries, MDB_CURRENT);
-        return;
-    }
-    apply_delete(apply, DB_LIVE);
-    remove_blob(apply, lsn);
-}
-
-void apply_release(struct apply *apply)
-{
-    sort_run(&apply->released);
-    const struct sort_item *items = apply->released.list.items;
-    const uint32_t count = apply->released.list.count;
-
-    for (uint32_t i = 0; i < count;) {
-        const uint64_t lsn = items[i].major;
-        uint64_t entries = 0;
-        for (; i < count && items[i].major == lsn; i++)
-            entries += items[i].value;
-        release_from(apply, lsn, entries);
-    }
-    array_clear(&apply->released.list);
-}
-
 /* ---- the whole ------------------------------------------------------------------------------- */
-
-static void write_state(struct apply *apply, const struct batch *batch)
-{
-    uint8_t row[NUMBER_ROW_SIZE];
-
-    number_encode(database_state_key(), batch->lsn, batch->closes ? STATE_CLEAN : 0, row);
-    apply_put(apply, DB_META, database_state_key(), slice_of(row, sizeof row), 0);
-}
 
 int apply_batch(struct apply *apply, struct batch *batch)
 {
     begin(apply);
+    apply->state.lsn = batch->lsn;
     batch_settle(batch);
-    write_bodies(apply, batch);
+    list_operations(apply, batch);
+    blob_write_bodies(apply, batch);
     write_records(apply, batch);
     apply_queues(apply, batch);
-    apply_release(apply);
-    if (batch->live > 0)
-        put_live(apply, batch->lsn, batch->live, MDB_APPEND);
+    blob_release(apply);
+    blob_finish(apply);
     if (apply->trimming)
         trim_slice(apply);
-    write_state(apply, batch);
+    else
+        reclaim_slice(apply, BLOB_SIZE_MAX + batch->body_bytes, false);
+    write_state(apply, batch->closes);
     fault_point(FAULT_COMMIT_APPLIED);
     return end(apply);
 }
@@ -504,5 +374,19 @@ int apply_trim(struct apply *apply)
 {
     begin(apply);
     trim_slice(apply);
+    write_state(apply, false);
+    return end(apply);
+}
+
+bool apply_may_reclaim(const struct apply *apply)
+{
+    return !apply->trimming && apply->state.sparse != 0;
+}
+
+int apply_reclaim(struct apply *apply)
+{
+    begin(apply);
+    reclaim_slice(apply, BLOB_SIZE_MAX, true);
+    write_state(apply, false);
     return end(apply);
 }

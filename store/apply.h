@@ -1,5 +1,5 @@
-/* One transaction of the store thread: a batch, or a slice of trimming, as rows. Shared by apply.c,
- * erase.c and trim.c.
+/* One transaction of the store thread: a batch, a slice of trimming or reclaiming, as rows. Shared
+ * by apply.c, blob.c, erase.c, trim.c and reclaim.c.
  *
  * Errors are sticky: the first one stays in rc, every helper does nothing from then on, and
  * apply_end aborts. */
@@ -16,17 +16,48 @@ struct apply {
     MDB_cursor *cursors[DATABASE_COUNT];
     int rc; /* 0 or LMDB's first error */
 
+    struct state_row state; /* written with every transaction */
+    struct state_row saved; /* what it was before this one */
+
     struct sort_list operations; /* of the batch, by queue */
-    struct sort_list
-        released; /* LSN -> entries that need its blob no more; emptied by apply_release */
     struct segment_writer writer;
 
-    struct segment segment; /* the one being erased from; the index cursor stands on it */
-    struct gone gone;       /* of its entries */
-    bool gone_found;        /* it has a row of its own */
+    /* The blobs that this transaction writes, until blob_finish. */
+    ARRAY_OF(struct new_blob) blobs;
+    ARRAY_OF(struct holder) holders; /* their segments */
+    struct sort_list held;           /* blob -> index of a holder */
+    ARRAY_OF(uint32_t) placed;       /* bodies of the batch in the order of their places */
+
+    /* Blob -> what its entries lost, as cost and number; until blob_release. */
+    struct sort_list released;
+
+    struct segment segment;       /* the one being erased from; the index cursor stands on it */
+    struct segment_reader reader; /* walks it, to know what its entries cost */
+    struct gone gone;             /* of its entries */
+    bool gone_found;              /* it has a row of its own */
 
     bool trimming; /* ranges are left to trim */
+
+    /* What is being moved, while reclaim.c moves it. */
+    ARRAY_OF(struct moved) moved;
+    ARRAY_OF(struct holder) emptied; /* the segments where it was */
+    ARRAY_OF(uint64_t) sources;      /* the blobs */
+    struct sort_list order;
+
     uint64_t bytes_written, damaged;
+};
+
+struct new_blob {
+    uint64_t number;
+    uint32_t bodies, entries;
+    uint64_t body_size; /* of its bodies */
+    uint64_t alive;     /* of its entries, as in its live row */
+};
+
+struct moved { /* an entry */
+    struct segment_entry entry;
+    uint64_t queue_id, blob;
+    uint32_t from; /* index in emptied */
 };
 
 /* A queue while its operations are applied. */
@@ -38,14 +69,20 @@ struct apply_queue {
 void apply_init(struct apply *apply, const struct database *database);
 void apply_release_memory(struct apply *apply);
 
-/* Applies the batch and one slice of trimming in one transaction, synced when it returns. 0 or
- * -errno. */
+/* Applies the batch and one slice of trimming or reclaiming in one transaction, synced when it
+ * returns. 0 or -errno. */
 int apply_batch(struct apply *apply, struct batch *batch);
 
 /* One slice of trimming and nothing else. 0 or -errno. */
 int apply_trim(struct apply *apply);
 
-/* ---- helpers, for erase.c and trim.c --------------------------------------------------------- */
+/* There is something to reclaim once the store has been idle for a while. */
+bool apply_may_reclaim(const struct apply *apply);
+
+/* One slice of that and nothing else. 0 or -errno. */
+int apply_reclaim(struct apply *apply);
+
+/* ---- helpers, for the other files ------------------------------------------------------------ */
 
 bool apply_get(struct apply *apply, enum database_id id, MDB_cursor_op op, struct slice *key,
                struct slice *value);
@@ -58,11 +95,55 @@ void apply_delete(struct apply *apply, enum database_id id); /* where the cursor
 /* A row did not hold what it should: counted, said once in a while, and lived with. */
 void apply_damaged(struct apply *apply, const char *what, uint64_t id, uint64_t position);
 
-/* The blob stays for good: how much of it still lives is not known any more. */
-void apply_pin(struct apply *apply, uint64_t lsn);
+/* Writes apply->writer as a segment of the queue with bodies in that blob, and begins the next. */
+void apply_flush_segment(struct apply *apply, uint64_t queue_id, uint64_t blob);
 
-/* Removes the blobs that apply->released leaves without entries. */
-void apply_release(struct apply *apply);
+/* ---- blob.c: bodies at rest, and who needs them ---------------------------------------------- */
+
+/* Writes the bodies that live, and says in each where it is. */
+void blob_write_bodies(struct apply *apply, struct batch *batch);
+
+/* A new blob, whose number is above all others; valid until the next. */
+struct new_blob *blob_begin(struct apply *apply);
+
+/* Where size bytes of bodies go, before anything else is written; NULL after an error. Parts come
+ * in the order of their keys. */
+uint8_t *blob_reserve_part(struct apply *apply, uint64_t blob, uint32_t part, size_t size);
+
+void blob_hold(struct apply *apply, uint64_t blob, uint64_t queue_id, uint64_t first);
+
+/* Writes the other rows of the blobs begun since the last time. */
+void blob_finish(struct apply *apply);
+
+/* What an entry with a body of that size takes. */
+static inline uint64_t blob_cost(uint32_t body_size)
+{
+    return (uint64_t)body_size + 16;
+}
+
+/* So many entries, which cost so much, need the blob no more. */
+static inline void blob_lose(struct apply *apply, uint64_t blob, uint32_t entries, uint64_t cost)
+{
+    sort_add(&apply->released, blob, cost, entries);
+}
+
+/* Takes in what was lost: removes the blobs that nobody needs, notes those mostly dead. */
+void blob_release(struct apply *apply);
+
+/* The blob stays for good: how much of it still lives is not known any more. */
+void blob_pin(struct apply *apply, uint64_t blob);
+
+/* Its live row; the cursor stands there. false: there is none that can be read. */
+bool blob_load(struct apply *apply, uint64_t blob, struct live_row *row);
+
+void blob_save(struct apply *apply, uint64_t blob,
+               const struct live_row *row); /* where it stands */
+
+/* All of it, when the live cursor stands on its row. */
+void blob_remove(struct apply *apply, uint64_t blob, struct live_row *row);
+
+/* Takes it out of sparse, if it is there. */
+void blob_leave_sparse(struct apply *apply, uint64_t blob, struct live_row *row);
 
 /* ---- erase.c: entries out of segments -------------------------------------------------------- */
 
@@ -80,6 +161,9 @@ void erase_queue(struct apply *apply, const struct apply_queue *queue);
  * damaged. */
 bool erase_load(struct apply *apply, struct slice key, struct slice value);
 
+/* What the entry at index costs; ask in ascending order. */
+uint64_t erase_cost(struct apply *apply, uint16_t index);
+
 /* Removes that segment and its gone row. */
 void erase_segment(struct apply *apply);
 
@@ -88,11 +172,21 @@ void erase_segment(struct apply *apply);
 /* Removes segments of deleted ranges for a millisecond or two; sets apply->trimming. */
 void trim_slice(struct apply *apply);
 
+/* ---- reclaim.c ------------------------------------------------------------------------------- */
+
+/* Moves what lives in blobs that are mostly dead, up to size_max bytes or a millisecond or two.
+ * idle: there is nothing better to do. Nothing may be left to trim. */
+void reclaim_slice(struct apply *apply, uint64_t size_max, bool idle);
+
 /* Operations sort by queue, then by kind in this order, then by position where the kind has one. */
 enum operation { OP_CREATE, OP_DELETE, OP_RANGE, OP_PUT, OP_MARK, OP_DROP };
 
-#define LIVE_PINNED      UINT32_MAX
 #define APPLY_KIND_SHIFT 61
 #define APPLY_POSITION   (STORE_POSITION_END - 1)
+
+static inline enum operation apply_kind(const struct sort_item *item)
+{
+    return (enum operation)(item->minor >> APPLY_KIND_SHIFT);
+}
 
 #endif

@@ -25,7 +25,8 @@ struct batch_body {
     uint32_t live; /* entries put and not taken back */
     bool returned; /* the owner has it back: bytes must not be read any more */
 
-    uint32_t part, offset, crc; /* where the committer wrote it */
+    uint64_t blob; /* where the committer wrote it; 0: nowhere yet */
+    uint32_t part, offset, crc;
 };
 
 struct batch_entry {

@@ -2,6 +2,7 @@
  *
  *     ┌─▶ wait for a batch ──▶ apply, sync ──▶ send it back ──┐
  *     │         │ ranges left to trim and no batch: a slice   │ the batch closes: end
+ *     │         │ blobs mostly dead and none for IDLE_MS: too │
  *     └─────────┴──────────────────────────────────────────────┘
  *
  * No timer and no gathering: batches grow because the owner fills the next while this one syncs.
@@ -13,6 +14,8 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/thread.h"
+
+enum { IDLE_MS = 100 };
 
 static void commit(struct committer *committer, struct batch *batch)
 {
@@ -29,12 +32,27 @@ static void commit(struct committer *committer, struct batch *batch)
     mailbox_post(committer->done, &batch->letter);
 }
 
-static void trim(struct committer *committer)
+/* Nothing to commit: trims or reclaims. */
+static void tidy(struct committer *committer)
 {
-    committer->error = apply_trim(&committer->apply);
+    if (committer->apply.trimming)
+        committer->error = apply_trim(&committer->apply);
+    else
+        committer->error = apply_reclaim(&committer->apply);
     fault_point(FAULT_TRIM_DONE);
     if (committer->error != 0)
         mailbox_post(committer->done, &committer->failure);
+}
+
+/* For a batch, or until it is time to tidy. */
+static void wait(struct committer *committer)
+{
+    if (committer->error != 0)
+        mailbox_wait(&committer->inbox);
+    else if (apply_may_reclaim(&committer->apply))
+        committer->idle = committer->idle || !mailbox_wait_ms(&committer->inbox, IDLE_MS);
+    else if (!committer->apply.trimming)
+        mailbox_wait(&committer->inbox);
 }
 
 static void *run(void *argument)
@@ -43,12 +61,12 @@ static void *run(void *argument)
     struct letter_list letters = STAILQ_HEAD_INITIALIZER(letters);
 
     for (bool closes = false; !closes;) {
-        if (!committer->apply.trimming || committer->error != 0)
-            mailbox_wait(&committer->inbox);
+        wait(committer);
         if (!mailbox_take(&committer->inbox, &letters)) {
-            trim(committer);
+            tidy(committer);
             continue;
         }
+        committer->idle = false;
         while (!STAILQ_EMPTY(&letters)) {
             struct batch *batch = container_of(STAILQ_FIRST(&letters), struct batch, letter);
             STAILQ_REMOVE_HEAD(&letters, link);
@@ -64,6 +82,7 @@ int committer_start(struct committer *committer, const struct database *database
 {
     committer->done = done;
     committer->error = 0;
+    committer->idle = false;
     apply_init(&committer->apply, database);
     int rc = mailbox_open(&committer->inbox);
     if (rc != 0)

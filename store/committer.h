@@ -12,6 +12,7 @@ struct committer {
 
     /* the thread's own */
     struct apply apply;
+    bool idle; /* no batch came for a while */
     int error; /* sticky: 0 or -errno */
 };
 

@@ -28,9 +28,12 @@
 #define MAP_SIZE_DEFAULT ((size_t)1 << 40)
 #define MAP_SIZE_MIN     ((size_t)1 << 30)
 
+enum { RECLAIM_PATIENCE_DEFAULT = 1000 };
+
 static const char *const names[DATABASE_COUNT] = {
-    [DB_BLOB] = "blob",   [DB_INDEX] = "index", [DB_GONE] = "gone",     [DB_LIVE] = "live",
-    [DB_QUEUE] = "queue", [DB_TRIM] = "trim",   [DB_RECORD] = "record", [DB_META] = "meta",
+    [DB_BLOB] = "blob", [DB_INDEX] = "index",   [DB_GONE] = "gone",
+    [DB_LIVE] = "live", [DB_SPARSE] = "sparse", [DB_QUEUE] = "queue",
+    [DB_TRIM] = "trim", [DB_RECORD] = "record", [DB_META] = "meta",
 };
 
 int database_errno(int rc)
@@ -189,10 +192,8 @@ static void read_state(struct database *database, MDB_txn *txn, MDB_dbi meta)
 {
     struct slice row;
 
-    if (read_meta(txn, meta, database_state_key(), 8, &row)) {
-        database->lsn = get_u64(row.data + HEADER_SIZE);
-        database->was_clean = record_flags(row) & STATE_CLEAN;
-    }
+    if (read_meta(txn, meta, database_state_key(), STATE_ROW_SIZE - HEADER_SIZE, &row))
+        state_decode(database_state_key(), row, &database->state);
 }
 
 static int check_format(struct database *database, const char *directory,
@@ -206,7 +207,7 @@ static int check_format(struct database *database, const char *directory,
     if (rc != 0)
         return refuse(error, database_errno(rc), "%s: %s", directory, mdb_strerror(rc));
     rc = mdb_dbi_open(txn, names[DB_META], 0, &meta);
-    database->was_clean = rc == MDB_NOTFOUND; /* a new store */
+    database->state.clean = rc == MDB_NOTFOUND; /* a new store */
     if (rc == 0) {
         read_state(database, txn, meta);
         if (read_meta(txn, meta, SLICE("format"), 4, &row) &&
@@ -219,9 +220,33 @@ static int check_format(struct database *database, const char *directory,
     return rc == -EPROTONOSUPPORT ? rc : 0;
 }
 
-/* A blob whose LSN the state does not know of can only be there if the state row was damaged. */
-static int find_last_blob(struct database *database, MDB_txn *txn)
+/* What the live rows come to. */
+static int count_blobs(struct database *database, MDB_txn *txn)
 {
+    struct state_row *state = &database->state;
+    MDB_cursor *cursor;
+    struct slice key = {0}, value;
+    struct live_row row;
+    int rc = mdb_cursor_open(txn, database->dbi[DB_LIVE], &cursor);
+
+    if (rc != 0)
+        return rc;
+    state->size = state->sparse = 0;
+    for (rc = database_get(cursor, MDB_FIRST, &key, &value); rc == 0;
+         rc = database_get(cursor, MDB_NEXT, &key, &value))
+        if (live_decode(key, value, &row)) {
+            state->size += row.size;
+            state->sparse += row.since != 0 ? row.size : 0;
+        }
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+/* A blob that the state does not know of can only be there if the state row was damaged. Then the
+ * sums are counted anew; and LSNs, of which each made at most so many blobs, go on above. */
+static int check_last_blob(struct database *database, MDB_txn *txn)
+{
+    struct state_row *state = &database->state;
     MDB_cursor *cursor;
     struct slice key = {0}, value;
     int rc = mdb_cursor_open(txn, database->dbi[DB_BLOB], &cursor);
@@ -229,10 +254,12 @@ static int find_last_blob(struct database *database, MDB_txn *txn)
     if (rc != 0)
         return rc;
     rc = database_get(cursor, MDB_LAST, &key, &value);
-    if (rc == 0 && key.size == 12)
-        database->lsn = max_of(database->lsn, get_u64(key.data));
     mdb_cursor_close(cursor);
-    return rc == MDB_NOTFOUND ? 0 : rc;
+    if (rc != 0 || key.size != 12 || get_u64(key.data) <= state->blob)
+        return rc == MDB_NOTFOUND ? 0 : rc;
+    state->blob = get_u64(key.data);
+    state->lsn = max_of(state->lsn, state->blob);
+    return count_blobs(database, txn);
 }
 
 static int put_meta(struct database *database, MDB_txn *txn, struct slice key, uint8_t *row,
@@ -246,12 +273,15 @@ static int put_meta(struct database *database, MDB_txn *txn, struct slice key, u
 
 static int mark_unclean(struct database *database, MDB_txn *txn)
 {
-    uint8_t format[FORMAT_ROW_SIZE], state[NUMBER_ROW_SIZE];
+    uint8_t format[FORMAT_ROW_SIZE], state[STATE_ROW_SIZE];
+    struct state_row row = database->state;
+    MDB_val key = val_of(database_state_key()), value = {sizeof state, state};
 
     put_u32(format + HEADER_SIZE, FORMAT_VERSION);
-    put_u64(state + HEADER_SIZE, database->lsn);
+    row.clean = false;
+    state_encode(database_state_key(), &row, state);
     int rc = put_meta(database, txn, SLICE("format"), format, sizeof format);
-    return rc != 0 ? rc : put_meta(database, txn, database_state_key(), state, sizeof state);
+    return rc != 0 ? rc : mdb_put(txn, database->dbi[DB_META], &key, &value, 0);
 }
 
 static int open_databases(struct database *database)
@@ -267,8 +297,8 @@ static int open_databases(struct database *database)
             rc = mdb_set_compare(txn, database->dbi[i], compare_numbers);
     }
     if (rc == 0)
-        rc = find_last_blob(database, txn);
-    if (rc == 0 && database->was_clean)
+        rc = check_last_blob(database, txn);
+    if (rc == 0 && database->state.clean)
         rc = mark_unclean(database, txn);
     if (rc != 0) {
         mdb_txn_abort(txn);
@@ -282,7 +312,9 @@ int database_open(struct database *database, const struct store_options *options
 {
     size_t map_size = options->map_size != 0 ? options->map_size : MAP_SIZE_DEFAULT;
 
-    *database = (struct database){0};
+    *database = (struct database){.reclaim_patience = options->reclaim_patience != 0
+                                                          ? options->reclaim_patience
+                                                          : RECLAIM_PATIENCE_DEFAULT};
     int rc = check_file_system(options->directory, error);
     if (rc != 0)
         return rc;

@@ -13,6 +13,7 @@ enum database_id {
     DB_INDEX,
     DB_GONE,
     DB_LIVE,
+    DB_SPARSE,
     DB_QUEUE,
     DB_TRIM,
     DB_RECORD,
@@ -23,8 +24,8 @@ enum database_id {
 struct database {
     MDB_env *env;
     MDB_dbi dbi[DATABASE_COUNT];
-    uint64_t lsn;   /* the last one committed, when it was opened */
-    bool was_clean; /* the last close was a clean one */
+    struct state_row state; /* when it was opened; clean: the last close was a clean one */
+    uint32_t reclaim_patience;
 };
 
 /* Opens or creates the environment, and marks it as not cleanly closed. 0, or -errno with a

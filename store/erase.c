@@ -31,7 +31,7 @@ static void load_gone(struct apply *apply, struct slice wanted)
     apply->gone_found = apply_get(apply, DB_GONE, MDB_SET_KEY, &key, &value);
     if (apply->gone_found && !gone_decode(key, value, apply->segment.count, &apply->gone)) {
         apply_damaged(apply, "gone row of queue", apply->segment.queue_id, apply->segment.first);
-        apply_pin(apply, apply->segment.lsn);
+        blob_pin(apply, apply->segment.blob);
     }
 }
 
@@ -42,8 +42,21 @@ bool erase_load(struct apply *apply, struct slice key, struct slice value)
             apply_damaged(apply, "segment of queue", get_u64(key.data), get_u64(key.data + 8));
         return false;
     }
+    segment_read(&apply->reader, &apply->segment);
     load_gone(apply, key);
     return apply->rc == 0;
+}
+
+uint64_t erase_cost(struct apply *apply, uint16_t index)
+{
+    struct segment_reader *reader = &apply->reader;
+    bool damaged = false;
+
+    while (reader->index <= index && segment_next(reader, &damaged))
+        ;
+    if (damaged)
+        apply_damaged(apply, "segment of queue", apply->segment.queue_id, apply->segment.first);
+    return blob_cost(damaged ? 0 : reader->entry.place.size);
 }
 
 /* The segment in which position lies, if any: where that would be. */
@@ -72,25 +85,36 @@ static bool is_dead(const struct apply *apply, const struct apply_queue *queue, 
            gone_has(&apply->gone, index);
 }
 
-/* Marks what lives in [first, end) as gone and answers how many that were. */
-static uint32_t mark_range(struct apply *apply, const struct apply_queue *queue, uint64_t first,
-                           uint64_t end)
+/* Entries of one segment, marked as gone. */
+struct marked {
+    uint32_t count;
+    uint64_t cost;
+};
+
+static void mark(struct apply *apply, uint16_t index, struct marked *marked)
 {
-    uint32_t marked = 0;
+    gone_add(&apply->gone, index);
+    marked->count++;
+    marked->cost += erase_cost(apply, index);
+}
+
+/* Marks what lives in [first, end) as gone. */
+static struct marked mark_range(struct apply *apply, const struct apply_queue *queue,
+                                uint64_t first, uint64_t end)
+{
+    struct marked marked = {0};
 
     for (uint16_t i = segment_seek(&apply->segment, first);
          i < apply->segment.count && segment_position(&apply->segment, i) < end; i++)
-        if (!is_dead(apply, queue, i)) {
-            gone_add(&apply->gone, i);
-            marked++;
-        }
+        if (!is_dead(apply, queue, i))
+            mark(apply, i, &marked);
     return marked;
 }
 
 /* Marks those of the positions that the segment holds; answers how many of the items are dealt
  * with. */
 static uint32_t mark_entries(struct apply *apply, const struct apply_queue *queue,
-                             const struct sort_item *items, uint32_t count, uint32_t *marked)
+                             const struct sort_item *items, uint32_t count, struct marked *marked)
 {
     const struct segment *segment = &apply->segment;
     uint32_t i = 0;
@@ -102,8 +126,7 @@ static uint32_t mark_entries(struct apply *apply, const struct apply_queue *queu
             apply_damaged(apply, "no entry to delete in queue", queue->id, position);
             continue;
         }
-        gone_add(&apply->gone, index);
-        (*marked)++;
+        mark(apply, index, marked);
     }
     return i;
 }
@@ -162,13 +185,13 @@ static bool any_gone_after(const struct apply *apply, uint16_t index)
 
 /* Writes down what was marked: in the head where that suffices, else in the gone row, or by
  * removing the segment. */
-static void finish_segment(struct apply *apply, struct apply_queue *queue, uint32_t marked)
+static void finish_segment(struct apply *apply, struct apply_queue *queue, struct marked marked)
 {
     const struct segment *segment = &apply->segment;
 
-    if (marked == 0)
+    if (marked.count == 0)
         return;
-    sort_add(&apply->released, segment->lsn, 0, marked);
+    blob_lose(apply, segment->blob, marked.count, marked.cost);
     const bool front = segment->first <= queue->row.head || !has_previous(apply, queue->id);
     const uint16_t alive = first_alive(apply, queue);
 
@@ -194,7 +217,7 @@ void erase_entries(struct apply *apply, struct apply_queue *queue, const struct 
 {
     for (uint32_t i = 0; i < count && apply->rc == 0;) {
         const uint64_t position = items[i].minor & APPLY_POSITION;
-        uint32_t marked = 0;
+        struct marked marked = {0};
         if (!load_at(apply, queue->id, position)) {
             apply_damaged(apply, "no segment to delete from in queue", queue->id, position);
             i++;
@@ -241,7 +264,7 @@ static uint64_t cut_last(struct apply *apply, struct apply_queue *queue, uint64_
         apply->segment.first == end)
         return end;
     const uint64_t begins = apply->segment.first;
-    const uint32_t marked = mark_range(apply, queue, from, end);
+    const struct marked marked = mark_range(apply, queue, from, end);
 
     if (front)
         queue->row.head = max_of(queue->row.head, end);

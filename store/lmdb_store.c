@@ -145,7 +145,7 @@ int store_open(const struct store_options *options, struct store **store,
 
     int rc = database_open(&lmdb->database, options, error);
     if (rc == 0) {
-        engine_init(&lmdb->store, &lmdb_engine, lmdb->database.lsn);
+        engine_init(&lmdb->store, &lmdb_engine, lmdb->database.state.lsn);
         rc = start_threads(lmdb);
         if (rc != 0) {
             snprintf(error, STORE_ERROR_SIZE, "the store's threads: %s", strerror(-rc));

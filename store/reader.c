@@ -4,7 +4,7 @@
 #include "store/reader.h"
 
 #include "base/log.h"
-#include "store/crc32c.h"
+#include "store/body.h"
 #include "store/engine.h"
 #include "base/thread.h"
 
@@ -55,7 +55,7 @@ static size_t choose(struct reader *reader, struct store_fetch *fetch)
             break;
         }
         size += scan->entry.place.size;
-        *array_add(&reader->items) = (struct reader_item){scan->entry, scan->lsn};
+        *array_add(&reader->items) = (struct reader_item){scan->entry, scan->blob};
     }
     fetch->damaged = scan->damaged;
     fetch->error = failed(scan->rc);
@@ -65,50 +65,11 @@ static size_t choose(struct reader *reader, struct store_fetch *fetch)
 
 /* ---- copying --------------------------------------------------------------------------------- */
 
-struct part { /* the one looked up last: neighbours share it */
-    uint64_t lsn;
-    uint32_t number;
-    struct slice bytes; /* without its header; data NULL: none */
-};
-
-static bool find_part(struct reader *reader, struct part *part, uint64_t lsn, uint32_t number)
-{
-    if (part->bytes.data != NULL && part->lsn == lsn && part->number == number)
-        return true;
-    const struct key wanted = key_part(lsn, number);
-    MDB_val key = val_of(key_slice(&wanted)), value;
-
-    part->bytes.data = NULL;
-    if (mdb_get(reader->txn, reader->database->dbi[DB_BLOB], &key, &value) != 0 ||
-        !part_check(slice_of_val(value)))
-        return false;
-    *part = (struct part){
-        lsn, number,
-        slice_of((uint8_t *)value.mv_data + PART_HEADER_SIZE, value.mv_size - PART_HEADER_SIZE)};
-    return true;
-}
-
-/* false: it is not there, not as large as it should be, or its checksum does not hold. */
-static bool copy_body(struct reader *reader, struct part *part, const struct reader_item *item,
-                      uint8_t *to)
-{
-    const struct place *place = &item->entry.place;
-    uint32_t number = place->part, offset = place->offset;
-
-    for (size_t copied = 0; copied < place->size; number++, offset = 0) {
-        if (!find_part(reader, part, item->lsn, number) || part->bytes.size <= offset)
-            return false;
-        const size_t size = min_of(part->bytes.size - offset, place->size - copied);
-        memcpy(to + copied, part->bytes.data + offset, size);
-        copied += size;
-    }
-    return crc32c(body_checksum(item->lsn, place), to, place->size) == item->entry.crc;
-}
-
 static void copy_bodies(struct reader *reader, struct store_fetch *fetch, uint8_t *to)
 {
-    struct part part = {0};
+    struct body_reader bodies;
 
+    body_reader_begin(&bodies, reader->database, reader->txn);
     for (uint32_t i = 0; i < reader->items.count; i++) {
         const struct reader_item *item = &reader->items.items[i];
         struct store_fetched *fetched = &fetch->entries[i];
@@ -116,7 +77,7 @@ static void copy_bodies(struct reader *reader, struct store_fetch *fetch, uint8_
                                           .expires_ms = item->entry.expires_ms,
                                           .weight = item->entry.weight,
                                           .flags = item->entry.flags};
-        if (copy_body(reader, &part, item, to)) {
+        if (body_read(&bodies, item->blob, &item->entry, to)) {
             fetched->bytes = slice_of(to, item->entry.place.size);
         } else {
             fetched->damaged = true;

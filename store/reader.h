@@ -7,7 +7,7 @@
 
 struct reader_item { /* an entry that a fetch returns, before its body is read */
     struct segment_entry entry;
-    uint64_t lsn;
+    uint64_t blob;
 };
 
 struct reader {

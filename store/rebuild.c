@@ -4,17 +4,17 @@
 #include "store/scan.h"
 
 int rebuild_queue(const struct database *database, MDB_txn *txn, uint64_t queue_id,
-                  struct queue_row *row, uint64_t *front_lsn, uint64_t *damaged)
+                  struct queue_row *row, uint64_t *front_blob, uint64_t *damaged)
 {
     struct scan scan = {0};
 
     *row = (struct queue_row){0};
-    *front_lsn = 0;
+    *front_blob = 0;
     scan_begin(&scan, database, txn, queue_id, 0, UINT64_MAX);
     while (scan_next(&scan)) {
         if (row->count == 0) {
             row->head = scan.entry.position;
-            *front_lsn = scan.lsn;
+            *front_blob = scan.blob;
         }
         row->count++;
         row->bytes += scan.entry.weight;

@@ -5,9 +5,9 @@
 #include "store/database.h"
 
 /* Walks all segments of the queue. Entries that only the lost head said were dead live again:
- * better twice than never; they are those of the first segment, whose blob is *front_lsn (0: no
+ * better twice than never; they are those of the first segment, whose blob is *front_blob (0: no
  * segment). Unreadable segments are added to *damaged. 0 or LMDB's code. */
 int rebuild_queue(const struct database *database, MDB_txn *txn, uint64_t queue_id,
-                  struct queue_row *row, uint64_t *front_lsn, uint64_t *damaged);
+                  struct queue_row *row, uint64_t *front_blob, uint64_t *damaged);
 
 #endif

@@ -94,19 +94,48 @@ bool queue_row_decode(struct slice key, struct slice value, struct queue_row *ro
     return true;
 }
 
-void live_encode(uint64_t lsn, uint32_t live, uint8_t value[LIVE_ROW_SIZE])
+void live_encode(uint64_t blob, const struct live_row *row, uint8_t value[LIVE_ROW_SIZE])
 {
-    const struct key key = key_u64(lsn);
+    const struct key key = key_u64(blob);
 
-    put_u32(value + HEADER_SIZE, live);
+    put_u32(value + HEADER_SIZE, row->entries);
+    put_u32(value + HEADER_SIZE + 4, row->size);
+    put_u32(value + HEADER_SIZE + 8, row->alive);
+    put_u32(value + HEADER_SIZE + 12, row->sparse_at);
+    put_u64(value + HEADER_SIZE + 16, row->since);
     record_seal(key_slice(&key), value, LIVE_ROW_SIZE, 0, 0);
 }
 
-bool live_decode(struct slice key, struct slice value, uint32_t *live)
+bool live_decode(struct slice key, struct slice value, struct live_row *row)
 {
     if (key.size != 8 || value.size != LIVE_ROW_SIZE || !record_check(key, value))
         return false;
-    *live = get_u32(value.data + HEADER_SIZE);
+    row->entries = get_u32(value.data + HEADER_SIZE);
+    row->size = get_u32(value.data + HEADER_SIZE + 4);
+    row->alive = get_u32(value.data + HEADER_SIZE + 8);
+    row->sparse_at = get_u32(value.data + HEADER_SIZE + 12);
+    row->since = get_u64(value.data + HEADER_SIZE + 16);
+    return true;
+}
+
+void state_encode(struct slice key, const struct state_row *row, uint8_t value[STATE_ROW_SIZE])
+{
+    put_u64(value + HEADER_SIZE, row->lsn);
+    put_u64(value + HEADER_SIZE + 8, row->blob);
+    put_u64(value + HEADER_SIZE + 16, row->size);
+    put_u64(value + HEADER_SIZE + 24, row->sparse);
+    record_seal(key, value, STATE_ROW_SIZE, row->clean ? STATE_CLEAN : 0, 0);
+}
+
+bool state_decode(struct slice key, struct slice value, struct state_row *row)
+{
+    if (value.size != STATE_ROW_SIZE || !record_check(key, value))
+        return false;
+    row->lsn = get_u64(value.data + HEADER_SIZE);
+    row->blob = get_u64(value.data + HEADER_SIZE + 8);
+    row->size = get_u64(value.data + HEADER_SIZE + 16);
+    row->sparse = get_u64(value.data + HEADER_SIZE + 24);
+    row->clean = (record_flags(value) & STATE_CLEAN) != 0;
     return true;
 }
 
@@ -126,11 +155,11 @@ bool number_decode(struct slice key, struct slice value, uint64_t *number)
 
 /* ---- bodies ---------------------------------------------------------------------------------- */
 
-uint32_t body_checksum(uint64_t lsn, const struct place *place)
+uint32_t body_checksum(uint64_t blob, const struct place *place)
 {
     uint8_t bytes[16];
 
-    put_u64(bytes, lsn);
+    put_u64(bytes, blob);
     put_u32(bytes + 8, place->part);
     put_u32(bytes + 12, place->offset);
     return crc32c(0, bytes, sizeof bytes);
@@ -145,6 +174,38 @@ void part_header_encode(uint8_t header[PART_HEADER_SIZE])
 bool part_check(struct slice part)
 {
     return part.size >= PART_HEADER_SIZE && part.data[0] == RECORD_VERSION;
+}
+
+/* ---- holders --------------------------------------------------------------------------------- */
+
+size_t holder_encode(uint8_t *to, const struct holder *holder, const struct holder *previous)
+{
+    const bool same = holder->queue_id == previous->queue_id;
+    uint8_t *end = put_varint(to, holder->queue_id - previous->queue_id);
+
+    end = put_varint(end, same ? holder->first - previous->first : holder->first);
+    return (size_t)(end - to);
+}
+
+bool holder_next(struct slice value, size_t *offset, struct holder *holder, bool *damaged)
+{
+    const uint8_t *const end = value.data + value.size, *next = value.data + *offset;
+    uint64_t queue_distance, first;
+
+    *damaged = false;
+    if (next == end)
+        return false;
+    next = get_varint(next, end, &queue_distance);
+    if (next != NULL)
+        next = get_varint(next, end, &first);
+    if (next == NULL) {
+        *damaged = true;
+        return false;
+    }
+    *offset = (size_t)(next - value.data);
+    holder->first = queue_distance == 0 ? holder->first + first : first;
+    holder->queue_id += queue_distance;
+    return true;
 }
 
 /* ---- segments -------------------------------------------------------------------------------- */
@@ -219,12 +280,12 @@ size_t segment_size(const struct segment_writer *writer)
            writer->entries_size;
 }
 
-void segment_encode(const struct segment_writer *writer, struct slice key, uint64_t lsn,
+void segment_encode(const struct segment_writer *writer, struct slice key, uint64_t blob,
                     uint8_t *value)
 {
     const size_t positions_size = writer->dense ? 0 : writer->positions_size;
 
-    put_u64(value + HEADER_SIZE, lsn);
+    put_u64(value + HEADER_SIZE, blob);
     memcpy(value + SEGMENT_HEADER_SIZE, writer->positions, positions_size);
     memcpy(value + SEGMENT_HEADER_SIZE + positions_size, writer->entries, writer->entries_size);
     record_seal(key, value, segment_size(writer), writer->dense ? SEGMENT_DENSE : 0, writer->count);
@@ -251,7 +312,7 @@ bool segment_decode(struct slice key, struct slice value, struct segment *segmen
         return false;
     segment->queue_id = get_u64(key.data);
     segment->first = get_u64(key.data + 8);
-    segment->lsn = get_u64(value.data + HEADER_SIZE);
+    segment->blob = get_u64(value.data + HEADER_SIZE);
     segment->count = record_count(value);
     segment->dense = record_flags(value) & SEGMENT_DENSE;
     if (segment->count == 0 || segment->count > SEGMENT_ENTRIES_MAX ||

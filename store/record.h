@@ -2,24 +2,29 @@
  * the databases are those of enum database_id in database.h.
  *
  *     database   key                             value
- *     blob       LSN u64, part u32               part: version u8, flags u8, 0 u16, bodies
- *     index      queue u64, first position u64   segment: header, LSN u64, places; never changed
+ *     blob       blob u64, part u32              part: version u8, flags u8, 0 u16, bodies
+ *                blob u64, PART_HOLDERS          header, holders: the segments that refer to it
+ *     index      queue u64, first position u64   segment: header, blob u64, places; never changed
  *     gone       queue u64, first position u64   header, a bit per entry of the segment: deleted
- *     live       LSN u64                         header, entries u32 that still need the blob
+ *     live       blob u64                        header, entries u32 that still need the blob,
+ *                                                size, alive, sparse_at u32, since u64: blob.c
+ *     sparse     since u64, blob u64             header: mostly dead since that LSN
  *     queue      queue u64                       header (flag DEADLINES), head, tail, count, bytes,
  *                                                delivered: u64
  *     trim       queue u64, from u64             header, end u64: a deleted range to be removed
  *     record     the owner's                     header, the owner's bytes
  *     meta       "format"                        header, format u32
- *                "state"                         header (flag CLEAN), last LSN u64
+ *                "state"                         header (flag CLEAN), last LSN u64, last blob u64,
+ *                                                size of all blobs u64, of those in sparse u64
  *
  *     header     CRC32C u32 of the key and of the value after these four bytes |
  *                version u8 | flags u8 | count u16
  *
- * A batch is one *blob*: its bodies back to back, cut into parts of at most PART_MAX bytes; a body
- * that is larger has parts of its own. Its entries are one or more *segments* per queue: up to
- * SEGMENT_ENTRIES_MAX entries whose places take up to SEGMENT_MAX bytes, so that a segment is a
- * page at most and putting or acknowledging a run of entries touches one row and not hundreds.
+ * The bodies of a batch are *blobs*, numbered as they are written: small ones back to back, cut into
+ * parts of at most PART_MAX bytes, up to about BLOB_SIZE_MAX; one that is larger than a part is a
+ * blob of its own. Its entries are one or more *segments* per queue: up to SEGMENT_ENTRIES_MAX
+ * entries with bodies in one blob, whose places take up to SEGMENT_MAX bytes, so that a segment is
+ * a page at most and putting or acknowledging a run of entries touches one row and not hundreds.
  *
  *     places     positions: nothing when flag DENSE says that they follow each other without a
  *                           hole, else count - 1 varints: distance to the one before
@@ -31,7 +36,10 @@
  * body has bytes; without EXPIRES it never does; without FLAGS they are those of the entry before,
  * 0 for the first.
  *
- * The checksum of a body begins with its LSN, part and offset: an old page that reappears is not
+ *     holders    per segment, in key order: queue varint, distance to the one before |
+ *                position varint: distance to the one before if the queue is the same
+ *
+ * The checksum of a body begins with its blob, part and offset: an old page that reappears is not
  * taken for a new one. Nothing here reads or writes a file; whatever bytes a decoder gets, it
  * answers or says that they are damaged. */
 #ifndef STORE_RECORD_H
@@ -46,15 +54,20 @@ enum {
     PART_HEADER_SIZE = 4,
     PART_MAX = 15 * 4096 - 16, /* with LMDB's page header: fifteen pages, to the byte */
     PART_BODY_MAX = PART_MAX - PART_HEADER_SIZE,
+    BLOB_SIZE_MAX = 16 * PART_BODY_MAX,
     SEGMENT_MAX = 4096 - 16, /* one overflow page */
     SEGMENT_ENTRIES_MAX = 512,
     KEY_MAX = 16,
     QUEUE_ROW_SIZE = HEADER_SIZE + 40,
-    LIVE_ROW_SIZE = HEADER_SIZE + 4,
+    LIVE_ROW_SIZE = HEADER_SIZE + 24,
+    SPARSE_ROW_SIZE = HEADER_SIZE,
+    STATE_ROW_SIZE = HEADER_SIZE + 32,
     NUMBER_ROW_SIZE = HEADER_SIZE + 8,
     FORMAT_ROW_SIZE = HEADER_SIZE + 4,
     GONE_ROW_MAX = HEADER_SIZE + SEGMENT_ENTRIES_MAX / 8,
 };
+
+#define PART_HOLDERS UINT32_MAX
 
 enum record_flag {
     SEGMENT_DENSE = 1,   /* of a segment */
@@ -105,7 +118,8 @@ static inline struct key key_u64(uint64_t number) /* live, queue */
     return key;
 }
 
-static inline struct key key_pair(uint64_t queue_id, uint64_t second) /* index, gone, trim */
+static inline struct key key_pair(uint64_t queue_id,
+                                  uint64_t second) /* index, gone, trim, sparse */
 {
     struct key key;
     put_u64(key.bytes, queue_id);
@@ -114,10 +128,10 @@ static inline struct key key_pair(uint64_t queue_id, uint64_t second) /* index, 
     return key;
 }
 
-static inline struct key key_part(uint64_t lsn, uint32_t part) /* blob */
+static inline struct key key_part(uint64_t blob, uint32_t part) /* blob */
 {
     struct key key;
-    put_u64(key.bytes, lsn);
+    put_u64(key.bytes, blob);
     put_u32(key.bytes + 8, part);
     key.size = 12;
     return key;
@@ -157,10 +171,29 @@ void queue_row_encode(uint64_t queue_id, const struct queue_row *row,
                       uint8_t value[QUEUE_ROW_SIZE]);
 bool queue_row_decode(struct slice key, struct slice value, struct queue_row *row);
 
-void live_encode(uint64_t lsn, uint32_t live, uint8_t value[LIVE_ROW_SIZE]);
-bool live_decode(struct slice key, struct slice value, uint32_t *live);
+struct live_row {
+    uint32_t entries;   /* that still need the blob; LIVE_PINNED: nobody knows, it stays */
+    uint32_t size;      /* of its bodies, and of a place for each of its entries at first */
+    uint32_t alive;     /* of what the living entries need, bodies they share counted for each */
+    uint32_t sparse_at; /* when alive falls to it, the blob is mostly dead; 0: never */
+    uint64_t since;     /* its key in sparse; 0: it is not there */
+};
 
-/* A row with one number: "state" and the ends of trim. */
+#define LIVE_PINNED UINT32_MAX
+
+void live_encode(uint64_t blob, const struct live_row *row, uint8_t value[LIVE_ROW_SIZE]);
+bool live_decode(struct slice key, struct slice value, struct live_row *row);
+
+struct state_row {
+    uint64_t lsn, blob;    /* the last ones */
+    uint64_t size, sparse; /* of all blobs, and of those in sparse */
+    bool clean;
+};
+
+void state_encode(struct slice key, const struct state_row *row, uint8_t value[STATE_ROW_SIZE]);
+bool state_decode(struct slice key, struct slice value, struct state_row *row);
+
+/* A row with one number: the ends of trim. */
 void number_encode(struct slice key, uint64_t number, uint8_t flags,
                    uint8_t value[NUMBER_ROW_SIZE]);
 bool number_decode(struct slice key, struct slice value, uint64_t *number);
@@ -172,11 +205,26 @@ struct place {
     uint32_t size;
 };
 
-uint32_t body_checksum(uint64_t lsn,
+uint32_t body_checksum(uint64_t blob,
                        const struct place *place); /* of no bytes yet; go on with crc32c */
 
 void part_header_encode(uint8_t header[PART_HEADER_SIZE]);
 bool part_check(struct slice part);
+
+/* ---- holders --------------------------------------------------------------------------------- */
+
+struct holder { /* the key of a segment */
+    uint64_t queue_id, first;
+};
+
+/* Writes one after another, in key order; previous is {0} at first, and the result how many bytes
+ * it took, HOLDER_MAX at most. */
+enum { HOLDER_MAX = 20 };
+size_t holder_encode(uint8_t *to, const struct holder *holder, const struct holder *previous);
+
+/* The next of value, at *offset, which is HEADER_SIZE at first; *holder is {0} then and the one
+ * before later. false: there is none, or *damaged. The caller has checked the row. */
+bool holder_next(struct slice value, size_t *offset, struct holder *holder, bool *damaged);
 
 /* ---- segments -------------------------------------------------------------------------------- */
 
@@ -205,11 +253,11 @@ void segment_begin(struct segment_writer *writer);
 bool segment_add(struct segment_writer *writer, const struct segment_entry *entry);
 
 size_t segment_size(const struct segment_writer *writer);
-void segment_encode(const struct segment_writer *writer, struct slice key, uint64_t lsn,
+void segment_encode(const struct segment_writer *writer, struct slice key, uint64_t blob,
                     uint8_t *value);
 
 struct segment {
-    uint64_t queue_id, first, last, lsn;
+    uint64_t queue_id, first, last, blob;
     uint16_t count;
     bool dense;
     struct slice entries;                    /* inside the value it was read from */

@@ -30,7 +30,7 @@ static int on_record_row(struct walk *walk, struct slice key, struct slice value
 static int on_queue_row(struct walk *walk, struct slice key, struct slice value)
 {
     struct queue_row row;
-    uint64_t front_lsn;
+    uint64_t front_blob;
     int rc = 0;
 
     if (key.size != 8) {
@@ -41,7 +41,7 @@ static int on_queue_row(struct walk *walk, struct slice key, struct slice value)
     if (!queue_row_decode(key, value, &row)) {
         walk->damaged++;
         log_error("the store is damaged: row of queue %" PRIu64 ": counting its entries", queue_id);
-        rc = rebuild_queue(walk->database, walk->txn, queue_id, &row, &front_lsn, &walk->damaged);
+        rc = rebuild_queue(walk->database, walk->txn, queue_id, &row, &front_blob, &walk->damaged);
     }
     const struct store_queue_state state = {
         .queue_id = queue_id,
@@ -83,7 +83,7 @@ int recover(const struct database *database, struct store_recovery *recovery, ui
 
     if (rc != 0)
         return database_errno(rc);
-    recovery->was_clean = database->was_clean;
+    recovery->was_clean = database->state.clean;
     rc = each_row(&walk, DB_RECORD, on_record_row);
     fault_point(FAULT_RECORDS_RECOVERED);
     if (rc == 0)

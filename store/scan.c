@@ -130,7 +130,7 @@ static bool next_in_segment(struct scan *scan)
         if (scan->reader.entry.position < scan->first || gone_has(&scan->gone_of_segment, index))
             continue;
         scan->entry = scan->reader.entry;
-        scan->lsn = scan->segment.lsn;
+        scan->blob = scan->segment.blob;
         return true;
     }
     if (broken)

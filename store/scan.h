@@ -22,7 +22,7 @@ struct scan {
     bool in_segment;
 
     struct segment_entry entry; /* after scan_next: the entry found */
-    uint64_t lsn;               /* of its blob */
+    uint64_t blob;              /* in which its body is */
     uint32_t damaged;           /* rows that could not be read so far */
     int rc;                     /* 0 or LMDB's error, which ended the walk */
 };

@@ -16,7 +16,9 @@
  * The rules of the seam:
  *   1. Nobody else changes durable state. Submitting never blocks. LSNs are dense and increasing.
  *   2. Operations carry results, not requests: ids and positions come from the owner. Applying a
- *      batch is a pure function of the state and the bytes.
+ *      batch is a pure function of the state and the bytes, where the state is what this header
+ *      shows: records, queues, entries and their bodies. Where on the disk they are is each store's
+ *      own business, changes behind its back (trim.c, reclaim.c), and is named by no operation.
  *   3. A batch is atomic: all of it survives or none.
  *   4. Batches become durable in LSN order: when LSN n is durable, so is every one below it.
  *   5. A failed write or sync is never retried: store_process reports it, and no LSN beyond durable
@@ -48,6 +50,9 @@ struct store;
 struct store_options {
     const char *directory; /* exists already, is ours alone (the caller holds its lock) */
     size_t map_size; /* of address space, not of memory; 0: 1 TiB, or what the system grants */
+    /* Commits for which bodies written together must have been mostly dead before those left are
+     * moved while the store is busy; 0: 1000. */
+    uint32_t reclaim_patience;
 };
 
 enum { STORE_ERROR_SIZE = 256 };

@@ -16,15 +16,19 @@ enum { STEP = 64, SLICE_NS = 2000000 };
 static void trim_segment(struct apply *apply, uint64_t from, struct slice key, struct slice value)
 {
     uint32_t alive = 0;
+    uint64_t cost = 0;
 
     if (!erase_load(apply, key, value)) {
         apply_delete(apply, DB_INDEX);
         return;
     }
     for (uint16_t i = segment_seek(&apply->segment, from); i < apply->segment.count; i++)
-        alive += !gone_has(&apply->gone, i);
+        if (!gone_has(&apply->gone, i)) {
+            alive++;
+            cost += erase_cost(apply, i);
+        }
     if (alive > 0)
-        sort_add(&apply->released, apply->segment.lsn, 0, alive);
+        blob_lose(apply, apply->segment.blob, alive, cost);
     erase_segment(apply);
 }
 
@@ -99,7 +103,7 @@ void trim_slice(struct apply *apply)
 
     do {
         apply->trimming = trim_first(apply);
-        apply_release(apply);
+        blob_release(apply);
         fault_point(FAULT_TRIM_STEP);
     } while (apply->trimming && apply->rc == 0 && clock_monotonic_ns() < until);
 }

@@ -68,3 +68,10 @@ void mailbox_wait(struct mailbox *mailbox)
     while (poll(&wanted, 1, -1) < 0)
         assert(errno == EINTR);
 }
+
+bool mailbox_wait_ms(struct mailbox *mailbox, int timeout_ms)
+{
+    struct pollfd wanted = {.fd = mailbox->fd, .events = POLLIN};
+
+    return poll(&wanted, 1, timeout_ms) > 0;
+}

@@ -33,4 +33,7 @@ bool mailbox_take(struct mailbox *mailbox, struct letter_list *letters);
 /* Blocks until at least one letter waits. */
 void mailbox_wait(struct mailbox *mailbox);
 
+/* The same, for at most that long. Returns whether one waits. */
+bool mailbox_wait_ms(struct mailbox *mailbox, int timeout_ms);
+
 #endif

@@ -94,19 +94,66 @@ END_TEST
 START_TEST(small_rows_come_back)
 {
     const struct key key = key_u64(9);
-    uint8_t live_row[LIVE_ROW_SIZE], number_row[NUMBER_ROW_SIZE];
-    uint32_t live;
+    const struct live_row row = {1234, 5678, 91011, UINT32_MAX, UINT64_MAX};
+    const struct state_row counted = {UINT64_MAX, 2, 3, UINT64_MAX - 1, true};
+    uint8_t live_row[LIVE_ROW_SIZE], number_row[NUMBER_ROW_SIZE], state_row[STATE_ROW_SIZE];
+    struct live_row live;
+    struct state_row state;
     uint64_t number;
 
-    live_encode(9, 1234, live_row);
+    live_encode(9, &row, live_row);
     ck_assert(live_decode(key_slice(&key), slice_of(live_row, sizeof live_row), &live));
-    ck_assert_uint_eq(live, 1234);
+    ck_assert_uint_eq(live.entries, row.entries);
+    ck_assert_uint_eq(live.size, row.size);
+    ck_assert_uint_eq(live.alive, row.alive);
+    ck_assert_uint_eq(live.sparse_at, row.sparse_at);
+    ck_assert_uint_eq(live.since, row.since);
+    state_encode(key_slice(&key), &counted, state_row);
+    ck_assert(state_decode(key_slice(&key), slice_of(state_row, sizeof state_row), &state));
+    ck_assert_uint_eq(state.lsn, counted.lsn);
+    ck_assert_uint_eq(state.blob, counted.blob);
+    ck_assert_uint_eq(state.size, counted.size);
+    ck_assert_uint_eq(state.sparse, counted.sparse);
+    ck_assert(state.clean);
+    ck_assert(!state_decode(key_slice(&key), slice_of(live_row, sizeof live_row), &state));
     ck_assert(!live_decode(key_slice(&key), slice_of(live_row, sizeof live_row - 1), &live));
     number_encode(key_slice(&key), UINT64_MAX, 3, number_row);
     ck_assert(number_decode(key_slice(&key), slice_of(number_row, sizeof number_row), &number));
     ck_assert_uint_eq(number, UINT64_MAX);
     ck_assert_uint_eq(record_flags(slice_of(number_row, sizeof number_row)), 3);
     ck_assert(!number_decode(key_slice(&key), slice_of(live_row, sizeof live_row), &number));
+}
+END_TEST
+
+START_TEST(holders_come_back)
+{
+    static const struct holder holders[] = {
+        {0, 0}, {0, 7}, {1, 0}, {1, UINT64_MAX}, {2, 5}, {UINT64_MAX, 1}, {UINT64_MAX, 2}};
+    uint8_t row[HEADER_SIZE + countof(holders) * HOLDER_MAX];
+    struct holder previous = {0}, holder = {0};
+    size_t size = HEADER_SIZE, offset = HEADER_SIZE;
+    bool damaged;
+
+    for (size_t i = 0; i < countof(holders); i++) {
+        const size_t more = holder_encode(row + size, &holders[i], &previous);
+        ck_assert_uint_le(more, HOLDER_MAX);
+        size += more;
+        previous = holders[i];
+    }
+    for (size_t i = 0; i < countof(holders); i++) {
+        ck_assert(holder_next(slice_of(row, size), &offset, &holder, &damaged));
+        ck_assert_uint_eq(holder.queue_id, holders[i].queue_id);
+        ck_assert_uint_eq(holder.first, holders[i].first);
+    }
+    ck_assert(!holder_next(slice_of(row, size), &offset, &holder, &damaged));
+    ck_assert(!damaged);
+    for (size_t cut = HEADER_SIZE + 1; cut < size; cut++) {
+        offset = HEADER_SIZE;
+        holder = (struct holder){0};
+        while (holder_next(slice_of(row, cut), &offset, &holder, &damaged))
+            ck_assert_uint_le(offset, cut);
+    }
+    ck_assert(damaged);
 }
 END_TEST
 
@@ -187,7 +234,7 @@ static void check_read(const struct written *written)
     ck_assert(segment_decode(key_slice(&written->key), slice_of(written->value, written->size),
                              &segment));
     ck_assert_uint_eq(segment.count, written->count);
-    ck_assert_uint_eq(segment.lsn, 77);
+    ck_assert_uint_eq(segment.blob, 77);
     ck_assert_uint_eq(segment.queue_id, 5);
     ck_assert_uint_eq(segment.last, written->entries[written->count - 1].position);
     segment_read(&reader, &segment);
@@ -327,6 +374,7 @@ int main(void)
     tcase_add_test(tests, keys_sort_as_numbers_do);
     tcase_add_test(tests, queue_row_comes_back_or_is_damaged);
     tcase_add_test(tests, small_rows_come_back);
+    tcase_add_test(tests, holders_come_back);
     tcase_add_test(tests, gone_rows_come_back);
     tcase_add_test(tests, segments_come_back);
     tcase_add_test(tests, plain_segments_are_small_and_full);
