@@ -68,7 +68,7 @@ struct batch {
     ARRAY_OF(struct batch_range) ranges;
     ARRAY_OF(struct batch_queue) creates;
     ARRAY_OF(struct batch_queue) drops;
-    ARRAY_OF(struct batch_queue) marks; /* the last of a queue counts */
+    ARRAY_OF(struct batch_queue) marks; /* the highest of a queue counts */
     ARRAY_OF(struct batch_record) records;
     struct buf record_bytes;
 

@@ -1,6 +1,6 @@
 /* Opening in steps, each of which may refuse with a sentence for the operator:
  *
- *     file system ─▶ environment ─▶ format version, read only ─▶ databases, marked unclean
+ *     file system ─▶ data file ─▶ environment ─▶ format version, read only ─▶ databases, marked unclean
  *
  * The format version is looked at before anything is written, so that an old broker leaves a newer
  * store as it is. A damaged version or state row stops nothing: the version is then taken to be
@@ -24,6 +24,7 @@
 
 #include "base/fault.h"
 #include "base/log.h"
+#include "store/create.h"
 
 #define MAP_SIZE_DEFAULT ((size_t)1 << 40)
 #define MAP_SIZE_MIN     ((size_t)1 << 30)
@@ -318,6 +319,9 @@ int database_open(struct database *database, const struct store_options *options
     int rc = check_file_system(options->directory, error);
     if (rc != 0)
         return rc;
+    rc = create_data_file(options->directory);
+    if (rc != 0)
+        return refuse(error, database_errno(rc), "%s: %s", options->directory, mdb_strerror(rc));
     while ((rc = open_environment(&database->env, options->directory, map_size)) == ENOMEM &&
            map_size / 4 >= MAP_SIZE_MIN)
         map_size /= 4;

@@ -47,6 +47,28 @@ int fdatasync(int fd)
     return (int)syscall(SYS_fdatasync, fd);
 }
 
+/* ---- a directory that is synced -------------------------------------------------------------- */
+
+static atomic_int directory_syncs; /* since the last file came into place */
+
+int fsync(int fd);
+int renameat(int from_fd, const char *from, int to_fd, const char *to);
+
+int fsync(int fd)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) == 0 && S_ISDIR(status.st_mode))
+        directory_syncs++;
+    return (int)syscall(SYS_fsync, fd);
+}
+
+int renameat(int from_fd, const char *from, int to_fd, const char *to)
+{
+    directory_syncs = 0;
+    return (int)syscall(SYS_renameat, from_fd, from, to_fd, to);
+}
+
 /* ---- a store to test ------------------------------------------------------------------------- */
 
 enum { MEMORY, LMDB, ENGINES };
@@ -1445,6 +1467,29 @@ START_TEST(a_newer_format_is_refused_untouched)
 }
 END_TEST
 
+/* Or a power cut would leave a file that LMDB refuses, or none although commits had returned. */
+START_TEST(a_new_file_comes_into_place_whole)
+{
+    char error[STORE_ERROR_SIZE], path[128];
+    struct store *store = NULL;
+    struct rig rig = {.engine = LMDB};
+
+    log_level = LOG_NONE;
+    snprintf(rig.directory, sizeof rig.directory, "%s/test_store.XXXXXX", scratch_directory());
+    ck_assert_ptr_nonnull(mkdtemp(rig.directory));
+    snprintf(path, sizeof path, "%s/data.mdb", rig.directory);
+    atomic_store(&sync_error, EIO);
+    ck_assert_int_eq(store_open(&(struct store_options){.directory = rig.directory}, &store, error),
+                     -EIO);
+    ck_assert_int_eq(access(path, F_OK), -1);
+    atomic_store(&sync_error, 0);
+    directory_syncs = -1;
+    open_lmdb(&rig); /* what is left of the first attempt is no hindrance */
+    ck_assert_int_eq(directory_syncs, 1);
+    rig_end(&rig);
+}
+END_TEST
+
 START_TEST(a_missing_directory_is_an_error)
 {
     char error[STORE_ERROR_SIZE] = "";
@@ -1770,6 +1815,7 @@ int main(void)
     tcase_add_test(lmdb, a_failed_sync_is_final);
     tcase_add_test(lmdb, files_are_private);
     tcase_add_test(lmdb, a_newer_format_is_refused_untouched);
+    tcase_add_test(lmdb, a_new_file_comes_into_place_whole);
     tcase_add_test(lmdb, a_missing_directory_is_an_error);
     tcase_add_test(lmdb, a_damaged_body_is_not_delivered);
     tcase_add_test(lmdb, a_damaged_segment_takes_its_entries_along);

@@ -1,0 +1,58 @@
+/* LMDB makes a new file by writing two meta pages that nothing syncs before the first commit, and
+ * never syncs the directory: after a power cut there may be a file that it refuses to open, or none
+ * although a commit had returned. So an empty one is made beside, and moved into place when it is
+ * whole:
+ *
+ *     data.new: written, synced ──rename──▶ data.mdb, the directory synced
+ *
+ * What an attempt that was cut short left behind is removed by the next. */
+#include "store/create.h"
+
+#include <fcntl.h>
+#include <lmdb.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/base.h"
+
+static int write_empty(const char *path)
+{
+    MDB_env *env;
+    int rc = mdb_env_create(&env);
+
+    if (rc != 0)
+        return rc;
+    rc = mdb_env_open(env, path, MDB_NOSUBDIR | MDB_NOLOCK, 0600);
+    if (rc == 0)
+        rc = mdb_env_sync(env, 1);
+    mdb_env_close(env);
+    return rc;
+}
+
+static int move_into_place(int directory)
+{
+    if (renameat(directory, "data.new", directory, "data.mdb") != 0 || fsync(directory) != 0)
+        return errno;
+    return 0;
+}
+
+int create_data_file(const char *directory)
+{
+    char path[4096];
+    int rc;
+
+    if (snprintf(path, sizeof path, "%s/data.new", directory) >= (int)sizeof path)
+        return ENAMETOOLONG;
+    const int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    if (faccessat(fd, "data.mdb", F_OK, 0) == 0) {
+        rc = 0;
+    } else {
+        rc = unlinkat(fd, "data.new", 0) == 0 || errno == ENOENT ? write_empty(path) : errno;
+        if (rc == 0)
+            rc = move_into_place(fd);
+    }
+    close(fd);
+    return rc;
+}
