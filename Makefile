@@ -5,6 +5,7 @@
 #   make test     everything built, every test passed
 #   make asan     all tests under AddressSanitizer and UBSan; make tsan: under ThreadSanitizer
 #   make differential  COUNT=N SEED=S FEATURES=...: the same scripts on RabbitMQ, every answer compared
+#   make crash-states  COUNT=N SEED=S: what power cuts can leave of the store, enumerated
 #   make bench    the benchmarks in tests/bench
 #   make format   clang-format over the tree
 #   make install  to $(DESTDIR)$(PREFIX)
@@ -53,7 +54,7 @@ UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/
 SIM := $(BUILD)/sim
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: all run test check asan tsan differential bench format install clean deps test-deps tests
+.PHONY: all run test check asan tsan differential crash-states bench format install clean deps test-deps tests
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -87,6 +88,8 @@ $(BUILD)/lib%.a:
 	@rm -f $@
 	$(call say,AR)$(AR) rcs $@ $^
 
+# What stands for base/fault.h's other half in this program.
+$(BUILD)/obj/tests/states/%.o: CPPFLAGS += -DSTOATMQ_FAULTS
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) $(ALL_CFLAGS) -c -o $@ $<
@@ -124,11 +127,17 @@ $(BUILD)/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/libtest.a $(SERVER_LIBS)
 $(SIM): $(call objects,tests/sim) $(BUILD)/libtest.a $(SERVER_LIBS)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
 
+# The store, faults included, under every crash that its writes and syncs allow.
+STATES := $(BUILD)/crash_states
+
+$(STATES): $(call objects,tests/states) $(patsubst %.c,$(BUILD)/obj/faults/%.o,$(filter store/%,$(FAULTY))) $(call archive,store base)
+	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) -llmdb
+
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(BUILD)/libtest.a $(SERVER_LIBS)
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
 
-tests: $(PROGRAMS) $(BUILD)/stoatmq-faults $(UNIT_TESTS) $(SIM)
+tests: $(PROGRAMS) $(BUILD)/stoatmq-faults $(UNIT_TESTS) $(SIM) $(STATES)
 
 test: test-deps
 	@$(MAKE) --no-print-directory tests
@@ -153,6 +162,10 @@ differential:
 	@etc/deps differential
 	@$(MAKE) --no-print-directory $(BUILD)/stoatmq
 	@TEST_BUILD=$(BUILD) tests/differential/differential.py --count $(COUNT) --seed $(SEED) --features '$(FEATURES)'
+
+crash-states: test-deps
+	@$(MAKE) --no-print-directory $(STATES)
+	@$(STATES) --count $(if $(filter file,$(origin COUNT)),20000,$(COUNT)) --seed $(SEED)
 
 bench: test-deps
 	@$(MAKE) --no-print-directory $(PROGRAMS) $(BENCHES)
