@@ -1087,8 +1087,10 @@ static void compare_recovered(const struct rig *memory, const struct rig *lmdb)
         ck_assert_uint_eq(a->tail, b->tail);
         ck_assert_uint_eq(a->count, b->count);
         ck_assert_uint_eq(a->bytes, b->bytes);
-        ck_assert(a->count == 0 || a->deadlines == b->deadlines);
-        ck_assert_uint_le(b->head, a->head); /* LMDB's may be a lower bound */
+        /* LMDB's may be too cautious: dead segments that wait to be trimmed hide that a queue was
+         * empty. */
+        ck_assert(a->count == 0 || a->deadlines <= b->deadlines);
+        ck_assert_uint_le(b->head, a->head);
     }
 }
 
