@@ -27,6 +27,13 @@ static void on_body_done(void *owner)
     message_unref(&message);
 }
 
+/* Up to which LSN replies may leave. */
+static uint64_t certain_lsn(const struct broker *broker)
+{
+    return fault_bug(FAULT_CONFIRM_BEFORE_COMMIT) ? store_open_lsn(broker->store) - 1
+                                                  : store_durable(broker->store);
+}
+
 static void submit(struct task *task)
 {
     struct broker *broker = container_of(task, struct broker, store_task);
@@ -42,8 +49,8 @@ static void submit(struct task *task)
     else
         store_submit(broker->store);
     fault_point(FAULT_BATCH_SUBMITTED);
-    if (fault_bug(FAULT_CONFIRM_BEFORE_COMMIT) && store_is_busy(broker->store))
-        parking_release(&broker->parking, store_open_lsn(broker->store) - 1);
+    if (fault_bug(FAULT_CONFIRM_BEFORE_COMMIT))
+        parking_release(&broker->parking, certain_lsn(broker));
     if (fault_bug(FAULT_SPLIT_DEAD_LETTER))
         dead_letters_run(broker);
 }
@@ -57,7 +64,7 @@ static void on_store_ready(struct source *source, uint32_t events)
     if (broker->store_error != 0)
         return;
     fault_point(FAULT_BATCH_BACK);
-    parking_release(&broker->parking, store_durable(broker->store));
+    parking_release(&broker->parking, certain_lsn(broker));
     fault_point(FAULT_REPLIES_RELEASED);
     broker_touch_store(broker);
     if (error != 0) {
@@ -80,8 +87,7 @@ uint64_t broker_new_queue_ids(struct broker *broker, uint64_t count)
 
     broker->next_queue_id += count;
     amqp_put_u64(value, last);
-    if (!fault_bug(FAULT_REUSE_QUEUE_ID))
-        store_put_record(broker->store, queue_id_key, slice_of(value, sizeof(value)));
+    store_put_record(broker->store, queue_id_key, slice_of(value, sizeof(value)));
     broker_touch_store(broker);
     return first;
 }
@@ -188,6 +194,7 @@ int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
         return error;
     }
     parking_init(&broker->parking, store_durable(store));
+    late_confirms_init(broker);
     if (broker->vhosts.count == 0)
         vhost_new(broker, default_vhost, false);
     return 0;
@@ -209,6 +216,7 @@ void broker_release(struct broker *broker)
     struct map_link *link;
 
     wait_for_fetches(broker);
+    late_confirms_release(broker);
     dead_letters_run(broker); /* of the last turn: their deletes are in the open batch */
 
     loop_unqueue(broker->loop, &broker->store_task);

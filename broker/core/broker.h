@@ -10,6 +10,7 @@
 #include "base/map.h"
 #include "base/random.h"
 #include "core/dead_letter.h"
+#include "core/late_confirm.h"
 #include "core/parking.h"
 #include "net/loop.h"
 #include "store/store.h"
@@ -31,11 +32,13 @@ struct broker {
     struct clock *clock;
     struct random *random;
     struct store *store;
-    struct map vhosts;                /* by name */
-    struct map queues;                /* durable ones, by id */
-    struct parking parking;           /* replies that wait for the store */
-    struct dead_letters dead_letters; /* dropped in this turn, not yet routed */
-    uint64_t next_queue_id;           /* never used before, in any run */
+    struct map vhosts;                     /* by name */
+    struct map queues;                     /* durable ones, by id */
+    struct parking parking;                /* replies that wait for the store */
+    struct late_confirms late_confirms[2]; /* of the open batch and the one under way, by LSN */
+    struct dead_letters dead_letters;      /* dropped in this turn, not yet routed */
+    bool in_transaction;     /* what is acknowledged now holds when the open batch does */
+    uint64_t next_queue_id;  /* never used before, in any run */
     uint64_t last_record_id; /* of definitions in the store: counted up, see core/definition.h */
     uint64_t route_mark;     /* a fresh one per message routed: see core/exchange.h */
     uint64_t reserve_mark;   /* a fresh one per transaction: see queue_reserve */

@@ -339,7 +339,7 @@ static void pass_publisher(struct broker *broker, const struct dead_letter *lett
     } else if (next != NULL) {
         dead_letter_await(next, publisher, letter->sequence);
     } else {
-        publisher->ops->on_settled(publisher, letter->sequence);
+        late_confirm(broker, publisher, letter->sequence);
     }
 }
 

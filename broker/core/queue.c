@@ -1,7 +1,7 @@
 /* How an entry ends:
  *
- *     acknowledged, purged, deleted with the queue ──▶ forgotten
- *     rejected, expired, over the limit ──▶ retired: forgotten, and a dead letter if the queue's settings name an exchange;
+ *     acknowledged ──▶ forgotten; purged, deleted with the queue ──▶ dropped
+ *     rejected, expired, over the limit ──▶ retired: dropped, and a dead letter if the queue's settings name an exchange;
  *         of the queue of a delayed exchange: expired is what has waited long enough, and goes on through that exchange
  *
  * A queue with priorities has a window for each; the highest with something ready is served first,
@@ -174,7 +174,7 @@ static void retire(struct queue *queue, struct place place, enum death death)
     struct message *message = place_entry(place)->message;
 
     if (!queue->settings.dead_letters || queue->deleted) {
-        queue_forget_entry(queue, place);
+        queue_drop_entry(queue, place);
         return;
     }
     struct publisher *publisher = queue_waits_for_entry(queue, place) ? message->publisher : NULL;
@@ -480,7 +480,7 @@ void queue_requeue(struct queue *queue, struct place place, struct consumer *con
     if (unlikely(queue->settings.quorum))
         delivery_count_add(place_entry(place), failed);
     if (queue->deleted) {
-        queue_forget_entry(queue, place);
+        queue_drop_entry(queue, place);
     } else if (unlikely(place_entry(place)->delivery_count > queue->settings.delivery_limit)) {
         retire(queue, place, DEATH_DELIVERY_LIMIT);
     } else {
@@ -500,7 +500,7 @@ static bool drop_ready(struct queue *queue, struct window *window)
     bool stored = false;
 
     while ((next = window_first_ready(window, &place)) != WINDOW_NOTHING)
-        stored |= next == WINDOW_READY ? queue_forget_entry(queue, place)
+        stored |= next == WINDOW_READY ? queue_drop_entry(queue, place)
                                        : queue_forget_range(queue, window_first_range(window));
     return stored;
 }
@@ -617,6 +617,8 @@ void queue_delete(struct queue *queue)
         definition_delete_queue(queue);
         queue_store_delete(queue);
         fault_point(FAULT_QUEUE_DELETED);
+        if (fault_bug(FAULT_REUSE_QUEUE_ID) && queue->id + 1 == broker->next_queue_id)
+            broker->next_queue_id--;
     }
 
     for (size_t i = countof(queue->consumers.lists); i-- > 0;)

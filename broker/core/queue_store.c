@@ -110,15 +110,25 @@ static bool forget(struct queue *queue, struct place place)
     return deletes;
 }
 
-static void tell_publisher(const struct message *message)
+static void tell_publisher(struct queue *queue, const struct message *message, bool late)
 {
-    message->publisher->ops->on_settled(message->publisher, message->sequence);
+    if (late)
+        late_confirm(queue->broker, message->publisher, message->sequence);
+    else
+        message->publisher->ops->on_settled(message->publisher, message->sequence);
 }
 
 bool queue_forget_entry(struct queue *queue, struct place place)
 {
     if (queue_waits_for_entry(queue, place))
-        tell_publisher(place_entry(place)->message);
+        tell_publisher(queue, place_entry(place)->message, queue->broker->in_transaction);
+    return forget(queue, place);
+}
+
+bool queue_drop_entry(struct queue *queue, struct place place)
+{
+    if (queue_waits_for_entry(queue, place))
+        tell_publisher(queue, place_entry(place)->message, true);
     return forget(queue, place);
 }
 
@@ -152,7 +162,7 @@ static void take_back_unacked(struct queue *queue, struct window *window)
             if (entry->message == NULL || !is_in_open_batch(queue, entry))
                 continue;
             if (queue_waits_for_entry(queue, (struct place){segment, slot}))
-                tell_publisher(entry->message);
+                tell_publisher(queue, entry->message, true);
             take_back(queue, entry);
         }
 }

@@ -2,7 +2,8 @@
  *
  *     push ── stored? ──no──▶ lsn 0: lives and dies in memory
  *                └─yes─▶ put into the open batch, lsn = that batch's
- *     settle ── its batch is still open ──▶ taken back: it never was; its publisher need not wait for it
+ *     settle ── its batch is still open ──▶ taken back: it never was; its publisher need not wait for it if a consumer
+ *           │                               has acknowledged it, else waits for the batch: see late_confirm.h
  *           └── it has left, or was read back from disk ──▶ deleted by the open batch
  *
  * Each window of a priority queue is a queue of its own to the store: ids id, id + 1, ...
@@ -29,8 +30,10 @@ void queue_store_entry(struct queue *queue, struct place place, uint64_t deadlin
 bool queue_waits_for_entry(const struct queue *queue, struct place place);
 
 /* The entry is gone: from the store too. Returns whether a reply about it must wait for the open
- * batch. Quietly: its publisher, if it waits, is not told; the caller sees to that. */
+ * batch. Forgotten because a consumer is done with it, or dropped: its publisher, if it waits, is told
+ * at once or late. Quietly: it is not told; the caller sees to that. */
 bool queue_forget_entry(struct queue *queue, struct place place);
+bool queue_drop_entry(struct queue *queue, struct place place);
 void queue_forget_entry_quietly(struct queue *queue, struct place place);
 
 /* The same for a range on disk with all its entries. */

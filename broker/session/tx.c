@@ -151,6 +151,15 @@ static void apply_settlements(struct tx *tx)
     tx->held_up_to = 0;
 }
 
+/* A planted bug. */
+static void submit_now(struct store *store)
+{
+    while (store_is_busy(store))
+        store_process(store);
+    if (!store_open_is_empty(store))
+        store_submit(store);
+}
+
 bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error)
 {
     struct store *store = tx->channel->broker->store;
@@ -159,9 +168,11 @@ bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error)
         return false;
     apply_publishes(tx);
     fault_point(FAULT_TX_PUBLISHED);
-    if (fault_bug(FAULT_SPLIT_TX) && !store_is_busy(store) && !store_open_is_empty(store))
-        store_submit(store);
+    if (fault_bug(FAULT_SPLIT_TX))
+        submit_now(store);
+    tx->channel->broker->in_transaction = true;
     apply_settlements(tx);
+    tx->channel->broker->in_transaction = false;
     dead_letters_run(
         tx->channel->broker); /* of what it rejects or crowds out: they are part of it */
     if (tx->channel->global_prefetch > 0)

@@ -668,6 +668,91 @@ START_TEST(what_is_acked_in_the_open_batch_is_confirmed_at_once)
 }
 END_TEST
 
+/* A consumer's ack within a transaction holds when that does: until then a crash may lose both, the
+ * message and its ack, but not the message alone. */
+START_TEST(what_a_transaction_acks_is_confirmed_with_it)
+{
+    struct harness harness;
+    struct peer *peer = set_confirm_scene(&harness), *consumer = peer_open_channel(&harness);
+    peer_call(consumer, 1, &select_tx, AMQP_TX_SELECT_OK);
+    publish_persistent(peer, 1, "q2", "keeps the store busy");
+    publish_persistent(peer, 1, "q", "to be replaced");
+    consume_one(consumer, "q", "to be replaced");
+    if (_i == 0)
+        publish_persistent(consumer, 1, "q3", "in its place");
+    peer_send(consumer, 1, &commit);
+    peer_expect_nothing(peer);
+
+    sync(&harness);
+    if (_i == 0) {
+        expect_confirm(peer, 1, 1, false);
+        peer_expect_nothing(peer);
+        peer_expect_nothing(consumer);
+        sync(&harness);
+        expect_confirm(peer, 1, 2, false);
+    } else { /* nothing is left that a batch could be made of */
+        expect_confirm(peer, 1, 1, false);
+        expect_confirm(peer, 1, 2, false);
+    }
+    peer_expect(consumer, 1, AMQP_TX_COMMIT_OK);
+    harness_restart(&harness, true);
+    ck_assert_uint_eq(0, messages(&harness));
+    ck_assert_uint_eq(_i == 0, queue_of(&harness, "q3")->window.ready_count);
+    harness_release(&harness);
+}
+END_TEST
+
+/* What a full queue drops in favour of what is not durable yet would be lost with that. */
+START_TEST(what_is_crowded_out_is_confirmed_with_what_took_its_place)
+{
+    struct harness harness;
+    struct peer *peer = set_confirm_scene(&harness);
+    struct amqp_method declare = declare_q;
+    declare.queue_declare.queue = SLICE("short");
+    declare.queue_declare.arguments = SLICE("\x0cx-max-lengthI\0\0\0\1");
+    peer_send(peer, 1, &declare);
+    sync(&harness);
+    peer_expect(peer, 1, AMQP_QUEUE_DECLARE_OK);
+
+    publish_persistent(peer, 1, "q2", "keeps the store busy");
+    publish_persistent(peer, 1, "short", "one");
+    publish_persistent(peer, 1, "short", "two");
+    peer_expect_nothing(peer);
+    sync(&harness);
+    expect_confirm(peer, 1, 1, false);
+    peer_expect_nothing(peer);
+    sync(&harness);
+    expect_confirm(peer, 1, 3, true);
+    harness_restart(&harness, true);
+    ck_assert_uint_eq(1, queue_of(&harness, "short")->window.ready_count);
+    harness_release(&harness);
+}
+END_TEST
+
+/* It was never in there, whatever becomes of others. */
+START_TEST(what_a_queue_without_room_drops_is_confirmed)
+{
+    struct harness harness;
+    struct peer *peer = set_confirm_scene(&harness);
+    struct amqp_method declare = declare_q;
+    declare.queue_declare.queue = SLICE("none");
+    declare.queue_declare.arguments = SLICE("\x0cx-max-lengthI\0\0\0\0");
+    peer_send(peer, 1, &declare);
+    sync(&harness);
+    peer_expect(peer, 1, AMQP_QUEUE_DECLARE_OK);
+
+    publish_persistent(peer, 1, "none", "one");
+    expect_confirm(peer, 1, 1, false);
+    publish_persistent(peer, 1, "q2", "keeps the store busy");
+    publish_persistent(peer, 1, "none", "two");
+    expect_confirm(peer, 1, 3, false);
+    sync(&harness);
+    expect_confirm(peer, 1, 2, false);
+    peer_expect_nothing(peer);
+    harness_release(&harness);
+}
+END_TEST
+
 /* Copies in q, q3 and elsewhere, all in the open batch behind another: how the last two go. */
 enum { LAST_BY_SYNC, LAST_BY_ACK, LAST_BY_PURGE, LAST_BY_DELETE, LAST_WAYS };
 
@@ -700,7 +785,7 @@ START_TEST(a_confirm_waits_while_one_copy_is_left)
         peer_call(consumer, 1, &purge_q3, AMQP_QUEUE_PURGE_OK);
     else if (_i == LAST_BY_DELETE)
         peer_send(consumer, 1, &delete_q3);
-    if (_i != LAST_BY_SYNC)
+    if (_i == LAST_BY_ACK)
         expect_confirm(peer, 1, 1, false);
     peer_expect_nothing(peer);
 
@@ -708,7 +793,7 @@ START_TEST(a_confirm_waits_while_one_copy_is_left)
     expect_confirm(peer, 2, 1, false);
     peer_expect_nothing(peer);
     sync(&harness);
-    if (_i == LAST_BY_SYNC)
+    if (_i != LAST_BY_ACK)
         expect_confirm(peer, 1, 1, false);
     peer_expect_nothing(peer);
     peer_expect(another, 1, AMQP_QUEUE_PURGE_OK);
@@ -803,6 +888,9 @@ int main(void)
     tcase_add_test(confirms, what_is_not_stored_is_confirmed_at_once);
     tcase_add_test(confirms, a_message_to_many_queues_is_confirmed_once);
     tcase_add_test(confirms, what_is_acked_in_the_open_batch_is_confirmed_at_once);
+    tcase_add_loop_test(confirms, what_a_transaction_acks_is_confirmed_with_it, 0, 2);
+    tcase_add_test(confirms, what_is_crowded_out_is_confirmed_with_what_took_its_place);
+    tcase_add_test(confirms, what_a_queue_without_room_drops_is_confirmed);
     tcase_add_loop_test(confirms, a_confirm_waits_while_one_copy_is_left, 0, LAST_WAYS);
     tcase_add_test(confirms, a_return_precedes_its_confirm);
     tcase_add_test(confirms, no_confirm_leaves_a_failed_store);
