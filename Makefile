@@ -5,6 +5,7 @@
 #   make test     everything built, every test passed
 #   make asan     all tests under AddressSanitizer and UBSan; make tsan: under ThreadSanitizer
 #   make differential  COUNT=N SEED=S FEATURES=...: the same scripts on RabbitMQ, every answer compared
+#   make crash    KILLS=N SEED=S: the broker killed N times under load, and with every planted bug
 #   make crash-states  COUNT=N SEED=S: what power cuts can leave of the store, enumerated
 #   make bench    the benchmarks in tests/bench
 #   make format   clang-format over the tree
@@ -54,7 +55,7 @@ UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/
 SIM := $(BUILD)/sim
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: all run test check asan tsan differential crash-states bench format install clean deps test-deps tests
+.PHONY: all run test check asan tsan differential crash crash-states bench format install clean deps test-deps tests
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -162,6 +163,12 @@ differential:
 	@etc/deps differential
 	@$(MAKE) --no-print-directory $(BUILD)/stoatmq
 	@TEST_BUILD=$(BUILD) tests/differential/differential.py --count $(COUNT) --seed $(SEED) --features '$(FEATURES)'
+
+KILLS ?= 500
+
+crash: test-deps
+	@$(MAKE) --no-print-directory $(BUILD)/stoatmq $(BUILD)/stoatmq-faults
+	@TEST_BUILD=$(BUILD) tests/crash/kills.py --kills $(KILLS) --seed $(SEED)
 
 crash-states: test-deps
 	@$(MAKE) --no-print-directory $(STATES)

@@ -177,6 +177,9 @@ class Broker:
         self._reader.join(5)
         return status
 
+    def terminate(self):
+        self.process.send_signal(signal.SIGTERM)
+
     def stop(self):
         """SIGTERM, which a broker answers with status 0."""
         if EXTERNAL:
@@ -184,21 +187,25 @@ class Broker:
         if not self.running():
             self.started = False
             raise BrokerError('ended before it was stopped: status %s\n%s' % (self.process.poll(), self.log_tail()))
-        self.process.send_signal(signal.SIGTERM)
+        self.terminate()
         status = self.wait_end()
         if status != 0:
             raise BrokerError('stopped with status %d\n%s' % (status, self.log_tail()))
+        self.check_log()
+
+    def collect(self):
+        """It has ended by itself, as the test wanted."""
+        self.started = False
+        self.process.wait()
+        self._reader.join(5)
         self.check_log()
 
     def kill(self):
         """SIGKILL at this very moment."""
         if EXTERNAL:
             raise unittest.SkipTest('an external broker is not killed')
-        self.started = False
         self.process.kill()
-        self.process.wait()
-        self._reader.join(5)
-        self.check_log()
+        self.collect()
 
     def restart(self):
         if EXTERNAL:

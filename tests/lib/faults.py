@@ -25,9 +25,10 @@ class FaultyBroker(broker.Broker):
         super().__init__(**others)
         self.kill_at = kill
         self.bugs = list(bugs)
+        self.released = False   # start the released program instead, which has no faults
 
     def command(self):
-        return [str(PROGRAM)] + super().command()[1:]
+        return super().command() if self.released else [str(PROGRAM)] + super().command()[1:]
 
     def environment(self):
         environment = dict(os.environ)

@@ -27,8 +27,17 @@ QUEUE_DECLARE, QUEUE_DECLARE_OK = (50, 10), (50, 11)
 QUEUE_BIND, QUEUE_BIND_OK = (50, 20), (50, 21)
 QOS, QOS_OK, CONSUME, CONSUME_OK = (60, 10), (60, 11), (60, 20), (60, 21)
 PUBLISH, RETURN, DELIVER, GET, GET_OK, GET_EMPTY = (60, 40), (60, 50), (60, 60), (60, 70), (60, 71), (60, 72)
-ACK, NACK = (60, 80), (60, 120)
+CANCEL, CANCEL_OK = (60, 30), (60, 31)
+ACK, REJECT, NACK = (60, 80), (60, 90), (60, 120)
+QUEUE_PURGE, QUEUE_PURGE_OK, QUEUE_DELETE, QUEUE_DELETE_OK = (50, 30), (50, 31), (50, 40), (50, 41)
+TX_SELECT, TX_SELECT_OK, TX_COMMIT, TX_COMMIT_OK = (90, 10), (90, 11), (90, 20), (90, 21)
+TX_ROLLBACK, TX_ROLLBACK_OK = (90, 30), (90, 31)
 CONFIRM_SELECT, CONFIRM_SELECT_OK = (85, 10), (85, 11)
+
+# Properties, by their flag; what stands before the message id: sizes of one octet, of four, or a plain octet.
+MESSAGE_ID, DELIVERY_MODE, PRIORITY = 0x0080, 0x1000, 0x0800
+BEFORE_MESSAGE_ID = ((0x8000, 1), (0x4000, 1), (0x2000, 4), (DELIVERY_MODE, 0), (PRIORITY, 0), (0x0400, 1), (0x0200, 1),
+                     (0x0100, 1))
 
 Method = collections.namedtuple('Method', 'channel id arguments')
 
@@ -103,9 +112,17 @@ def exchange_declare(channel, name, kind='direct', durable=True):
                   b'\0\0' + short(name) + short(kind) + struct.pack('>B', durable << 1) + table())
 
 
-def queue_declare(channel, name, passive=False, durable=False, exclusive=False):
+def queue_declare(channel, name, passive=False, durable=False, exclusive=False, **arguments):
     return method(channel, QUEUE_DECLARE,
-                  b'\0\0' + short(name) + struct.pack('>B', passive | durable << 1 | exclusive << 2) + table())
+                  b'\0\0' + short(name) + struct.pack('>B', passive | durable << 1 | exclusive << 2) + table(**arguments))
+
+
+def queue_purge(channel, name):
+    return method(channel, QUEUE_PURGE, b'\0\0' + short(name) + b'\0')
+
+
+def queue_delete(channel, name):
+    return method(channel, QUEUE_DELETE, b'\0\0' + short(name) + b'\0')
 
 
 def queue_bind(channel, queue, exchange, key):
@@ -121,10 +138,18 @@ def content_header(channel, size, flags=0, properties=b'', class_id=60, weight=0
     return frame(HEADER, channel, struct.pack('>HHQH', class_id, weight, size, flags) + properties)
 
 
-def publish(channel, exchange, key, body, persistent=True, frame_max=131072):
+def publish(channel, exchange, key, body, persistent=True, frame_max=131072, priority=None, message_id=None):
     """The frames of one message, as they go into one send."""
+    flags = DELIVERY_MODE
+    properties = b'\2' if persistent else b'\1'
+    if priority is not None:
+        flags |= PRIORITY
+        properties += struct.pack('>B', priority)
+    if message_id is not None:
+        flags |= MESSAGE_ID
+        properties += short(message_id)
     packed = publish_method(channel, exchange, key)
-    packed += content_header(channel, len(body), 0x1000, struct.pack('>B', 2 if persistent else 1))
+    packed += content_header(channel, len(body), flags, properties)
     piece = frame_max - 8
     for at in range(0, len(body), piece):
         packed += frame(BODY, channel, body[at:at + piece])
@@ -147,6 +172,18 @@ def ack(channel, tag, multiple=False):
     return method(channel, ACK, struct.pack('>QB', tag, multiple))
 
 
+def nack(channel, tag, multiple=False, requeue=True):
+    return method(channel, NACK, struct.pack('>QB', tag, multiple | requeue << 1))
+
+
+def reject(channel, tag, requeue=False):
+    return method(channel, REJECT, struct.pack('>QB', tag, requeue))
+
+
+def cancel(channel, tag):
+    return method(channel, CANCEL, short(tag) + b'\0')
+
+
 def close_reason(arguments):
     """(code, text, class, method) of connection.close or channel.close."""
     code, size = struct.unpack_from('>HB', arguments)
@@ -159,6 +196,18 @@ def delivery(arguments):
     consumer_tag, at = read_short(arguments, 0)
     tag, redelivered = struct.unpack_from('>QB', arguments, at)
     return consumer_tag, tag, bool(redelivered & 1)
+
+
+def read_message_id(properties):
+    """The message id among the properties of a content header, or None."""
+    flags, = struct.unpack_from('>H', properties)
+    if not flags & MESSAGE_ID:
+        return None
+    at = 2
+    for flag, size_octets in BEFORE_MESSAGE_ID:
+        if flags & flag:
+            at += size_octets + int.from_bytes(properties[at:at + size_octets], 'big') if size_octets else 1
+    return properties[at + 1:at + 1 + properties[at]]
 
 
 def read_short(data, at):
