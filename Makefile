@@ -8,6 +8,7 @@
 #   make crash    KILLS=N SEED=S: the broker killed N times under load, and with every planted bug
 #   make crash-states  COUNT=N SEED=S: what power cuts can leave of the store, enumerated
 #   make bench    the benchmarks in tests/bench
+#   make fuzz     FUZZ_SECONDS=N FUZZ='x y': each target of tests/fuzz for so long, under sanitizers
 #   make format   clang-format over the tree
 #   make install  to $(DESTDIR)$(PREFIX)
 #
@@ -173,6 +174,37 @@ crash: test-deps
 crash-states: test-deps
 	@$(MAKE) --no-print-directory $(STATES)
 	@$(STATES) --count $(if $(filter file,$(origin COUNT)),20000,$(COUNT)) --seed $(SEED)
+
+# A fuzz target over its corpus; and, in a build of its own, under libFuzzer.
+FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+FUZZ         ?= $(FUZZ_TARGETS)
+FUZZ_SECONDS ?= 60
+FUZZ_CC      ?= clang
+
+$(BUILD)/replay/%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/fuzz/replay.o $(BUILD)/libtest.a $(SERVER_LIBS)
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
+
+$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/libtest.a $(SERVER_LIBS)
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) -fsanitize=fuzzer -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
+
+tests: $(FUZZ_TARGETS:%=$(BUILD)/replay/%)
+
+.PHONY: fuzz fuzzers
+fuzzers: $(FUZZ:%=$(BUILD)/fuzz/%)
+
+fuzz:
+	@etc/deps fuzz
+	@$(MAKE) --no-print-directory fuzzers BUILD=build/fuzzing CC='$(FUZZ_CC)' SANITIZE=address,undefined \
+	    CFLAGS='-O1 -g -fsanitize=fuzzer-no-link'
+	@for target in $(FUZZ); do \
+	    mkdir -p build/fuzzing/corpus/$$target build/fuzzing/found && echo "# $$target" && \
+	    build/fuzzing/fuzz/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+	        -dict=tests/fuzz/words -artifact_prefix=build/fuzzing/found/$$target- build/fuzzing/corpus/$$target \
+	        tests/fuzz/corpus/$$target 2>build/fuzzing/$$target.log || { tail -40 build/fuzzing/$$target.log; exit 1; }; \
+	    grep -E 'number_of_executed_units|average_exec' build/fuzzing/$$target.log; \
+	done
 
 bench: test-deps
 	@$(MAKE) --no-print-directory $(PROGRAMS) $(BENCHES)
