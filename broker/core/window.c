@@ -222,8 +222,7 @@ void window_remove_range(struct window *window, struct segment *range)
 struct place window_add_loaded(struct window *window, struct segment *range, uint64_t position,
                                struct message *message)
 {
-    assert(is_range(range) && position >= range->first && position < range->end &&
-           range->count > 0);
+    assert(is_range(range) && position >= range->first && position < range->end);
 
     /* Positions that are gone already stay as empty slots. */
     struct segment *segment = TAILQ_PREV(range, segment_list, link);
@@ -234,8 +233,13 @@ struct place window_add_loaded(struct window *window, struct segment *range, uin
     while (segment->end < position)
         segment->entries[segment->end++ - segment->first] = (struct entry){0};
     range->first = position + 1;
-    range->count--;
-    range->bytes -= min_of(range->bytes, message->body_size);
+    if (range->count > 0) {
+        range->count--;
+        range->bytes -= min_of(range->bytes, message->body_size);
+    } else { /* more than were counted: damage on disk brought back what was gone */
+        window->ready_count++;
+        window->ready_bytes += message->body_size;
+    }
     return append_entry(window, segment, message);
 }
 
@@ -243,15 +247,16 @@ void window_shorten_range(struct window *window, struct segment *range, uint64_t
 {
     assert(is_range(range) && next >= range->first && next <= range->end);
 
-    range->first = next;
-    if (next == range->end || range->count == 0)
+    range->first = next; /* a count of 0 is no end: damage may have brought back what was gone */
+    if (next == range->end)
         window_remove_range(window, range);
 }
 
 void window_drop_from_range(struct window *window, struct segment *range, uint64_t bytes)
 {
+    if (range->count == 0)
+        return; /* it was never counted */
     bytes = min_of(bytes, range->bytes);
-    assert(range->count > 0);
     range->count--;
     range->bytes -= bytes;
     window->ready_count--;

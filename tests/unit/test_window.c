@@ -257,6 +257,32 @@ START_TEST(damaged_entries_leave_the_count)
 }
 END_TEST
 
+/* A damaged row of marks makes the store return what was deleted, in front of what was counted. */
+START_TEST(entries_that_come_back_are_counted)
+{
+    struct window window;
+    struct place place;
+    window_init(&window, NULL);
+    window_recover(&window, 0, 10, 2, 10);
+    struct segment *range = window_first_range(&window);
+    for (uint64_t at = 0; at < 5; at++) {
+        struct message *message = make_message(7);
+        window_add_loaded(&window, range, at, message);
+        message_unref(&message);
+    }
+    window_drop_from_range(&window, range, 7);
+    window_shorten_range(&window, range, 6);
+    ck_assert_uint_eq(window.ready_count, 5);
+    ck_assert_uint_eq(window.ready_bytes, 31);
+    ck_assert_ptr_eq(window_first_range(&window), range); /* what stands behind is read, too */
+    window_shorten_range(&window, range, 10);
+    ck_assert_ptr_null(window_first_range(&window));
+    ck_assert_uint_eq(window.ready_count, 5);
+    ck_assert_int_eq(window_first_ready(&window, &place), WINDOW_READY);
+    window_release(&window);
+}
+END_TEST
+
 START_TEST(records_round_trip)
 {
     struct message *message =
@@ -288,6 +314,7 @@ int main(void)
     tcase_add_test(tcase, drained_window_is_empty);
     tcase_add_test(tcase, lone_unacked_pins_one_segment);
     tcase_add_test(tcase, damaged_entries_leave_the_count);
+    tcase_add_test(tcase, entries_that_come_back_are_counted);
     tcase_add_test(tcase, records_round_trip);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
