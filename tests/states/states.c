@@ -41,6 +41,9 @@ enum {
     BATCHES = 30,       /* in a round */
     BATCHES_AFTER = 3,  /* of a store that has recovered ... */
     AFTER_SHARE = 3,    /* ... in one of so many states */
+    PATIENCE = 3,       /* commits that a blob is left mostly dead: what reclaims is to be seen */
+    REST_SHARE = 4,     /* one in so many batches is followed by a rest, ... */
+    REST_US = 4000,     /* ... in which the store tidies up */
     REOPEN_SHARE = 12,  /* one in so many batches is followed by a clean end and a new start */
     SUBSETS_MAX = 12,   /* so many pending writes have all their subsets tried ... */
     SUBSETS_SHARE = 24, /* ... in one of so many moments */
@@ -156,7 +159,8 @@ static void drive_release(struct drive *drive)
 static bool drive_open(struct drive *drive, struct buf *wrong)
 {
     char error[STORE_ERROR_SIZE] = "";
-    const struct store_options open = {.directory = drive->directory, .map_size = map_size};
+    const struct store_options open = {
+        .directory = drive->directory, .map_size = map_size, .reclaim_patience = PATIENCE};
     const int rc = store_open(&open, &drive->workload.store, error);
 
     if (rc != 0) {
@@ -220,6 +224,8 @@ static void drive_on(struct drive *drive, int batches, struct buf *wrong)
         remember(drive);
         if (!submit(drive, wrong))
             return;
+        if (random_below(workload->random, REST_SHARE) == 0)
+            usleep(REST_US);
         if (i + 1 < batches && random_below(workload->random, REOPEN_SHARE) == 0 &&
             (!drive_close(drive, wrong) || !drive_open(drive, wrong)))
             return;
