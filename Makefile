@@ -7,6 +7,7 @@
 #   make differential  COUNT=N SEED=S FEATURES=...: the same scripts on RabbitMQ, every answer compared
 #   make crash    KILLS=N SEED=S: the broker killed N times under load, and with every planted bug
 #   make crash-states  COUNT=N SEED=S: what power cuts can leave of the store, enumerated
+#   make bit-rot  COUNT=N SEED=S KINDS='flip zero truncate swap old': data files damaged while nobody looks
 #   make bench    the benchmarks in tests/bench
 #   make fuzz     FUZZ_SECONDS=N FUZZ='x y': each target of tests/fuzz for so long, under sanitizers
 #   make format   clang-format over the tree
@@ -56,7 +57,7 @@ UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/
 SIM := $(BUILD)/sim
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: all run test check asan tsan differential crash crash-states bench format install clean deps test-deps tests
+.PHONY: all run test check asan tsan differential crash crash-states bit-rot bench format install clean deps test-deps tests
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -159,6 +160,10 @@ tsan:
 COUNT    ?= 10000
 SEED     ?= 0
 FEATURES ?=
+# The caller's COUNT, or this.
+count     = $(if $(filter file,$(origin COUNT)),$(1),$(COUNT))
+# The environment of a crash test that is run by itself.
+rig       = TEST_BUILD=$(BUILD) PYTHONPATH=tests/lib PYTHONDONTWRITEBYTECODE=1
 
 differential:
 	@etc/deps differential
@@ -173,7 +178,14 @@ crash: test-deps
 
 crash-states: test-deps
 	@$(MAKE) --no-print-directory $(STATES)
-	@$(STATES) --count $(if $(filter file,$(origin COUNT)),20000,$(COUNT)) --seed $(SEED)
+	@$(STATES) --count $(call count,20000) --seed $(SEED)
+
+KINDS    ?= flip
+
+bit-rot: test-deps
+	@$(MAKE) --no-print-directory $(BUILD)/stoatmq $(BUILD)/stoatmq-faults
+	@$(rig) TEST_ROT_COUNT=$(call count,2000) TEST_ROT_SEED=$(SEED) TEST_ROT_KINDS='$(KINDS)' \
+		tests/crash/test_rot.py test_damage_at_rest
 
 # A fuzz target over its corpus; and, in a build of its own, under libFuzzer.
 FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))

@@ -1,6 +1,7 @@
 /* See body.h. */
 #include "store/body.h"
 
+#include "base/fault.h"
 #include "store/crc32c.h"
 
 void body_reader_begin(struct body_reader *reader, const struct database *database, MDB_txn *txn)
@@ -40,5 +41,5 @@ bool body_read(struct body_reader *reader, uint64_t blob, const struct segment_e
             memcpy(to + read, reader->bytes.data + offset, size);
         read += (uint32_t)size;
     }
-    return crc == entry->crc;
+    return crc == entry->crc || fault_bug(FAULT_SKIP_CHECKSUM);
 }
