@@ -6,6 +6,7 @@
 #   make asan     all tests under AddressSanitizer and UBSan; make tsan: under ThreadSanitizer
 #   make differential  COUNT=N SEED=S FEATURES=...: the same scripts on RabbitMQ, every answer compared
 #   make crash    KILLS=N SEED=S: the broker killed N times under load, and with every planted bug
+#   make power-cuts  COUNT=N SEED=S: the power cut N times under load, on an ext4 in a file
 #   make crash-states  COUNT=N SEED=S: what power cuts can leave of the store, enumerated
 #   make bit-rot  COUNT=N SEED=S KINDS='flip zero truncate swap old': data files damaged while nobody looks
 #   make bench    the benchmarks in tests/bench
@@ -57,7 +58,7 @@ UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/
 SIM := $(BUILD)/sim
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: all run test check asan tsan differential crash crash-states bit-rot bench format install clean deps test-deps tests
+.PHONY: all run test check asan tsan differential crash power-cuts crash-states bit-rot bench format install clean deps test-deps tests
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -175,6 +176,11 @@ KILLS ?= 500
 crash: test-deps
 	@$(MAKE) --no-print-directory $(BUILD)/stoatmq $(BUILD)/stoatmq-faults
 	@TEST_BUILD=$(BUILD) tests/crash/kills.py --kills $(KILLS) --seed $(SEED)
+
+power-cuts: test-deps
+	@$(MAKE) --no-print-directory $(BUILD)/stoatmq $(BUILD)/stoatmq-faults
+	@$(rig) TEST_POWER_ROUNDS=$(call count,100) TEST_POWER_SEED=$(SEED) \
+		tests/crash/test_power.py test_what_was_confirmed_survives
 
 crash-states: test-deps
 	@$(MAKE) --no-print-directory $(STATES)
