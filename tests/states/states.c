@@ -42,8 +42,8 @@ enum {
     BATCHES_AFTER = 3,  /* of a store that has recovered ... */
     AFTER_SHARE = 3,    /* ... in one of so many states */
     PATIENCE = 3,       /* commits that a blob is left mostly dead: what reclaims is to be seen */
-    REST_SHARE = 4,     /* one in so many batches is followed by a rest, ... */
-    REST_US = 4000,     /* ... in which the store tidies up */
+    REST_SHARE = 12,    /* one in so many batches of a round is followed by a rest, ... */
+    REST_US = 130000,   /* ... long enough for the store to tidy up */
     REOPEN_SHARE = 12,  /* one in so many batches is followed by a clean end and a new start */
     SUBSETS_MAX = 12,   /* so many pending writes have all their subsets tried ... */
     SUBSETS_SHARE = 24, /* ... in one of so many moments */
@@ -64,7 +64,7 @@ static struct {
 
 /* What the processes tell each other. */
 static struct shared {
-    _Atomic uint64_t states, twice, writes;
+    _Atomic uint64_t states, twice, writes, passes[FAULT_POINT_COUNT];
     struct shared_state {
         uint64_t number; /* being tried */
         char complaint[1024];
@@ -78,7 +78,7 @@ static char top[64]; /* the directory of all others */
 
 void fault_point(enum fault_point point)
 {
-    (void)point;
+    shared->passes[point]++;
 }
 
 bool fault_bug(enum fault_bug bug)
@@ -86,14 +86,14 @@ bool fault_bug(enum fault_bug bug)
     return options.bugs[bug];
 }
 
-/* Time goes by in large steps, so that trimming has slices of a few segments. */
+/* Time goes by in large steps, so that trimming and reclaiming have slices of a few rows. */
 int clock_gettime(clockid_t id, struct timespec *now)
 {
     static _Atomic uint64_t fake_ms;
     const int error = (int)syscall(SYS_clock_gettime, id, now);
 
     if (id == CLOCK_MONOTONIC)
-        now->tv_sec += (time_t)((fake_ms += 3) / 1000);
+        now->tv_sec += (time_t)(++fake_ms / 1000);
     if (id == CLOCK_MONOTONIC)
         now->tv_nsec = (long)(fake_ms % 1000 * 1000000);
     return error;
@@ -224,7 +224,7 @@ static void drive_on(struct drive *drive, int batches, struct buf *wrong)
         remember(drive);
         if (!submit(drive, wrong))
             return;
-        if (random_below(workload->random, REST_SHARE) == 0)
+        if (batches == BATCHES && random_below(workload->random, REST_SHARE) == 0)
             usleep(REST_US);
         if (i + 1 < batches && random_below(workload->random, REOPEN_SHARE) == 0 &&
             (!drive_close(drive, wrong) || !drive_open(drive, wrong)))
@@ -555,6 +555,24 @@ static void parse(int argc, char **argv)
     }
 }
 
+/* What was seen of the store, in what was driven and in what went on after a crash. */
+static void print_passes(void)
+{
+    static const char *const names[] = {
+#define POINT(NAME, name, text) [FAULT_##NAME] = name,
+#include "base/fault.def"
+    };
+    const char *separator = "passed";
+
+    for (size_t i = 0; i < countof(names); i++) {
+        if (shared->passes[i] > 0) {
+            printf("%s %s %" PRIu64, separator, names[i], shared->passes[i]);
+            separator = ",";
+        }
+    }
+    printf("\n");
+}
+
 int main(int argc, char **argv)
 {
     parse(argc, argv);
@@ -578,5 +596,6 @@ int main(int argc, char **argv)
            ", %" PRIu64 " of them second crashes, in %ld s: %" PRIu64 " complaints\n",
            shared->states, shared->writes, rounds, options.seed, shared->twice,
            (long)(time(NULL) - begin), complaints);
+    print_passes();
     return complaints == 0 ? 0 : 1;
 }
