@@ -6,7 +6,8 @@
  * says to the kernel (recorder.h). Then the log is walked. Before each call that makes something
  * durable, the disk (disk.h) is what was durable, and of what was still pending anything:
  *
- *     every subset       where a moment has up to SUBSETS_MAX pending writes, in some of the moments
+ *     every subset       where a moment has up to SUBSETS_MAX pending writes, in some of the moments, if
+ *                        that leaves states for others
  *     prefixes, suffixes, random subsets, torn writes      a few in each
  *
  * Each such state is made a directory and given, in a process of its own, to the real store: it must
@@ -451,7 +452,8 @@ static void explore_moment(struct moment *moment, struct random *random)
     if (moment->depth > 0) {
         moment->count = 1 + random_below(random, 3);
     } else {
-        if (choices <= SUBSETS_MAX && random_below(random, SUBSETS_SHARE) == 0)
+        if (choices <= SUBSETS_MAX && UINT64_C(1) << choices <= options.count / 4 &&
+            random_below(random, SUBSETS_SHARE) == 0)
             moment->subsets = UINT64_C(1) << choices;
         moment->count = min_of(moment->subsets + (choices == 0 ? 1 : STATES_A_MOMENT),
                                options.count - shared->states);
