@@ -58,14 +58,28 @@ static int lock(int directory, const char *path, char error[DATA_DIR_ERROR_SIZE]
     return result;
 }
 
+/* The name of a new directory must survive a power cut, as what is put into it does. A parent that
+ * may not be read cannot be synced either. */
+static int sync_parent(int directory)
+{
+    const int parent = openat(directory, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (parent < 0)
+        return 0;
+    const int result = fsync(parent);
+    close(parent);
+    return result;
+}
+
 int data_dir_lock(const char *path, char error[DATA_DIR_ERROR_SIZE])
 {
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+    const bool is_new = mkdir(path, 0700) == 0;
+    if (!is_new && errno != EEXIST)
         return fail(error, "make the data directory", path);
     const int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (directory < 0)
         return fail(error, "open the data directory", path);
-    const int fd = lock(directory, path, error);
+    const int fd = is_new && sync_parent(directory) < 0 ? fail(error, "sync what holds", path)
+                                                        : lock(directory, path, error);
     close(directory);
     return fd;
 }

@@ -2,6 +2,7 @@
 #include "data_dir.h"
 
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -10,6 +11,19 @@
 static char folder[] = "/tmp/test_data_dir.XXXXXX";
 static char path[64];
 static char error[DATA_DIR_ERROR_SIZE];
+
+static int syncs; /* of the folder */
+
+int fsync(int fd);
+
+int fsync(int fd)
+{
+    struct stat synced, wanted;
+
+    syncs +=
+        fstat(fd, &synced) == 0 && stat(folder, &wanted) == 0 && synced.st_ino == wanted.st_ino;
+    return (int)syscall(SYS_fsync, fd);
+}
 
 static void setup(void)
 {
@@ -47,6 +61,15 @@ START_TEST(is_made_and_locked)
 }
 END_TEST
 
+START_TEST(a_new_name_is_synced)
+{
+    close(data_dir_lock(path, error));
+    ck_assert_int_eq(syncs, 1);
+    close(data_dir_lock(path, error));
+    ck_assert_int_eq(syncs, 1);
+}
+END_TEST
+
 START_TEST(refusals_say_why)
 {
     char *nowhere = xasprintf("%s/no/where", folder);
@@ -74,6 +97,7 @@ int main(void)
     TCase *tests = tcase_create("data_dir");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, is_made_and_locked);
+    tcase_add_test(tests, a_new_name_is_synced);
     tcase_add_test(tests, refusals_say_why);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
