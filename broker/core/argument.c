@@ -23,16 +23,20 @@ struct rule {
         *reason; /* when the value is none of these; it follows one that begins with a quote */
 };
 
-/* In the order in which redeclares are compared: of two that differ the first is named (8.7.3). */
+/* In the order in which redeclares are compared, which is not the same for all types: of two that
+ * differ the first is named (8.7.3). */
 static const struct rule rules[] = {
-    {"x-expires", CLASSIC | QUORUM, true, INTEGER, 1, MS_MAX, NULL, "value_too_large"},
-    {"x-message-ttl", CLASSIC | QUORUM, true, INTEGER, 0, MS_MAX, NULL, "value_too_large"},
+    {"x-expires", CLASSIC, true, INTEGER, 1, MS_MAX, NULL, "value_too_large"},
+    {"x-message-ttl", CLASSIC, true, INTEGER, 0, MS_MAX, NULL, "value_too_large"},
     {"x-dead-letter-exchange", CLASSIC | QUORUM, true, STRING, 0, 0, NULL, NULL},
     {"x-dead-letter-routing-key", CLASSIC | QUORUM, true, STRING, 0, 0, NULL, NULL},
     {"x-dead-letter-strategy", QUORUM, false, STRING, 0, 0, "at-most-once at-least-once",
      "invalid_dlx_strategy"},
+    {"x-expires", QUORUM, true, INTEGER, 1, MS_MAX, NULL, "value_too_large"},
     {"x-max-length", CLASSIC | QUORUM, true, INTEGER, 0, INT64_MAX, NULL, NULL},
     {"x-max-length-bytes", CLASSIC | QUORUM | STREAM, true, INTEGER, 0, INT64_MAX, NULL, NULL},
+    {"x-max-in-memory-length", QUORUM, true, INTEGER, 0, INT64_MAX, NULL, NULL},
+    {"x-max-in-memory-bytes", QUORUM, true, INTEGER, 0, INT64_MAX, NULL, NULL},
     {"x-max-priority", CLASSIC, true, INTEGER, 0, 255, NULL, "max_value_exceeded"},
     {"x-overflow", CLASSIC, true, STRING, 0, 0, "drop-head reject-publish reject-publish-dlx",
      "invalid_overflow"},
@@ -41,15 +45,14 @@ static const struct rule rules[] = {
     {"x-queue-version", CLASSIC, true, INTEGER, 2, 2, NULL, "\"unsupported queue version"},
     {"x-single-active-consumer", CLASSIC | QUORUM, true, BOOLEAN, 0, 0, NULL, NULL},
     {"x-queue-type", CLASSIC | QUORUM, true, STRING, 0, 0, NULL, NULL},
+    {"x-quorum-initial-group-size", QUORUM, true, INTEGER, 1, INT64_MAX, NULL, NULL},
+    {"x-delivery-limit", QUORUM, true, INTEGER, INT64_MIN, INT64_MAX, NULL, NULL},
+    {"x-message-ttl", QUORUM, true, INTEGER, 0, MS_MAX, NULL, "value_too_large"},
     {"x-queue-leader-locator", CLASSIC | QUORUM | STREAM, true, STRING, 0, 0,
      "client-local balanced", "invalid_queue_locator_arg"},
     {"x-queue-master-locator", CLASSIC | QUORUM | STREAM, true, STRING, 0, 0,
      "client-local balanced", "invalid_queue_locator_arg"},
-    {"x-delivery-limit", QUORUM, true, INTEGER, INT64_MIN, INT64_MAX, NULL, NULL},
-    {"x-quorum-initial-group-size", QUORUM, true, INTEGER, 1, INT64_MAX, NULL, NULL},
     {"x-member-placement-tag", QUORUM, true, STRING, 0, 0, NULL, NULL},
-    {"x-max-in-memory-length", QUORUM, true, INTEGER, 0, INT64_MAX, NULL, NULL},
-    {"x-max-in-memory-bytes", QUORUM, true, INTEGER, 0, INT64_MAX, NULL, NULL},
     {"x-consumer-timeout", QUORUM, true, INTEGER, 0, MS_MAX, NULL, "value_too_large"},
     {"x-consumer-disconnected-timeout", QUORUM, false, INTEGER, 0, MS_MAX, NULL, "value_too_large"},
     {"x-delayed-retry-type", QUORUM, false, STRING, 0, 0, "disabled all failed returned",

@@ -128,6 +128,16 @@ class Declare(ClientTest):
             with self.subTest(arguments=arguments):
                 self.refused(406, expected, self.connection.channel().queue_declare, name, arguments=arguments)
 
+    def test_8_7_3_types_have_an_order_of_their_own(self):
+        quorum = {'x-queue-type': 'quorum'}
+        name = self.queue(durable=True, arguments=quorum)
+        wrong = dict(quorum, **{'x-message-ttl': 1000, 'x-expires': 60000, 'x-max-length': 5})
+        self.refused(406, "inequivalent arg 'x-expires'", self.connection.channel().queue_declare, name, durable=True,
+                     arguments=wrong)
+        del wrong['x-expires']
+        self.refused(406, "inequivalent arg 'x-max-length'", self.connection.channel().queue_declare, name, durable=True,
+                     arguments=wrong)
+
     def test_8_7_3_widths_of_integers_are_alike(self):
         name = self.queue(arguments={'x-message-ttl': 100000})
         self.channel.queue_declare(name, arguments={'x-message-ttl': pika.compat.long(100000)})
