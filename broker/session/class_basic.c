@@ -212,10 +212,12 @@ bool on_basic_qos(struct channel *channel, const struct amqp_method *method,
     return true;
 }
 
-static bool is_tag_in_use(const struct channel *channel, struct slice tag)
+/* A second reply consumer is refused as such, whatever its tag (14.1). */
+static bool is_tag_in_use(const struct channel *channel, const struct amqp_basic_consume *consume)
 {
-    return map_find(&channel->consumers, tag) != NULL ||
-           (channel->reply_to != NULL && slice_equal(reply_to_tag(channel->reply_to), tag));
+    return map_find(&channel->consumers, consume->consumer_tag) != NULL ||
+           (channel->reply_to != NULL && !reply_to_is_pseudo_queue(consume->queue) &&
+            slice_equal(reply_to_tag(channel->reply_to), consume->consumer_tag));
 }
 
 static bool check_consume(const struct channel *channel, const struct amqp_basic_consume *consume,
@@ -226,13 +228,18 @@ static bool check_consume(const struct channel *channel, const struct amqp_basic
     if (max > 0 && channel->consumer_count >= max)
         return amqp_fail(error, AMQP_NOT_ALLOWED,
                          "reached maximum (%" PRIu32 ") of consumers per channel", max);
-    if (is_tag_in_use(channel, consume->consumer_tag))
+    if (is_tag_in_use(channel, consume))
         return amqp_fail(error, AMQP_NOT_ALLOWED, "attempt to reuse consumer tag '%.*s'",
                          SLICE_ARG(consume->consumer_tag));
     return true;
 }
 
-/* 10.5: an exclusive consumer is alone, for good (10.11). */
+static bool is_quorum(const struct queue *queue)
+{
+    return argument_queue_type(queue->arguments) == QUEUE_QUORUM;
+}
+
+/* 10.5: an exclusive consumer is alone, for good (10.11). A quorum queue has none (10.6). */
 static bool check_exclusive(const struct queue *queue, bool exclusive, struct amqp_error *error)
 {
     if (queue->has_exclusive_consumer ||
@@ -279,8 +286,9 @@ bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
         return true;
     }
     struct queue *queue = channel_find_queue(channel, name, error);
+    const bool exclusive = consume->exclusive && queue != NULL && !is_quorum(queue);
     uint64_t timeout_ms;
-    if (queue == NULL || !check_exclusive(queue, consume->exclusive, error) ||
+    if (queue == NULL || !check_exclusive(queue, exclusive, error) ||
         !check_arguments(queue, consume->arguments, error) ||
         !consumer_timeout_read(channel, queue, consume->arguments, &timeout_ms, error))
         return false;
@@ -290,7 +298,7 @@ bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
                      &(struct subscription_options){.tag = tag,
                                                     .arguments = consume->arguments,
                                                     .no_ack = consume->no_ack,
-                                                    .exclusive = consume->exclusive,
+                                                    .exclusive = exclusive,
                                                     .prefetch = channel->prefetch,
                                                     .timeout_ms = timeout_ms});
     return true;
@@ -385,8 +393,7 @@ static void on_get_loaded(struct queue_waiter *waiter)
 /* 10.11 */
 static bool check_get(const struct queue *queue, struct amqp_error *error)
 {
-    return !queue->consumers.single_active ||
-           argument_queue_type(queue->arguments) != QUEUE_QUORUM ||
+    return !queue->consumers.single_active || !is_quorum(queue) ||
            amqp_fail(error, AMQP_RESOURCE_LOCKED,
                      "cannot obtain access to locked queue '%.*s' in vhost '%.*s'. basic.get "
                      "operations are not supported by quorum queues with single active consumer",

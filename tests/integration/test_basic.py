@@ -177,6 +177,13 @@ class Consume(ClientTest):
             raw.send(wire.publish(1, '', queue, b'own'))
             raw.expect(wire.DELIVER)
 
+    def test_10_6_exclusive_is_ignored_on_quorum_queues(self):
+        queue = self.queue(durable=True, arguments={'x-queue-type': 'quorum'})
+        self.consume(queue)
+        self.consume(queue, exclusive=True)
+        self.consume(queue)
+        self.assertEqual(self.channel.queue_declare(queue, passive=True).method.consumer_count, 3)
+
     def test_10_7_priority_is_served_first(self):
         queue = self.queue()
         low, _ = self.consume(queue)

@@ -56,6 +56,11 @@ class ReplyTo(ClientTest):
         self.refused(406, 'reply consumer already set', self.channel.basic_consume, PSEUDO, lambda *_: None,
                      auto_ack=True)
 
+    def test_14_1_one_a_channel_whatever_its_tag(self):
+        self.consume(PSEUDO, auto_ack=True, consumer_tag='t')
+        self.channel._impl._send_method(pika.spec.Basic.Consume(queue=PSEUDO, consumer_tag='t', no_ack=True))
+        self.refused(406, 'reply consumer already set', self.channel.queue_declare, '')
+
     def test_14_1_its_tag_is_taken(self):
         self.consume(PSEUDO, auto_ack=True, consumer_tag='t')
         frame = pika.spec.Basic.Consume(queue=self.queue(), consumer_tag='t')
