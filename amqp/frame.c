@@ -13,8 +13,8 @@ static void fail_frame(struct slice input, uint16_t code, const char *reason,
     char *end = octets;
     for (size_t i = 0; i < shown; i++)
         end += sprintf(end, "%s%u", i == 0 ? "" : ",", input.data[AMQP_FRAME_HEAD_SIZE + i]);
-    amqp_fail(error, code, "type %u, first %zu octets = <<%s>>: %s", input.data[0], shown, octets,
-              reason);
+    amqp_fail(error, code, "type %u, %s octets = <<%s>>: %s", input.data[0],
+              shown < size ? "first 16" : "all", octets, reason);
 }
 
 void amqp_frame_refuse(struct slice input, uint32_t frame_max, struct amqp_error *error)

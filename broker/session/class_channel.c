@@ -28,6 +28,7 @@ bool channel_open(struct connection *connection, const struct amqp_frame *frame,
         return false;
     if (method.id != AMQP_CHANNEL_OPEN)
         return amqp_fail(error, AMQP_CHANNEL_ERROR, "expected 'channel.open'");
+    error->class_id = error->method_id = 0; /* of a limit, which is no method's failure (5.1) */
     if (connection->channel_max != 0 && connection->channel_count >= connection->channel_max)
         return amqp_fail(error, AMQP_NOT_ALLOWED,
                          "number of channels opened (%u) has reached the negotiated channel_max "

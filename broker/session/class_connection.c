@@ -85,6 +85,7 @@ static void refuse_login(struct connection *connection, struct slice user, const
                   "Login was refused using authentication mechanism %s. For details see the broker "
                   "logfile.",
                   connection->mechanism);
+        error->class_id = error->method_id = 0; /* it is not start-ok that failed */
         connection_fail(connection, error, reason);
     } else {
         connection_wind_up(connection, LOG_ERROR, reason);
@@ -258,8 +259,6 @@ bool connection_on_method(struct connection *connection, const struct amqp_metho
         if (rows[i].id == method->id && (rows[i].states & (1u << connection->state)))
             return rows[i].run(connection, method, error);
 
-    if (!(amqp_method_info(method->id)->senders & AMQP_FROM_CLIENT))
-        return amqp_fail(error, AMQP_COMMAND_INVALID, "unimplemented method"); /* 2.3 */
     return amqp_fail(error, AMQP_CHANNEL_ERROR, "unexpected method in connection state %s",
                      state_names[connection->state]);
 }
