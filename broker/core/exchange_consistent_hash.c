@@ -112,7 +112,9 @@ static bool consistent_hash_check_binding(const struct exchange *exchange,
 
     if (digits.data == NULL)
         return amqp_fail(error, AMQP_PRECONDITION_FAILED,
-                         "The binding key must be an integer: <<\"%.*s\">>", SLICE_ARG(key));
+                         key.size == 0 ? "The binding key must be an integer: <<%.*s>>"
+                                       : "The binding key must be an integer: <<\"%.*s\">>",
+                         SLICE_ARG(key));
     const bool fits = slice_to_u64(digits, WEIGHT_MAX, &weight);
     if (key.data[0] == '-' || (fits && weight == 0))
         return amqp_fail(error, AMQP_PRECONDITION_FAILED, "The binding key must be greater than 0");

@@ -442,7 +442,7 @@ static const struct {
     {"1000000", NULL},
     {"0", "The binding key must be greater than 0"},
     {"-5", "The binding key must be greater than 0"},
-    {"", "The binding key must be an integer: <<\"\">>"},
+    {"", "The binding key must be an integer: <<>>"},
     {"-", "The binding key must be an integer: <<\"-\">>"},
     {"two", "The binding key must be an integer: <<\"two\">>"},
     {"1.5", "The binding key must be an integer: <<\"1.5\">>"},
