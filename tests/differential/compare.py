@@ -11,8 +11,9 @@ ended a connection on both has `(ended)` behind it. The file
     PATTERN :: reason
     [FEATURE] PATTERN :: reason
 
-where PATTERN is a regular expression that is found in that line; the second form holds where that feature is played. After an explained difference the comparison goes on, if both brokers did
-the same thing and only said it in other words; otherwise the rest of the script is not compared.
+where PATTERN is a regular expression that is found in that line; the second form holds for scripts that play that feature. After an
+explained difference the comparison goes on, if both brokers did the same thing and only said it in other words; otherwise the rest of
+the script is not compared.
 """
 
 import collections
@@ -24,22 +25,20 @@ import script
 EXPLAINED = pathlib.Path(__file__).resolve().parent / 'explained'
 RULES_MAX = 30
 
-Rule = collections.namedtuple('Rule', 'pattern reason')
+Rule = collections.namedtuple('Rule', 'pattern reason feature')
 Difference = collections.namedtuple('Difference', 'place step ended theirs ours')
 
 
-def read_rules(features=(), path=EXPLAINED):
-    rules, left_out = [], 0
+def read_rules(path=EXPLAINED):
+    rules = []
     for line in path.read_text().splitlines():
         if line.strip() and not line.startswith('#'):
             pattern, colons, reason = line.partition(' :: ')
             assert colons and reason.strip(), 'no reason in: ' + line
             feature, pattern = re.fullmatch(r'(?:\[([a-z-]+)\] )?(.*)', pattern.strip()).groups()
-            if feature is None or feature in features:
-                rules.append(Rule(re.compile(pattern), reason.strip()))
-            else:
-                left_out += 1
-    assert len(rules) + left_out <= RULES_MAX, '%d rules explain too much' % (len(rules) + left_out)
+            assert feature is None or feature in script.FEATURES, 'no such feature: ' + line
+            rules.append(Rule(re.compile(pattern), reason.strip(), feature))
+    assert len(rules) <= RULES_MAX, '%d rules explain too much' % len(rules)
     return rules
 
 
@@ -89,13 +88,14 @@ class Comparison:
         self.explained = collections.Counter()
         self.compared = 0       # steps
 
-    def explain(self, difference):
+    def explain(self, difference, features):
         line = one_line(difference)
-        return next((rule for rule in self.rules if rule.pattern.search(line)), None)
+        return next((rule for rule in self.rules
+                     if (rule.feature is None or rule.feature in features) and rule.pattern.search(line)), None)
 
-    def first_difference(self, steps, theirs, ours):
+    def first_difference(self, played, theirs, ours):
         """The first one without an explanation; None when there is none."""
-        for place, step in enumerate(steps):
+        for place, step in enumerate(played.steps):
             at_theirs, at_ours = theirs[place:place + 1] or [['nothing']], ours[place:place + 1] or [['nothing']]
             self.compared += 1
             if at_theirs == at_ours:
@@ -104,7 +104,7 @@ class Comparison:
             ended = any(line.endswith('is connected again') for line in at_theirs if line in at_ours)
             difference = Difference(place, step, ended, without(at_theirs, at_ours) or ['(order) ' + '; '.join(at_theirs)],
                                     without(at_ours, at_theirs) or ['(order) ' + '; '.join(at_ours)])
-            rule = self.explain(difference)
+            rule = self.explain(difference, played.features)
             if rule is None:
                 return difference
             self.explained[rule] += 1

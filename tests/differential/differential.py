@@ -4,8 +4,8 @@
     differential.py [--count N] [--seed S] [--features NAME,...] [--lanes N] [--shown N] [--print-script]
 
 A script is what script.py makes of a seed; play.py plays it and writes down what the broker says; compare.py holds the two
-transcripts against each other and against the file `explained`. What differs is played again, alone; when it differs again it is
-shrunk: steps are left out as long as the same difference remains. It is shown once for each kind, with the seed.
+transcripts against each other and against the file `explained`. What differs is played again; when it differs again it is shrunk:
+steps are left out as long as the same difference remains. It is shown once for each kind, with the seed.
 
 Two processes play, one for each broker, on several lanes at once; the reference has one virtual host a lane, StoatMQ one process a lane.
 The status is 0 when no difference is left without an explanation.
@@ -35,17 +35,21 @@ import script       # noqa: E402
 
 CHUNK = 20              # scripts in a report of a player to the judge
 SHRINK_SECONDS = 30     # at most, for one difference
+PLUGINS = {             # of the reference, by what needs them
+    'policy': ['rabbitmq_management'],
+    'exchange-types': ['rabbitmq_consistent_hash_exchange', 'rabbitmq_random_exchange', 'rabbitmq_sharding',
+                       'rabbitmq_recent_history_exchange'],
+}
 REPEATS = 3             # of a script that has differed
 
 
 class Pair:
     """Both brokers, and the addresses of their lanes."""
 
-    def __init__(self, lanes, with_management=False):
+    def __init__(self, lanes, features=()):
         self.vhosts = ['lane%d' % number for number in range(lanes)]
-        self.reference = reference.Reference(self.vhosts, ['rabbitmq_management'] if with_management else [])
+        self.reference = reference.Reference(self.vhosts, [plugin for name in features for plugin in PLUGINS.get(name, ())])
         self.temp = tempfile.mkdtemp(prefix='stoatmq-differential-', dir=self.reference.home.parent)
-        self.with_management = with_management
         self.stack = contextlib.ExitStack()
 
     def __enter__(self):
@@ -60,17 +64,10 @@ class Pair:
         self.stack.close()
 
     def _broker(self, vhost):
-        settings = ['default_vhost=' + vhost]
-        management_port = 0
-        if self.with_management:
-            management_port = broker.free_port()
-            settings += ['management.tcp.ip=127.0.0.1', 'management.tcp.port=%d' % management_port]
-        started = broker.Broker(settings, data_dir=os.path.join(self.temp, vhost))
-        started.management_port = management_port
-        return started
+        return broker.Broker(['default_vhost=' + vhost], data_dir=os.path.join(self.temp, vhost))
 
     def ours(self):
-        return [(play.Broker(one.host, one.port, one.management_port), vhost)
+        return [(play.Broker(one.host, one.port, os.path.join(one.data_dir, 'control.sock')), vhost)
                 for one, vhost in zip(self.brokers, self.vhosts)]
 
     def theirs(self):
@@ -80,10 +77,10 @@ class Pair:
 
 def play_all(lanes, seeds, features, pipe):
     """The work of a playing process: transcripts go into the pipe, CHUNK at a time."""
-    player = play.Player(lanes, features)
+    player = play.Player(lanes)
     chunk = []
-    for seed, transcript in player.play((seed, script.write(seed, features)) for seed in seeds):
-        chunk.append((seed, transcript))
+    for played, transcript in player.play(script.write(seed, features) for seed in seeds):
+        chunk.append((played.seed, transcript))
         if len(chunk) == CHUNK:
             pipe.send(chunk)
             chunk = []
@@ -137,45 +134,55 @@ class Judge:
 
 
 class Again:
-    """Plays single scripts on both brokers, to see whether a difference stays and what it needs."""
+    """Plays scripts once more on both brokers, to see whether a difference stays and what it needs."""
 
-    def __init__(self, pair, features, rules):
-        self.players = [play.Player(lanes[:1], features) for lanes in (pair.theirs(), pair.ours())]
+    def __init__(self, pair, rules):
+        self.players = [play.Player(lanes) for lanes in (pair.theirs(), pair.ours())]
         self.rules = rules
 
-    def difference(self, steps):
-        theirs, ours = (next(player.play([('again', steps)]))[1] for player in self.players)
-        return compare.Comparison(self.rules).first_difference(steps, theirs, ours)
+    def differences(self, scripts):
+        """Of each script, played on as many lanes as there are."""
+        theirs, ours = ({numbered.seed: transcript for numbered, transcript in
+                         player.play(played._replace(seed=n) for n, played in enumerate(scripts))}
+                        for player in self.players)
+        return [compare.Comparison(self.rules).first_difference(played, theirs[n], ours[n])
+                for n, played in enumerate(scripts)]
 
-    def repeats(self, steps):
+    def repeats(self, played):
         """The difference, if it comes in one of some repetitions."""
-        return next(filter(None, (self.difference(steps) for _ in range(REPEATS))), None)
+        return next(filter(None, self.differences([played] * REPEATS)), None)
 
-    def shrink(self, steps, difference):
+    def shrink(self, played, difference):
         """The fewest steps found that still show a difference of this kind."""
         kind = compare.signature(difference)
-        steps = steps[:difference.place + 1]
-        size, deadline = len(steps) // 2, time.monotonic() + SHRINK_SECONDS
-        while size:
-            at = 0
-            while at < len(steps) and time.monotonic() < deadline:
-                fewer = steps[:at] + steps[at + size:]
-                found = self.difference(fewer)
-                if found is not None and compare.signature(found) == kind:
-                    steps, difference = fewer[:found.place + 1], found
-                else:
-                    at += size
-            size //= 2
-        return steps, difference
+        played = played._replace(steps=played.steps[:difference.place + 1])
+        size, deadline = len(played.steps) // 2, time.monotonic() + SHRINK_SECONDS
+        while size and time.monotonic() < deadline:
+            needless = [at for at, _ in self.still(kind, played, [[at] for at in range(0, len(played.steps), size)], size)]
+            several = [needless[:len(needless) >> n] for n in range(len(needless).bit_length())]
+            found = self.still(kind, played, several, size)
+            if found:
+                _, (played, difference) = found[0]
+            else:
+                size //= 2
+        return played, difference
+
+    def still(self, kind, played, choices, size):
+        """Those lists of places from which so many steps can be left out, with what remains and how it differs then."""
+        fewer = [played._replace(steps=[step for n, step in enumerate(played.steps)
+                                        if not any(at <= n < at + size for at in places)]) for places in choices]
+        return [(places[0], (less._replace(steps=less.steps[:found.place + 1]), found))
+                for places, less, found in zip(choices, fewer, self.differences(fewer))
+                if found is not None and compare.signature(found) == kind]
 
     def close(self):
         for player in self.players:
             player.close()
 
 
-def show(seed, count, steps, difference):
-    print('seed %s, and %d more like it:' % (seed, count - 1))
-    for step in steps:
+def show(played, count, difference):
+    print('seed %s (%s), and %d more like it:' % (played.seed, ' '.join(sorted(played.features)), count - 1))
+    for step in played.steps:
         print('    ' + script.text(step))
     for name, lines in (('RabbitMQ', difference.theirs), ('StoatMQ', difference.ours)):
         for line in lines:
@@ -185,22 +192,24 @@ def show(seed, count, steps, difference):
 
 def examine(pair, judge, shown):
     """Plays again what has differed; returns how many scripts differ for good, and how many once only."""
-    again = Again(pair, judge.features, judge.comparison.rules)
+    again = Again(pair, judge.comparison.rules)
     lasting, passing = 0, 0
     kinds = sorted(judge.kinds.items(), key=lambda item: -len(item[1]))
     for n, (_, seeds) in enumerate(kinds):
-        found = None
+        played = found = None
         for seed in seeds[:REPEATS]:
-            steps = script.write(seed, judge.features)
-            found = again.repeats(steps)
+            played = script.write(seed, judge.features)
+            found = again.repeats(played)
             if found is not None:
                 break
         if found is None:
             passing += len(seeds)
+            print('once only: seeds %s' % ' '.join(map(str, seeds)))
             continue
         lasting += len(seeds)
         if n < shown:
-            show(seed, len(seeds), *again.shrink(steps, found))
+            fewer, found = again.shrink(played, found)
+            show(fewer, len(seeds), found)
     again.close()
     return lasting, passing
 
@@ -210,7 +219,7 @@ def options():
     parser.add_argument('--count', type=int, default=1000, help='scripts to play')
     parser.add_argument('--seed', type=int, default=0, help='the seed of the first; the others follow')
     parser.add_argument('--features', default='', help='kinds of steps beside the base, or `all`: ' + ', '.join(script.FEATURES))
-    parser.add_argument('--lanes', type=int, default=12)
+    parser.add_argument('--lanes', type=int, default=48)
     parser.add_argument('--shown', type=int, default=20, help='differences to shrink and print')
     parser.add_argument('--print-script', action='store_true', help='print the script of the seed and play nothing')
     chosen = parser.parse_args()
@@ -224,14 +233,14 @@ def options():
 def main():
     chosen = options()
     if chosen.print_script:
-        for step in script.write(chosen.seed, chosen.features):
+        for step in script.write(chosen.seed, chosen.features).steps:
             print(script.text(step))
         return
     if reference.missing():
         sys.exit(reference.missing())
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))    # so that the brokers are ended
-    judge = Judge(chosen.features, compare.read_rules(chosen.features))
-    with Pair(chosen.lanes, 'policy' in chosen.features) as pair:
+    judge = Judge(chosen.features, compare.read_rules())
+    with Pair(chosen.lanes, chosen.features) as pair:
         started = time.monotonic()
         judge.run(pair, range(chosen.seed, chosen.seed + chosen.count))
         seconds = time.monotonic() - started

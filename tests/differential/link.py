@@ -8,15 +8,15 @@ Nothing here blocks but connect and send. A coroutine yields a Wait: what it wai
 """
 
 import collections
+import contextlib
 import select
 import socket
 import struct
 
 import protocol
-import script
 import wire
 
-WAIT = 5            # seconds for an answer; a broker that needs longer is silent
+WAIT = 20           # seconds for an answer; a broker that needs longer is silent
 HANDSHAKE_WAIT = 30
 INSPECTOR = 8       # the channel of a connection that asks after queues
 
@@ -28,6 +28,7 @@ CONNECTION_CLOSE_OK = wire.method(0, wire.CLOSE_OK)
 HEAD = struct.Struct('>BHI')
 FRAME_MAX = 131072
 
+CHANNELS = {'A': [1, 2], 'B': [1, 2]}
 CAPABILITIES = {'A': {'consumer_cancel_notify': True, 'publisher_confirms': True, 'basic__nack': True}, 'B': {}}
 
 Wait = collections.namedtuple('Wait', 'until deadline')
@@ -79,7 +80,7 @@ class Link:
         self.events = []
 
     def numbers(self):
-        return [int(at[1]) for at in script.CHANNELS if at[0] == self.letter] + [INSPECTOR]
+        return CHANNELS[self.letter] + [INSPECTOR]
 
     def connect(self):
         """A coroutine: from nothing to open channels."""
@@ -218,8 +219,13 @@ class Poll:
         self.epoll.register(link.socket.fileno(), select.EPOLLIN)
 
     def unregister(self, link):
-        self.epoll.unregister(link.socket.fileno())
+        self.ignore(link)
         del self.links[link.socket.fileno()]
+
+    def ignore(self, link):
+        """Of a link at its end there is nothing to take in any more."""
+        with contextlib.suppress(FileNotFoundError):
+            self.epoll.unregister(link.socket.fileno())
 
     def wait(self, timeout):
         """Takes in what has come; returns the lanes concerned."""

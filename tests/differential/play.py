@@ -24,28 +24,35 @@ The transcript is a list with a list of lines for each step. In it
 """
 
 import collections
+import contextlib
 import hashlib
+import http.client
 import json
 import re
+import socket
 import struct
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 
 import protocol
 import script
+import trial
 import wire
 from link import CHANNEL_CLOSE_OK, CHANNEL_OPEN, FLOW, FRAME_MAX, INSPECTOR, WAIT, Channel, Link, Poll, Wait, frame
 
 JANITOR = 9         # the channel that deletes what a script has left
 QUORUM_PAUSE = 0.03 # seconds after a step: nothing tells when a quorum queue of the reference is done with it
 
+HOPS = {'dead-letter', 'quorum', 'policy'}   # features by which a message goes from queue to queue
+
 # Steps after which no message, credit or consumer can be under way.
 QUIET = {'queue.declare', 'exchange.declare', 'queue.bind', 'queue.unbind', 'exchange.bind', 'exchange.unbind',
-         'exchange.delete', 'queue.purge', 'confirm.select', 'tx.select', 'basic.get', 'channel.flow'}
+         'exchange.delete', 'queue.purge', 'confirm.select', 'tx.select', 'basic.get', 'channel.flow', 'trial'}
+ACTIVE_BINDS = {'queue.bind', 'exchange.bind'}     # where an exchange remembers messages for whoever is bound
 
-Broker = collections.namedtuple('Broker', 'host port management_port')
+AUTHORIZATION = {'Authorization': 'Basic Z3Vlc3Q6Z3Vlc3Q='}     # guest, guest
+
+Broker = collections.namedtuple('Broker', 'host port management')     # management: a port, or the path of a socket
 
 
 _described = {}     # (properties as bytes, whether brokers add headers): as text
@@ -96,13 +103,15 @@ def describe_body(body):
 class Lane:
     """A virtual host of a broker with its two connections; plays one script at a time."""
 
-    def __init__(self, broker, vhost, poll, features):
+    def __init__(self, broker, vhost, poll):
         self.broker = broker
         self.vhost = vhost
         self.poll = poll            # a Poll
         self.links = {letter: Link(self, letter) for letter in 'AB'}
-        self.with_features = bool(features)
-        self.pause = QUORUM_PAUSE if 'quorum' in features else None
+        self.with_features = False  # the script has some
+        self.pause = None           # after a step
+        self.quiet = QUIET
+        self.with_hops = False      # messages go from queue to queue
         self.coroutine = None
         self.waiting = None         # Wait, with an absolute deadline
         self.transcript = None
@@ -115,9 +124,13 @@ class Lane:
 
     # The coroutine
 
-    def start(self, steps):
+    def start(self, played):
         self.transcript = []
-        self.coroutine = self.play(steps)
+        self.with_features = bool(played.features)
+        self.with_hops = bool(played.features & HOPS)
+        self.pause = QUORUM_PAUSE if 'quorum' in played.features else None
+        self.quiet = QUIET - ACTIVE_BINDS if 'exchange-types' in played.features else QUIET
+        self.coroutine = self.play(played.steps)
         self.advance(None)
 
     def advance(self, answered):
@@ -169,6 +182,8 @@ class Lane:
                 yield from self.inspect(list(self.durable))
             if step.method == 'wait':
                 yield Wait(lambda: False, step.fields['ms'] / 1000)
+            elif step.method == 'trial':
+                lines += yield from trial.of(self, step.fields)
             elif step.method.startswith('policy.'):
                 lines.append(self.administer(step))
                 yield Wait(lambda: False, 0.1)
@@ -177,11 +192,11 @@ class Lane:
                 if not answered:
                     lines.append('silence')
             mended = yield from self.mend(lines)
-            if mended or step.method not in QUIET:
+            if mended or step.method not in self.quiet:
                 if self.pause:
                     yield Wait(lambda: False, self.pause)
                 yield from self.inspect(self.durable if '' in self.consumed else self.consumed)
-                for _ in range(2 if self.with_features else 1):     # from queue to queue there is one way more
+                for _ in range(2 if self.with_hops else 1):
                     yield from self.settle_all()
                 yield from self.mend(lines)
             self.collect(lines)
@@ -372,17 +387,17 @@ class Lane:
 
     def administer(self, step):
         """Policies go over HTTP, as an operator's do."""
-        url = 'http://%s:%d/api/policies/%s/%s' % (self.broker.host, self.broker.management_port,
-                                                   urllib.parse.quote(self.vhost, ''), step.fields['name'])
+        path = '/api/policies/%s/%s' % (urllib.parse.quote(self.vhost, ''), step.fields['name'])
         body = {key.replace('_', '-'): what for key, what in step.fields.items() if key != 'name'}
-        clear = step.method == 'policy.clear'
-        request = urllib.request.Request(url, None if clear else json.dumps(body).encode(), method='DELETE' if clear else 'PUT',
-                                         headers={'Authorization': 'Basic Z3Vlc3Q6Z3Vlc3Q=', 'Content-Type': 'application/json'})
-        try:
-            with urllib.request.urlopen(request, timeout=WAIT) as answer:
-                return 'HTTP success %s' % (answer.status // 100)
-        except urllib.error.HTTPError as error:
-            return 'HTTP %d' % error.code
+        with contextlib.closing(http.client.HTTPConnection(self.broker.host, self.broker.management, timeout=WAIT)) as client:
+            if isinstance(self.broker.management, str):
+                client.sock = socket.socket(socket.AF_UNIX)
+                client.sock.connect(self.broker.management)
+            if step.method == 'policy.clear':
+                client.request('DELETE', path, headers=AUTHORIZATION)
+            else:
+                client.request('PUT', path, json.dumps(body), dict(AUTHORIZATION, **{'Content-Type': 'application/json'}))
+            return 'HTTP %d' % client.getresponse().status
 
     # The transcript
 
@@ -513,13 +528,13 @@ class Lane:
 class Player:
     """Plays many scripts on many lanes of one broker or several, in one thread."""
 
-    def __init__(self, lanes, features):
-        """lanes: (Broker, vhost) pairs; features: those of the scripts."""
+    def __init__(self, lanes):
+        """lanes: (Broker, vhost) pairs."""
         self.poll = Poll()
-        self.lanes = [Lane(broker, vhost, self.poll, features) for broker, vhost in lanes]
+        self.lanes = [Lane(broker, vhost, self.poll) for broker, vhost in lanes]
 
     def play(self, scripts):
-        """Takes (name, steps) from an iterator; yields (name, transcript) as scripts end."""
+        """Takes scripts from an iterator; yields (script, transcript) as they end."""
         scripts = iter(scripts)
         busy = {}
         while True:
@@ -527,11 +542,11 @@ class Player:
                 while lane.coroutine is None:
                     if lane in busy:
                         yield busy.pop(lane), lane.transcript
-                    name, steps = next(scripts, (None, None))
-                    if steps is None:
+                    played = next(scripts, None)
+                    if played is None:
                         break
-                    busy[lane] = name
-                    lane.start(steps)
+                    busy[lane] = played
+                    lane.start(played)
             if not busy:
                 return
             self._turn(busy)

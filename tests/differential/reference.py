@@ -36,9 +36,9 @@ log.console.level = warning
 log.file = false
 disk_free_limit.absolute = 1MB
 vm_memory_high_watermark.absolute = 4GB
-heartbeat = 0
 management.tcp.ip = 127.0.0.1
 management.tcp.port = %(management_port)d
+management_agent.disable_metrics_collector = true
 """
 
 

@@ -18,12 +18,24 @@ What 3.10 does by accident is not generated, where no single answer would show i
   - a limit for consumers after one for the channel: 3.10 then drops the latter (10.3);
   - two arguments of one name: 3.10 compares them pair by pair.
 
-Each kind of step has a weight. The steps in BASE use what every broker of the family has; each of FEATURES adds kinds of steps, queue
-arguments or message properties of its own, and is given by name.
+  - the default exchange as an alternate exchange: 3.10 finds no bindings there and drops the message;
+  - of quorum queues: x-expires, which 3.10 looks at every five seconds; length limits, which it applies after it has served the
+    consumers and publishers learn late; limits of channels, which it refuses now and ignores then; basic.nack with requeue, which
+    it counts like a reject (10.19);
+  - drop-head on queues with priorities: 3.10 drops the highest priority (11.5);
+  - a second destination of an exchange that chooses one of them, by chance or by a hash of its own;
+  - an exchange bound to one that remembers messages, of which 3.10 dies;
+  - a length limit by policy over messages that are there: 3.10 drops some of them whatever the overflow behaviour.
+
+Each kind of step has a weight. The base uses what every broker of the family has; each of FEATURES adds kinds of steps, queue
+arguments or message properties of its own, and is given by name. Where several are given a script plays some of them: all at once
+would make most declares wrong, and one feature would hide another.
 """
 
 import collections
 import random
+
+import trial
 
 CHANNELS = ('A1', 'A2', 'B1', 'B2')
 LENGTH_MIN, LENGTH_MAX = 20, 200
@@ -33,11 +45,18 @@ EXCHANGES = ('e1', 'e2', 'e3', 'e4')
 SYSTEM_EXCHANGES = {'amq.direct': 'direct', 'amq.fanout': 'fanout', 'amq.topic': 'topic', 'amq.headers': 'headers',
                     'amq.match': 'headers'}
 TYPES = ('direct', 'fanout', 'topic', 'headers')
+CHANCE_TYPES = ('x-consistent-hash', 'x-random', 'x-modulus-hash')     # which choose one of their destinations
+PLUGIN_TYPES = CHANCE_TYPES + ('x-recent-history',) * 3
 UMLAUT = 'ä'.encode().decode('latin-1')     # strings are octets: see tests/lib/protocol.py
 KEYS = ('a', 'b', 'a.b', 'a.b.c', '', 'a..b', '.', 'q1', 'q2', 'A', 'a.b.c.d', UMLAUT)
 PATTERNS = ('#', '*', 'a.#', '#.c', 'a.*', '*.b', 'a.*.c', '#.b.#', '*.*', 'a.#.b', '', '*.', 'a#')
 SHORT_TIMES = ('1', '30')
 TAGS = ('c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8')
+
+POLICIES = ({'max-length': 2}, {'message-ttl': 3600000}, {'dead-letter-exchange': 'e1'}, {'alternate-exchange': 'amq.fanout'},
+            {'max-length': 1, 'overflow': 'reject-publish'}, {'dead-letter-exchange': '', 'dead-letter-routing-key': 'q2'},
+            {'max-length-bytes': 30, 'dead-letter-exchange': 'amq.fanout'}, {'delivery-limit': 1}, {'nonsense': 1},
+            {'max-length': -1}, {'message-ttl': '1'})
 
 FEATURES = {
     'ttl': 'message-ttl of queues, expiration of messages, x-expires; with waits',
@@ -50,10 +69,16 @@ FEATURES = {
     'single-active': 'single active consumers',
     'quorum': 'queues of type quorum',
     'policy': 'policies, set and cleared over HTTP',
+    'exchange-types': 'exchanges of the types that plugins bring',
+    'trial': 'connections that log in otherwise, negotiate, or break the rules of framing',
 }
+
+FEATURE_CHANCE = 0.35       # that a script plays one of several
 
 Step = collections.namedtuple('Step', 'at method fields content')
 Step.__new__.__defaults__ = (None,)
+
+Script = collections.namedtuple('Script', 'seed features steps')
 
 
 def text(step):
@@ -66,8 +91,10 @@ def text(step):
 
 
 def write(seed, features=()):
-    """The script of a seed: a list of steps."""
-    return Writer(seed, features).write()
+    """The script of a seed, which plays some of the features."""
+    draw = random.Random('%s of %s' % (seed, ' '.join(sorted(features))))
+    played = frozenset(name for name in sorted(features) if len(features) == 1 or draw.random() < FEATURE_CHANCE)
+    return Script(seed, played, Writer(seed, played).write())
 
 
 class Mode:
@@ -88,9 +115,11 @@ class Writer:
         self.features = frozenset(features)
         self.steps = []
         self.flags = {name: self._queue_flags() for name in QUEUES}     # with which each is declared
-        self.types = {name: self.random.choice(TYPES) for name in EXCHANGES}
+        self.types = {name: self.random.choice(PLUGIN_TYPES if self.has('exchange-types', 0.6) else TYPES) for name in EXCHANGES}
+        self.only = {name: self.random.choice(QUEUES) for name in EXCHANGES}    # destination of an exchange that chooses one
         self.durable = {name: self.chance(0.5) for name in EXCHANGES}
         self.exchange_arguments = {name: self._exchange_arguments() for name in EXCHANGES}
+        self.type_arguments = {name: self._type_arguments(self.types[name]) for name in EXCHANGES}
         self.queues, self.exchanges = [], []    # declared so far
         self.bindings = []                      # fields of queue.bind
         self.exchange_bindings = []
@@ -99,7 +128,7 @@ class Writer:
         self.messages = 0
         self.kinds, self.weights = self._kinds()
         self.steady = {self.basic_publish, self.basic_get, self.basic_ack, self.basic_nack, self.basic_reject, self.basic_qos,
-                       self.basic_recover, self.queue_purge, self.confirm_select, self.tx_select, self.tx_end, self.wait}
+                       self.basic_recover, self.queue_purge, self.confirm_select, self.tx_select, self.tx_end, self.wait, self.trial}
 
     def write(self):
         length = int(LENGTH_MIN * (LENGTH_MAX / LENGTH_MIN) ** self.random.random())
@@ -125,7 +154,7 @@ class Writer:
             self.tx_end: 3, self.channel_flow: 0.3, self.channel_close: 0.6, self.connection_close: 0.25, self.fatal: 0.35,
         }
         extra = {
-            'ttl': {self.wait: 2}, 'reply-to': {self.reply_to: 6, self.reply: 4}, 'policy': {self.policy: 4},
+            'ttl': {self.wait: 2}, 'reply-to': {self.reply_to: 6, self.reply: 4}, 'policy': {self.policy: 4}, 'trial': {self.trial: 8},
         }
         for feature in self.features & set(extra):
             kinds.update(extra[feature])
@@ -169,16 +198,19 @@ class Writer:
         return SYSTEM_EXCHANGES.get(exchange) or self.types.get(exchange, 'direct')
 
     def binding_key(self, exchange):
+        if self.type_of(exchange) == 'x-consistent-hash':
+            return self.one('1') if self.chance(0.8) else self.one('0', '-1', 'a', '', '1.5', ' 1')
         return self.random.choice(PATTERNS + KEYS if self.type_of(exchange) == 'topic' else KEYS)
 
     # Class queue
 
     def _queue_flags(self):
-        exclusive = self.chance(0.15)
-        return {'durable': self.chance(0.45), 'exclusive': exclusive, 'auto_delete': self.chance(0.15),
-                'arguments': self._queue_arguments(exclusive)}
+        flags = {'durable': self.chance(0.45), 'exclusive': self.chance(0.15), 'auto_delete': self.chance(0.15)}
+        if self.has('quorum', 0.5):
+            flags = {'durable': True, 'exclusive': False, 'auto_delete': False}
+        return dict(flags, arguments=self._queue_arguments(**flags))
 
-    def _queue_arguments(self, exclusive):
+    def _queue_arguments(self, durable, exclusive, auto_delete):
         """Arguments that are valid and, without features, have no effect within a script."""
         arguments = []
         if self.chance(0.12):
@@ -186,25 +218,30 @@ class Writer:
                                       ('x-max-length', 'I', 100000), ('x-max-length-bytes', 'l', 1 << 30)))
         if self.has('ttl', 0.25):
             arguments.append(('x-message-ttl', 'I', self.one(0, 0, 1, 30)))
-        if self.has('ttl', 0.1):
+        quorum = durable and not exclusive and not auto_delete and self.has('quorum', 0.6)
+        if self.has('ttl', 0.1) and not quorum:
             arguments.append(('x-expires', 'I', self.one(1, 30)))
-        if self.has('length', 0.7):
+        priority = not quorum and self.has('priority', 0.6)
+        if self.has('length', 0.7) and not quorum:
             arguments.append(self.one(('x-max-length', 'I', self.random.randrange(4)),
                                       ('x-max-length-bytes', 'I', self.one(0, 10, 100))))
-            if self.chance(0.6):
-                arguments.append(('x-overflow', 'S', self.one('drop-head', 'reject-publish', 'reject-publish-dlx')))
+            overflows = ('reject-publish', 'reject-publish-dlx') + (() if priority else ('drop-head',))
+            if priority or self.chance(0.6):
+                arguments.append(('x-overflow', 'S', self.one(*overflows)))
         if self.has('dead-letter', 0.7):
             arguments.append(('x-dead-letter-exchange', 'S', self.one('', 'e1', 'e2', 'amq.fanout', 'amq.topic', 'absent')))
             if self.chance(0.5):
                 arguments.append(('x-dead-letter-routing-key', 'S', self.one('a.b', 'q1', 'q2', 'q3')))
-        if self.has('priority', 0.6):
+        if priority:
             arguments.append(('x-max-priority', 'I', self.one(1, 3, 10)))
         if self.has('single-active', 0.6):
             arguments.append(('x-single-active-consumer', 't', self.chance(0.9)))
-        if self.has('quorum', 0.6):
-            arguments.append(('x-queue-type', 'S', self.one('quorum', 'quorum', 'classic')))
-            if self.chance(0.3):
+        if quorum:
+            arguments.append(('x-queue-type', 'S', 'quorum'))
+            if self.chance(0.4):
                 arguments.append(('x-delivery-limit', 'I', self.one(0, 1, 2)))
+        elif self.has('quorum', 0.2):
+            arguments.append(self.one(('x-queue-type', 'S', 'classic'), ('x-delivery-limit', 'I', 1)))
         return list({key: (key, tag, what) for key, tag, what in arguments}.values())
 
     def _invalid_argument(self):
@@ -235,7 +272,7 @@ class Writer:
             flag = self.one('durable', 'exclusive', 'auto_delete')
             flags[flag] = not flags[flag]
         if self.chance(0.06):
-            flags['arguments'] = self._queue_arguments(flags['exclusive'])
+            flags['arguments'] = self._queue_arguments(flags['durable'], flags['exclusive'], flags['auto_delete'])
         if self.chance(0.03):
             wrong = self._invalid_argument()
             flags['arguments'] = [given for given in flags['arguments'] if given[0] != wrong[0]] + [wrong]
@@ -247,7 +284,8 @@ class Writer:
 
     def queue_bind(self, at):
         exchange = '' if self.chance(0.01) else self.exchange()
-        fields = {'queue': self.queue(), 'exchange': exchange, 'routing_key': self.binding_key(exchange),
+        queue = self.only[exchange] if self.type_of(exchange) in CHANCE_TYPES else self.queue()
+        fields = {'queue': queue, 'exchange': exchange, 'routing_key': self.binding_key(exchange),
                   'arguments': self.binding_arguments(exchange)}
         self.bindings.append(fields)
         self.add(at, 'queue.bind', no_wait=self.chance(0.07), **fields)
@@ -286,8 +324,18 @@ class Writer:
 
     def _exchange_arguments(self):
         if self.has('alternate', 0.7):
-            return [('alternate-exchange', 'S', self.one('e1', 'e2', 'e3', 'amq.fanout', 'amq.direct', 'absent', ''))]
+            return [('alternate-exchange', 'S', self.one('e1', 'e2', 'e3', 'amq.fanout', 'amq.direct', 'absent'))]
         return [('unknown', 'I', 1)] if self.chance(0.05) else []
+
+    def _type_arguments(self, kind):
+        if kind == 'x-recent-history' and self.chance(0.8):
+            wrong = self.chance(0.1)
+            return [self.one(('x-recent-history-length', 'I', 0), ('x-recent-history-length', 'S', '2')) if wrong else
+                    ('x-recent-history-length', 'I', self.one(1, 2, 3))]
+        if kind == 'x-consistent-hash' and self.chance(0.5):
+            return [self.one(('hash-header', 'S', 'h1'), ('hash-property', 'S', 'message_id'), ('hash-property', 'S', 'timestamp'),
+                             ('hash-property', 'S', 'correlation_id'), ('hash-property', 'S', 'app_id'))]
+        return []
 
     def exchange_declare(self, at):
         no_wait = self.chance(0.07)
@@ -304,11 +352,11 @@ class Writer:
             return self.add(at, 'exchange.declare', exchange=name, type='direct', no_wait=no_wait)
         name = self.random.choice(EXCHANGES)
         fields = {'type': self.types[name], 'durable': self.durable[name], 'auto_delete': name == 'e3',
-                  'internal': name == 'e4', 'arguments': self.exchange_arguments[name]}
+                  'internal': name == 'e4', 'arguments': self.exchange_arguments[name] + self.type_arguments[name]}
         if self.chance(0.08):
             what = self.one('type', 'durable', 'auto_delete', 'internal', 'arguments')
             fields[what] = (self.random.choice(TYPES) if what == 'type' else
-                            self._exchange_arguments() if what == 'arguments' else not fields[what])
+                            self._exchange_arguments() + self._type_arguments(self.types[name]) if what == 'arguments' else not fields[what])
         self.add(at, 'exchange.declare', exchange=name, no_wait=no_wait, **fields)
         if name not in self.exchanges:
             self.exchanges.append(name)
@@ -325,6 +373,8 @@ class Writer:
             destination = self.one('amq.fanout', 'amq.direct', 'absent', '')
         fields = {'destination': destination, 'source': source, 'routing_key': self.binding_key(source),
                   'arguments': self.binding_arguments(source)}
+        if self.type_of(source) in PLUGIN_TYPES:
+            return
         self.exchange_bindings.append(fields)
         self.add(at, 'exchange.bind', no_wait=self.chance(0.07), **fields)
 
@@ -391,11 +441,13 @@ class Writer:
         entries = [self.matchable() for _ in range(self.random.randint(0, 3))]
         if self.chance(0.1):
             entries += self.every_type()
+        if self.has('exchange-types', 0.2):
+            entries.append(('x-recent-history-no-store', 't', self.chance(0.8)))
         if self.has('cc', 0.8):
             entries.append((self.one('CC', 'BCC'),) + self.random.choices(
                 (('A', [('S', self.random.choice(KEYS + QUEUES)) for _ in range(self.random.randint(0, 3))]),
                  ('S', 'q1'), ('A', [('I', 1)])), (20, 1, 1))[0])
-        return list({entry[0]: entry for entry in entries}.values()) if self.chance(0.9) else entries
+        return entries if self.chance(0.1) and not self.features else list({entry[0]: entry for entry in entries}.values())
 
     def every_type(self):
         return [('bool', 't', True), ('int8', 'b', -1), ('uint8', 'B', 200), ('int16', 's', -2), ('uint16', 'u', 60000),
@@ -408,7 +460,8 @@ class Writer:
 
     def basic_qos(self, at):
         mode = self.modes[at]
-        mode.limited = mode.limited or self.chance(0.15) and not mode.free and mode.consumers < 2
+        may_limit = not mode.free and mode.consumers < 2 and 'quorum' not in self.features
+        mode.limited = mode.limited or may_limit and self.chance(0.15)
         self.add(at, 'basic.qos', prefetch_count=self.one(0, 1, 1, 2, 3, 10), **{'global': mode.limited})
 
     def basic_consume(self, at):
@@ -456,7 +509,7 @@ class Writer:
         self.settle(at, 'basic.ack')
 
     def basic_nack(self, at):
-        self.settle(at, 'basic.nack', requeue=self.chance(0.7))
+        self.settle(at, 'basic.nack', requeue='quorum' not in self.features and self.chance(0.7))
 
     def basic_reject(self, at):
         self.add(at, 'basic.reject', delivery_tag=self.delivery(), requeue=self.chance(0.6))
@@ -532,9 +585,27 @@ class Writer:
     def wait(self, at):
         self.add(at, 'wait', ms=120)
 
+    def trial(self, _):
+        """A connection that does one thing otherwise than clients do, or nothing."""
+        fields = {'header': 'AMQP\0\0\x09\x01', 'mechanism': 'PLAIN', 'response': '\0guest\0guest', 'is_told': self.chance(0.9),
+                  'channel_max': 2047, 'frame_max': 131072, 'heartbeat': self.one(0, 1, 60, 600, 65535), 'channels': (1,)}
+        fields.update(self.one(
+            {}, {'octets': self.random.choice(tuple(trial.OCTETS))}, {'octets': self.random.choice(tuple(trial.OCTETS))},
+            {'octets': self.random.choice(tuple(trial.OCTETS))},
+            {'header': self.one('AMQP\1\1\0\x09', 'AMQP\0\0\x09\0', 'AMQP\0\0\x0a\0', 'GET / HT', 'nonsense')},
+            {'mechanism': 'AMQPLAIN', 'response': self.one('\5LOGINS\0\0\0\5guest\x08PASSWORDS\0\0\0\5' + self.one('guest', 'wrong'),
+                                                           '', '\5LOGINS\0\0\0\5guest', '\0guest\0guest')},
+            {'mechanism': self.one('EXTERNAL', 'nonsense', '', 'plain')},
+            {'response': self.one('\0guest\0wrong', '\0nobody\0guest', '\0guest\0', 'guest', 'guest\0guest\0guest', '\0guest', '')},
+            {'channel_max': self.one(0, 1, 2, 2048, 65535), 'channels': self.one((), (1, 2), (1, 2, 3), (2, 1), (7,))},
+            {'frame_max': self.one(0, 1, 4095, 4096, 8192, 131071, 131073, (1 << 32) - 1)},
+            {'channels': self.one((), (3, 9), (65535,), (1, 1), (2047, 2048))},
+            {'vhost': self.one('absent', '/absent', '')}))
+        self.add('C0', 'trial', **fields)
+
     def reply_to(self, at):
         if self.chance(0.4):
-            return self.add(at, 'basic.consume', queue='amq.rabbitmq.reply-to', consumer_tag=self.random.choice(TAGS),
+            return self.add(at, 'basic.consume', queue='amq.rabbitmq.reply-to', consumer_tag=self.one('r1', 'r2', 'c1'),
                             no_ack=self.chance(0.95))
         self.publish(at, '', self.queue(), reply_to='amq.rabbitmq.reply-to')
 
@@ -547,10 +618,13 @@ class Writer:
             self.add(at, 'queue.declare', queue=('reply-to', 0), passive=True)
 
     def policy(self, at):
+        for name in self.queues:
+            self.add(self.channel(), 'queue.purge', queue=name)
         name = self.one('p1', 'p2')
         if self.chance(0.3):
             return self.add(at, 'policy.clear', name=name)
-        definition = self.one({'max-length': 2}, {'message-ttl': 3600000}, {'dead-letter-exchange': 'e1'},
-                              {'alternate-exchange': 'amq.fanout'}, {'max-length': 1, 'overflow': 'reject-publish'})
+        definition = self.random.choice(POLICIES)
+        if 'priority' in self.features and 'max-length' in definition:
+            definition = dict(definition, overflow='reject-publish')
         self.add(at, 'policy.set', name=name, pattern=self.one('q1', '^q', 'e', '.*'), definition=definition,
                  priority=self.one(0, 1, 5), apply_to=self.one('all', 'queues', 'exchanges'))
