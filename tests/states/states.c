@@ -17,6 +17,9 @@
  * is read. Now and then what it does while it recovers and goes on is logged as well, and crashed in
  * the same way: a second power cut.
  *
+ * A seed repeats the workload and what is chosen. When the store tidies up between two batches is
+ * its thread's own decision, so that a state which fails is kept (--keep) rather than made again.
+ *
  * Bugs are those of base/fault.def that live in the store; confirm-before-commit and drop-ack, which are
  * the owner's, are played by this program. The status is 0 when there was nothing to complain
  * about. */
@@ -243,9 +246,9 @@ static void complain(const char *directory, const struct buf *text)
     printf("%.*s\n", SLICE_ARG(buf_slice(text)));
     if (options.keep != NULL) {
         char kept[192];
-        snprintf(kept, sizeof kept, "%s/%" PRIu64, options.keep, complaints);
-        const bool moved = syscall(SYS_rename, directory, kept) == 0;
-        printf("%s %s\n", moved ? "kept in" : "not kept: another file system than", kept);
+        snprintf(kept, sizeof kept, "%s/%ld-%" PRIu64, options.keep, (long)getpid(), complaints);
+        const int error = syscall(SYS_rename, directory, kept) == 0 ? 0 : errno;
+        printf("kept in %s: %s\n", kept, strerror(error));
     }
     fflush(stdout);
 }
@@ -411,7 +414,8 @@ static void complain_of(const struct moment *moment, int status)
         buf_printf(&text, ": ended by signal %d", WTERMSIG(status));
     else
         buf_printf(&text, ": %s", state->complaint);
-    snprintf(directory, sizeof directory, "%s/state-%d", top, moment->depth);
+    make_directory(directory, "state", moment->depth); /* as it was before it was tried */
+    disk_write_state(disk, names, &random, directory);
     complain(directory, &text);
     buf_release(&text);
 }
