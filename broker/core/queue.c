@@ -273,8 +273,9 @@ void queue_drop_overflow(struct queue *queue)
 {
     struct place place;
 
-    if (queue->settings.overflow != OVERFLOW_DROP_HEAD)
+    if (queue->settings.overflow != OVERFLOW_DROP_HEAD || !is_over(queue, 0, 0))
         return;
+    on_entries_due(&queue->expiry.timer); /* what is due does not count */
     for (size_t left = RETIRE_AT_ONCE_MAX; is_over(queue, 0, 0); left--) {
         if (left == 0) {
             loop_queue(queue->broker->loop, LOOP_DEFERRED, &queue->task);
@@ -286,7 +287,8 @@ void queue_drop_overflow(struct queue *queue)
             next = first_of_level(queue, level, &place);
         if (next != WINDOW_READY)
             return;
-        retire(queue, place, DEATH_MAXLEN);
+        if (is_over(queue, 0, 0)) /* still: what was due may have stood before it */
+            retire(queue, place, DEATH_MAXLEN);
     }
 }
 

@@ -295,4 +295,5 @@ void queue_recover_entries(struct queue *queue, const struct store_queue_state *
     window->delivered = state->delivered;
     queue->deadlines_on_disk |= state->deadlines;
     read_on_for_deadlines(queue);
+    queue_drop_overflow(queue); /* what was unacked is ready again */
 }

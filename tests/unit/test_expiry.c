@@ -185,6 +185,36 @@ START_TEST(requeue_keeps_the_deadline) /* 11.4 */
 }
 END_TEST
 
+/* What is due goes before anything is dropped for want of room, and does not count. */
+START_TEST(what_is_due_is_not_in_the_way) /* 11.1, 11.5 */
+{
+    declare_queue(peer, "dead", true, NULL);
+    declare_queue(peer, "q", true,
+                  "x-max-length=I1,x-dead-letter-exchange=S,x-dead-letter-routing-key=Sdead");
+    publish_expiring("q", "due", "100");
+    const uint64_t tag = get_unacked(peer, "q", "due");
+    publish_with(peer, "q", "stays", &stays);
+    harness_advance(&harness, 200);
+    reject(peer, tag, true);
+    get_one(peer, "dead", "due");
+    get_one(peer, "q", "stays");
+}
+END_TEST
+
+/* What was unacked when the broker went is ready when it comes: too much, perhaps. */
+START_TEST(a_limit_holds_after_a_restart) /* 11.5 */
+{
+    declare_queue(peer, "q", true, "x-max-length=I2");
+    publish_with(peer, "q", "first", &stays);
+    get_unacked(peer, "q", "first");
+    publish_with(peer, "q", "second", &stays);
+    publish_with(peer, "q", "third", &stays);
+    restart(true);
+    ck_assert_uint_eq(2, count_ready(peer, "q"));
+    get_one(peer, "q", "second");
+}
+END_TEST
+
 START_TEST(a_dead_letter_has_time_again) /* 11.4, 13.5 */
 {
     declare_queue(peer, "dead", true, NULL);
@@ -344,6 +374,8 @@ int main(void)
     tcase_add_loop_test(messages, ttl_0_is_for_whoever_waits, 0, 2);
     tcase_add_test(messages, ttl_0_needs_credit);
     tcase_add_test(messages, requeue_keeps_the_deadline);
+    tcase_add_test(messages, what_is_due_is_not_in_the_way);
+    tcase_add_test(messages, a_limit_holds_after_a_restart);
     tcase_add_test(messages, a_dead_letter_has_time_again);
     tcase_add_loop_test(messages, deadlines_survive_a_restart, 0, 4);
     tcase_add_test(messages, time_goes_on_while_the_broker_is_down);
