@@ -45,10 +45,39 @@ void dead_letters_add(struct broker *broker, struct queue *queue, struct message
     broker_touch_store(broker);
 }
 
-void dead_letter_await(struct dead_letter *letter, struct publisher *publisher, uint64_t sequence)
+static bool is_in_open_batch(const struct broker *broker, const struct message *message)
 {
-    assert(letter->publisher == NULL);
+    return message->unsynced > 0 && message->lsn == store_open_lsn(broker->store);
+}
+
+size_t dead_letters_count_awaited(const struct broker *broker, const struct message *message,
+                                  size_t since)
+{
+    const struct dead_letters *letters = &broker->dead_letters;
+    size_t count = is_in_open_batch(broker, message);
+
+    for (size_t i = since; i < letters->count; i++)
+        count += letters->waiting[i].message == message;
+    return count;
+}
+
+void dead_letters_await(struct broker *broker, struct message *message, size_t since,
+                        struct publisher *publisher, uint64_t sequence)
+{
+    struct dead_letter *letter = &broker->dead_letters.waiting[since];
+
+    if (dead_letters_count_awaited(broker, message, since) > 1) {
+        late_confirm(broker, publisher, sequence);
+        return;
+    }
     publisher_ref(publisher);
+    if (is_in_open_batch(broker, message)) {
+        message->publisher = publisher;
+        message->sequence = sequence;
+        return;
+    }
+    while (letter->message != message)
+        letter++;
     letter->publisher = publisher;
     letter->sequence = sequence;
 }
@@ -323,24 +352,15 @@ static struct message *route_letter(struct broker *broker, const struct dead_let
     return made;
 }
 
-/* Whoever waited for the message waits for it in its new place; if nothing of it is to be stored
+/* Whoever waited for the message waits for it in its new places; if nothing of it is to be stored
  * there, no longer. made: NULL when there is no exchange. */
 static void pass_publisher(struct broker *broker, const struct dead_letter *letter,
                            struct message *made, size_t since)
 {
-    struct publisher *publisher = letter->publisher;
-    struct dead_letter *next =
-        made == NULL ? NULL : dead_letters_find(&broker->dead_letters, made, since);
-
-    if (made != NULL && made->lsn == store_open_lsn(broker->store) && made->unsynced > 0) {
-        publisher_ref(publisher);
-        made->publisher = publisher;
-        made->sequence = letter->sequence;
-    } else if (next != NULL) {
-        dead_letter_await(next, publisher, letter->sequence);
-    } else {
-        late_confirm(broker, publisher, letter->sequence);
-    }
+    if (made != NULL && dead_letters_count_awaited(broker, made, since) > 0)
+        dead_letters_await(broker, made, since, letter->publisher, letter->sequence);
+    else
+        late_confirm(broker, letter->publisher, letter->sequence);
 }
 
 static void publish_letter(struct broker *broker, const struct dead_letter *letter)

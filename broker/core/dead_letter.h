@@ -40,18 +40,15 @@ void dead_letters_release(struct dead_letters *letters); /* none may wait */
 void dead_letters_add(struct broker *broker, struct queue *queue, struct message *message,
                       enum death death, struct publisher *publisher);
 
-/* The message was dropped by a queue that it has just been pushed to, before anybody waited for it,
- * and this letter of it waits: who waits for the message must wait for the letter, and is its
- * publisher from now on. NULL: there is none. since: dead_letters.count before the push. */
-static inline struct dead_letter *dead_letters_find(struct dead_letters *letters,
-                                                    const struct message *message, size_t since)
-{
-    for (size_t i = letters->count; i > since; i--)
-        if (letters->waiting[i - 1].message == message)
-            return &letters->waiting[i - 1];
-    return NULL;
-}
-void dead_letter_await(struct dead_letter *letter, struct publisher *publisher, uint64_t sequence);
+/* A message has been pushed to its queues, and nobody waits for it yet: how many things there are to
+ * wait for, its entries in the open batch (one, however many) and each letter of it that waits,
+ * where a queue has dropped it already. since: dead_letters.count before. */
+size_t dead_letters_count_awaited(const struct broker *broker, const struct message *message,
+                                  size_t since);
+/* There is something: this publisher waits for it from now on; of several, it is told late. Takes
+ * its own reference. */
+void dead_letters_await(struct broker *broker, struct message *message, size_t since,
+                        struct publisher *publisher, uint64_t sequence);
 
 /* Routes all that waits. */
 void dead_letters_run(struct broker *broker);

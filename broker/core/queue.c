@@ -177,8 +177,7 @@ static void retire(struct queue *queue, struct place place, enum death death)
         queue_drop_entry(queue, place);
         return;
     }
-    struct publisher *publisher = queue_waits_for_entry(queue, place) ? message->publisher : NULL;
-    dead_letters_add(queue->broker, queue, message, death, publisher);
+    dead_letters_add(queue->broker, queue, message, death, queue_take_wait(queue, place));
     queue_forget_entry_quietly(queue, place);
 }
 

@@ -73,12 +73,26 @@ static bool is_in_open_batch(const struct queue *queue, const struct entry *entr
     return entry->lsn != 0 && entry->lsn == store_open_lsn(queue->broker->store);
 }
 
-bool queue_waits_for_entry(const struct queue *queue, struct place place)
+static bool is_awaited(const struct queue *queue, const struct entry *entry)
 {
-    const struct entry *entry = place_entry(place);
+    return is_in_open_batch(queue, entry) && entry->message->publisher != NULL;
+}
 
-    return is_in_open_batch(queue, entry) && entry->message->unsynced == 1 &&
-           entry->message->publisher != NULL;
+/* A publisher would be told if this entry were forgotten now. */
+static bool is_last_awaited(const struct queue *queue, const struct entry *entry)
+{
+    return is_awaited(queue, entry) && entry->message->unsynced == 1;
+}
+
+struct publisher *queue_take_wait(struct queue *queue, struct place place)
+{
+    struct message *message = place_entry(place)->message;
+
+    if (is_awaited(queue, place_entry(place)) && message->unsynced > 1) {
+        late_confirm(queue->broker, message->publisher, message->sequence);
+        publisher_unref(&message->publisher);
+    }
+    return is_last_awaited(queue, place_entry(place)) ? message->publisher : NULL;
 }
 
 /* The entry's put is still in the open batch. Its message stays with the window. */
@@ -120,14 +134,14 @@ static void tell_publisher(struct queue *queue, const struct message *message, b
 
 bool queue_forget_entry(struct queue *queue, struct place place)
 {
-    if (queue_waits_for_entry(queue, place))
+    if (is_last_awaited(queue, place_entry(place)))
         tell_publisher(queue, place_entry(place)->message, queue->broker->in_transaction);
     return forget(queue, place);
 }
 
 bool queue_drop_entry(struct queue *queue, struct place place)
 {
-    if (queue_waits_for_entry(queue, place))
+    if (is_last_awaited(queue, place_entry(place)))
         tell_publisher(queue, place_entry(place)->message, true);
     return forget(queue, place);
 }
@@ -161,7 +175,7 @@ static void take_back_unacked(struct queue *queue, struct window *window)
             struct entry *entry = &segment->entries[slot];
             if (entry->message == NULL || !is_in_open_batch(queue, entry))
                 continue;
-            if (queue_waits_for_entry(queue, (struct place){segment, slot}))
+            if (is_last_awaited(queue, entry))
                 tell_publisher(queue, entry->message, true);
             take_back(queue, entry);
         }

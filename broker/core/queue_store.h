@@ -26,8 +26,9 @@ void queue_store_mark(struct queue *queue);   /* what has been handed out, for a
 /* Puts the entry into the open batch. deadline_ms by the monotonic clock, or DEADLINE_NONE. */
 void queue_store_entry(struct queue *queue, struct place place, uint64_t deadline_ms);
 
-/* A publisher would be told if this entry were forgotten now. */
-bool queue_waits_for_entry(const struct queue *queue, struct place place);
+/* Who waits for this entry alone, and so for its dead letter from now on; NULL: nobody. Who waits for
+ * other entries of the message too is told late: by then the letter is as certain as they are. */
+struct publisher *queue_take_wait(struct queue *queue, struct place place);
 
 /* The entry is gone: from the store too. Returns whether a reply about it must wait for the open
  * batch. Forgotten because a consumer is done with it, or dropped: its publisher, if it waits, is told

@@ -55,17 +55,28 @@ static uint64_t lsn_awaited(const struct channel *channel, const struct message 
                : 0;
 }
 
-/* letters: how many dead letters there were before it was routed. */
+/* A queue may have dropped it already, into a dead letter. letters: how many there were before it was
+ * routed. */
+static __attribute__((noinline)) void await_letters(struct channel *channel,
+                                                    struct message *message, size_t letters)
+{
+    struct broker *broker = channel->broker;
+    const bool waits = dead_letters_count_awaited(broker, message, letters) > 0;
+    uint64_t number = confirms_add(channel->confirms, waits ? store_open_lsn(broker->store) : 0);
+
+    if (waits)
+        dead_letters_await(broker, message, letters, &channel->confirms->publisher, number);
+}
+
 static void await_confirm(struct channel *channel, struct message *message, size_t letters)
 {
+    if (unlikely(channel->broker->dead_letters.count > letters)) {
+        await_letters(channel, message, letters);
+        return;
+    }
     uint64_t lsn = lsn_awaited(channel, message);
-    struct dead_letter *letter =
-        lsn == 0 ? dead_letters_find(&channel->broker->dead_letters, message, letters) : NULL;
-    uint64_t number = confirms_add(channel->confirms,
-                                   letter == NULL ? lsn : store_open_lsn(channel->broker->store));
+    uint64_t number = confirms_add(channel->confirms, lsn);
 
-    if (letter != NULL)
-        dead_letter_await(letter, &channel->confirms->publisher, number);
     if (lsn == 0)
         return;
     message->publisher = &channel->confirms->publisher;

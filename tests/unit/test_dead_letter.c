@@ -482,6 +482,41 @@ START_TEST(a_confirm_waits_no_longer_than_the_dead_letter) /* 9.10 */
 }
 END_TEST
 
+/* Of two copies one dies into a dead letter and the other is settled, in either order, all in the
+ * open batch: nobody waits for the message any more, and its confirm waits for the letter. */
+START_TEST(a_confirm_waits_for_the_dead_letter_of_one_copy) /* 9.10, 13.3 */
+{
+    const bool at_once = _i == 1;
+    struct buf out = BUF_EMPTY;
+
+    declare_queue(peer, "dead", true, NULL);
+    declare_queue(peer, "other", true, NULL);
+    declare_queue(peer, "q", true, at_once ? TO_DEAD ",x-max-length=I0" : TO_DEAD);
+    bind_queue(peer, "q", "amq.fanout", "");
+    bind_queue(peer, "other", "amq.fanout", "");
+    select_confirms();
+    store_memory_set_auto_sync(harness.store, false);
+    publish(peer, "dead", "first"); /* its batch is under way */
+    put_publish(&out, "amq.fanout", "", "m", &(struct sent){.persistent = true});
+    peer_send_bytes(peer, buf_slice(&out));
+    buf_release(&out);
+    if (!at_once)
+        reject(peer, get_unacked(peer, "q", "m"), false);
+    ack(peer, get_unacked(peer, "other", "m"));
+    peer_expect_nothing(peer);
+    store_memory_sync(harness.store);
+    harness_run(&harness);
+    ck_assert_uint_eq(1, peer_expect(peer, 1, AMQP_BASIC_ACK).basic_ack.delivery_tag);
+    peer_expect_nothing(peer);
+    store_memory_sync(harness.store);
+    harness_run(&harness);
+    ck_assert_uint_eq(2, peer_expect(peer, 1, AMQP_BASIC_ACK).basic_ack.delivery_tag);
+    restart(true);
+    get_one(peer, "dead", "first");
+    get_one(peer, "dead", "m");
+}
+END_TEST
+
 START_TEST(confirmed_once_with_nowhere_to_go) /* 9.10, 13.3 */
 {
     declare_queue(peer, "q", true, "x-dead-letter-exchange=Snone,x-max-length=I0");
@@ -541,6 +576,7 @@ int main(void)
     tcase_add_loop_test(crash, a_confirm_waits_for_the_dead_letter, 0, countof(dropped_at_once));
     tcase_add_loop_test(crash, a_confirm_waits_no_longer_than_the_dead_letter, 0,
                         countof(dropped_at_once));
+    tcase_add_loop_test(crash, a_confirm_waits_for_the_dead_letter_of_one_copy, 0, 2);
     tcase_add_test(crash, confirmed_once_with_nowhere_to_go);
     tcase_add_test(crash, commit_ok_waits_for_dead_letters);
     suite_add_tcase(suite, crash);
