@@ -4,6 +4,7 @@
 #   make run      the same, then the broker with its data in ./data
 #   make test     everything built, every test passed
 #   make asan     all tests under AddressSanitizer and UBSan; make tsan: under ThreadSanitizer
+#   make model         COUNT=N SEED=S: random commands, compared with a reference of what the broker should do
 #   make differential  COUNT=N SEED=S FEATURES=...: the same scripts on RabbitMQ, every answer compared
 #   make crash    KILLS=N SEED=S: the broker killed N times under load, and with every planted bug
 #   make power-cuts  COUNT=N SEED=S: the power cut N times under load, on an ext4 in a file
@@ -56,6 +57,7 @@ PROGRAMS := $(BUILD)/stoatmq $(BUILD)/stoatctl $(BUILD)/stoatperf
 SERVER_OBJECTS := $(filter-out $(BUILD)/obj/broker/main.o,$(call objects,broker))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 SIM := $(BUILD)/sim
+MODEL := $(BUILD)/model
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
 .PHONY: all run test check asan tsan differential crash power-cuts crash-states bit-rot bench format install clean deps test-deps tests
@@ -137,11 +139,15 @@ STATES := $(BUILD)/crash_states
 $(STATES): $(call objects,tests/states) $(patsubst %.c,$(BUILD)/obj/faults/%.o,$(filter store/%,$(FAULTY))) $(call archive,store base)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) -llmdb
 
+# The same commands to the broker and to a reference of what it should do.
+$(MODEL): $(call objects,tests/model) $(BUILD)/libtest.a $(SERVER_LIBS)
+	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS)
+
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(BUILD)/libtest.a $(SERVER_LIBS)
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) -lcheck -lsubunit -lm
 
-tests: $(PROGRAMS) $(BUILD)/stoatmq-faults $(UNIT_TESTS) $(SIM) $(STATES)
+tests: $(PROGRAMS) $(BUILD)/stoatmq-faults $(UNIT_TESTS) $(SIM) $(MODEL) $(STATES)
 
 test: test-deps
 	@$(MAKE) --no-print-directory tests
@@ -165,6 +171,11 @@ FEATURES ?=
 count     = $(if $(filter file,$(origin COUNT)),$(1),$(COUNT))
 # The environment of a crash test that is run by itself.
 rig       = TEST_BUILD=$(BUILD) PYTHONPATH=tests/lib PYTHONDONTWRITEBYTECODE=1
+
+.PHONY: model
+model: test-deps
+	@$(MAKE) --no-print-directory $(MODEL)
+	@$(MODEL) --seed $(SEED) --count $(call count,100000)
 
 differential:
 	@etc/deps differential
