@@ -91,7 +91,7 @@ bool queue_row_decode(struct slice key, struct slice value, struct queue_row *ro
     row->bytes = get_u64(value.data + HEADER_SIZE + 24);
     row->delivered = get_u64(value.data + HEADER_SIZE + 32);
     row->deadlines = (record_flags(value) & QUEUE_DEADLINES) != 0;
-    return true;
+    return row->head <= row->tail && row->count <= row->tail - row->head;
 }
 
 void live_encode(uint64_t blob, const struct live_row *row, uint8_t value[LIVE_ROW_SIZE])

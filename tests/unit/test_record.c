@@ -71,7 +71,7 @@ END_TEST
 
 START_TEST(queue_row_comes_back_or_is_damaged)
 {
-    const struct queue_row row = {1, 2, 3, 4, 5, .deadlines = true};
+    const struct queue_row row = {1, 4, 3, 4, 5, .deadlines = true};
     const struct key key = key_u64(7), other = key_u64(8);
     struct queue_row back;
     uint8_t value[QUEUE_ROW_SIZE];
@@ -88,6 +88,21 @@ START_TEST(queue_row_comes_back_or_is_damaged)
         ck_assert(!queue_row_decode(key_slice(&key), slice_of(value, sizeof value), &back));
         value[bit / 8] ^= (uint8_t)(1 << bit % 8);
     }
+}
+END_TEST
+
+/* Whoever wrote it was wrong, and its entries must be counted again. */
+START_TEST(a_queue_row_that_cannot_be_is_damaged)
+{
+    static const struct queue_row rows[] = {{.head = 5, .tail = 4},
+                                            {.head = 4, .tail = 7, .count = 4},
+                                            {.head = 7, .tail = 7, .count = 1}};
+    const struct key key = key_u64(7);
+    struct queue_row back;
+    uint8_t value[QUEUE_ROW_SIZE];
+
+    queue_row_encode(7, &rows[_i], value);
+    ck_assert(!queue_row_decode(key_slice(&key), slice_of(value, sizeof value), &back));
 }
 END_TEST
 
@@ -373,6 +388,7 @@ int main(void)
     tcase_add_test(tests, instruction_and_table_agree);
     tcase_add_test(tests, keys_sort_as_numbers_do);
     tcase_add_test(tests, queue_row_comes_back_or_is_damaged);
+    tcase_add_loop_test(tests, a_queue_row_that_cannot_be_is_damaged, 0, 3);
     tcase_add_test(tests, small_rows_come_back);
     tcase_add_test(tests, holders_come_back);
     tcase_add_test(tests, gone_rows_come_back);
