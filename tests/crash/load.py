@@ -396,51 +396,89 @@ class TxWorker(Client):
         self.wire.send(*frames)
 
 
+class Link:
+    """A second connection of a client that wants two things to happen in one commit: the broker reads no more from one
+    that waits for the disk. Its channel confirms."""
+
+    def __init__(self, own):
+        self.wire = wire.Wire(own.host, own.port).handshake().open_channel()
+        self.wire.send(wire.method(1, wire.CONFIRM_SELECT, b'\0'))
+        self.wire.expect(wire.CONFIRM_SELECT_OK)
+        self.confirmed = 0
+
+    def send_behind(self, first, frames, *others):
+        """Sends frames on the connection called first, then others on this one, while the store is at work: often the
+        broker reads them in this order and in the time of one commit."""
+        self.wire.send(wire.publish(1, '', MARKS, b'keeps the store busy'))
+        time.sleep(0.0005)
+        first.send(*frames)
+        time.sleep(0.0002)
+        self.wire.send(*others)
+
+    def wait(self, client, count, *expected):
+        """Until so many publishes are confirmed and these methods have come; returns them."""
+        missing = set(range(count))
+        came = {}
+        while missing or len(came) < len(expected):
+            got = self.wire.read_method(30)
+            if got.id == wire.ACK:
+                tag, multiple = struct.unpack('>QB', got.arguments)
+                missing -= set(range(tag - self.confirmed)) if multiple else {tag - self.confirmed - 1}
+            elif got.id in expected:
+                came[got.id] = got
+            else:
+                client.unexpected(got)
+        self.confirmed += count
+        return came
+
+
 class Purger(Client):
-    """Publishes right behind its purge: that much must stay."""
+    """Its first purge comes before anybody else publishes, when all that the queue holds is on disk only; and right
+    behind it come messages that must stay."""
 
     PUBLISHER = 98
     QUEUES = {'kill-purged': 'purged', 'kill-drip': 'drip'}
 
     def __init__(self, own, book, seed, numbers, drip_too):
         super().__init__(own, book, seed)
-        self.numbers = numbers
         self.queues = list(self.QUEUES) if drip_too else ['kill-purged']
-        self.confirms = Confirms(book)
+        self.link = Link(own)
         self.purging = None     # the line, while no answer has come
-        self.wire.send(wire.method(1, wire.CONFIRM_SELECT, b'\0'))
-        self.expect(wire.CONFIRM_SELECT_OK)
+        self.begin('kill-purged')
+        first = numbers[self.PUBLISHER]
+        self.after = [(self.PUBLISHER, number) for number in range(first, first + 3)]
+        self.there = len(self.purging.published)
+        numbers[self.PUBLISHER] += len(self.after)
+        for key in self.after:
+            self.ledger.publish(['purged'], key)
+        self.link.send_behind(self.wire, [wire.queue_purge(1, 'kill-purged')],
+                              *(self.message(key, 1, DIRECT, 'kill-purged', 10) for key in self.after))
+
+    def begin(self, queue):
+        self.purging = self.ledger.lines[self.QUEUES[queue]]
+        self.certain = self.purging.purge_begins(self.ledger.confirmed)
+
+    def finish(self):
+        got = self.expect(wire.QUEUE_PURGE_OK)
+        count, = struct.unpack('>I', got.arguments)
+        self.purging.purge_ends(self.certain, self.after if count == self.there else ())
+        self.purging = None
 
     def work(self):
+        self.finish()
+        self.link.wait(self, 1 + len(self.after))
+        self.ledger.confirmed.update(self.after)
+        self.after = ()
         while True:
+            time.sleep(self.random.uniform(0.05, self.random.choice([0.3, 3])))
             for queue in self.queues:
-                self.purge(queue, self.ledger.lines[self.QUEUES[queue]])
-            time.sleep(self.random.uniform(0.05, 0.3))
-
-    def purge(self, queue, line):
-        certain = line.purge_begins(self.ledger.confirmed)
-        self.purging = line
-        after = [self.next_key(queue) for _ in range(3)]
-        self.wire.send(wire.queue_purge(1, queue), *(self.message(key, 1, DIRECT, queue, 10) for key in after))
-        while self.purging is not None or self.confirms.open > 0:
-            got = self.wire.read_method(30)
-            if got.id == wire.QUEUE_PURGE_OK:
-                line.purge_ends(certain, after)
-                self.purging = None
-            elif got.id == wire.ACK:
-                self.confirms.settle(*struct.unpack('>QB', got.arguments))
-            else:
-                self.unexpected(got)
-
-    def next_key(self, queue):
-        key = self.PUBLISHER, self.numbers[self.PUBLISHER]
-        self.numbers[self.PUBLISHER] += 1
-        self.ledger.publish([self.QUEUES[queue]], key)
-        self.confirms.add(key)
-        return key
+                self.begin(queue)
+                self.wire.send(wire.queue_purge(1, queue))
+                self.finish()
 
     def run(self):
         super().run()
+        self.link.wire.socket.close()
         if self.purging is not None:
             self.purging.purge_ends([])
 
@@ -454,13 +492,12 @@ class Definer(Client):
         super().__init__(own, book, seed)
         self.turn = turn
         self.numbers = numbers
+        self.link = Link(own)
         self.present, self.absent, self.unsure = {}, set(), set()
-        self.confirmed = 0
         self.sent = {}      # name -> keys that may be there, since it was last declared
 
     def work(self):
-        self.wire.send(wire.method(1, wire.CONFIRM_SELECT, b'\0'), wire.queue_declare(1, 'kill-transient'))
-        self.expect(wire.CONFIRM_SELECT_OK)
+        self.wire.send(wire.queue_declare(1, 'kill-transient'))
         self.expect(wire.QUEUE_DECLARE_OK)
         while True:
             name = 'kill-defined-%d-%d' % (self.turn, len(self.sent))
@@ -468,7 +505,7 @@ class Definer(Client):
             if self.random.random() < 0.3:
                 self.delete(self.random.choice(sorted(self.present)))
             elif self.random.random() < 0.3:
-                self.replace(self.random.choice(sorted(self.present)))
+                self.replace(self.random.choice([name, self.random.choice(sorted(self.present))]))
             time.sleep(0.01)
 
     def move(self, name, to):
@@ -481,32 +518,23 @@ class Definer(Client):
     def declaration(self, name):
         return wire.queue_declare(1, name, durable=True), wire.queue_bind(1, name, DIRECT, name)
 
-    def declared(self, name):
-        self.expect(wire.QUEUE_DECLARE_OK)
-        self.expect(wire.QUEUE_BIND_OK)
-        self.move(name, None)
-        self.present[name] = set()
-        self.sent[name] = set()
-        self.fill(name)
-
     def declare(self, name):
         self.move(name, self.unsure)
-        self.sent[name] = set()
-        self.wire.send(*self.declaration(name))
-        self.declared(name)
+        keys = self.new_keys()
+        self.sent[name] = set(keys)
+        self.link.wire.send(*self.creation(name, keys))
+        self.link.wait(self, len(keys), wire.QUEUE_DECLARE_OK, wire.QUEUE_BIND_OK)
+        self.move(name, None)
+        self.present[name] = set(keys)
 
-    def fill(self, name):
+    def new_keys(self):
         first = self.numbers[self.PUBLISHER]
         keys = [(self.PUBLISHER, number) for number in range(first, first + self.random.randrange(1, 5))]
         self.numbers[self.PUBLISHER] += len(keys)
-        self.sent[name].update(keys)
-        self.wire.send(*(self.message(key, 1, DIRECT, name, 100) for key in keys))
-        missing = set(range(len(keys)))
-        while missing:
-            tag, multiple = struct.unpack('>QB', self.expect(wire.ACK).arguments)
-            missing -= set(range(tag - self.confirmed)) if multiple else {tag - self.confirmed - 1}
-        self.confirmed += len(keys)
-        self.present[name].update(keys)
+        return keys
+
+    def creation(self, name, keys):
+        return [*self.declaration(name), *(self.message(key, 1, DIRECT, name, 100) for key in keys)]
 
     def delete(self, name):
         self.move(name, self.unsure)
@@ -515,8 +543,20 @@ class Definer(Client):
         self.move(name, self.absent)
 
     def replace(self, name):
-        """Deletes it and declares it again at once: of its messages none may come back."""
+        """Deletes it and declares it again at once: of its messages none may come back. Should the two have changed places
+        nothing is known of it."""
+        old = self.sent[name]
         self.move(name, self.unsure)
-        self.wire.send(wire.queue_delete(1, name), *self.declaration(name))
+        keys = self.new_keys()
+        self.sent[name] = old.union(keys)
+        self.link.send_behind(self.wire, [wire.queue_delete(1, name)], *self.creation(name, keys))
         self.expect(wire.QUEUE_DELETE_OK)
-        self.declared(name)
+        came = self.link.wait(self, 1 + len(keys), wire.QUEUE_DECLARE_OK, wire.QUEUE_BIND_OK)
+        arguments = came[wire.QUEUE_DECLARE_OK].arguments
+        if struct.unpack_from('>I', arguments, 1 + arguments[0])[0] == 0:
+            self.move(name, None)
+            self.present[name] = self.sent[name] = set(keys)
+
+    def run(self):
+        super().run()
+        self.link.wire.socket.close()

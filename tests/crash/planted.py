@@ -7,12 +7,13 @@ import time
 
 import rig
 
-# How each is caught soonest: which clients, where they die, and what the ledger must say about it.
+# How each is caught soonest: which clients, where they die, and what must be complained about. The store notices two of
+# them itself, as damage; the log is part of what is checked.
 CAUGHT = {
     'confirm-before-commit': (dict(points=['commit-taken', 'commit-applied']), 'was confirmed and is lost'),
     'drop-ack': (dict(points=['batch-back']), 'came back after its ack was settled'),
-    'reuse-queue-id': (dict(points=['queue-deleted']), 'kill-defined-'),
-    'trim-too-far': (dict(points=['commit-done']), 'kill-purged'),
+    'reuse-queue-id': (dict(points=['batch-back']), 'row missing of queue'),
+    'trim-too-far': (dict(points=['commit-done']), 'no segment to delete from in queue'),
     'split-tx': (dict(loads='tx', points=['commit-taken', 'commit-applied']), 'is there and in kill-tx-a'),
     'lose-dead-letter': (dict(points=['letter-routed']), 'was confirmed and is lost'),
     'split-dead-letter': (dict(points=['batch-submitted', 'commit-done']), 'is lost'),

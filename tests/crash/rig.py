@@ -10,6 +10,7 @@ A rig counts and never fails: `complaints` holds what the broker did wrong, as s
 
 import collections
 import random
+import re
 import struct
 import time
 import traceback
@@ -27,6 +28,7 @@ ABOUT_ACKS = ('was settled', 'came back as new', 'or was gone')  # what RabbitMQ
 PASSES = collections.defaultdict(lambda: 60, {
     'range-deleted': 1, 'queue-erased': 4, 'trim-step': 6, 'trim-done': 1, 'range-read': 12, 'queue-deleted': 4,
     'queue-purged': 4, 'letter-taken': 200, 'letter-routed': 200, 'close-begins': 1, 'close-marked': 1})
+ALARMING = re.compile(r'\[(error|critical)\]|Assertion')
 AT_START = ('store-opened', 'records-recovered', 'queues-recovered', 'sync-begins', 'sync-ended')
 AT_STOP = ('close-begins', 'close-marked')
 AT_WORK = tuple(point for point in faults.POINTS if point not in AT_START[:3])
@@ -121,6 +123,7 @@ class Rig:
         self.died_at = collections.Counter()    # by point
         self.complaints = []
         self.slowest_start = 0.0
+        self.logs_checked = 0
 
     def start(self, kill=None):
         """Whether it is ready, and has not died on the way at the point where it is to be killed. Only who is told so, or
@@ -147,6 +150,7 @@ class Rig:
             for _ in range(rounds):
                 try:
                     self.round()
+                    self.check_logs()
                 except Exception:
                     self.complain('%s\n%s' % (traceback.format_exc(), self.broker.log_tail()))
                     if self.broker.running():
@@ -188,17 +192,18 @@ class Rig:
             return self.random.random()
 
         made = []
-        kinds = [lambda: load.TxWorker(self.broker, self.ledger, seed())]
         if self.loads == 'tx':
-            kinds += [lambda: load.Publisher(self.broker, self.ledger, seed(), 0, self.numbers, load.TX_ROUTES),
-                      lambda: load.TxWorker(self.broker, self.ledger, seed())]
+            kinds = [lambda: load.Publisher(self.broker, self.ledger, seed(), 0, self.numbers, load.TX_ROUTES),
+                     lambda: load.TxWorker(self.broker, self.ledger, seed()),
+                     lambda: load.TxWorker(self.broker, self.ledger, seed())]
         else:
-            kinds += [lambda: load.Purger(self.broker, self.ledger, seed(), self.numbers, self.rounds % 4 == 0),
-                      lambda: load.Publisher(self.broker, self.ledger, seed(), 0, self.numbers),
-                      lambda: load.Publisher(self.broker, self.ledger, seed(), 10, self.numbers),
-                      lambda: load.Drip(self.broker, self.ledger, seed(), 20, self.numbers),
-                      lambda: load.Consumer(self.broker, self.ledger, seed()),
-                      lambda: load.Definer(self.broker, self.ledger, seed(), self.rounds, self.numbers)]
+            kinds = [lambda: load.Purger(self.broker, self.ledger, seed(), self.numbers, self.rounds % 4 == 0),
+                     lambda: load.TxWorker(self.broker, self.ledger, seed()),
+                     lambda: load.Publisher(self.broker, self.ledger, seed(), 0, self.numbers),
+                     lambda: load.Publisher(self.broker, self.ledger, seed(), 10, self.numbers),
+                     lambda: load.Drip(self.broker, self.ledger, seed(), 20, self.numbers),
+                     lambda: load.Consumer(self.broker, self.ledger, seed()),
+                     lambda: load.Definer(self.broker, self.ledger, seed(), self.rounds, self.numbers)]
         try:
             for kind in kinds:
                 made.append(kind())
@@ -335,6 +340,14 @@ class Rig:
             self.complain('%s: messages of a queue that was deleted are back' % name)
         if name in definer.present and not reader.is_bound(name):
             self.complain('%s: its binding is lost' % name)
+
+    def check_logs(self):
+        """Since the last round the broker has logged nothing that an operator would have to look into."""
+        for path in self.broker.log_paths[self.logs_checked:]:
+            with open(path, errors='replace') as log:
+                self.complain(*('%s: %s' % (path, line.rstrip()) for line in log
+                                if ALARMING.search(line) and 'exception' not in line))
+        self.logs_checked = len(self.broker.log_paths)
 
     # The account
 

@@ -9,6 +9,7 @@ still packed. Every wait has a deadline; a broker that stays silent is a test th
 """
 
 import collections
+import functools
 import socket
 import struct
 import time
@@ -129,6 +130,7 @@ def queue_bind(channel, queue, exchange, key):
     return method(channel, QUEUE_BIND, b'\0\0' + short(queue) + short(exchange) + short(key) + b'\0' + table())
 
 
+@functools.lru_cache(1000)
 def publish_method(channel, exchange, key, mandatory=False, immediate=False):
     return method(channel, PUBLISH,
                   b'\0\0' + short(exchange) + short(key) + struct.pack('>B', mandatory | immediate << 1))
