@@ -21,6 +21,7 @@
 #include <stdarg.h>
 #include <strings.h>
 
+#include "access/permission.h"
 #include "base/alloc.h"
 #include "base/buf.h"
 
@@ -37,6 +38,7 @@ enum key_kind {
     KEY_LISTENER,     /* a family: [ADDRESS:]PORT */
     KEY_PROPERTY,     /* a family: any text */
     KEY_TLS_VERSION,  /* a family: of the words of its kind */
+    KEY_NAME,         /* a family: true or false */
     KEY_NO_LISTENERS, /* "none" is all it may be */
     KEY_NO_LOOPBACK_USERS,
 };
@@ -97,6 +99,7 @@ static const struct key keys[] = {
     {"channel_max_per_node", KEY_NUMBER, FIELD(channel_max_per_node), "0", 0, UINT32_MAX, true},
     {"cluster_queue_limit", KEY_NUMBER, FIELD(queue_max), "0", 0, UINT32_MAX, true},
     {"cluster_exchange_limit", KEY_NUMBER, FIELD(exchange_max), "0", 0, UINT32_MAX, true},
+    {"vhost_max", KEY_NUMBER, FIELD(vhost_max), "0", 0, UINT32_MAX, true},
     {"vm_memory_high_watermark.relative", KEY_RATIO, FIELD(memory_relative), "0.6", 0, 1000, false},
     {"vm_memory_high_watermark.absolute", KEY_SIZE, FIELD(memory_absolute), "0", 0, INT64_MAX,
      false},
@@ -107,8 +110,12 @@ static const struct key keys[] = {
     {"default_vhost", KEY_STRING, FIELD(default_vhost), "/", 1, 255, false},
     {"default_user", KEY_STRING, FIELD(default_user), "guest", 1, 255, false},
     {"default_pass", KEY_STRING, FIELD(default_pass), "guest", 1, 255, false},
+    {"default_user_tags.", KEY_NAME, FIELD(default_tags), NULL, 0, 0, false},
+    {"default_permissions.configure", KEY_STRING, FIELD(default_configure), ".*", 0, 4096, false},
+    {"default_permissions.write", KEY_STRING, FIELD(default_write), ".*", 0, 4096, false},
+    {"default_permissions.read", KEY_STRING, FIELD(default_read), ".*", 0, 4096, false},
     {"loopback_users", KEY_NO_LOOPBACK_USERS, 0, 0, NULL, 0, 0, false},
-    {"loopback_users.guest", KEY_BOOL, FIELD(loopback_guest), "true", 0, 0, false},
+    {"loopback_users.", KEY_NAME, FIELD(loopback_users), NULL, 0, 0, false},
     {"heartbeat", KEY_NUMBER, FIELD(heartbeat_s), "60", 0, 65535, false},
     {"frame_max", KEY_SIZE, FIELD(frame_size_max), "131072", 8192, 134217728, false},
     {"initial_frame_max", KEY_SIZE, FIELD(initial_frame_size_max), "16384", 4096, 1048576, false},
@@ -138,7 +145,8 @@ printf_like(2, 3) static bool fail(char error[CONFIG_ERROR_SIZE], const char *fo
 
 static bool is_family(const struct key *key)
 {
-    return key->kind == KEY_LISTENER || key->kind == KEY_PROPERTY || key->kind == KEY_TLS_VERSION;
+    return key->kind == KEY_LISTENER || key->kind == KEY_PROPERTY || key->kind == KEY_NAME ||
+           key->kind == KEY_TLS_VERSION;
 }
 
 /* ---- values
@@ -334,6 +342,32 @@ static bool find_word(const struct key *key, const char *value, uint64_t *number
     return false;
 }
 
+static void remove_names(struct config_names *names)
+{
+    struct config_name *name;
+
+    while ((name = TAILQ_FIRST(names)) != NULL) {
+        TAILQ_REMOVE(names, name, link);
+        free(name->name);
+        free(name);
+    }
+}
+
+static void set_name(struct config_names *names, const char *text, bool on)
+{
+    struct config_name *name;
+
+    TAILQ_FOREACH (name, names, link)
+        if (strcmp(name->name, text) == 0)
+            break;
+    if (name == NULL) {
+        name = xcalloc(1, sizeof(*name));
+        name->name = xstrdup(text);
+        TAILQ_INSERT_TAIL(names, name, link);
+    }
+    name->on = on;
+}
+
 /* ---- one assignment
  * ------------------------------------------------------------------------------------- */
 
@@ -347,6 +381,7 @@ static bool set_value(struct config *config, const struct key *key, const char *
     const bool is_none = strcmp(value, "none") == 0;
     uint64_t number;
     double ratio;
+    bool on;
     switch (key->kind) {
     case KEY_STRING:
         if (length < key->min || length > key->max)
@@ -393,8 +428,14 @@ static bool set_value(struct config *config, const struct key *key, const char *
             ((struct config_listeners *)place)->given = true;
         }
         return is_none;
+    case KEY_NAME:
+        if (!parse_bool(value, &on))
+            return false;
+        set_name(place, name, on);
+        return true;
     case KEY_NO_LOOPBACK_USERS:
-        config->loopback_guest &= !is_none;
+        if (is_none)
+            remove_names(&config->loopback_users);
         return is_none;
     }
     return false;
@@ -419,12 +460,13 @@ static bool fail_value(const struct key *key, const char *full_name, const char 
 {
     static const char *const wanted[] = {
         [KEY_BOOL] = "true or false is expected",
+        [KEY_NAME] = "true or false is expected",
         [KEY_LEVEL] = "debug, info, notice, warning, error, critical or none is expected",
         [KEY_LISTENER] =
             "[ADDRESS:]PORT is expected, for example 5672, 127.0.0.1:5672 or [::1]:5672",
         [KEY_NO_LISTENERS] =
             "none is all it may be; listeners are given with a name, as listeners.tcp.NAME",
-        [KEY_NO_LOOPBACK_USERS] = "none is all it may be; see loopback_users.guest",
+        [KEY_NO_LOOPBACK_USERS] = "none is all it may be; users are given as loopback_users.NAME",
     };
     switch (key->kind) {
     case KEY_VERIFY:
@@ -819,6 +861,8 @@ void config_init(struct config *config)
     TAILQ_INIT(&config->ssl_options.versions);
     TAILQ_INIT(&config->ssl_options.ciphers);
     TAILQ_INIT(&config->server_properties);
+    TAILQ_INIT(&config->default_tags);
+    TAILQ_INIT(&config->loopback_users);
     for (size_t i = 0; i < countof(keys); i++) {
         if (keys[i].initial == NULL)
             continue;
@@ -827,6 +871,8 @@ void config_init(struct config *config)
         (void)ok;
     }
     add_listener(&config->tcp, "default", NULL, 5672);
+    set_name(&config->default_tags, "administrator", true);
+    set_name(&config->loopback_users, "guest", true);
 }
 
 void config_release(struct config *config)
@@ -843,12 +889,31 @@ void config_release(struct config *config)
     remove_properties(&config->ssl_options.versions);
     remove_properties(&config->ssl_options.ciphers);
     remove_properties(&config->server_properties);
+    remove_names(&config->default_tags);
+    remove_names(&config->loopback_users);
 }
 
 static bool may_clash(const struct config_listener *a, const struct config_listener *b)
 {
     return a != b && a->port == b->port && a->port != 0 &&
            (a->host == NULL || b->host == NULL || strcmp(a->host, b->host) == 0);
+}
+
+static bool check_permissions(const struct config *config, char error[CONFIG_ERROR_SIZE])
+{
+    const char *const texts[] = {[ACCESS_CONFIGURE] = config->default_configure,
+                                 [ACCESS_WRITE] = config->default_write,
+                                 [ACCESS_READ] = config->default_read};
+    char reason[PATTERN_ERROR_SIZE];
+
+    for (size_t right = 0; right < countof(texts); right++) {
+        struct pattern *pattern = pattern_new(slice_of_string(texts[right]), reason);
+        if (pattern == NULL)
+            return fail(error, "default_permissions.%s is no regular expression: %s",
+                        access_right_name(right), reason);
+        pattern_free(&pattern);
+    }
+    return true;
 }
 
 /* The listener of the second family that one of the first cannot be beside. */
@@ -884,6 +949,8 @@ static bool check_ssl(const struct config *config, char error[CONFIG_ERROR_SIZE]
 
 bool config_check(const struct config *config, char error[CONFIG_ERROR_SIZE])
 {
+    if (!check_permissions(config, error))
+        return false;
     if (config->initial_frame_size_max > config->frame_size_max)
         return fail(error, "initial_frame_max (%" PRIu32 ") is larger than frame_max (%" PRIu32 ")",
                     config->initial_frame_size_max, config->frame_size_max);

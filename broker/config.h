@@ -46,6 +46,13 @@ struct config_ssl {
     uint32_t login_san_index; /* ssl_cert_login_san_index (0) */
 };
 
+struct config_name { /* PREFIX.NAME = true or false */
+    TAILQ_ENTRY(config_name) link;
+    char *name;
+    bool on;
+};
+TAILQ_HEAD(config_names, config_name);
+
 struct config {
     char *data_dir;              /* --data-dir, data_dir */
     struct config_listeners tcp; /* listeners.tcp.*; listeners.tcp = none empties it */
@@ -53,7 +60,10 @@ struct config {
     struct config_ssl ssl_options;
     char *default_vhost;               /* default_vhost (/) */
     char *default_user, *default_pass; /* default_user, default_pass (guest) */
-    bool loopback_guest;               /* loopback_users.guest (true): from loopback peers only */
+    struct config_names default_tags;  /* default_user_tags.TAG (administrator) */
+    char *default_configure, *default_write, *default_read; /* default_permissions.* (.*) */
+    /* loopback_users.NAME (guest): from loopback peers only; loopback_users = none empties it */
+    struct config_names loopback_users;
     uint32_t heartbeat_s;              /* heartbeat (60) */
     uint32_t frame_size_max;           /* frame_max (131072), 8192 to 134217728 */
     uint32_t initial_frame_size_max;   /* initial_frame_max (16384) */
@@ -66,6 +76,7 @@ struct config {
     uint32_t channel_max_per_node;     /* channel_max_per_node (0: no limit) */
     uint32_t queue_max;                /* cluster_queue_limit (0: no limit) */
     uint32_t exchange_max;             /* cluster_exchange_limit (0: no limit) */
+    uint32_t vhost_max;                /* vhost_max (0: no limit) */
     double memory_relative;            /* vm_memory_high_watermark.relative (0.6) */
     uint64_t memory_absolute;          /* vm_memory_high_watermark.absolute (0: the relative one) */
     uint64_t memory_total;             /* total_memory_available_override_value (0: as found) */

@@ -112,7 +112,8 @@ static void start_alarm(struct server *server)
 
 /* ---- start ---- */
 
-static void start_service(struct server *server)
+/* 0 or -errno. */
+static int start_service(struct server *server)
 {
     const struct config *config = server->config;
     struct service_limits limits = {
@@ -136,13 +137,53 @@ static void start_service(struct server *server)
     count = 0;
     TAILQ_FOREACH (property, &config->server_properties, link)
         properties[count++] = (struct service_property){property->key, property->value};
-    service_init(&server->service, &server->broker, &limits, properties, count);
+    const int result = service_init(&server->service, &server->broker, &limits, properties, count,
+                                    PASSWORD_COST, true);
     free(properties);
-
     server->service.on_idle = on_idle;
     server->service.context = server;
-    users_add(&server->service.users, config->default_user, config->default_pass,
-              config->loopback_guest);
+    return result;
+}
+
+static void restrict_users(struct server *server)
+{
+    const struct config_name *user;
+
+    TAILQ_FOREACH (user, &server->config->loopback_users, link)
+        if (user->on)
+            users_restrict_to_loopback(&server->broker.users, slice_of_string(user->name));
+}
+
+static void write_tags(struct buf *out, const struct config_names *tags)
+{
+    const struct config_name *tag;
+
+    TAILQ_FOREACH (tag, tags, link)
+        if (tag->on)
+            buf_printf(out, "%s%s", buf_size(out) == 0 ? "" : ",", tag->name);
+}
+
+static int open_broker(struct server *server, struct clock *clock, struct random *random,
+                       struct store *store)
+{
+    const struct config *config = server->config;
+    struct buf tags = BUF_EMPTY;
+
+    write_tags(&tags, &config->default_tags);
+    const struct broker_defaults defaults = {
+        .vhost = slice_of_string(config->default_vhost),
+        .user = slice_of_string(config->default_user),
+        .password = slice_of_string(config->default_pass),
+        .tags = buf_slice(&tags),
+        .permissions = {[ACCESS_CONFIGURE] = slice_of_string(config->default_configure),
+                        [ACCESS_WRITE] = slice_of_string(config->default_write),
+                        [ACCESS_READ] = slice_of_string(config->default_read)},
+        .password_cost = PASSWORD_COST,
+    };
+
+    const int result = broker_init(&server->broker, &server->loop, clock, random, store, &defaults);
+    buf_release(&tags);
+    return result;
 }
 
 struct server *server_new(const struct config *config, struct clock *clock, struct random *random,
@@ -159,8 +200,7 @@ struct server *server_new(const struct config *config, struct clock *clock, stru
         free(server);
         return NULL;
     }
-    failed = broker_init(&server->broker, &server->loop, clock, random, *store,
-                         slice_of_string(config->default_vhost));
+    failed = open_broker(server, clock, random, *store);
     if (failed != 0) {
         snprintf(error, SERVER_ERROR_SIZE, "cannot read the store in %s: %s", config->data_dir,
                  strerror(-failed));
@@ -171,8 +211,19 @@ struct server *server_new(const struct config *config, struct clock *clock, stru
     *store = NULL; /* the broker's from here */
     server->broker.on_store_failure = on_store_failure;
     server->broker.limits = (struct broker_limits){.queue_max = config->queue_max,
-                                                   .exchange_max = config->exchange_max};
-    start_service(server);
+                                                   .exchange_max = config->exchange_max,
+                                                   .vhost_max = config->vhost_max};
+    restrict_users(server);
+    failed = start_service(server);
+    if (failed != 0) {
+        snprintf(error, SERVER_ERROR_SIZE, "cannot start the thread that verifies passwords: %s",
+                 strerror(-failed));
+        *store = server->broker.store;
+        broker_release(&server->broker);
+        loop_release(&server->loop);
+        free(server);
+        return NULL;
+    }
     start_alarm(server);
     return server;
 }

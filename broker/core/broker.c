@@ -9,14 +9,17 @@
 #include "amqp/wire.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "core/account.h"
 #include "core/definition.h"
 #include "core/vhost.h"
 
 enum { OPEN_BATCH_SIZE_MAX = 32 * 1024 * 1024 };
 
-/* The one record of the broker's own: the highest queue id ever given out. Definitions begin with
+/* The records of the broker's own: the highest queue id ever given out; and that the defaults have
+ * been there, so that a user or vhost that was deleted does not come back. Definitions begin with
  * their kind, never with 0. */
 static const struct slice queue_id_key = {(const uint8_t *)"\0queue-id", 9};
+static const struct slice defaults_key = {(const uint8_t *)"\0defaults", 9};
 
 static void on_body_done(void *owner)
 {
@@ -98,6 +101,7 @@ struct recovery {
     struct broker *broker;
     size_t records, queues, skipped;
     uint64_t messages;
+    bool has_defaults;
 };
 
 /* An id that the store has seen is not given out again, even if the record that says so is lost. */
@@ -111,6 +115,10 @@ static void on_record(void *context, struct slice key, struct slice value)
     struct recovery *recovery = context;
 
     recovery->records++;
+    if (slice_equal(key, defaults_key)) {
+        recovery->has_defaults = true;
+        return;
+    }
     if (!slice_equal(key, queue_id_key)) {
         if (!definition_recover(recovery->broker, key, value))
             recovery->skipped++;
@@ -151,7 +159,7 @@ static void on_queue(void *context, const struct store_queue_state *state)
     recovery->messages += state->count;
 }
 
-static int recover(struct broker *broker)
+static int recover(struct broker *broker, bool *has_defaults)
 {
     struct recovery recovery = {.broker = broker};
     struct store_recovery walk = {
@@ -169,12 +177,46 @@ static int recover(struct broker *broker)
     if (recovery.skipped > 0)
         log_error("%zu records of the store could not be understood and were skipped",
                   recovery.skipped);
+    *has_defaults = recovery.has_defaults;
     return 0;
 }
 
-int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
-                struct random *random, struct store *store, struct slice default_vhost)
+/* ---- the first start ---- */
+
+static void create_default_user(struct broker *broker, const struct broker_defaults *defaults)
 {
+    struct password password;
+    uint8_t salt[PASSWORD_SALT_SIZE];
+    char error[PATTERN_ERROR_SIZE];
+    uint64_t lsn;
+
+    random_bytes(broker->random, salt, sizeof(salt));
+    password_make(&password, salt, defaults->password_cost, defaults->password);
+    struct user *user = account_create(broker, defaults->user, &password, &lsn);
+    account_set_tags(broker, user, defaults->tags, &lsn);
+    map_each (&broker->vhosts, link) {
+        const struct vhost *vhost = container_of(link, struct vhost, by_name);
+        if (!account_set_grant(broker, user, vhost, defaults->permissions, &lsn, error))
+            log_error("the default permissions cannot be given: %s", error);
+    }
+}
+
+/* A store of an earlier version has vhosts, and no users. */
+static void give_defaults(struct broker *broker, const struct broker_defaults *defaults)
+{
+    if (broker->vhosts.count == 0)
+        vhost_new(broker, defaults->vhost, false);
+    if (broker->users.by_name.count == 0 && defaults->user.size > 0)
+        create_default_user(broker, defaults);
+    store_put_record(broker->store, defaults_key, slice_of("\1", 1));
+    broker_touch_store(broker);
+}
+
+int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
+                struct random *random, struct store *store, const struct broker_defaults *defaults)
+{
+    bool has_defaults = false;
+
     *broker = (struct broker){
         .loop = loop,
         .clock = clock,
@@ -184,19 +226,20 @@ int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
         .store_task.run = submit,
         .store_source = {.fd = store_fd(store), .on_ready = on_store_ready},
     };
+    users_init(&broker->users);
     store_on_body_done(store, on_body_done);
     int error = loop_watch(loop, &broker->store_source);
     if (error != 0)
         return error;
-    error = recover(broker);
+    error = recover(broker, &has_defaults);
     if (error != 0) {
         broker_release(broker);
         return error;
     }
     parking_init(&broker->parking, store_durable(store));
     late_confirms_init(broker);
-    if (broker->vhosts.count == 0)
-        vhost_new(broker, default_vhost, false);
+    if (!has_defaults)
+        give_defaults(broker, defaults);
     return 0;
 }
 
@@ -227,5 +270,6 @@ void broker_release(struct broker *broker)
     }
     map_release(&broker->vhosts);
     map_release(&broker->queues);
+    users_release(&broker->users);
     dead_letters_release(&broker->dead_letters);
 }

@@ -1,4 +1,4 @@
-/* What all clients share: the vhosts, the store behind them, the replies that wait for it, and the
+/* What all clients share: the vhosts, the users, the store behind them, the replies that wait for it, and the
  * counters.
  *
  * There is one struct broker in a process (tests make many). It owns its vhosts, and through them
@@ -7,6 +7,7 @@
 #ifndef CORE_BROKER_H
 #define CORE_BROKER_H
 
+#include "access/user.h"
 #include "base/map.h"
 #include "base/random.h"
 #include "core/dead_letter.h"
@@ -23,15 +24,28 @@ struct broker_counters { /* since start; only ever growing */
     uint64_t damaged; /* messages set aside because their record did not check */
 };
 
-struct broker_limits { /* of all vhosts together (17.7); 0: none */
-    uint32_t queue_max, exchange_max;
+struct broker_limits { /* of all vhosts together, and of their number (17.7); 0: none */
+    uint32_t queue_max, exchange_max, vhost_max;
 };
+
+/* What a store is given when it is opened for the first time, and never again. */
+struct broker_defaults {
+    struct slice vhost;          /* if there is none */
+    struct slice user, password; /* if there is none; user empty: no user */
+    struct slice tags;
+    struct slice permissions[ACCESS_RIGHTS]; /* in every vhost there is then */
+    unsigned password_cost;                  /* PASSWORD_COST, but for tests */
+};
+
+struct access_watcher;
 
 struct broker {
     struct loop *loop;
     struct clock *clock;
     struct random *random;
     struct store *store;
+    struct users users;
+    struct access_watcher *watcher; /* the session's; see core/account.h. NULL: nobody listens */
     struct map vhosts;                     /* by name */
     struct map queues;                     /* durable ones, by id */
     struct parking parking;                /* replies that wait for the store */
@@ -51,10 +65,10 @@ struct broker {
     void (*on_store_failure)(struct broker *broker); /* set by the server */
 };
 
-/* Takes over the store, reads what it holds, and makes default_vhost if the store has none. 0, or
+/* Takes over the store, reads what it holds, and gives it the defaults if it never had any. 0, or
  * -errno with nothing taken over. */
 int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
-                struct random *random, struct store *store, struct slice default_vhost);
+                struct random *random, struct store *store, const struct broker_defaults *defaults);
 
 /* Frees everything in memory. Clients must be gone. The store is handed back open, with all that is
  * durable in it. */

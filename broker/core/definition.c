@@ -6,10 +6,19 @@
 #include "amqp/table.h"
 #include "base/log.h"
 
-enum { VERSION = 1, KEY_SIZE = 9 };
+enum { VERSION = 1, VHOST_VERSION = 2, KEY_SIZE = 9 };
 
 /* In order of recovery; a policy is then applied to what is there already, as when it was set. */
-enum kind { KIND_VHOST = 1, KIND_EXCHANGE, KIND_QUEUE, KIND_BINDING, KIND_POLICY };
+enum kind {
+    KIND_VHOST = 1,
+    KIND_EXCHANGE,
+    KIND_QUEUE,
+    KIND_BINDING,
+    KIND_POLICY,
+    KIND_USER,
+    KIND_GRANT,
+    KIND_TOPIC,
+};
 
 enum flag { AUTO_DELETE = 1, INTERNAL = 2, DELAYED = 2, TO_EXCHANGE = 1, OPERATOR = 1 };
 
@@ -40,7 +49,7 @@ static void forget(struct broker *broker, enum kind kind, uint64_t id)
     broker_touch_store(broker);
 }
 
-/* Every value but a vhost's begins with the version and its vhost; a vhost's name is its own. */
+/* Nearly every value begins with the version and its vhost. */
 static struct buf begin_value(const struct vhost *vhost)
 {
     struct buf value = BUF_EMPTY;
@@ -50,12 +59,73 @@ static struct buf begin_value(const struct vhost *vhost)
     return value;
 }
 
+static void write_limit(struct buf *value, int64_t limit)
+{
+    amqp_write_u64(value, (uint64_t)limit);
+}
+
+/* Of a record that may be put again. */
+static uint64_t give_id(struct broker *broker, uint64_t *record_id)
+{
+    if (*record_id == 0)
+        *record_id = ++broker->last_record_id;
+    return *record_id;
+}
+
 void definition_put_vhost(struct vhost *vhost)
 {
-    struct buf value = begin_value(vhost);
+    struct buf value = BUF_EMPTY;
 
-    vhost->record_id = ++vhost->broker->last_record_id;
-    put(vhost->broker, KIND_VHOST, vhost->record_id, &value);
+    amqp_write_u8(&value, VHOST_VERSION);
+    amqp_write_shortstr(&value, vhost->name);
+    amqp_write_longstr(&value, vhost->description);
+    amqp_write_longstr(&value, vhost->tags);
+    write_limit(&value, vhost->limits.connection_max);
+    write_limit(&value, vhost->limits.queue_max);
+    put(vhost->broker, KIND_VHOST, give_id(vhost->broker, &vhost->record_id), &value);
+}
+
+void definition_put_user(struct broker *broker, struct user *user)
+{
+    struct buf value = BUF_EMPTY;
+
+    amqp_write_u8(&value, VERSION);
+    amqp_write_shortstr(&value, user->name);
+    password_write(&value, &user->password);
+    amqp_write_longstr(&value, user->tags);
+    write_limit(&value, user->limits.connection_max);
+    write_limit(&value, user->limits.channel_max);
+    put(broker, KIND_USER, give_id(broker, &user->record_id), &value);
+}
+
+static struct buf begin_grant(const struct grant *grant)
+{
+    struct buf value = BUF_EMPTY;
+
+    amqp_write_u8(&value, VERSION);
+    amqp_write_shortstr(&value, grant->vhost);
+    amqp_write_shortstr(&value, grant->user->name);
+    return value;
+}
+
+void definition_put_grant(struct broker *broker, struct grant *grant)
+{
+    struct buf value = begin_grant(grant);
+
+    for (size_t right = 0; right < ACCESS_RIGHTS; right++)
+        amqp_write_longstr(&value, grant->rules[right].text);
+    put(broker, KIND_GRANT, give_id(broker, &grant->record_id), &value);
+}
+
+void definition_put_topic(struct broker *broker, const struct grant *grant,
+                          struct topic_rule *topic)
+{
+    struct buf value = begin_grant(grant);
+
+    amqp_write_shortstr(&value, topic->exchange);
+    amqp_write_longstr(&value, topic->write.text);
+    amqp_write_longstr(&value, topic->read.text);
+    put(broker, KIND_TOPIC, give_id(broker, &topic->record_id), &value);
 }
 
 void definition_put_exchange(struct exchange *exchange)
@@ -112,9 +182,27 @@ void definition_put_policy(const struct vhost *vhost, struct policy *policy)
     amqp_write_u32(&value, (uint32_t)options->priority);
     amqp_write_longstr(&value, options->pattern);
     amqp_write_longstr(&value, options->definition);
-    if (policy->record_id == 0)
-        policy->record_id = ++vhost->broker->last_record_id;
-    put(vhost->broker, KIND_POLICY, policy->record_id, &value);
+    put(vhost->broker, KIND_POLICY, give_id(vhost->broker, &policy->record_id), &value);
+}
+
+void definition_delete_vhost(const struct vhost *vhost)
+{
+    forget(vhost->broker, KIND_VHOST, vhost->record_id);
+}
+
+void definition_delete_user(struct broker *broker, const struct user *user)
+{
+    forget(broker, KIND_USER, user->record_id);
+}
+
+void definition_delete_grant(struct broker *broker, const struct grant *grant)
+{
+    forget(broker, KIND_GRANT, grant->record_id);
+}
+
+void definition_delete_topic(struct broker *broker, const struct topic_rule *topic)
+{
+    forget(broker, KIND_TOPIC, topic->record_id);
 }
 
 void definition_delete_exchange(const struct exchange *exchange)
@@ -143,8 +231,9 @@ struct record {
     struct broker *broker;
     enum kind kind;
     uint64_t id;
+    uint8_t version;
     struct amqp_reader reader; /* of the value, behind the version */
-    struct vhost *vhost;       /* of all kinds but a vhost */
+    struct vhost *vhost;       /* of all kinds but vhosts and users */
 };
 
 /* Whether all fields were there and nothing else. */
@@ -155,13 +244,94 @@ static bool ends_well(const struct record *record, uint8_t flags, uint8_t known_
            (flags & ~known_flags) == 0 && amqp_table_check(arguments);
 }
 
+static int64_t read_limit(struct record *record)
+{
+    const int64_t limit = (int64_t)amqp_read_u64(&record->reader);
+
+    return limit < 0 ? LIMIT_NONE : limit;
+}
+
 static bool recover_vhost(struct record *record)
 {
     const struct slice name = amqp_read_shortstr(&record->reader);
+    struct slice description = {0}, tags = {0};
+    struct vhost_limits limits = {LIMIT_NONE, LIMIT_NONE};
 
+    if (record->version > 1) {
+        description = amqp_read_longstr(&record->reader);
+        tags = amqp_read_longstr(&record->reader);
+        limits.connection_max = read_limit(record);
+        limits.queue_max = read_limit(record);
+    }
     if (!ends_well(record, 0, 0, (struct slice){0}) || vhost_find(record->broker, name) != NULL)
         return false;
-    vhost_new(record->broker, name, true)->record_id = record->id;
+    struct vhost *vhost = vhost_new(record->broker, name, true);
+    vhost->record_id = record->id;
+    vhost->limits = limits;
+    vhost_describe(vhost, description, tags);
+    return true;
+}
+
+static bool recover_user(struct record *record)
+{
+    struct password password;
+    struct user_limits limits;
+
+    const struct slice name = amqp_read_shortstr(&record->reader);
+    if (!password_read(&record->reader, &password))
+        return false;
+    const struct slice tags = amqp_read_longstr(&record->reader);
+    limits.connection_max = read_limit(record);
+    limits.channel_max = read_limit(record);
+    if (!ends_well(record, 0, 0, (struct slice){0}) || name.size == 0 ||
+        users_find(&record->broker->users, name) != NULL)
+        return false;
+    struct user *user = user_new(&record->broker->users, name);
+    user->record_id = record->id;
+    user->limits = limits;
+    user_set_password(user, &password);
+    return user_set_tags(user, tags);
+}
+
+static struct user *read_user(struct record *record)
+{
+    return users_find(&record->broker->users, amqp_read_shortstr(&record->reader));
+}
+
+static bool recover_grant(struct record *record)
+{
+    struct user *user = read_user(record);
+    struct slice patterns[ACCESS_RIGHTS];
+    char error[PATTERN_ERROR_SIZE];
+
+    for (size_t right = 0; right < ACCESS_RIGHTS; right++)
+        patterns[right] = amqp_read_longstr(&record->reader);
+    if (!ends_well(record, 0, 0, (struct slice){0}) || user == NULL ||
+        user_open_grant(user, record->vhost->name) != NULL)
+        return false;
+    struct grant *grant =
+        user_set_grant(&record->broker->users, user, record->vhost->name, patterns, error);
+    if (grant == NULL)
+        return false;
+    grant->record_id = record->id;
+    return true;
+}
+
+static bool recover_topic(struct record *record)
+{
+    struct user *user = read_user(record);
+    char error[PATTERN_ERROR_SIZE];
+
+    const struct slice exchange = amqp_read_shortstr(&record->reader);
+    const struct slice write = amqp_read_longstr(&record->reader);
+    const struct slice read = amqp_read_longstr(&record->reader);
+    if (!ends_well(record, 0, 0, (struct slice){0}) || user == NULL)
+        return false;
+    struct topic_rule *topic = user_set_topic(&record->broker->users, user, record->vhost->name,
+                                              exchange, write, read, error);
+    if (topic == NULL)
+        return false;
+    topic->record_id = record->id;
     return true;
 }
 
@@ -252,6 +422,8 @@ static bool recover_record(struct record *record)
 {
     if (record->kind == KIND_VHOST)
         return recover_vhost(record);
+    if (record->kind == KIND_USER)
+        return recover_user(record);
     record->vhost = vhost_find(record->broker, amqp_read_shortstr(&record->reader));
     if (record->reader.bad || record->vhost == NULL)
         return false;
@@ -264,9 +436,19 @@ static bool recover_record(struct record *record)
         return recover_binding(record);
     case KIND_POLICY:
         return recover_policy(record);
+    case KIND_GRANT:
+        return recover_grant(record);
+    case KIND_TOPIC:
+        return recover_topic(record);
     default:
         return false;
     }
+}
+
+static bool knows_version(const struct record *record)
+{
+    return record->version == VERSION ||
+           (record->kind == KIND_VHOST && record->version == VHOST_VERSION);
 }
 
 /* An id that was given out is not given again, even if its record makes no sense. */
@@ -283,8 +465,9 @@ bool definition_recover(struct broker *broker, struct slice key, struct slice va
 
     record.kind = amqp_read_u8(&key_reader);
     record.id = amqp_read_u64(&key_reader);
+    record.version = amqp_read_u8(&record.reader);
     bool good = !key_reader.bad && amqp_reader_left(&key_reader) == 0 && record.id != 0 &&
-                amqp_read_u8(&record.reader) == VERSION;
+                knows_version(&record);
     if (good) {
         keep_id(&record);
         good = recover_record(&record);

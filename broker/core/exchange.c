@@ -58,7 +58,7 @@ struct exchange *exchange_new(struct vhost *vhost, const struct exchange_type *t
         xmalloc(sizeof(*exchange) + size_add(options->name.size, options->arguments.size));
 
     *exchange = (struct exchange){
-        .vhost = vhost,
+        .vhost = vhost_ref(vhost),
         .type = type,
         .durable = options->durable,
         .auto_delete = options->auto_delete,
@@ -90,6 +90,8 @@ void exchange_free(struct exchange **exchange)
         gone->type->release(gone);
     map_release(&gone->identities);
     policy_set_release(&gone->policies);
+    gone->vhost->broker->users.generation++; /* answers about it are kept by its address */
+    vhost_unref(&gone->vhost);
     free(gone);
 }
 

@@ -121,6 +121,12 @@ struct exchange *exchange_new(struct vhost *vhost, const struct exchange_type *t
                               const struct exchange_options *options);
 void exchange_free(struct exchange **exchange); /* without bindings, and out of the vhost's map */
 
+/* Whether its keys have words: topic permissions are about those (16.3). */
+static inline bool exchange_is_topic(const struct exchange *exchange)
+{
+    return exchange->type == &exchange_type_topic || exchange->delayed_type == &exchange_type_topic;
+}
+
 /* Other policies apply to it now: its alternate may be another. */
 void exchange_apply_policies(struct exchange *exchange);
 

@@ -63,7 +63,7 @@ static struct queue *queue_make(struct vhost *vhost, const struct queue_options 
     struct queue *queue = xmalloc(sizeof(*queue) + bytes);
 
     *queue = (struct queue){
-        .vhost = vhost,
+        .vhost = vhost_ref(vhost),
         .broker = vhost->broker,
         .refs = 1,
         .durable = options->durable,
@@ -141,6 +141,7 @@ void queue_unref(struct queue **queue)
     assert(gone->deleted && gone->consumer_count == 0 && TAILQ_EMPTY(&gone->bindings));
     release_windows(gone);
     policy_set_release(&gone->policies);
+    vhost_unref(&gone->vhost);
     free(gone);
 }
 
@@ -652,6 +653,7 @@ void queue_free(struct queue **queue)
     timer_cancel(&gone->unused_timer);
     release_windows(gone);
     policy_set_release(&gone->policies);
+    vhost_unref(&gone->vhost);
     free(gone);
 }
 

@@ -4,6 +4,8 @@
 #include "core/vhost_parts.h"
 
 #include "base/alloc.h"
+#include "base/log.h"
+#include "core/account.h"
 #include "core/definition.h"
 
 static const struct predeclared {
@@ -61,7 +63,7 @@ struct vhost *vhost_new(struct broker *broker, struct slice name, bool recovered
 {
     struct vhost *vhost = xmalloc(sizeof(*vhost) + name.size);
 
-    *vhost = (struct vhost){.broker = broker};
+    *vhost = (struct vhost){.broker = broker, .refs = 1, .limits = {LIMIT_NONE, LIMIT_NONE}};
     vhost->name = slice_of(vhost + 1, name.size);
     amqp_put_bytes((uint8_t *)(vhost + 1), name);
     TAILQ_INIT(&vhost->doomed);
@@ -70,8 +72,53 @@ struct vhost *vhost_new(struct broker *broker, struct slice name, bool recovered
         TAILQ_INIT(&vhost->policies[kind]);
     map_insert(&broker->vhosts, &vhost->by_name, vhost->name);
     predeclare(vhost);
+    vhost_describe(vhost, (struct slice){0}, (struct slice){0});
     if (!recovered)
         definition_put_vhost(vhost);
+    return vhost;
+}
+
+static void replace(struct slice *owned, struct slice with)
+{
+    char *copy = slice_to_string(with); /* before: it may be a part of what goes */
+
+    free((void *)(uintptr_t)owned->data);
+    *owned = slice_of(copy, with.size);
+}
+
+void vhost_describe(struct vhost *vhost, struct slice description, struct slice tags)
+{
+    replace(&vhost->description, description);
+    replace(&vhost->tags, tags);
+}
+
+void vhost_save(struct vhost *vhost, uint64_t *lsn)
+{
+    definition_put_vhost(vhost);
+    *lsn = store_open_lsn(vhost->broker->store);
+}
+
+struct vhost *vhost_create(struct broker *broker, struct slice name, uint64_t *lsn,
+                           struct amqp_error *error)
+{
+    const uint32_t max = broker->limits.vhost_max;
+
+    if (name.size == 0 || name.size > NAME_SIZE_MAX || vhost_find(broker, name) != NULL) {
+        amqp_fail(error, AMQP_PRECONDITION_FAILED, "cannot create vhost '%.*s': %s",
+                  SLICE_ARG(name),
+                  name.size == 0              ? "it has no name"
+                  : name.size > NAME_SIZE_MAX ? "its name is too long"
+                                              : "it exists");
+        return NULL;
+    }
+    if (max != 0 && broker->vhosts.count >= max) { /* 17.7 */
+        amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                  "cannot create vhost '%.*s': vhost limit of %" PRIu32 " is reached",
+                  SLICE_ARG(name), max);
+        return NULL;
+    }
+    struct vhost *vhost = vhost_new(broker, name, false);
+    *lsn = store_open_lsn(broker->store);
     return vhost;
 }
 
@@ -114,9 +161,75 @@ void vhost_free(struct vhost **vhost)
         struct queue *queue = container_of(link, struct queue, by_name);
         queue_free(&queue);
     }
-    map_release(&gone->queues);
     policies_release(gone);
-    map_release(&gone->reply_targets);
     map_remove(&gone->broker->vhosts, &gone->by_name);
+    gone->is_deleted = true;
+    assert(gone->refs == 1);
+    vhost_unref(&gone);
+}
+
+struct vhost *vhost_ref(struct vhost *vhost)
+{
+    vhost->refs++;
+    return vhost;
+}
+
+void vhost_unref(struct vhost **vhost)
+{
+    struct vhost *gone = *vhost;
+
+    *vhost = NULL;
+    assert(gone->refs > 0);
+    if (--gone->refs > 0)
+        return;
+    assert(gone->is_deleted && gone->queues.count == 0 && gone->exchanges.count == 0);
+    map_release(&gone->exchanges);
+    map_release(&gone->queues);
+    map_release(&gone->reply_targets);
+    free((void *)(uintptr_t)gone->description.data);
+    free((void *)(uintptr_t)gone->tags.data);
     free(gone);
+}
+
+/* ---- deleting ---- */
+
+static void delete_queues(struct vhost *vhost)
+{
+    struct map_link *link = map_next(&vhost->queues, NULL);
+
+    while (link != NULL) {
+        struct queue *queue = container_of(link, struct queue, by_name);
+        link = map_next(&vhost->queues, link);
+        queue_delete(queue);
+    }
+}
+
+static void delete_policies(struct vhost *vhost)
+{
+    const struct policy *policy;
+
+    for (size_t kind = 0; kind < POLICY_KINDS; kind++)
+        TAILQ_FOREACH (policy, &vhost->policies[kind], link)
+            definition_delete_policy(vhost, policy);
+    policies_release(vhost);
+}
+
+/* What is counted still (deliveries under way, exchanges until the end of the turn) holds the vhost
+ * until it has gone. */
+void vhost_delete(struct vhost *vhost, uint64_t *lsn)
+{
+    struct broker *broker = vhost->broker;
+
+    log_info("deleting vhost '%.*s'", SLICE_ARG(vhost->name));
+    if (broker->watcher != NULL)
+        broker->watcher->on_vhost_deleted(broker->watcher, vhost);
+    map_remove(&broker->vhosts, &vhost->by_name);
+    vhost->is_deleted = true;
+    account_forget_vhost(broker, vhost->name);
+    delete_queues(vhost);
+    vhost_delete_exchanges(vhost);
+    delete_policies(vhost);
+    definition_delete_vhost(vhost);
+    *lsn = store_open_lsn(broker->store);
+    vhost_unref(&vhost);
 }

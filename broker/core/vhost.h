@@ -1,7 +1,7 @@
 /* A vhost: names to exchanges and queues, and every operation that creates, binds or deletes them.
- * These functions hold the rules that do not depend on who asks (existence, equivalence, reserved
- * names); permissions and replies belong to session/. Names have at most 255 octets, arguments are
- * checked tables.
+ * These functions hold all the rules: who may (access/permission.h), what may be (existence,
+ * equivalence, reserved names); replies belong to session/. Names have at most 255 octets, arguments
+ * are checked tables.
  *
  * Each that can fail fills a struct amqp_error (code and text of wire-behaviour sections 5, 7, 8)
  * and returns false or NULL. Each that changes something durable gives the LSN that a reply must
@@ -15,10 +15,27 @@
 #include "core/policy.h"
 #include "core/queue.h"
 
+/* Who asks. Where a function takes one, NULL is the broker itself: it may do everything, and nothing
+ * exclusive is its own. */
+struct asker {
+    struct queue_owner *owner; /* of the exclusive queues that it may use; or NULL */
+    const struct grant *grant; /* NULL: may do nothing */
+    bool is_operator;          /* may do everything, whatever the grant */
+};
+
+struct vhost_limits {
+    int64_t connection_max, queue_max; /* LIMIT_NONE: no limit (17.6) */
+};
+
 struct vhost {
-    struct map_link by_name; /* in broker->vhosts */
+    struct map_link by_name; /* in broker->vhosts, unless it is deleted */
     struct broker *broker;
+    uint32_t refs; /* the broker's, and one per exchange, queue and connection */
+    bool is_deleted;
     struct slice name;
+    struct slice description, tags; /* owned; tags: "a,b" */
+    struct vhost_limits limits;
+    uint32_t connection_count; /* open ones; the session's */
     struct map exchanges, queues;
     struct policy_list policies[POLICY_KINDS]; /* core/policy.c's */
     struct map reply_targets;                  /* see core/exchange.h; the session's */
@@ -43,25 +60,44 @@ struct vhost *vhost_new(
     bool recovered); /* with the predeclared exchanges of 7.1; joins the batch unless recovered */
 void vhost_free(struct vhost **vhost); /* memory only */
 
+/* A new one for an operator; NULL: the name is taken or none, or there are too many (17.7). */
+struct vhost *vhost_create(struct broker *broker, struct slice name, uint64_t *lsn,
+                           struct amqp_error *error);
+/* With everything in it, all that its users may do in it included, in one batch. Its clients are
+ * told first. */
+void vhost_delete(struct vhost *vhost, uint64_t *lsn);
+
+/* In memory only: a description and tags, separated by commas. */
+void vhost_describe(struct vhost *vhost, struct slice description, struct slice tags);
+void vhost_save(struct vhost *vhost, uint64_t *lsn); /* after any of its own fields has changed */
+
+struct vhost *vhost_ref(struct vhost *vhost);
+void vhost_unref(struct vhost **vhost);
+
 /* exchange.declare, 7.2 to 7.5. The default exchange is refused, passive too. */
 struct exchange *vhost_declare_exchange(struct vhost *vhost, const struct exchange_options *options,
-                                        uint64_t *lsn, struct amqp_error *error);
+                                        const struct asker *asking, uint64_t *lsn,
+                                        struct amqp_error *error);
+struct exchange *vhost_inspect_exchange(struct vhost *vhost, struct slice name,
+                                        const struct asker *asking, struct amqp_error *error);
 struct exchange *vhost_find_exchange(
     struct vhost *vhost, struct slice name,
     struct amqp_error *error); /* 404; "" is the default exchange */
-bool vhost_delete_exchange(struct vhost *vhost, struct slice name, bool if_unused, uint64_t *lsn,
-                           struct amqp_error *error);
+bool vhost_delete_exchange(struct vhost *vhost, struct slice name, bool if_unused,
+                           const struct asker *asking, uint64_t *lsn, struct amqp_error *error);
 
 /* queue.declare, 8.1 to 8.8. options->name empty: a server-named queue. options->owner is who asks,
  * for an exclusive queue, else NULL. */
 struct queue *vhost_declare_queue(struct vhost *vhost, const struct queue_options *options,
-                                  uint64_t *lsn, struct amqp_error *error);
-/* 404 when absent, 405 when exclusive to another. */
+                                  const struct asker *asking, uint64_t *lsn,
+                                  struct amqp_error *error);
+/* For this operation: 403, 404 when absent, 405 when exclusive to another. */
 struct queue *vhost_find_queue(struct vhost *vhost, struct slice name,
-                               const struct queue_owner *asking, struct amqp_error *error);
+                               enum access_operation operation, const struct asker *asking,
+                               struct amqp_error *error);
 /* 8.12; *count: entries that were ready. Absent is success with 0. */
 bool vhost_delete_queue(struct vhost *vhost, struct slice name, bool if_unused, bool if_empty,
-                        const struct queue_owner *asking, uint64_t *count, uint64_t *lsn,
+                        const struct asker *asking, uint64_t *count, uint64_t *lsn,
                         struct amqp_error *error);
 
 struct binding_request {
@@ -73,9 +109,9 @@ struct binding_request {
 
 /* queue.bind, exchange.bind and their opposites, 7.18 to 7.20. */
 bool vhost_bind(struct vhost *vhost, const struct binding_request *request,
-                const struct queue_owner *asking, uint64_t *lsn, struct amqp_error *error);
+                const struct asker *asking, uint64_t *lsn, struct amqp_error *error);
 bool vhost_unbind(struct vhost *vhost, const struct binding_request *request,
-                  const struct queue_owner *asking, uint64_t *lsn, struct amqp_error *error);
+                  const struct asker *asking, uint64_t *lsn, struct amqp_error *error);
 
 /* As the store has them; nothing is written. NULL when they do not fit what is there already. */
 struct exchange *vhost_recover_exchange(struct vhost *vhost,

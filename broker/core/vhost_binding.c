@@ -36,6 +36,18 @@ static bool check_request(const struct binding_request *request, struct amqp_err
                      "cannot bind or unbind to a volatile (direct reply-to) queue");
 }
 
+/* 7.19, 16.3: of the ends whether or not they exist, of the key when the source does. */
+static bool check_access(const struct edge *edge, const struct asker *asking,
+                         enum access_operation of_queue, enum access_operation of_exchange,
+                         struct amqp_error *error)
+{
+    const struct binding_request *request = &edge->request;
+
+    return vhost_check_access(asking, request->to_exchange ? of_exchange : of_queue,
+                              request->destination, request->source, error) &&
+           (edge->source == NULL || vhost_check_topic(asking, edge->source, request->key, error));
+}
+
 /* 7.18: both ends, the source first. */
 static bool check_ends(struct vhost *vhost, const struct edge *edge, struct amqp_error *error)
 {
@@ -50,10 +62,10 @@ static bool check_ends(struct vhost *vhost, const struct edge *edge, struct amqp
 }
 
 /* 7.19 */
-static bool check_destination(const struct edge *edge, const struct queue_owner *asking,
+static bool check_destination(const struct edge *edge, const struct asker *asking,
                               struct amqp_error *error)
 {
-    return edge->queue == NULL || queue_is_open_to(edge->queue, asking) ||
+    return edge->queue == NULL || vhost_is_open_to(edge->queue, asking) ||
            vhost_fail_locked(edge->queue, error);
 }
 
@@ -87,14 +99,16 @@ static bool check_new_binding(const struct edge *edge, struct amqp_error *error)
 }
 
 bool vhost_bind(struct vhost *vhost, const struct binding_request *request,
-                const struct queue_owner *asking, uint64_t *lsn, struct amqp_error *error)
+                const struct asker *asking, uint64_t *lsn, struct amqp_error *error)
 {
     struct buf identity = BUF_EMPTY;
     struct edge edge;
 
     find_edge(&edge, vhost, request);
-    if (!check_request(&edge.request, error) || !check_ends(vhost, &edge, error) ||
-        !check_new_binding(&edge, error) || !check_destination(&edge, asking, error))
+    if (!check_request(&edge.request, error) ||
+        !check_access(&edge, asking, ACCESS_QUEUE_BIND, ACCESS_EXCHANGE_BIND, error) ||
+        !check_ends(vhost, &edge, error) || !check_new_binding(&edge, error) ||
+        !check_destination(&edge, asking, error))
         return false;
     write_identity(&identity, &edge.request);
     struct binding *binding = exchange_find_binding(edge.source, buf_slice(&identity));
@@ -106,14 +120,15 @@ bool vhost_bind(struct vhost *vhost, const struct binding_request *request,
 }
 
 bool vhost_unbind(struct vhost *vhost, const struct binding_request *request,
-                  const struct queue_owner *asking, uint64_t *lsn, struct amqp_error *error)
+                  const struct asker *asking, uint64_t *lsn, struct amqp_error *error)
 {
     struct buf identity = BUF_EMPTY;
     struct binding *binding = NULL;
     struct edge edge;
 
     find_edge(&edge, vhost, request);
-    if (!check_request(&edge.request, error))
+    if (!check_request(&edge.request, error) ||
+        !check_access(&edge, asking, ACCESS_QUEUE_UNBIND, ACCESS_EXCHANGE_UNBIND, error))
         return false;
     if (edge.source != NULL) {
         write_identity(&identity, &edge.request);

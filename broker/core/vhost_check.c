@@ -14,6 +14,20 @@ struct slice vhost_strip_name(struct slice name, uint8_t room[NAME_SIZE_MAX])
     return slice_of(room, size);
 }
 
+bool vhost_check_access(const struct asker *asking, enum access_operation operation,
+                        struct slice name, struct slice other, struct amqp_error *error)
+{
+    return asking == NULL || asking->is_operator ||
+           permission_check(asking->grant, operation, name, other, error);
+}
+
+bool vhost_check_topic(const struct asker *asking, const struct exchange *exchange,
+                       struct slice key, struct amqp_error *error)
+{
+    return asking == NULL || asking->is_operator || !exchange_is_topic(exchange) ||
+           permission_check_topic(asking->grant, ACCESS_READ, exchange->name, key, error);
+}
+
 bool vhost_check_not_default(struct slice exchange_name, struct amqp_error *error)
 {
     return exchange_name.size > 0 ||

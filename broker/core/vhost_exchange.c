@@ -54,7 +54,7 @@ void vhost_bury_exchanges(struct vhost *vhost)
 
     while ((exchange = TAILQ_FIRST(&vhost->doomed)) != NULL) {
         delete_bindings(exchange);
-        if (exchange->durable) {
+        if (exchange->record_id != 0) {
             definition_delete_exchange(exchange);
             vhost_note_deletion(vhost);
         }
@@ -65,6 +65,19 @@ void vhost_bury_exchanges(struct vhost *vhost)
         if (exchange->type->on_deleted != NULL)
             exchange->type->on_deleted(exchange);
     }
+}
+
+void vhost_delete_exchanges(struct vhost *vhost)
+{
+    struct map_link *link = map_next(&vhost->exchanges, NULL);
+
+    while (link != NULL) {
+        struct exchange *exchange = container_of(link, struct exchange, by_name);
+        link = map_next(&vhost->exchanges, link);
+        doom_exchange(exchange);
+    }
+    vhost->default_exchange = NULL;
+    vhost_bury_exchanges(vhost);
 }
 
 /* ---- exchanges ---- */
@@ -117,13 +130,25 @@ static bool check_exchange_limit(const struct vhost *vhost, struct slice name,
                      SLICE_ARG(name), SLICE_ARG(vhost->name), max);
 }
 
+/* 7.3, 16.2: its alternate is one that who asks could publish to. */
+static bool check_alternate(const struct exchange_options *options, const struct asker *asking,
+                            struct amqp_error *error)
+{
+    struct amqp_value value;
+
+    return !amqp_table_find(options->arguments, SLICE("alternate-exchange"), &value) ||
+           vhost_check_access(asking, ACCESS_EXCHANGE_DECLARE, options->name, value.bytes, error);
+}
+
 static bool check_new_exchange(const struct vhost *vhost, const struct exchange_type *type,
-                               const struct exchange_options *options, struct amqp_error *error)
+                               const struct exchange_options *options, const struct asker *asking,
+                               struct amqp_error *error)
 {
     const struct argument_owner owner = exchange_owner(vhost, options->name);
 
     return vhost_check_not_reserved("exchange", options->name, error) &&
            argument_check_exchange(&owner, options->arguments, error) &&
+           check_alternate(options, asking, error) &&
            vhost_check_arguments_size(options->arguments, error) &&
            (type->check_arguments == NULL || type->check_arguments(options->arguments, error)) &&
            check_exchange_limit(vhost, options->name, error);
@@ -144,7 +169,8 @@ static struct exchange *create_exchange(struct vhost *vhost, const struct exchan
 }
 
 struct exchange *vhost_declare_exchange(struct vhost *vhost, const struct exchange_options *options,
-                                        uint64_t *lsn, struct amqp_error *error)
+                                        const struct asker *asking, uint64_t *lsn,
+                                        struct amqp_error *error)
 {
     const struct exchange_type *type = exchange_type_find(options->type);
     struct exchange_options wanted = *options;
@@ -156,11 +182,12 @@ struct exchange *vhost_declare_exchange(struct vhost *vhost, const struct exchan
         return NULL;
     }
     wanted.name = vhost_strip_name(options->name, room);
-    if (!vhost_check_not_default(wanted.name, error))
+    if (!vhost_check_not_default(wanted.name, error) ||
+        !vhost_check_access(asking, ACCESS_EXCHANGE_DECLARE, wanted.name, (struct slice){0}, error))
         return NULL;
     struct exchange *exchange = vhost_get_exchange(vhost, wanted.name);
     if (exchange == NULL) {
-        if (!check_new_exchange(vhost, type, &wanted, error))
+        if (!check_new_exchange(vhost, type, &wanted, asking, error))
             return NULL;
         exchange = create_exchange(vhost, type, &wanted);
     } else if (!check_exchange_agrees(exchange, &wanted, error)) {
@@ -170,14 +197,30 @@ struct exchange *vhost_declare_exchange(struct vhost *vhost, const struct exchan
     return exchange;
 }
 
+/* 7.5. The default exchange is refused here as everywhere. */
+struct exchange *vhost_inspect_exchange(struct vhost *vhost, struct slice name,
+                                        const struct asker *asking, struct amqp_error *error)
+{
+    uint8_t room[NAME_SIZE_MAX];
+
+    name = vhost_strip_name(name, room);
+    if (!vhost_check_not_default(name, error) ||
+        !vhost_check_access(asking, ACCESS_EXCHANGE_DECLARE_PASSIVE, name, (struct slice){0},
+                            error))
+        return NULL;
+    return vhost_find_exchange(vhost, name, error);
+}
+
 /* 7.6 */
-bool vhost_delete_exchange(struct vhost *vhost, struct slice name, bool if_unused, uint64_t *lsn,
-                           struct amqp_error *error)
+bool vhost_delete_exchange(struct vhost *vhost, struct slice name, bool if_unused,
+                           const struct asker *asking, uint64_t *lsn, struct amqp_error *error)
 {
     uint8_t room[NAME_SIZE_MAX];
 
     name = vhost_strip_name(name, room);
     if (!vhost_check_not_default(name, error))
+        return false;
+    if (!vhost_check_access(asking, ACCESS_EXCHANGE_DELETE, name, (struct slice){0}, error))
         return false;
     if (slice_starts_with(name, SLICE("amq.")))
         return amqp_fail(error, AMQP_ACCESS_REFUSED,

@@ -15,6 +15,20 @@ struct queue *vhost_get_queue(const struct vhost *vhost, struct slice name);
 
 /* ---- what requests are asked, and how they are refused: vhost_check.c ---- */
 
+/* permission_check of who asks, which may be NULL; other as there. */
+bool vhost_check_access(const struct asker *asking, enum access_operation operation,
+                        struct slice name, struct slice other, struct amqp_error *error);
+
+/* The same of a key to bind with, at the source (16.3). */
+bool vhost_check_topic(const struct asker *asking, const struct exchange *exchange,
+                       struct slice key, struct amqp_error *error);
+
+/* True when who asks may use the queue: it is not exclusive to another. */
+static inline bool vhost_is_open_to(const struct queue *queue, const struct asker *asking)
+{
+    return queue_is_open_to(queue, asking == NULL ? NULL : asking->owner);
+}
+
 bool vhost_check_not_default(struct slice exchange_name, struct amqp_error *error);
 /* kind: "queue" or "exchange". */
 bool vhost_check_not_reserved(const char *kind, struct slice name, struct amqp_error *error);
@@ -43,6 +57,7 @@ void vhost_note_deletion(struct vhost *vhost);
 void vhost_delete_binding(struct binding *binding);
 /* Until nothing is doomed any more. */
 void vhost_bury_exchanges(struct vhost *vhost);
+void vhost_delete_exchanges(struct vhost *vhost);    /* all, the predeclared ones too */
 void vhost_reap_exchange(struct exchange *exchange); /* one of vhost->deleted: frees it */
 
 #endif

@@ -4,13 +4,15 @@
 #include "core/name.h"
 
 struct queue *vhost_find_queue(struct vhost *vhost, struct slice name,
-                               const struct queue_owner *asking, struct amqp_error *error)
+                               enum access_operation operation, const struct asker *asking,
+                               struct amqp_error *error)
 {
+    if (!vhost_check_access(asking, operation, name, (struct slice){0}, error))
+        return NULL;
     struct queue *queue = vhost_get_queue(vhost, name);
-
     if (queue == NULL)
         return vhost_fail_no_queue(vhost, name, error);
-    if (!queue_is_open_to(queue, asking)) {
+    if (!vhost_is_open_to(queue, asking)) {
         vhost_fail_locked(queue, error);
         return NULL;
     }
@@ -36,6 +38,19 @@ static bool check_queue_agrees(const struct queue *queue, const struct queue_opt
            argument_agree_queue(&name, options->arguments, queue->arguments, error);
 }
 
+/* 8.8, 17.6 */
+static bool check_limit_of_vhost(const struct vhost *vhost, struct slice name,
+                                 struct amqp_error *error)
+{
+    const int64_t max = vhost->limits.queue_max;
+
+    return max == LIMIT_NONE || (int64_t)vhost->queues.count < max ||
+           amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                     "cannot declare queue '%.*s': queue limit in vhost '%.*s' (%" PRId64
+                     ") is reached",
+                     SLICE_ARG(name), SLICE_ARG(vhost->name), max);
+}
+
 /* 17.7 */
 static bool check_queue_limit(const struct vhost *vhost, struct slice name,
                               struct amqp_error *error)
@@ -54,9 +69,20 @@ static bool check_queue_limit(const struct vhost *vhost, struct slice name,
                      SLICE_ARG(name), max);
 }
 
+/* 8.8, 16.2: its dead letters go where who asks could publish to. */
+static bool check_dead_letter_exchange(const struct queue_options *options,
+                                       const struct asker *asking, struct amqp_error *error)
+{
+    struct amqp_value value;
+
+    return !amqp_table_find(options->arguments, SLICE("x-dead-letter-exchange"), &value) ||
+           vhost_check_access(asking, ACCESS_QUEUE_DECLARE, options->name, value.bytes, error);
+}
+
 /* Whatever its name: that was looked at before. */
 static struct queue *create_queue(struct vhost *vhost, const struct queue_options *options,
-                                  uint64_t *lsn, struct amqp_error *error)
+                                  const struct asker *asking, uint64_t *lsn,
+                                  struct amqp_error *error)
 {
     const struct argument_queue asked = {
         .owner = queue_name_of(vhost, options->name),
@@ -67,6 +93,8 @@ static struct queue *create_queue(struct vhost *vhost, const struct queue_option
 
     if (!argument_check_queue(&asked, options->arguments, error) ||
         !vhost_check_arguments_size(options->arguments, error) ||
+        !check_dead_letter_exchange(options, asking, error) ||
+        !check_limit_of_vhost(vhost, options->name, error) ||
         !check_queue_limit(vhost, options->name, error))
         return NULL;
     argument_warn(&asked.owner, options->arguments);
@@ -120,7 +148,8 @@ static struct slice make_name(struct vhost *vhost, struct slice prefix,
 
 /* 8.2 */
 static struct queue *declare_server_named(struct vhost *vhost, const struct queue_options *options,
-                                          uint64_t *lsn, struct amqp_error *error)
+                                          const struct asker *asking, uint64_t *lsn,
+                                          struct amqp_error *error)
 {
     struct queue_options named = *options;
     char room[PREFIX_SIZE_MAX + NAME_RANDOM_SIZE];
@@ -137,14 +166,16 @@ static struct queue *declare_server_named(struct vhost *vhost, const struct queu
     }
     named.name = make_name(vhost, prefix, room);
     named.arguments = buf_slice(&arguments);
-    queue = create_queue(vhost, &named, lsn, error);
+    if (vhost_check_access(asking, ACCESS_QUEUE_DECLARE, named.name, (struct slice){0}, error))
+        queue = create_queue(vhost, &named, asking, lsn, error);
 out:
     buf_release(&arguments);
     return queue;
 }
 
 struct queue *vhost_declare_queue(struct vhost *vhost, const struct queue_options *options,
-                                  uint64_t *lsn, struct amqp_error *error)
+                                  const struct asker *asking, uint64_t *lsn,
+                                  struct amqp_error *error)
 {
     struct queue_options wanted = *options;
     uint8_t room[NAME_SIZE_MAX];
@@ -152,11 +183,13 @@ struct queue *vhost_declare_queue(struct vhost *vhost, const struct queue_option
     wanted.name = vhost_strip_name(options->name, room);
     wanted.durable = options->durable && options->owner == NULL; /* 8.3 */
     if (wanted.name.size == 0)
-        return declare_server_named(vhost, &wanted, lsn, error);
+        return declare_server_named(vhost, &wanted, asking, lsn, error);
+    if (!vhost_check_access(asking, ACCESS_QUEUE_DECLARE, wanted.name, (struct slice){0}, error))
+        return NULL;
     struct queue *queue = vhost_get_queue(vhost, wanted.name);
     if (queue == NULL)
         return vhost_check_not_reserved("queue", wanted.name, error)
-                   ? create_queue(vhost, &wanted, lsn, error)
+                   ? create_queue(vhost, &wanted, asking, lsn, error)
                    : NULL;
     if (!check_queue_agrees(queue, &wanted, error))
         return NULL;
@@ -167,11 +200,11 @@ struct queue *vhost_declare_queue(struct vhost *vhost, const struct queue_option
 
 /* 8.12 */
 static bool check_may_delete(const struct queue *queue, bool if_unused, bool if_empty,
-                             const struct queue_owner *asking, struct amqp_error *error)
+                             const struct asker *asking, struct amqp_error *error)
 {
     const char *in_the_way = NULL;
 
-    if (!queue_is_open_to(queue, asking))
+    if (!vhost_is_open_to(queue, asking))
         return vhost_fail_locked(queue, error);
     if ((if_unused || if_empty) && argument_queue_type(queue->arguments) == QUEUE_QUORUM)
         return amqp_fail(error, AMQP_NOT_IMPLEMENTED,
@@ -189,12 +222,15 @@ static bool check_may_delete(const struct queue *queue, bool if_unused, bool if_
 }
 
 bool vhost_delete_queue(struct vhost *vhost, struct slice name, bool if_unused, bool if_empty,
-                        const struct queue_owner *asking, uint64_t *count, uint64_t *lsn,
+                        const struct asker *asking, uint64_t *count, uint64_t *lsn,
                         struct amqp_error *error)
 {
     uint8_t room[NAME_SIZE_MAX];
-    struct queue *queue = vhost_get_queue(vhost, vhost_strip_name(name, room));
 
+    name = vhost_strip_name(name, room);
+    if (!vhost_check_access(asking, ACCESS_QUEUE_DELETE, name, (struct slice){0}, error))
+        return false;
+    struct queue *queue = vhost_get_queue(vhost, name);
     *count = 0;
     if (queue != NULL) {
         if (!check_may_delete(queue, if_unused, if_empty, asking, error))

@@ -150,7 +150,9 @@ void api_queue_delete(struct manage_request *request)
         return;
 
     if (vhost_delete_queue(queue->vhost, queue->name, manage_flag(request, "if-unused"),
-                           manage_flag(request, "if-empty"), queue->owner, &count, &lsn, &error))
+                           manage_flag(request, "if-empty"),
+                           &(struct asker){.owner = queue->owner, .is_operator = true}, &count,
+                           &lsn, &error))
         manage_answer(request, HTTP_NOCONTENT, NULL, lsn);
     else
         api_refuse(request, &error);

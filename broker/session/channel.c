@@ -36,6 +36,7 @@ struct channel *channel_new(struct connection *connection, uint16_t number)
 
     map_insert_id(&connection->channels, &channel->by_number, number);
     connection->channel_count++;
+    connection->user->channel_count++;
     channel->broker->counters.channels_opened++;
     return channel;
 }
@@ -80,6 +81,7 @@ void channel_free(struct channel **channel_)
     *channel_ = NULL;
 
     drop_work(channel);
+    channel->connection->user->channel_count--;
     connection_remove_channel(channel->connection, channel);
     deliveries_release(&channel->deliveries);
     map_release(&channel->consumers);
@@ -318,12 +320,12 @@ bool channel_queue_name(struct channel *channel, struct slice *name, struct amqp
 }
 
 struct queue *channel_find_queue(struct channel *channel, struct slice name,
-                                 struct amqp_error *error)
+                                 enum access_operation operation, struct amqp_error *error)
 {
     struct connection *connection = channel->connection;
     if (!channel_queue_name(channel, &name, error))
         return NULL;
-    return vhost_find_queue(connection->vhost, name, &connection->owned, error);
+    return vhost_find_queue(connection->vhost, name, operation, &connection->asker, error);
 }
 
 void channel_remember_queue(struct channel *channel, struct slice name)

@@ -35,6 +35,10 @@ struct channel {
     uint8_t publish_exchange_size, publish_key_size;
     uint8_t publish_exchange[255], publish_key[255];
     struct message *message; /* from header to last body octet */
+    /* That it may publish to, whatever the key, as long as `generation` of the broker's users is
+     * this. NULL: it has to be asked. */
+    const struct exchange *publishable;
+    uint64_t publishable_generation;
 
     struct reply_to *reply_to; /* waits for replies, or NULL */
 
@@ -87,10 +91,10 @@ void channel_send_content(struct channel *channel, const struct amqp_method *met
  * error filled when there is none. */
 bool channel_queue_name(struct channel *channel, struct slice *name, struct amqp_error *error);
 
-/* The queue that a method names. NULL with error filled: 404, or 405 when it is exclusive to
- * another connection. */
+/* The queue that a method names, for this operation. NULL with error filled: 403, 404, or 405 when
+ * it is exclusive to another connection. */
 struct queue *channel_find_queue(struct channel *channel, struct slice name,
-                                 struct amqp_error *error);
+                                 enum access_operation operation, struct amqp_error *error);
 void channel_remember_queue(struct channel *channel, struct slice name);
 
 /* After credit came back: its consumers' queues are woken. */

@@ -148,9 +148,9 @@ static bool check_user_id(const struct channel *channel, const struct message *m
 {
     const struct slice claimed =
         amqp_properties_find(message_properties(message), AMQP_PROPERTY_USER_ID);
-    const struct slice user = slice_of_string(channel->connection->user_name);
+    const struct slice user = channel->connection->user->name;
 
-    return slice_equal(claimed, user) ||
+    return channel->connection->user->impersonator || slice_equal(claimed, user) ||
            amqp_fail(error, AMQP_PRECONDITION_FAILED,
                      "user_id property set to '%.*s' but authenticated user was '%.*s'",
                      SLICE_ARG(claimed), SLICE_ARG(user));
@@ -161,36 +161,89 @@ enum {
                          AMQP_PROPERTY_USER_ID
 };
 
-/* What the properties must keep to, in the order of 9.1. Another message may take the place of this
- * one. */
-static bool check_properties(const struct channel *channel, struct message **message,
-                             struct amqp_error *error)
+/* 16.3: every key, those of CC and BCC too. */
+static bool check_topics(const struct channel *channel, const struct exchange *exchange,
+                         const struct message *message, struct amqp_error *error)
+{
+    const struct grant *grant = channel->connection->asker.grant;
+    struct slice keys[1 + COPIES_MAX] = {message_routing_key(message)};
+    const size_t count = message->has_copies ? copies_list(message, keys) : 1;
+
+    for (size_t i = 0; i < count; i++)
+        if (!permission_check_topic(grant, ACCESS_WRITE, exchange->name, keys[i], error))
+            return false;
+    return true;
+}
+
+static bool is_limited_to_topics(const struct channel *channel, const struct exchange *exchange)
+{
+    return exchange_is_topic(exchange) &&
+           permission_topic(channel->connection->asker.grant, exchange->name) != NULL;
+}
+
+/* What the properties and keys must keep to, in the order of 9.1. Another message may take the place
+ * of this one. */
+static bool check_properties(const struct channel *channel, const struct exchange *exchange,
+                             struct message **message, struct amqp_error *error)
 {
     const uint16_t flags = amqp_properties_flags(message_properties(*message));
 
     return (!(flags & AMQP_PROPERTY_REPLY_TO) || reply_to_rewrite(channel, message, error)) &&
            (!(flags & AMQP_PROPERTY_EXPIRATION) || check_expiration(*message, error)) &&
            (!(flags & AMQP_PROPERTY_HEADERS) || copies_take(message, error)) &&
+           (!is_limited_to_topics(channel, exchange) ||
+            check_topics(channel, exchange, *message, error)) &&
            (!(flags & AMQP_PROPERTY_USER_ID) || check_user_id(channel, *message, error));
+}
+
+/* The exchange of a publish: one that is there, and that the user may write to. An answer that holds
+ * for any key is kept, so that the next publish need not ask. NULL with error filled. */
+static __attribute__((noinline)) struct exchange *find_publishable(struct channel *channel,
+                                                                   struct slice name,
+                                                                   struct amqp_error *error)
+{
+    struct vhost *vhost = channel->connection->vhost;
+
+    channel->publishable = NULL;
+    if (!permission_check(channel->connection->asker.grant, ACCESS_PUBLISH, name, (struct slice){0},
+                          error))
+        return NULL;
+    struct exchange *exchange = vhost_find_exchange(vhost, name, error);
+    if (exchange == NULL)
+        return NULL;
+    if (exchange->internal) {
+        amqp_fail(error, AMQP_ACCESS_REFUSED,
+                  "cannot publish to internal exchange '%.*s' in vhost '%.*s'",
+                  SLICE_ARG(exchange->name), SLICE_ARG(vhost->name));
+        return NULL;
+    }
+    if (!is_limited_to_topics(channel, exchange)) {
+        channel->publishable = exchange;
+        channel->publishable_generation = channel->broker->users.generation;
+    }
+    return exchange;
+}
+
+static bool is_publishable(const struct channel *channel, const struct exchange *exchange)
+{
+    return likely(exchange == channel->publishable &&
+                  channel->publishable_generation == channel->broker->users.generation);
 }
 
 bool channel_publish(struct channel *channel, struct amqp_error *error)
 {
     struct message *message = channel->message;
-    struct vhost *vhost = channel->connection->vhost;
+    const struct slice name = message_exchange(message);
 
     channel->message = NULL;
-    struct exchange *exchange = vhost_find_exchange(vhost, message_exchange(message), error);
+    struct exchange *exchange = vhost_find_exchange(channel->connection->vhost, name, error);
+    if (exchange == NULL || !is_publishable(channel, exchange))
+        exchange = find_publishable(channel, name, error);
     if (exchange == NULL)
         goto refused;
-    if (exchange->internal) {
-        amqp_fail(error, AMQP_ACCESS_REFUSED,
-                  "cannot publish to internal exchange '%.*s' in vhost '%.*s'",
-                  SLICE_ARG(exchange->name), SLICE_ARG(vhost->name));
-        goto refused;
-    }
-    if (amqp_properties_flags(message_properties(message)) & CHECKED_PROPERTIES &&
-        !check_properties(channel, &message, error))
+    if ((amqp_properties_flags(message_properties(message)) & CHECKED_PROPERTIES ||
+         channel->publishable == NULL) &&
+        !check_properties(channel, exchange, &message, error))
         goto refused;
     if (channel->tx != NULL)
         tx_publish(channel->tx, message, channel->publish_mandatory);
@@ -296,7 +349,7 @@ bool on_basic_consume(struct channel *channel, const struct amqp_method *method,
         send_consume_ok(channel, consume, tag);
         return true;
     }
-    struct queue *queue = channel_find_queue(channel, name, error);
+    struct queue *queue = channel_find_queue(channel, name, ACCESS_CONSUME, error);
     const bool exclusive = consume->exclusive && queue != NULL && !is_quorum(queue);
     uint64_t timeout_ms;
     if (queue == NULL || !check_exclusive(queue, exclusive, error) ||
@@ -393,12 +446,18 @@ static void on_get_loaded(struct queue_waiter *waiter)
     struct channel *channel = container_of(waiter, struct channel, get_waiter);
     struct queue *queue = channel->get_queue;
 
+    struct amqp_error error = {.class_id = amqp_class_of(AMQP_BASIC_GET),
+                               .method_id = amqp_method_of(AMQP_BASIC_GET)};
+
     channel->get_queue = NULL;
     connection_unhold(channel->connection);
     if (queue->deleted)
         channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_GET_EMPTY});
-    else
+    else if (permission_check(channel->connection->asker.grant, ACCESS_GET, queue->name,
+                              (struct slice){0}, &error)) /* it may have been taken away */
         get_from(channel, queue);
+    else
+        channel_refuse(channel, &error);
 }
 
 /* 10.11 */
@@ -419,7 +478,7 @@ bool on_basic_get(struct channel *channel, const struct amqp_method *method,
                          "basic.get is not supported by queue '%.*s' in vhost '%.*s'",
                          SLICE_ARG(method->basic_get.queue),
                          SLICE_ARG(channel->connection->vhost->name));
-    struct queue *queue = channel_find_queue(channel, method->basic_get.queue, error);
+    struct queue *queue = channel_find_queue(channel, method->basic_get.queue, ACCESS_GET, error);
     if (queue == NULL || !check_get(queue, error))
         return false;
     channel->get_no_ack = method->basic_get.no_ack;

@@ -6,6 +6,18 @@
 
 #include "session/service.h"
 
+/* 6.1, 17.6 */
+static bool check_user_limit(const struct user *user, struct amqp_error *error)
+{
+    const int64_t max = user->limits.channel_max;
+
+    return max == LIMIT_NONE || user->channel_count < max ||
+           amqp_fail(error, AMQP_NOT_ALLOWED,
+                     "number of channels opened for user '%.*s' has reached the maximum allowed "
+                     "user limit of %" PRId64,
+                     SLICE_ARG(user->name), max);
+}
+
 /* 6.1, 17.7 */
 static bool check_node_limit(const struct service *service, struct amqp_error *error)
 {
@@ -34,7 +46,7 @@ bool channel_open(struct connection *connection, const struct amqp_frame *frame,
                          "number of channels opened (%u) has reached the negotiated channel_max "
                          "(%u)",
                          connection->channel_count, connection->channel_max);
-    if (!check_node_limit(connection->service, error))
+    if (!check_node_limit(connection->service, error) || !check_user_limit(connection->user, error))
         return false;
 
     struct channel *channel = channel_new(connection, frame->channel);

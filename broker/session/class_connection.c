@@ -3,13 +3,13 @@
  *     client                                   broker
  *     protocol header ────────────────────────▶
  *             ◀──────────────────────────────── start       (connection.c)
- *     start-ok ───────────────────────────────▶ who is it?
+ *     start-ok ───────────────────────────────▶ who is it? (held while the password is verified)
  *             ◀──────────────────────────────── tune
  *     tune-ok ────────────────────────────────▶ limits agreed?
  *     open ───────────────────────────────────▶ may it use the vhost?
  *             ◀──────────────────────────────── open-ok
  *     ...
- *     update-secret ──────────────────────────▶ still the same user?
+ *     update-secret ──────────────────────────▶ still the same user? (likewise)
  *             ◀──────────────────────────────── update-secret-ok
  *     ...
  *     close ──────────────────────────────────▶
@@ -74,19 +74,19 @@ static const struct mechanism *find_mechanism(struct slice name)
 
 /* 4.2.5: who cannot understand the close waits, so that guessing passwords is slow. The wire never
  * tells what was wrong. */
-static void refuse_login(struct connection *connection, struct slice user, const char *why,
-                         struct amqp_error *error)
+static void refuse_login(struct connection *connection, const char *why)
 {
+    struct amqp_error error = {0}; /* it is not start-ok that failed */
     char reason[512];
-    snprintf(reason, sizeof(reason), "%s login refused: user '%.*s' - %s", connection->mechanism,
-             (int)min_of(user.size, (size_t)255), (const char *)user.data, why);
+
+    snprintf(reason, sizeof(reason), "%s login refused: user '%s' - %s", connection->mechanism,
+             connection->user_name, why);
     if (connection->can_authentication_failure_close) {
-        amqp_fail(error, AMQP_ACCESS_REFUSED,
+        amqp_fail(&error, AMQP_ACCESS_REFUSED,
                   "Login was refused using authentication mechanism %s. For details see the broker "
                   "logfile.",
                   connection->mechanism);
-        error->class_id = error->method_id = 0; /* it is not start-ok that failed */
-        connection_fail(connection, error, reason);
+        connection_fail(connection, &error, reason);
     } else {
         connection_wind_up(connection, LOG_ERROR, reason);
         connection_linger(connection);
@@ -104,6 +104,43 @@ static void send_tune(struct connection *connection)
                                                   .heartbeat = (uint16_t)limits->heartbeat_s}});
 }
 
+static struct connection *resume_after(struct attempt *attempt)
+{
+    struct connection *connection = attempt->context;
+
+    connection->attempt = NULL;
+    connection_unhold(connection);
+    return connection;
+}
+
+static void on_login(struct attempt *attempt)
+{
+    struct connection *connection = resume_after(attempt);
+
+    if (attempt->user == NULL) {
+        refuse_login(connection, attempt->why);
+        return;
+    }
+    connection->user = attempt->user;
+    send_tune(connection);
+    connection_move(connection, CONNECTION_AWAIT_TUNE_OK);
+}
+
+/* The client may go, and the handshake time out, meanwhile. */
+static void verify(struct connection *connection, struct slice password, attempt_done *on_done)
+{
+    connection_hold(connection);
+    connection->attempt = authenticator_login(&connection->service->authenticator,
+                                              slice_of_string(connection->user_name), password,
+                                              connection->peer.loopback, on_done, connection);
+}
+
+/* A name with NUL in it, or a longer one than there may be, is no user's. */
+static void keep_user_name(struct connection *connection, struct slice name)
+{
+    snprintf(connection->user_name, sizeof(connection->user_name), "%.*s", SLICE_ARG(name));
+}
+
 static bool on_start_ok(struct connection *connection, const struct amqp_method *method,
                         struct amqp_error *error)
 {
@@ -119,16 +156,8 @@ static bool on_start_ok(struct connection *connection, const struct amqp_method 
     struct slice name, password;
     if (!mechanism->decode(start_ok->response, &name, &password, error))
         return false;
-    const char *why;
-    connection->user = users_authenticate(&connection->service->users, name, password,
-                                          connection->peer.loopback, &why);
-    if (connection->user == NULL) {
-        refuse_login(connection, name, why, error);
-        return true;
-    }
-    snprintf(connection->user_name, sizeof(connection->user_name), "%s", connection->user->name);
-    send_tune(connection);
-    connection_move(connection, CONNECTION_AWAIT_TUNE_OK);
+    keep_user_name(connection, name);
+    verify(connection, password, on_login);
     return true;
 }
 
@@ -170,25 +199,54 @@ static bool on_tune_ok(struct connection *connection, const struct amqp_method *
 
 /* ---- open ---- */
 
+static bool is_reached(int64_t max, uint32_t count)
+{
+    return max != LIMIT_NONE && count >= max;
+}
+
+/* 4.4.1, in this order. */
+static bool check_open(const struct connection *connection, const struct vhost *vhost,
+                       struct slice name, struct amqp_error *error)
+{
+    const struct service *service = connection->service;
+    const uint32_t node_max = service->limits.connection_max;
+    const struct user *user = connection->user;
+
+    if (node_max != 0 && service->connection_count > node_max)
+        return amqp_fail(error, AMQP_NOT_ALLOWED,
+                         "connection refused: node connection limit (%u) is reached", node_max);
+    if (vhost != NULL && is_reached(vhost->limits.connection_max, vhost->connection_count))
+        return amqp_fail(error, AMQP_NOT_ALLOWED,
+                         "access to vhost '%.*s' refused for user '%s': connection limit (%" PRId64
+                         ") is reached",
+                         SLICE_ARG(name), connection->user_name, vhost->limits.connection_max);
+    if (is_reached(user->limits.connection_max, user->connection_count))
+        return amqp_fail(error, AMQP_NOT_ALLOWED,
+                         "connection refused for user '%s': user connection limit (%" PRId64
+                         ") is reached",
+                         connection->user_name, user->limits.connection_max);
+    if (vhost == NULL)
+        return amqp_fail(error, AMQP_NOT_ALLOWED, "vhost %.*s not found", SLICE_ARG(name));
+    return user_open_grant(user, name) != NULL ||
+           amqp_fail(error, AMQP_NOT_ALLOWED, "access to vhost '%.*s' refused for user '%s'",
+                     SLICE_ARG(name), connection->user_name);
+}
+
 static bool on_open(struct connection *connection, const struct amqp_method *method,
                     struct amqp_error *error)
 {
     const struct slice name = method->connection_open.virtual_host;
-    const struct service *service = connection->service;
-    const uint32_t connection_max = service->limits.connection_max;
-
-    if (connection_max != 0 && service->connection_count > connection_max) /* 4.4.1 */
-        return amqp_fail(error, AMQP_NOT_ALLOWED,
-                         "connection refused: node connection limit (%u) is reached",
-                         connection_max);
     struct vhost *vhost = vhost_find(connection->broker, name);
-    if (vhost == NULL)
-        return amqp_fail(error, AMQP_NOT_ALLOWED, "vhost %.*s not found", SLICE_ARG(name));
 
+    if (!check_open(connection, vhost, name, error))
+        return false;
     char label[CONNECTION_LABEL_SIZE];
     log_info("connection %s: user '%s' authenticated and granted access to vhost '%.*s'",
              connection_label(connection, label), connection->user_name, SLICE_ARG(name));
-    connection->vhost = vhost;
+    connection->vhost = vhost_ref(vhost);
+    connection->asker.grant = user_open_grant(connection->user, name);
+    connection->user->connection_count++;
+    vhost->connection_count++;
     timer_cancel(&connection->timer);
     connection_move(connection, CONNECTION_OPEN);
     connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_OPEN_OK});
@@ -197,24 +255,31 @@ static bool on_open(struct connection *connection, const struct amqp_method *met
 
 /* ---- update-secret ---- */
 
+/* What the user may do is known at any time, not at login: nothing else changes (4.7.3). */
+static void on_new_secret(struct attempt *attempt)
+{
+    struct connection *connection = resume_after(attempt);
+    struct amqp_error error = {.class_id = amqp_class_of(AMQP_CONNECTION_UPDATE_SECRET),
+                               .method_id = amqp_method_of(AMQP_CONNECTION_UPDATE_SECRET)};
+    char label[CONNECTION_LABEL_SIZE];
+
+    if (attempt->user == NULL) {
+        log_error("connection %s: a new secret was refused: %s",
+                  connection_label(connection, label), attempt->why);
+        amqp_fail(&error, AMQP_NOT_ALLOWED, "New secret was refused by one of the backends");
+        connection_fail(connection, &error, NULL);
+        return;
+    }
+    assert(attempt->user == connection->user);
+    connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_UPDATE_SECRET_OK});
+}
+
 /* 4.7: a new password for the same user, who has to be one still. */
 static bool on_update_secret(struct connection *connection, const struct amqp_method *method,
                              struct amqp_error *error)
 {
-    const struct slice secret = method->connection_update_secret.new_secret;
-    char label[CONNECTION_LABEL_SIZE];
-    const char *why;
-    const struct user *user =
-        users_authenticate(&connection->service->users, slice_of_string(connection->user_name),
-                           secret, connection->peer.loopback, &why);
-
-    if (user == NULL) {
-        log_error("connection %s: a new secret was refused: %s",
-                  connection_label(connection, label), why);
-        return amqp_fail(error, AMQP_NOT_ALLOWED, "New secret was refused by one of the backends");
-    }
-    connection->user = user;
-    connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_UPDATE_SECRET_OK});
+    (void)error;
+    verify(connection, method->connection_update_secret.new_secret, on_new_secret);
     return true;
 }
 

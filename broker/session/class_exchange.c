@@ -3,25 +3,12 @@
 
 #include "core/vhost.h"
 
-/* 7.5. The default exchange is refused here as everywhere. */
-static struct exchange *find_passively(struct vhost *vhost, struct slice name,
-                                       struct amqp_error *error)
-{
-    uint8_t room[NAME_SIZE_MAX];
-
-    name = vhost_strip_name(name, room);
-    if (name.size == 0) {
-        amqp_fail(error, AMQP_ACCESS_REFUSED, "operation not permitted on the default exchange");
-        return NULL;
-    }
-    return vhost_find_exchange(vhost, name, error);
-}
-
 bool on_exchange_declare(struct channel *channel, const struct amqp_method *method,
                          struct amqp_error *error)
 {
     const struct amqp_exchange_declare *declare = &method->exchange_declare;
     struct vhost *vhost = channel->connection->vhost;
+    const struct asker *asking = &channel->connection->asker;
     const struct exchange_options options = {
         .name = declare->exchange,
         .type = declare->type,
@@ -32,9 +19,9 @@ bool on_exchange_declare(struct channel *channel, const struct amqp_method *meth
     };
 
     uint64_t lsn;
-    const struct exchange *exchange = declare->passive
-                                          ? find_passively(vhost, declare->exchange, error)
-                                          : vhost_declare_exchange(vhost, &options, &lsn, error);
+    const struct exchange *exchange =
+        declare->passive ? vhost_inspect_exchange(vhost, declare->exchange, asking, error)
+                         : vhost_declare_exchange(vhost, &options, asking, &lsn, error);
     if (exchange == NULL)
         return false;
     if (!declare->no_wait)
@@ -50,7 +37,7 @@ bool on_exchange_delete(struct channel *channel, const struct amqp_method *metho
 
     uint64_t lsn;
     if (!vhost_delete_exchange(channel->connection->vhost, delete->exchange, delete->if_unused,
-                               &lsn, error))
+                               &channel->connection->asker, &lsn, error))
         return false;
     if (!delete->no_wait)
         channel_send_durable(channel, &(struct amqp_method){.id = AMQP_EXCHANGE_DELETE_OK}, lsn);
@@ -71,7 +58,7 @@ bool on_exchange_bind(struct channel *channel, const struct amqp_method *method,
     };
 
     uint64_t lsn;
-    if (!vhost_bind(connection->vhost, &request, &connection->owned, &lsn, error))
+    if (!vhost_bind(connection->vhost, &request, &connection->asker, &lsn, error))
         return false;
     if (!bind->no_wait)
         channel_send_durable(channel, &(struct amqp_method){.id = AMQP_EXCHANGE_BIND_OK}, lsn);
@@ -92,7 +79,7 @@ bool on_exchange_unbind(struct channel *channel, const struct amqp_method *metho
     };
 
     uint64_t lsn;
-    if (!vhost_unbind(connection->vhost, &request, &connection->owned, &lsn, error))
+    if (!vhost_unbind(connection->vhost, &request, &connection->asker, &lsn, error))
         return false;
     if (!unbind->no_wait)
         channel_send_durable(channel, &(struct amqp_method){.id = AMQP_EXCHANGE_UNBIND_OK}, lsn);

@@ -17,7 +17,7 @@ static struct queue *find_passively(struct connection *connection, struct slice 
 {
     uint8_t room[NAME_SIZE_MAX];
     struct queue *queue = vhost_find_queue(connection->vhost, vhost_strip_name(name, room),
-                                           &connection->owned, error);
+                                           ACCESS_QUEUE_DECLARE_PASSIVE, &connection->asker, error);
     if (queue != NULL)
         *lsn = queue->lsn;
     return queue;
@@ -57,9 +57,9 @@ bool on_queue_declare(struct channel *channel, const struct amqp_method *method,
     };
 
     uint64_t lsn;
-    struct queue *queue = declare->passive
-                              ? find_passively(connection, declare->queue, &lsn, error)
-                              : vhost_declare_queue(connection->vhost, &options, &lsn, error);
+    struct queue *queue = declare->passive ? find_passively(connection, declare->queue, &lsn, error)
+                                           : vhost_declare_queue(connection->vhost, &options,
+                                                                 &connection->asker, &lsn, error);
     if (queue == NULL)
         return false;
     channel_remember_queue(channel, queue->name);
@@ -102,7 +102,7 @@ bool on_queue_bind(struct channel *channel, const struct amqp_method *method,
 
     if (!fill_request(channel, bind->queue, bind->exchange, bind->routing_key, bind->arguments,
                       &request, error) ||
-        !vhost_bind(connection->vhost, &request, &connection->owned, &lsn, error))
+        !vhost_bind(connection->vhost, &request, &connection->asker, &lsn, error))
         return false;
     if (!bind->no_wait)
         channel_send_durable(channel, &(struct amqp_method){.id = AMQP_QUEUE_BIND_OK}, lsn);
@@ -119,7 +119,7 @@ bool on_queue_unbind(struct channel *channel, const struct amqp_method *method,
 
     if (!fill_request(channel, unbind->queue, unbind->exchange, unbind->routing_key,
                       unbind->arguments, &request, error) ||
-        !vhost_unbind(connection->vhost, &request, &connection->owned, &lsn, error))
+        !vhost_unbind(connection->vhost, &request, &connection->asker, &lsn, error))
         return false;
     channel_send_durable(channel, &(struct amqp_method){.id = AMQP_QUEUE_UNBIND_OK}, lsn);
     return true;
@@ -133,7 +133,7 @@ bool on_queue_purge(struct channel *channel, const struct amqp_method *method,
 {
     const struct amqp_queue_purge *purge = &method->queue_purge;
 
-    struct queue *queue = channel_find_queue(channel, purge->queue, error);
+    struct queue *queue = channel_find_queue(channel, purge->queue, ACCESS_QUEUE_PURGE, error);
     if (queue == NULL)
         return false;
     uint64_t lsn;
@@ -157,7 +157,7 @@ bool on_queue_delete(struct channel *channel, const struct amqp_method *method,
 
     if (!channel_queue_name(channel, &name, error) ||
         !vhost_delete_queue(connection->vhost, name, delete->if_unused, delete->if_empty,
-                            &connection->owned, &count, &lsn, error))
+                            &connection->asker, &count, &lsn, error))
         return false;
     if (!delete->no_wait)
         channel_send_durable(

@@ -8,9 +8,11 @@
  * Invariants:
  *   1. state changes in connection_move alone, along `legal_moves`.
  *   2. A *living* connection (up to OPEN) becomes an ending one in connection_wind_up alone: channels and exclusive queues are gone
- *      after it, and the log has its one line about the end. So an ending connection sends nothing but close and close-ok.
+ *      after it, it refers to no user, and the log has its one line about the end. So an ending connection sends nothing but close
+ *      and close-ok.
  *   3. The transport is paused exactly while the connection is held, choked or blocked.
- *   4. held: either `parked` waits, with held_reply to be sent when it ends, or whoever called connection_hold knows why.
+ *   4. held: either `parked` waits, with held_reply to be sent when it ends, or `attempt` is under way, or whoever called
+ *      connection_hold knows why.
  *
  * The connection owns its transport, channels and exclusive queues. It is freed by its reap task,
  * after CLOSED. */
@@ -18,7 +20,6 @@
 
 #include "amqp/frame.h"
 #include "base/alloc.h"
-#include "core/vhost.h"
 #include "session/channel.h"
 #include "session/service.h"
 
@@ -93,10 +94,17 @@ void connection_wind_up(struct connection *connection, enum log_level level, con
     assert(is_living(connection));
     log_end(connection, level, reason);
     parking_cancel(&connection->broker->parking, &connection->parked);
+    authenticator_cancel(&connection->attempt);
     buf_release(&connection->held_reply);
     free_channels(connection);
     queue_owner_release(&connection->owned);
     timer_cancel(&connection->heartbeat_timer);
+    if (connection->state == CONNECTION_OPEN) {
+        connection->user->connection_count--;
+        connection->vhost->connection_count--;
+    }
+    connection->user = NULL;
+    connection->asker.grant = NULL;
 
     connection->held = connection->choked = connection->blocked = false;
     transport_resume(&connection->transport);
@@ -110,6 +118,8 @@ static void connection_free(struct connection *connection)
     service->connection_count--;
     connection->broker->counters.connections_closed++;
     map_release(&connection->channels);
+    if (connection->vhost != NULL)
+        vhost_unref(&connection->vhost);
     buf_release(&connection->client_properties);
     free(connection->client_name);
     free(connection);
@@ -249,7 +259,7 @@ static void update_reading(struct connection *connection)
 
 void connection_hold(struct connection *connection)
 {
-    assert(!connection->held && connection->state == CONNECTION_OPEN);
+    assert(!connection->held && is_living(connection));
     connection->held = true;
     update_reading(connection);
 }
@@ -602,6 +612,7 @@ struct connection *connection_new(struct service *service, const struct endpoint
     print_name(connection);
     connection->frame_size_max = service->limits.initial_frame_size_max;
     queue_owner_init(&connection->owned);
+    connection->asker.owner = &connection->owned;
     connection->parked.on_durable = on_durable;
     connection->timer.on_expire = on_timer;
     connection->heartbeat_timer.on_expire = on_heartbeat_timer;

@@ -16,7 +16,7 @@
  * Waiting. A synchronous reply about something durable must not leave before its LSN is durable.
  * Then the connection is *held*: nothing more of its input is looked at (it stays where it is, in
  * order) until the reply has left. The same way it waits for a basic.get whose message is on disk,
- * and for the store when the open batch is full. One hold at a time, one mechanism. A peer that
+ * for a password to be verified, and for the store when the open batch is full. One hold at a time, one mechanism. A peer that
  * asks without reading the answers is *choked*: not read either, until it has taken what it was
  * sent. Who publishes while an alarm is on is *blocked*: not read until none is (4.6); what it is
  * to be sent, deliveries and heartbeats, goes on.
@@ -26,20 +26,20 @@
 #ifndef SESSION_CONNECTION_H
 #define SESSION_CONNECTION_H
 
-#include "access/user.h"
+#include "access/authenticator.h"
 #include "amqp/frame.h"
 #include "amqp/method.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "core/parking.h"
 #include "core/queue.h"
+#include "core/vhost.h"
 #include "net/listener.h"
 #include "net/tls.h"
 #include "net/transport.h"
 
 struct service;
 struct channel;
-struct vhost;
 
 enum connection_state {
     CONNECTION_AWAIT_HEADER,
@@ -64,9 +64,11 @@ struct connection {
     char *client_name;            /* client property connection_name, or NULL */
     struct buf client_properties; /* the client's field table */
     char mechanism[16];
-    const struct user *user;
+    struct user *user; /* from login to the end */
     char user_name[256];
-    struct vhost *vhost; /* once open */
+    struct attempt *attempt; /* a password that is being verified: it is held */
+    struct vhost *vhost;     /* once open: a reference */
+    struct asker asker;      /* what it asks the vhost with; the grant from open to the end */
     bool can_consumer_cancel_notify, can_blocked, can_authentication_failure_close;
 
     uint32_t frame_size_max; /* negotiated; the initial one before */

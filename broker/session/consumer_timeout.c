@@ -90,14 +90,10 @@ static void time_out(struct subscription *subscription)
                 SLICE_ARG(consumer->tag), SLICE_ARG(consumer->queue->name),
                 subscription->timeout_ms);
     requeue_unsettled(subscription);
-    if (channel->connection->can_consumer_cancel_notify) {
-        channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_CANCEL,
-                                                    .basic_cancel.consumer_tag = consumer->tag,
-                                                    .basic_cancel.no_wait = true});
-        subscription_free(&subscription);
-    } else {
+    if (channel->connection->can_consumer_cancel_notify)
+        subscription_cancel(&subscription);
+    else
         refuse_channel(channel, subscription->timeout_ms);
-    }
 }
 
 void on_consumer_timeout(struct timer *timer)

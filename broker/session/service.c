@@ -9,6 +9,7 @@
 
 #include "amqp/table.h"
 #include "base/log.h"
+#include "session/revocation.h"
 
 /* What clients may rely on (4.1.3): what is implemented, and nothing else. */
 static const char *const capabilities[] = {
@@ -79,24 +80,41 @@ static void on_alarm_change(struct alarm *alarm)
         connection_unblock(connection);
 }
 
-void service_init(struct service *service, struct broker *broker,
-                  const struct service_limits *limits, const struct service_property *properties,
-                  size_t property_count)
+static void on_rehash(struct authenticator *authenticator, struct user *user,
+                      const struct password *password)
+{
+    struct service *service = container_of(authenticator, struct service, authenticator);
+    uint64_t lsn;
+
+    account_set_password(service->broker, user, password, &lsn);
+}
+
+int service_init(struct service *service, struct broker *broker,
+                 const struct service_limits *limits, const struct service_property *properties,
+                 size_t property_count, unsigned password_cost, bool threaded)
 {
     *service = (struct service){.broker = broker, .limits = *limits};
-    users_init(&service->users);
+    const int result = authenticator_open(&service->authenticator, &broker->users, broker->loop,
+                                          broker->random, password_cost, threaded);
+    if (result < 0)
+        return result;
+    service->authenticator.on_rehash = on_rehash;
+    revocation_init(&service->watcher);
+    broker->watcher = &service->watcher;
     route_init(&service->route);
     TAILQ_INIT(&service->connections);
     alarm_init(&service->alarm, on_alarm_change);
     name_node(service);
     put_server_properties(service, properties, property_count);
+    return 0;
 }
 
 void service_release(struct service *service)
 {
     assert(service->connection_count == 0);
     alarm_stop(&service->alarm);
-    users_release(&service->users);
+    service->broker->watcher = NULL;
+    authenticator_close(&service->authenticator);
     route_release(&service->route);
     buf_release(&service->server_properties);
 }

@@ -3,7 +3,8 @@
 #define SESSION_SERVICE_H
 
 #include "access/alarm.h"
-#include "access/user.h"
+#include "access/authenticator.h"
+#include "core/account.h"
 #include "core/broker.h"
 #include "core/exchange.h"
 #include "net/listener.h"
@@ -24,7 +25,8 @@ struct service_limits {
 
 struct service {
     struct broker *broker;
-    struct users users;
+    struct authenticator authenticator;
+    struct access_watcher watcher; /* see session/revocation.h */
     struct service_limits limits;
     struct alarm alarm;           /* blocks publishers (4.6); the server starts it */
     char node[300];               /* "stoatmq@host" */
@@ -42,9 +44,11 @@ struct service_property { /* server_properties.KEY */
     const char *key, *value;
 };
 
-void service_init(struct service *service, struct broker *broker,
-                  const struct service_limits *limits, const struct service_property *properties,
-                  size_t property_count);
+/* threaded: passwords are verified on a thread, see authenticator_open. 0, or -errno with nothing
+ * to release. */
+int service_init(struct service *service, struct broker *broker,
+                 const struct service_limits *limits, const struct service_property *properties,
+                 size_t property_count, unsigned password_cost, bool threaded);
 void service_release(struct service *service); /* no connections left */
 
 /* A new client on a connected socket, which the service owns from here; tls NULL: without. */

@@ -130,16 +130,23 @@ static void leave_channel(struct subscription *subscription)
     deliveries_forget_consumer(&channel->deliveries, &subscription->consumer);
 }
 
-/* The queue was deleted: a client that wants to know is told (10.10). */
-static void on_queue_deleted(struct consumer *consumer)
+/* A client that wants to know is told (10.10). */
+static void tell_cancelled(const struct subscription *subscription)
 {
-    struct subscription *subscription = container_of(consumer, struct subscription, consumer);
     struct channel *channel = subscription->channel;
 
     if (channel->connection->can_consumer_cancel_notify)
-        channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_CANCEL,
-                                                    .basic_cancel.consumer_tag = consumer->tag,
-                                                    .basic_cancel.no_wait = true});
+        channel_send(channel,
+                     &(struct amqp_method){.id = AMQP_BASIC_CANCEL,
+                                           .basic_cancel.consumer_tag = subscription->consumer.tag,
+                                           .basic_cancel.no_wait = true});
+}
+
+static void on_queue_deleted(struct consumer *consumer)
+{
+    struct subscription *subscription = container_of(consumer, struct subscription, consumer);
+
+    tell_cancelled(subscription);
     leave_channel(subscription);
     free(subscription);
 }
@@ -178,6 +185,12 @@ struct subscription *subscription_find(struct channel *channel, struct slice tag
     struct map_link *link = map_find(&channel->consumers, tag);
 
     return link == NULL ? NULL : container_of(link, struct subscription, by_tag);
+}
+
+void subscription_cancel(struct subscription **subscription)
+{
+    tell_cancelled(*subscription);
+    subscription_free(subscription);
 }
 
 void subscription_free(struct subscription **subscription)

@@ -29,6 +29,9 @@ struct subscription *subscription_new(struct channel *channel, struct queue *que
 
 struct subscription *subscription_find(struct channel *channel, struct slice tag); /* or NULL */
 
+/* The broker's decision: tells a client that wants to know (10.10), and frees it. */
+void subscription_cancel(struct subscription **subscription);
+
 /* Leaves both; what is unacked stays with the channel (10.9). An auto-delete queue may go with its
  * last consumer. */
 void subscription_free(struct subscription **subscription);

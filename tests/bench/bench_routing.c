@@ -25,13 +25,15 @@ static void start(void)
     struct amqp_error error;
     uint64_t lsn;
 
+    const struct broker_defaults defaults = {.vhost = SLICE("/")};
+
     random_init_seeded(&source, 1);
     if (loop_init(&loop, &now) != 0 ||
-        broker_init(&broker, &loop, &now, &source, store_memory_new(), SLICE("/")) != 0)
+        broker_init(&broker, &loop, &now, &source, store_memory_new(), &defaults) != 0)
         abort();
     vhost = vhost_find(&broker, SLICE("/"));
     for (size_t i = 0; i < QUEUES; i++)
-        vhost_declare_queue(vhost, &(struct queue_options){.name = queue_name(i, room)}, &lsn,
+        vhost_declare_queue(vhost, &(struct queue_options){.name = queue_name(i, room)}, NULL, &lsn,
                             &error);
 }
 
@@ -102,7 +104,7 @@ static void measure_hash(const char *name, const char *weight, const char *other
     vhost_declare_exchange(vhost,
                            &(struct exchange_options){.name = slice_of_string(name),
                                                       .type = SLICE("x-consistent-hash")},
-                           &lsn, &error);
+                           NULL, &lsn, &error);
     for (size_t i = 0; i < QUEUES; i++) {
         const struct binding_request request = {
             .source = slice_of_string(name),

@@ -8,6 +8,7 @@
 #include "amqp/properties.h"
 #include "base/alloc.h"
 #include "base/log.h"
+#include "core/account.h"
 #include "store/memory.h"
 
 const struct service_limits harness_limits = {
@@ -23,12 +24,21 @@ const struct service_limits harness_limits = {
 
 void harness_start(struct harness *harness, const struct service_limits *limits)
 {
+    const struct broker_defaults defaults = {
+        .vhost = SLICE("/"),
+        .user = SLICE("guest"),
+        .password = SLICE("guest"),
+        .tags = SLICE("administrator"),
+        .permissions = {SLICE(".*"), SLICE(".*"), SLICE(".*")},
+        .password_cost = HARNESS_PASSWORD_COST,
+    };
+
     ck_assert_int_eq(0, loop_init(&harness->loop, &harness->clock));
     ck_assert_int_eq(0, broker_init(&harness->broker, &harness->loop, &harness->clock,
-                                    &harness->random, harness->store, SLICE("/")));
-    service_init(&harness->service, &harness->broker, limits, NULL, 0);
-    users_add(&harness->service.users, "guest", "guest", true);
-    users_add(&harness->service.users, "remote", "secret", false);
+                                    &harness->random, harness->store, &defaults));
+    ck_assert_int_eq(0, service_init(&harness->service, &harness->broker, limits, NULL, 0,
+                                     HARNESS_PASSWORD_COST, false));
+    users_restrict_to_loopback(&harness->broker.users, SLICE("guest"));
     harness_run(harness);
 }
 
@@ -125,6 +135,34 @@ size_t harness_logged(struct harness *harness, const char *text)
     return count;
 }
 
+/* ---- users ---- */
+
+struct user *harness_add_user(struct harness *harness, const char *name, const char *password)
+{
+    const uint8_t salt[PASSWORD_SALT_SIZE] = "salt of a test";
+    struct password made;
+    uint64_t lsn;
+
+    password_make(&made, salt, HARNESS_PASSWORD_COST, slice_of_string(password));
+    return account_create(&harness->broker, slice_of_string(name), &made, &lsn);
+}
+
+void harness_permit(struct harness *harness, const char *user, const char *vhost,
+                    const char *configure, const char *write, const char *read)
+{
+    const struct slice patterns[ACCESS_RIGHTS] = {[ACCESS_CONFIGURE] = slice_of_string(configure),
+                                                  [ACCESS_WRITE] = slice_of_string(write),
+                                                  [ACCESS_READ] = slice_of_string(read)};
+    char error[PATTERN_ERROR_SIZE];
+    uint64_t lsn;
+
+    if (!account_set_grant(
+            &harness->broker, users_find(&harness->broker.users, slice_of_string(user)),
+            vhost_find(&harness->broker, slice_of_string(vhost)), patterns, &lsn, error))
+        ck_abort_msg("%s", error);
+    harness_run(harness);
+}
+
 /* ---- clients ---- */
 
 struct peer *peer_new(struct harness *harness, bool remote)
@@ -167,20 +205,34 @@ static void send_and_release(struct peer *peer, struct buf *out)
     buf_release(out);
 }
 
-struct peer *peer_open(struct harness *harness)
+struct peer *peer_log_in(struct harness *harness, const char *user, const char *password,
+                         const char *vhost, bool remote)
 {
-    struct peer *peer = peer_new(harness, false);
+    struct peer *peer = peer_new(harness, remote);
     struct buf out = BUF_EMPTY;
 
     amqp_client_protocol_header(&out);
-    amqp_client_start_ok(&out, SLICE("guest"), SLICE("guest"), SLICE("test"));
+    amqp_client_start_ok(&out, slice_of_string(user), slice_of_string(password), SLICE("test"));
     amqp_client_tune_ok(&out, 2047, 131072, 0);
-    amqp_client_open(&out, SLICE("/"));
+    amqp_client_open(&out, slice_of_string(vhost));
     send_and_release(peer, &out);
     peer_expect(peer, 0, AMQP_CONNECTION_START);
+    return peer;
+}
+
+struct peer *peer_open_as(struct harness *harness, const char *user, const char *password,
+                          const char *vhost)
+{
+    struct peer *peer = peer_log_in(harness, user, password, vhost, false);
+
     peer_expect(peer, 0, AMQP_CONNECTION_TUNE);
     peer_expect(peer, 0, AMQP_CONNECTION_OPEN_OK);
     return peer;
+}
+
+struct peer *peer_open(struct harness *harness)
+{
+    return peer_open_as(harness, "guest", "guest", "/");
 }
 
 struct peer *peer_open_channel(struct harness *harness)

@@ -41,8 +41,10 @@ struct harness {
 
 extern const struct service_limits harness_limits; /* the configuration's defaults */
 
-/* limits NULL: harness_limits. User guest/guest, from loopback only; remote/secret from anywhere;
- * vhost "/". */
+enum { HARNESS_PASSWORD_COST = 1 }; /* of its passwords, which no thread verifies */
+
+/* limits NULL: harness_limits. User guest/guest, from loopback only, who may do everything in vhost
+ * "/". */
 void harness_init(struct harness *harness, const struct service_limits *limits);
 void harness_release(struct harness *harness); /* clients included */
 
@@ -67,11 +69,21 @@ void harness_advance(struct harness *harness, uint64_t ms);
 /* How often the log says it so far. */
 size_t harness_logged(struct harness *harness, const char *text);
 
+/* A user without tags who may do nothing yet; what he may do in a vhost. */
+struct user *harness_add_user(struct harness *harness, const char *name, const char *password);
+void harness_permit(struct harness *harness, const char *user, const char *vhost,
+                    const char *configure, const char *write, const char *read);
+
 /* A client that has connected and said nothing; remote: from an address that is not a loopback
  * one. */
 struct peer *peer_new(struct harness *harness, bool remote);
 void peer_free(struct peer **peer); /* vanishes, if it is still there */
 
+/* Sends the whole handshake, and has read no more than the start of it. */
+struct peer *peer_log_in(struct harness *harness, const char *user, const char *password,
+                         const char *vhost, bool remote);
+struct peer *peer_open_as(struct harness *harness, const char *user, const char *password,
+                          const char *vhost);
 struct peer *peer_open(
     struct harness *harness); /* through the handshake, frame_max 131072, no heartbeats */
 struct peer *peer_open_channel(struct harness *harness); /* and channel 1 open */

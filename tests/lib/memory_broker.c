@@ -10,9 +10,11 @@ static void on_store_failure(struct broker *broker)
 
 static void open_broker(struct memory_broker *memory)
 {
+    const struct broker_defaults defaults = {.vhost = SLICE("/")};
+
     if (loop_init(&memory->loop, &memory->clock) != 0 ||
         broker_init(&memory->broker, &memory->loop, &memory->clock, &memory->random, memory->store,
-                    SLICE("/")) != 0)
+                    &defaults) != 0)
         abort();
     memory->broker.on_store_failure = on_store_failure;
     memory->vhost = vhost_find(&memory->broker, SLICE("/"));

@@ -45,6 +45,20 @@ static bool read_text(const char *text)
     return config_read_file(&config, path, error);
 }
 
+/* Those that are on, in order. */
+static const char *names_on(const struct config_names *names)
+{
+    static char text[512];
+    const struct config_name *name;
+
+    text[0] = '\0';
+    TAILQ_FOREACH (name, names, link)
+        if (name->on)
+            snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s",
+                     text[0] == '\0' ? "" : " ", name->name);
+    return text;
+}
+
 /* "name=host:port" of every listener, in order. */
 static const char *listeners(void)
 {
@@ -66,7 +80,11 @@ START_TEST(defaults)
     ck_assert_str_eq(config.default_vhost, "/");
     ck_assert_str_eq(config.default_user, "guest");
     ck_assert_str_eq(config.default_pass, "guest");
-    ck_assert(config.loopback_guest);
+    ck_assert_str_eq(config.default_configure, ".*");
+    ck_assert_str_eq(config.default_write, ".*");
+    ck_assert_str_eq(config.default_read, ".*");
+    ck_assert_str_eq(names_on(&config.default_tags), "administrator");
+    ck_assert_str_eq(names_on(&config.loopback_users), "guest");
     ck_assert_uint_eq(config.heartbeat_s, 60);
     ck_assert_uint_eq(config.frame_size_max, 131072);
     ck_assert_uint_eq(config.initial_frame_size_max, 16384);
@@ -183,10 +201,8 @@ START_TEST(values)
         {"handshake_timeout = 500", PLACE(handshake_timeout_ms), 500, NULL},
         {"consumer_timeout = 1800000", PLACE(consumer_timeout_ms), 1800000, NULL},
         {"consumer_timeout = infinity", PLACE(consumer_timeout_ms), 0, NULL},
-        {"loopback_users.guest = false", PLACE(loopback_guest), 0, NULL},
-        {"loopback_users.guest = Yes", PLACE(loopback_guest), 1, NULL},
+        {"vhost_max = 7", PLACE(vhost_max), 7, NULL},
         {"loopback_users.guest = maybe", BAD, "true or false is expected"},
-        {"loopback_users = none", PLACE(loopback_guest), 0, NULL},
         {"loopback_users = all", BAD, "none is all it may be"},
         {"log.console = off", PLACE(log_console), 0, NULL},
         {"log.console.level = debug", PLACE(log_level), LOG_DEBUG, NULL},
@@ -207,6 +223,35 @@ START_TEST(values)
         memcpy(&value, (const char *)&config + cases[i].offset, cases[i].size);
         ck_assert_msg(value == cases[i].wanted, "%s: %" PRIu64, cases[i].assignment, value);
     }
+}
+END_TEST
+
+START_TEST(names)
+{
+    ck_assert(config_set(&config, "loopback_users.stoat = true", error));
+    ck_assert_str_eq(names_on(&config.loopback_users), "guest stoat");
+    ck_assert(config_set(&config, "loopback_users.guest = No", error));
+    ck_assert_str_eq(names_on(&config.loopback_users), "stoat");
+    ck_assert(config_set(&config, "loopback_users.guest = on", error));
+    ck_assert(config_set(&config, "loopback_users = none", error));
+    ck_assert_str_eq(names_on(&config.loopback_users), "");
+    ck_assert(config_set(&config, "default_user_tags.administrator = false", error));
+    ck_assert(config_set(&config, "default_user_tags.monitoring = true", error));
+    ck_assert_str_eq(names_on(&config.default_tags), "monitoring");
+}
+END_TEST
+
+START_TEST(permissions)
+{
+    ck_assert(config_set(&config, "default_permissions.read = ^a", error));
+    ck_assert(config_set(&config, "default_permissions.write =", error));
+    ck_assert(config_check(&config, error));
+    ck_assert_str_eq(config.default_read, "^a");
+    ck_assert_str_eq(config.default_write, "");
+    ck_assert(config_set(&config, "default_permissions.configure = (a", error));
+    ck_assert(!config_check(&config, error));
+    ck_assert_ptr_nonnull(
+        strstr(error, "default_permissions.configure is no regular expression: "));
 }
 END_TEST
 
@@ -505,6 +550,8 @@ int main(void)
     tcase_add_test(tests, defaults);
     tcase_add_test(tests, values);
     tcase_add_test(tests, ratios);
+    tcase_add_test(tests, names);
+    tcase_add_test(tests, permissions);
     tcase_add_test(tests, listener_values);
     tcase_add_test(tests, giving_a_listener_replaces_the_default);
     tcase_add_test(tests, no_listeners_from_the_start);

@@ -124,7 +124,8 @@ START_TEST(server_properties_can_be_overridden) /* 4.1.2 */
     struct service service;
     struct amqp_value value;
     harness_init(&harness, NULL);
-    service_init(&service, &harness.broker, &harness_limits, properties, countof(properties));
+    service_init(&service, &harness.broker, &harness_limits, properties, countof(properties),
+                 HARNESS_PASSWORD_COST, false);
     const struct slice table = buf_slice(&service.server_properties);
     ck_assert(amqp_table_find(table, SLICE("product"), &value));
     ck_assert(slice_equal(value.bytes, SLICE("Stoat")));
@@ -267,6 +268,7 @@ START_TEST(logs_in_or_refuses) /* 4.1.4, 4.2.1 to 4.2.6, 4.3.1 */
     struct harness harness;
     struct buf properties = BUF_EMPTY;
     harness_init(&harness, NULL);
+    harness_add_user(&harness, "remote", "secret");
     const size_t capabilities = amqp_table_begin_table(&properties, SLICE("capabilities"));
     amqp_table_put_bool(&properties, SLICE("authentication_failure_close"), row->capable);
     amqp_table_end(&properties, capabilities);

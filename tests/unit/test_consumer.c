@@ -67,7 +67,7 @@ static void declare(bool single_active, const char *type)
                                 &(struct queue_options){.name = SLICE("q"),
                                                         .durable = true,
                                                         .arguments = buf_slice(&arguments)},
-                                &lsn, &error);
+                                NULL, &lsn, &error);
     ck_assert_ptr_nonnull(queue);
     buf_release(&arguments);
 }

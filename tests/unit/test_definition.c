@@ -41,7 +41,7 @@ static void declare_exchange(struct slice name, const char *type, bool durable, 
     const struct exchange_options options = {
         name, slice_of_string(type), durable, auto_delete, internal, arguments};
 
-    ck_assert_ptr_nonnull(vhost_declare_exchange(memory.vhost, &options, &lsn, &error));
+    ck_assert_ptr_nonnull(vhost_declare_exchange(memory.vhost, &options, NULL, &lsn, &error));
 }
 
 static void declare_queue(struct slice name, bool durable, bool auto_delete, struct slice arguments)
@@ -49,7 +49,7 @@ static void declare_queue(struct slice name, bool durable, bool auto_delete, str
     const struct queue_options options = {
         .name = name, .durable = durable, .auto_delete = auto_delete, .arguments = arguments};
 
-    ck_assert_ptr_nonnull(vhost_declare_queue(memory.vhost, &options, &lsn, &error));
+    ck_assert_ptr_nonnull(vhost_declare_queue(memory.vhost, &options, NULL, &lsn, &error));
 }
 
 static void bind(struct slice source, struct slice destination, bool to_exchange, struct slice key,
@@ -242,7 +242,7 @@ START_TEST(deleted_things_stay_away)
     declare_everything();
     memory_broker_sync(&memory);
     memory_broker_restart(&memory);
-    ck_assert(vhost_delete_exchange(memory.vhost, longest_name(0), false, &lsn, &error));
+    ck_assert(vhost_delete_exchange(memory.vhost, longest_name(0), false, NULL, &lsn, &error));
     ck_assert(
         vhost_delete_queue(memory.vhost, SLICE("qa"), false, false, NULL, &count, &lsn, &error));
     unbind(SLICE("x"), SLICE("q"), SLICE("a.#"));

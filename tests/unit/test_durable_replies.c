@@ -108,7 +108,7 @@ static struct vhost *vhost_of(struct harness *harness)
 static struct queue *queue_of(struct harness *harness, const char *name)
 {
     struct amqp_error error;
-    return vhost_find_queue(vhost_of(harness), slice_of_string(name), NULL, &error);
+    return vhost_find_queue(vhost_of(harness), slice_of_string(name), ACCESS_GET, NULL, &error);
 }
 
 static struct exchange *exchange_of(struct harness *harness)

@@ -28,7 +28,7 @@ static void tear_down(void)
 static struct queue *queue_named(const char *name)
 {
     const struct queue_options options = {.name = slice_of_string(name)};
-    struct queue *queue = vhost_declare_queue(memory.vhost, &options, &lsn, &error);
+    struct queue *queue = vhost_declare_queue(memory.vhost, &options, NULL, &lsn, &error);
 
     ck_assert_msg(queue != NULL, "%s", error.text);
     return queue;
@@ -38,7 +38,7 @@ static struct exchange *exchange_named(const char *name, const char *type, struc
 {
     const struct exchange_options options = {
         .name = slice_of_string(name), .type = slice_of_string(type), .arguments = arguments};
-    struct exchange *exchange = vhost_declare_exchange(memory.vhost, &options, &lsn, &error);
+    struct exchange *exchange = vhost_declare_exchange(memory.vhost, &options, NULL, &lsn, &error);
 
     ck_assert_msg(exchange != NULL, "%s", error.text);
     return exchange;
@@ -413,10 +413,10 @@ START_TEST(hashes_survive_a_restart) /* 7.17 */
 
     const struct exchange_options options = {
         .name = SLICE("x1"), .type = slice_of_string(types[_i]), .durable = true};
-    ck_assert_ptr_nonnull(vhost_declare_exchange(memory.vhost, &options, &lsn, &error));
+    ck_assert_ptr_nonnull(vhost_declare_exchange(memory.vhost, &options, NULL, &lsn, &error));
     for (size_t i = 3; i-- > 0;) {
         const struct queue_options queue = {.name = slice_of_string(three[i]), .durable = true};
-        ck_assert_ptr_nonnull(vhost_declare_queue(memory.vhost, &queue, &lsn, &error));
+        ck_assert_ptr_nonnull(vhost_declare_queue(memory.vhost, &queue, NULL, &lsn, &error));
         must_bind("x1", three[i], _i == 0 && i == 1 ? "2" : "1");
     }
     for (int i = 0; i < 200; i++) {
@@ -492,7 +492,8 @@ START_TEST(types_check_arguments) /* 7.2, 7.17 */
         .type = slice_of_string(type_arguments[_i].type),
         .arguments = table_of(&arguments, type_arguments[_i].arguments),
     };
-    const struct exchange *exchange = vhost_declare_exchange(memory.vhost, &options, &lsn, &error);
+    const struct exchange *exchange =
+        vhost_declare_exchange(memory.vhost, &options, NULL, &lsn, &error);
 
     ck_assert((exchange != NULL) == (type_arguments[_i].text == NULL));
     if (exchange == NULL)
@@ -562,7 +563,7 @@ START_TEST(local_random_wants_classic_queues_without_a_key) /* 7.17 */
     ck_assert_str_eq(error.text, "PRECONDITION_FAILED - Non empty binding 'k' key not permitted");
     ck_assert(!bind("x1", "x1", "", (struct slice){0}));
     ck_assert_str_eq(error.text, "PRECONDITION_FAILED - Destination not found");
-    ck_assert_ptr_nonnull(vhost_declare_queue(memory.vhost, &quorum, &lsn, &error));
+    ck_assert_ptr_nonnull(vhost_declare_queue(memory.vhost, &quorum, NULL, &lsn, &error));
     ck_assert(!bind("x1", "quorum", "", (struct slice){0}));
     ck_assert_str_eq(error.text, "PRECONDITION_FAILED - Queue type rabbit_quorum_queue not valid "
                                  "for this exchange type");
@@ -588,7 +589,8 @@ static void publish(const char *exchange, const char *body, struct slice propert
 static const char *taken(const char *queue_name)
 {
     static char bodies[256];
-    struct queue *queue = vhost_find_queue(memory.vhost, slice_of_string(queue_name), NULL, &error);
+    struct queue *queue =
+        vhost_find_queue(memory.vhost, slice_of_string(queue_name), ACCESS_GET, NULL, &error);
     struct queue_waiter waiter = {0};
     struct place place;
 
@@ -678,7 +680,7 @@ START_TEST(a_copy_does_not_settle_its_original) /* 9.10 */
     struct message *message = message_new(SLICE("x1"), SLICE("k"), no_properties, 0, true);
 
     exchange_named("x1", "x-recent-history", (struct slice){0});
-    ck_assert_ptr_nonnull(vhost_declare_queue(memory.vhost, &durable, &lsn, &error));
+    ck_assert_ptr_nonnull(vhost_declare_queue(memory.vhost, &durable, NULL, &lsn, &error));
     must_bind("x1", "a", "first");
     exchange_route_message(vhost_find_exchange(memory.vhost, SLICE("x1"), &error), message, &route);
     route_deliver(&route, message);

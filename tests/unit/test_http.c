@@ -377,7 +377,7 @@ static struct peer *hold_store(void)
 {
     struct peer *peer = declare("q");
     struct vhost *vhost = vhost_find(&harness.broker, SLICE("/"));
-    struct queue *queue = vhost_find_queue(vhost, SLICE("q"), NULL, NULL);
+    struct queue *queue = vhost_find_queue(vhost, SLICE("q"), ACCESS_GET, NULL, NULL);
     struct message *message = message_new(SLICE(""), SLICE("q"), SLICE("\0\0"), 0, true);
     queue_push(queue, message);
     message_unref(&message);

@@ -113,7 +113,7 @@ static struct queue *declare(const char *name, const char *arguments)
                                                   .durable = true,
                                                   .arguments = buf_slice(&table),
                                               },
-                                              &lsn, &error);
+                                              NULL, &lsn, &error);
 
     ck_assert_ptr_nonnull(queue);
     buf_release(&table);
@@ -132,7 +132,7 @@ static struct exchange *declare_exchange(const char *name, const char *arguments
                                                            .durable = true,
                                                            .arguments = buf_slice(&table),
                                                        },
-                                                       &lsn, &error);
+                                                       NULL, &lsn, &error);
 
     ck_assert_ptr_nonnull(exchange);
     buf_release(&table);
@@ -143,7 +143,7 @@ static struct queue *find(const char *name)
 {
     struct amqp_error error;
 
-    return vhost_find_queue(memory.vhost, slice_of_string(name), NULL, &error);
+    return vhost_find_queue(memory.vhost, slice_of_string(name), ACCESS_GET, NULL, &error);
 }
 
 static void push(struct queue *queue, int count, bool persistent)

@@ -132,7 +132,7 @@ START_TEST(a_message_taken_back_can_be_stored_again)
     struct vhost *vhost = vhost_find(&harness.broker, SLICE("/"));
     struct peer *peer = peer_open_channel(&harness);
     peer_call(peer, 1, &declare_q, AMQP_QUEUE_DECLARE_OK);
-    struct queue *queue = vhost_find_queue(vhost, SLICE("q"), NULL, NULL);
+    struct queue *queue = vhost_find_queue(vhost, SLICE("q"), ACCESS_GET, NULL, NULL);
 
     struct message *messages[2];
     for (size_t i = 0; i < countof(messages); i++) {

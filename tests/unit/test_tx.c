@@ -131,8 +131,8 @@ START_TEST(many_acks_cost_little)
     struct peer *peer = peer_open_channel(&harness);
     declare(peer, "q", false);
     peer_call(peer, 1, &select_tx, AMQP_TX_SELECT_OK);
-    struct queue *queue =
-        vhost_find_queue(vhost_find(&harness.broker, SLICE("/")), SLICE("q"), NULL, NULL);
+    struct queue *queue = vhost_find_queue(vhost_find(&harness.broker, SLICE("/")), SLICE("q"),
+                                           ACCESS_GET, NULL, NULL);
     struct message *message = message_new(SLICE(""), SLICE("q"), SLICE("\0\0"), 0, false);
     for (int i = 0; i < COUNT; i++)
         queue_push(queue, message);

@@ -11,6 +11,8 @@ static struct memory_broker memory;
 static struct amqp_error error;
 static uint64_t lsn;
 static struct queue_owner somebody, somebody_else;
+static const struct asker asking = {.owner = &somebody, .is_operator = true},
+                          asking_else = {.owner = &somebody_else, .is_operator = true};
 
 static void set_up(void)
 {
@@ -94,7 +96,7 @@ static struct exchange *declare_exchange(const struct exchange_case *wanted)
         .internal = wanted->internal,
         .arguments = arguments_of(&arguments, wanted->arguments),
     };
-    struct exchange *exchange = vhost_declare_exchange(memory.vhost, &options, &lsn, &error);
+    struct exchange *exchange = vhost_declare_exchange(memory.vhost, &options, NULL, &lsn, &error);
     buf_release(&arguments);
     return exchange;
 }
@@ -106,7 +108,8 @@ static struct exchange *exchange_named(const char *name)
 
 static bool delete_exchange(const char *name, bool if_unused)
 {
-    return vhost_delete_exchange(memory.vhost, slice_of_string(name), if_unused, &lsn, &error);
+    return vhost_delete_exchange(memory.vhost, slice_of_string(name), if_unused, NULL, &lsn,
+                                 &error);
 }
 
 START_TEST(predeclares_exchanges) /* 7.1 */
@@ -252,7 +255,7 @@ static struct queue *declare_queue(const struct queue_case *wanted)
         .owner = wanted->owner,
         .arguments = arguments_of(&arguments, wanted->arguments),
     };
-    struct queue *queue = vhost_declare_queue(memory.vhost, &options, &lsn, &error);
+    struct queue *queue = vhost_declare_queue(memory.vhost, &options, NULL, &lsn, &error);
     buf_release(&arguments);
     return queue;
 }
@@ -471,10 +474,12 @@ START_TEST(finds_queues)
 {
     struct queue *mine = declare_queue(&(struct queue_case){.name = "mine", .owner = &somebody});
 
-    ck_assert_ptr_null(vhost_find_queue(memory.vhost, SLICE("q"), &somebody, &error));
+    ck_assert_ptr_null(vhost_find_queue(memory.vhost, SLICE("q"), ACCESS_GET, &asking, &error));
     check_error(404, "no queue 'q' in vhost '/'");
-    ck_assert_ptr_eq(vhost_find_queue(memory.vhost, SLICE("mine"), &somebody, &error), mine);
-    ck_assert_ptr_null(vhost_find_queue(memory.vhost, SLICE("mine"), &somebody_else, &error));
+    ck_assert_ptr_eq(vhost_find_queue(memory.vhost, SLICE("mine"), ACCESS_GET, &asking, &error),
+                     mine);
+    ck_assert_ptr_null(
+        vhost_find_queue(memory.vhost, SLICE("mine"), ACCESS_GET, &asking_else, &error));
     check_error(405, LOCKED);
 }
 END_TEST
@@ -597,7 +602,7 @@ START_TEST(
     ck_assert(!vhost_bind(memory.vhost, &request, NULL, &lsn, &error));
     ck_assert_uint_eq(error.code, 406);
     request.arguments = arguments_of(&arguments, "x-match=Sany");
-    ck_assert(vhost_bind(memory.vhost, &request, &somebody, &lsn, &error));
+    ck_assert(vhost_bind(memory.vhost, &request, &asking, &lsn, &error));
     ck_assert(!vhost_bind(memory.vhost, &request, NULL, &lsn, &error));
     check_error(405, LOCKED);
     ck_assert(!vhost_unbind(memory.vhost, &request, NULL, &lsn, &error));
@@ -668,7 +673,7 @@ START_TEST(auto_delete_goes_through_any_chain)
         snprintf(name, sizeof(name), "x%d", i);
         const struct exchange_options options = {
             .name = slice_of_string(name), .type = SLICE("fanout"), .auto_delete = true};
-        if (vhost_declare_exchange(memory.vhost, &options, &lsn, &error) == NULL ||
+        if (vhost_declare_exchange(memory.vhost, &options, NULL, &lsn, &error) == NULL ||
             !bind(name, before, i > 0, ""))
             ck_abort_msg("%s", error.text);
         memcpy(before, name, sizeof(before));
