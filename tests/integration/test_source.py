@@ -21,7 +21,7 @@ MAY_USE = {
     'amqp': {'amqp', 'base'},
     'store': {'store', 'base'},
     'net': {'net', 'base'},
-    'access': {'access', 'base', 'amqp'},
+    'access': {'access', 'net', 'base', 'amqp'},
     'core': {'core', 'access', 'net', 'store', 'amqp', 'base'},
     'session': {'session', 'core', 'access', 'net', 'store', 'amqp', 'base'},
     'manage': {'manage', 'session', 'core', 'access', 'net', 'store', 'amqp', 'base'},
