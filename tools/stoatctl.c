@@ -29,11 +29,12 @@ static const char options_help[] =
     "      --help                print this help and exit\n"
     "      --version             print the version and exit\n";
 
-static const char status_help[] = "Exit status: 0 when done, 64 for a mistake in the command line, "
-                                  "65 when what it names does not\n"
-                                  "exist or is not in the state that was asked for, 69 when there "
-                                  "is no broker or no access to it,\n"
-                                  "70 when something went wrong inside, 75 when time ran out.\n";
+static const char status_help[] =
+    "Exit status: 0 when done, 64 for a mistake in the command line, 65 when what it names does "
+    "not\n"
+    "exist or is not in the state that was asked for, 67 when a user does not exist, 69 when there "
+    "is\n"
+    "no broker or no access to it, 70 when something went wrong inside, 75 when time ran out.\n";
 
 void complain(const char *format, ...)
 {
@@ -322,6 +323,49 @@ static const struct command {
     {"ping", "", "succeed if the broker answers", 0, 0, run_ping},
     {"status", "", "tell how the broker is", 0, 0, run_status},
     {"stop", "", "stop the broker and wait until it has ended", 0, 0, run_stop},
+    {"add_user", "NAME [PASSWORD]", "make a user; without a password it is read from stdin", 1, 2,
+     run_add_user},
+    {"delete_user", "NAME", "delete a user, and close its connections", 1, 1, run_delete_user},
+    {"change_password", "NAME [PASSWORD]", "give a user another password", 1, 2,
+     run_change_password},
+    {"clear_password", "NAME", "let a user log in by no password", 1, 1, run_clear_password},
+    {"authenticate_user", "NAME [PASSWORD]", "succeed if this is the user's password", 1, 2,
+     run_authenticate_user},
+    {"set_user_tags", "NAME [TAG]...", "give a user these tags, and no others", 1, ANY,
+     run_set_user_tags},
+    {"list_users", "[COLUMN]...", "list users", 0, ANY, run_list},
+    {"set_permissions", "USER CONFIGURE WRITE READ",
+     "say what a user may do in a virtual host, by patterns of names", 4, 4, run_set_permissions},
+    {"clear_permissions", "USER", "shut a user out of a virtual host", 1, 1, run_clear_permissions},
+    {"list_permissions", "[COLUMN]...", "list who may do what in a virtual host", 0, ANY, run_list},
+    {"list_user_permissions", "USER", "list what a user may do in every virtual host", 1, 1,
+     run_list},
+    {"set_topic_permissions", "USER EXCHANGE WRITE READ",
+     "limit a user to routing keys of a topic exchange, by patterns", 4, 4,
+     run_set_topic_permissions},
+    {"clear_topic_permissions", "USER [EXCHANGE]", "take such limits away", 1, 2,
+     run_clear_topic_permissions},
+    {"list_topic_permissions", "[COLUMN]...", "list such limits of a virtual host", 0, ANY,
+     run_list},
+    {"list_user_topic_permissions", "USER", "list such limits of a user", 1, 1, run_list},
+    {"set_user_limits", "USER JSON", "limit max-connections and max-channels of a user", 2, 2,
+     run_set_user_limits},
+    {"clear_user_limits", "USER LIMIT|all", "take such limits away", 2, 2, run_clear_user_limits},
+    {"list_user_limits", "[--user USER]", "list such limits", 0, 0, run_list},
+    {"add_vhost", "NAME [--description TEXT] [--tags TAG,...]", "make a virtual host", 1, 1,
+     run_add_vhost},
+    {"delete_vhost", "NAME", "delete a virtual host with all that is in it", 1, 1,
+     run_delete_vhost},
+    {"set_vhost_limits", "JSON", "limit max-connections and max-queues of a virtual host", 1, 1,
+     run_set_vhost_limits},
+    {"clear_vhost_limits", "", "take such limits away", 0, 0, run_clear_vhost_limits},
+    {"list_vhost_limits", "[--global]", "list such limits", 0, 0, run_list},
+    {"close_connection", "CONNECTION REASON",
+     "close a connection, named as list_connections pid does", 2, 2, run_close_connection},
+    {"close_all_connections", "REASON", "close all connections to a virtual host", 1, 1,
+     run_close_all_connections},
+    {"close_all_user_connections", "USER REASON", "close all connections of a user", 2, 2,
+     run_close_all_user_connections},
     {"list_vhosts", "[COLUMN]...", "list virtual hosts", 0, ANY, run_list},
     {"list_connections", "[COLUMN]...", "list connections", 0, ANY, run_list},
     {"list_queues", "[COLUMN]...", "list the queues of a virtual host", 0, ANY, run_list},
@@ -356,7 +400,7 @@ static void print_help(void)
            "Administers a StoatMQ broker on this machine, over its control socket.\n\n"
            "Commands:\n");
     for (size_t i = 0; i < countof(commands); i++)
-        printf("  %-24s%s\n", commands[i].name, commands[i].summary);
+        printf("  %-29s%s\n", commands[i].name, commands[i].summary);
     printf("\n%s\n%s", options_help, status_help);
 }
 
@@ -465,6 +509,10 @@ enum {
     NO_TABLE_HEADERS,
     PRIORITY,
     APPLY_TO,
+    DESCRIPTION,
+    TAGS,
+    USER,
+    GLOBAL,
     VERSION,
     HELP
 };
@@ -486,6 +534,10 @@ static const struct option long_options[] = {
     {"if_unused", no_argument, NULL, 'u'},
     {"priority", required_argument, NULL, PRIORITY},
     {"apply-to", required_argument, NULL, APPLY_TO},
+    {"description", required_argument, NULL, DESCRIPTION},
+    {"tags", required_argument, NULL, TAGS},
+    {"user", required_argument, NULL, USER},
+    {"global", no_argument, NULL, GLOBAL},
     {"version", no_argument, NULL, VERSION},
     {"help", no_argument, NULL, HELP},
     {NULL, 0, NULL, 0},
@@ -512,6 +564,15 @@ static int take_value(struct options *options, int option, const char *value)
         break;
     case APPLY_TO:
         options->apply_to = value;
+        break;
+    case DESCRIPTION:
+        options->description = value;
+        break;
+    case TAGS:
+        options->tags = value;
+        break;
+    case USER:
+        options->user = value;
         break;
     case FORMATTER:
         if (!parse_format(value, &options->format))
@@ -548,6 +609,8 @@ static int parse(struct options *options, int argc, char **argv, bool *done)
             options->quiet = options->no_headers = true;
         else if (option == NO_TABLE_HEADERS)
             options->no_headers = true;
+        else if (option == GLOBAL)
+            options->global = true;
         else if (option == HELP || option == VERSION)
             *done = true;
         else

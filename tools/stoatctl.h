@@ -3,6 +3,7 @@
  *     stoatctl.c          options, the table of commands, those that are not lists
  *     stoatctl_list.c     the list_... commands: which columns there are, and where in the answer they stand
  *     stoatctl_policy.c   policies: set, clear
+ *     stoatctl_access.c   users, virtual hosts, permissions, limits: all but their lists
  *     stoatctl_table.c    rows and columns as text: four formats
  *     stoatctl_client.c   one request over the control socket
  *
@@ -28,8 +29,11 @@ struct options {
     bool no_headers; /* of tables */
     uint32_t timeout_s;
     bool if_empty, if_unused;
-    int32_t priority;     /* of a policy */
-    const char *apply_to; /* likewise */
+    int32_t priority;               /* of a policy */
+    const char *apply_to;           /* likewise */
+    const char *description, *tags; /* of a virtual host; NULL: not given */
+    const char *user;               /* of list_user_limits; NULL: not given */
+    bool global;                    /* of all, where a list is of one vhost */
 };
 
 void complain(const char *format, ...) printf_like(1, 2);
@@ -50,8 +54,8 @@ struct reply {
 };
 
 /* Sends the request, waits for the answer. Statuses that are not the command's business (no broker,
- * no answer in time, a broker that is stopping) are failures; 400 and 404 are not. The body is to
- * be released with json_decref. */
+ * no answer in time, a broker that is stopping) are failures; 400, 401, 404 and 409 are not. The body
+ * is to be released with json_decref. */
 int client_request(struct client *client, const char *method, const char *path,
                    struct reply *reply);
 
@@ -78,6 +82,14 @@ typedef int command_run(struct client *client, const struct options *options, co
 
 command_run run_list;
 command_run run_set_policy, run_clear_policy; /* and the same for operators' policies */
+command_run run_add_user, run_delete_user, run_change_password, run_clear_password,
+    run_authenticate_user, run_set_user_tags;
+command_run run_add_vhost, run_delete_vhost;
+command_run run_set_permissions, run_clear_permissions, run_set_topic_permissions,
+    run_clear_topic_permissions;
+command_run run_set_user_limits, run_clear_user_limits, run_set_vhost_limits,
+    run_clear_vhost_limits;
+command_run run_close_connection, run_close_all_connections, run_close_all_user_connections;
 
 /* Its columns, for help. */
 void describe_list(const char *command);

@@ -105,8 +105,9 @@ static int judge(const struct reply *reply)
         complain("the broker refuses: %s", reason_of(reply));
         return EX_UNAVAILABLE;
     }
-    if (reply->status < 200 ||
-        (reply->status > 299 && reply->status != 400 && reply->status != 404)) {
+    const bool is_the_commands = reply->status == 400 || reply->status == 401 ||
+                                 reply->status == 404 || reply->status == 409;
+    if ((reply->status < 200 || reply->status > 299) && !is_the_commands) {
         complain("the broker answers %ld: %s", reply->status, reason_of(reply));
         return EX_SOFTWARE;
     }

@@ -118,33 +118,74 @@ static const struct column policy_columns[] = {
     {"priority", NULL},
 };
 
+static const struct column user_columns[] = {{"user", "name"}, {"tags", NULL}};
+
+static const struct column permission_columns[] = {
+    {"user", NULL}, {"vhost", NULL}, {"configure", NULL}, {"write", NULL}, {"read", NULL},
+};
+
+static const struct column topic_columns[] = {
+    {"user", NULL}, {"vhost", NULL}, {"exchange", NULL}, {"write", NULL}, {"read", NULL},
+};
+
+static const struct column limit_columns[] = {
+    {"user", NULL},
+    {"vhost", NULL},
+    {"limits", "$value"},
+};
+
+/* What a list is of: everything, one vhost (-p, unless --global), the user who is its first word, or
+ * the one of --user if there is one. */
+enum scope { OF_ALL, OF_VHOST, OF_USER, OF_USER_OPTION };
+
 struct list {
     const char *what;          /* "queues": of list_queues */
-    const char *where;         /* " for vhost"; NULL: the list is not of one vhost */
+    const char *where;         /* " for vhost"; NULL: the list is of all */
     const char *columns_shown; /* by default, separated by commas */
     const struct column *columns;
     size_t column_count;
     const char *title, *resource; /* what is listed, and /api/...; NULL: what */
+    enum scope scope;
+    const char *part; /* of the path, behind what it is of; or NULL */
+    bool quoted;      /* rabbitmqctl puts some names between quotes and some not */
 };
 
 #define COLUMNS(table) .columns = table, .column_count = countof(table)
+#define OF_ONE_VHOST   .scope = OF_VHOST
 
 #define POLICY_COLUMNS "vhost,name,pattern,apply-to,definition,priority"
 
 static const struct list lists[] = {
-    {"queues", " for vhost", "name,messages", COLUMNS(queue_columns)},
-    {"exchanges", " for vhost", "name,type", COLUMNS(exchange_columns)},
+    {"queues", " for vhost", "name,messages", COLUMNS(queue_columns), OF_ONE_VHOST},
+    {"exchanges", " for vhost", "name,type", COLUMNS(exchange_columns), OF_ONE_VHOST},
     {"bindings", " for vhost",
      "source_name,source_kind,destination_name,destination_kind,routing_key,arguments",
-     COLUMNS(binding_columns)},
+     COLUMNS(binding_columns), OF_ONE_VHOST},
     {"connections", NULL, "user,peer_host,peer_port,state", COLUMNS(connection_columns)},
     {"consumers", " in vhost",
      "queue_name,channel_pid,consumer_tag,ack_required,prefetch_count,active,arguments",
-     COLUMNS(consumer_columns)},
+     COLUMNS(consumer_columns), OF_ONE_VHOST},
     {"vhosts", NULL, "name", COLUMNS(vhost_columns)},
-    {"policies", " for vhost", POLICY_COLUMNS, COLUMNS(policy_columns)},
-    {"operator_policies", " for vhost", POLICY_COLUMNS, COLUMNS(policy_columns),
-     .title = "operator policy overrides", .resource = "operator-policies"},
+    {"policies", " for vhost", POLICY_COLUMNS, COLUMNS(policy_columns), OF_ONE_VHOST,
+     .quoted = true},
+    {"operator_policies", " for vhost", POLICY_COLUMNS, COLUMNS(policy_columns), OF_ONE_VHOST,
+     .title = "operator policy overrides", .resource = "operator-policies", .quoted = true},
+    {"users", NULL, "user,tags", COLUMNS(user_columns)},
+    {"permissions", " for vhost", "user,configure,write,read", COLUMNS(permission_columns),
+     OF_ONE_VHOST, .resource = "vhosts", .part = "permissions", .quoted = true},
+    {"user_permissions", " for user", "vhost,configure,write,read", COLUMNS(permission_columns),
+     .title = "permissions", .resource = "users", .scope = OF_USER, .part = "permissions",
+     .quoted = true},
+    {"topic_permissions", " for vhost", "user,exchange,write,read", COLUMNS(topic_columns),
+     OF_ONE_VHOST, .title = "topic permissions", .resource = "vhosts", .part = "topic-permissions",
+     .quoted = true},
+    {"user_topic_permissions", " for user", "vhost,exchange,write,read", COLUMNS(topic_columns),
+     .title = "topic permissions", .resource = "users", .scope = OF_USER,
+     .part = "topic-permissions", .quoted = true},
+    {"user_limits", " for user", "user,limits", COLUMNS(limit_columns), .title = "limits",
+     .resource = "user-limits", .scope = OF_USER_OPTION, .quoted = true},
+    {"vhost_limits", " for vhost", "vhost,limits", COLUMNS(limit_columns), OF_ONE_VHOST,
+     .title = "limits", .resource = "vhost-limits", .quoted = true},
 };
 
 /* Of the command list_WHAT. */
@@ -246,51 +287,75 @@ static void print(const struct options *options, const struct selection *selecti
 
 /* ---- one command ---- */
 
-static int fetch(struct client *client, const struct options *options, const struct list *list,
+/* The vhost or user that the list is of; NULL: it is of all. */
+static const char *name_of(const struct options *options, const struct list *list, char **words)
+{
+    switch (list->scope) {
+    case OF_ALL:
+        return NULL;
+    case OF_VHOST:
+        return options->global ? NULL : options->vhost;
+    case OF_USER:
+        return words[0];
+    case OF_USER_OPTION:
+        return options->user;
+    }
+    abort();
+}
+
+static int complain_of(const struct list *list, const char *name)
+{
+    if (list->scope == OF_VHOST)
+        complain("virtual host '%s' does not exist", name);
+    else
+        complain("user \"%s\" does not exist", name);
+    return list->scope == OF_VHOST ? EX_DATAERR : EX_NOUSER;
+}
+
+static int fetch(struct client *client, const struct list *list, const char *name,
                  struct reply *reply)
 {
     const char *resource = list->resource == NULL ? list->what : list->resource;
-    char *path = api_path(
-        (const char *[]){"api", resource, list->where == NULL ? NULL : options->vhost, NULL});
+    char *path = name != NULL || list->part == NULL
+                     ? api_path((const char *[]){"api", resource, name, list->part, NULL})
+                     : api_path((const char *[]){"api", list->part, NULL});
     int status = client_request(client, "GET", path, reply);
     free(path);
     if (status == EX_OK && reply->status != 200) {
-        complain("virtual host '%s' does not exist", options->vhost);
+        status = complain_of(list, name);
         json_decref(reply->body);
-        status = EX_DATAERR;
     }
     return status;
 }
 
-/* rabbitmqctl puts some names between quotes and some not. */
-static void announce_list(const struct options *options, const struct list *list)
+static void announce_list(const struct options *options, const struct list *list, const char *name)
 {
     const char *title = list->title == NULL ? list->what : list->title;
-    const char *quote = list->columns == policy_columns ? "\"" : "";
+    const char *quote = list->quoted ? "\"" : "";
 
-    if (list->where == NULL)
+    if (name == NULL)
         announce(options, "Listing %s ...", title);
     else
-        announce(options, "Listing %s%s %s%s%s ...", title, list->where, quote, options->vhost,
-                 quote);
+        announce(options, "Listing %s%s %s%s%s ...", title, list->where, quote, name, quote);
 }
 
 int run_list(struct client *client, const struct options *options, const char *command, int count,
              char **words)
 {
     const struct list *list = find_list(command);
+    const char *name = name_of(options, list, words);
     struct selection selection = {0};
     struct reply reply;
     int status = EX_OK;
 
-    for (int i = 0; i < count && status == EX_OK; i++)
+    for (int i = list->scope == OF_USER; i < count && status == EX_OK; i++)
         status = select_columns(&selection, list, words[i]);
     if (status == EX_OK && selection.count == 0)
         status = select_columns(&selection, list, list->columns_shown);
     if (status == EX_OK)
-        status = fetch(client, options, list, &reply);
+        status = fetch(client, list, name, &reply);
     if (status == EX_OK) {
-        announce_list(options, list);
+        announce_list(options, list, name);
         print(options, &selection, reply.body);
         json_decref(reply.body);
     }

@@ -2,7 +2,6 @@
 
 #include <openssl/crypto.h>
 #include <openssl/hmac.h>
-#include <signal.h>
 
 #include "base/alloc.h"
 
@@ -57,23 +56,9 @@ static void compute(struct attempt *attempt)
     }
 }
 
-static void *work(void *context)
+static void run(struct job *job)
 {
-    struct authenticator *authenticator = context;
-    struct letter_list letters = STAILQ_HEAD_INITIALIZER(letters);
-    struct letter *letter;
-
-    for (;;) {
-        mailbox_wait(&authenticator->inbox);
-        mailbox_take(&authenticator->inbox, &letters);
-        while ((letter = STAILQ_FIRST(&letters)) != NULL) {
-            STAILQ_REMOVE_HEAD(&letters, link);
-            if (letter == &authenticator->stop)
-                return NULL;
-            compute(container_of(letter, struct attempt, letter));
-            mailbox_post(&authenticator->outbox, letter);
-        }
-    }
+    compute(container_of(job, struct attempt, job));
 }
 
 /* ---- what the answer is: the loop thread ---- */
@@ -127,6 +112,8 @@ static struct attempt *take_waiting(struct authenticator *authenticator)
     return attempt;
 }
 
+static void on_computed(struct job *job);
+
 /* Hands the worker what is next, or does without one. */
 static void start_next(struct authenticator *authenticator)
 {
@@ -135,7 +122,8 @@ static void start_next(struct authenticator *authenticator)
     while (authenticator->running == NULL && (attempt = take_waiting(authenticator)) != NULL) {
         if (authenticator->threaded) {
             authenticator->running = attempt;
-            mailbox_post(&authenticator->inbox, &attempt->letter);
+            attempt->job = (struct job){.run = run, .done = on_computed};
+            worker_post(&authenticator->worker, &attempt->job);
         } else {
             compute(attempt);
             finish_later(attempt);
@@ -156,19 +144,20 @@ static void on_task(struct task *task)
     }
 }
 
-static void on_outbox(struct source *source, uint32_t events)
+static void on_computed(struct job *job)
 {
-    struct authenticator *authenticator = container_of(source, struct authenticator, source);
-    struct letter_list letters = STAILQ_HEAD_INITIALIZER(letters);
-    (void)events;
+    struct attempt *attempt = container_of(job, struct attempt, job);
+    struct authenticator *authenticator = attempt->authenticator;
 
-    if (!mailbox_take(&authenticator->outbox, &letters))
-        return;
-    struct attempt *attempt = authenticator->running;
-    assert(STAILQ_FIRST(&letters) == &attempt->letter);
     authenticator->running = NULL;
     finish(attempt);
     start_next(authenticator);
+}
+
+static void on_worker_ready(struct source *source, uint32_t events)
+{
+    (void)events;
+    worker_process(&container_of(source, struct authenticator, source)->worker);
 }
 
 /* ---- attempts ---- */
@@ -252,39 +241,17 @@ void authenticator_cancel(struct attempt **attempt)
 
 /* ---- opening and closing ---- */
 
-/* Signals are the main thread's. 0 or -errno. */
-static int start_worker(struct authenticator *authenticator)
-{
-    sigset_t all, before;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int error = pthread_create(&authenticator->thread, NULL, work, authenticator);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return -error;
-}
-
 static int open_worker(struct authenticator *authenticator)
 {
-    int result = mailbox_open(&authenticator->inbox);
+    int result = worker_open(&authenticator->worker);
 
     if (result < 0)
         return result;
-    result = mailbox_open(&authenticator->outbox);
-    if (result < 0)
-        goto no_outbox;
-    authenticator->source = (struct source){.fd = authenticator->outbox.fd, .on_ready = on_outbox};
+    authenticator->source =
+        (struct source){.fd = worker_fd(&authenticator->worker), .on_ready = on_worker_ready};
     result = loop_watch(authenticator->loop, &authenticator->source);
     if (result < 0)
-        goto no_watch;
-    result = start_worker(authenticator);
-    if (result == 0)
-        return 0;
-    loop_unwatch(authenticator->loop, &authenticator->source);
-no_watch:
-    mailbox_close(&authenticator->outbox);
-no_outbox:
-    mailbox_close(&authenticator->inbox);
+        worker_close(&authenticator->worker);
     return result;
 }
 
@@ -305,27 +272,15 @@ int authenticator_open(struct authenticator *authenticator, struct users *users,
     return threaded ? open_worker(authenticator) : 0;
 }
 
-static void close_worker(struct authenticator *authenticator)
-{
-    struct letter_list letters = STAILQ_HEAD_INITIALIZER(letters);
-
-    mailbox_post(&authenticator->inbox, &authenticator->stop);
-    pthread_join(authenticator->thread, NULL);
-    loop_unwatch(authenticator->loop, &authenticator->source);
-    mailbox_take(&authenticator->outbox, &letters);
-    mailbox_close(&authenticator->inbox);
-    mailbox_close(&authenticator->outbox);
-    if (authenticator->running != NULL)
-        attempt_free(authenticator->running);
-}
-
 void authenticator_close(struct authenticator *authenticator)
 {
     struct attempt *attempt;
 
     assert(TAILQ_EMPTY(&authenticator->waiting));
-    if (authenticator->threaded)
-        close_worker(authenticator);
+    if (authenticator->threaded) {
+        loop_unwatch(authenticator->loop, &authenticator->source);
+        worker_close(&authenticator->worker);
+    }
     loop_unqueue(authenticator->loop, &authenticator->task);
     while ((attempt = TAILQ_FIRST(&authenticator->done)) != NULL) {
         TAILQ_REMOVE(&authenticator->done, attempt, link);

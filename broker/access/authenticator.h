@@ -17,11 +17,9 @@
 #ifndef ACCESS_AUTHENTICATOR_H
 #define ACCESS_AUTHENTICATOR_H
 
-#include <pthread.h>
-
 #include "access/user.h"
-#include "base/mailbox.h"
 #include "base/random.h"
+#include "base/worker.h"
 #include "net/loop.h"
 
 enum { AUTHENTICATOR_KEY_SIZE = 32 };
@@ -41,12 +39,10 @@ struct authenticator {
     struct attempt_list waiting, done;
     struct attempt *running; /* the worker's, until it comes back; NULL: none */
     struct task task;        /* tells those that are done, in INPUT */
-    struct source source;    /* of the outbox */
+    struct source source;    /* of the worker */
 
     bool threaded; /* else passwords are computed by the task: for tests, whose cost is low */
-    pthread_t thread;
-    struct mailbox inbox, outbox;
-    struct letter stop;
+    struct worker worker;
 };
 
 struct attempt;
@@ -63,7 +59,7 @@ struct attempt {
     const char *why;   /* not, for the log */
 
     /* the worker's, while it has it */
-    struct letter letter;
+    struct job job;
     struct password stored; /* to compare with */
     struct password made;   /* of what was offered */
     bool wants_made, matches;

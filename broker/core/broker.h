@@ -46,9 +46,9 @@ struct broker {
     struct store *store;
     struct users users;
     struct access_watcher *watcher; /* the session's; see core/account.h. NULL: nobody listens */
-    struct map vhosts;                     /* by name */
-    struct map queues;                     /* durable ones, by id */
-    struct parking parking;                /* replies that wait for the store */
+    struct map vhosts;              /* by name */
+    struct map queues;              /* durable ones, by id */
+    struct parking parking;         /* replies that wait for the store */
     struct late_confirms late_confirms[2]; /* of the open batch and the one under way, by LSN */
     struct dead_letters dead_letters;      /* dropped in this turn, not yet routed */
     bool in_transaction;     /* what is acknowledged now holds when the open batch does */

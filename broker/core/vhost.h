@@ -48,7 +48,7 @@ struct vhost {
     uint64_t deletion_lsn;
 };
 
-enum { NAME_SIZE_MAX = 255, ARGUMENTS_SIZE_MAX = 256 * 1024 };
+enum { NAME_SIZE_MAX = 255, ARGUMENTS_SIZE_MAX = 256 * 1024, VHOST_TEXT_SIZE_MAX = 4096 };
 
 /* The name without CR and LF (8.1): itself, or a copy in room. Operations that declare, delete or
  * bind do so themselves; this is for who must know the name before, and for passive declares. */

@@ -14,9 +14,22 @@
 extern const struct http_route api_routes[];
 extern const size_t api_route_count;
 
-manage_handler api_overview;                                             /* api_overview.c */
-manage_handler api_control_status, api_control_ping, api_control_stop;   /* api_control.c */
-manage_handler api_vhosts;                                               /* api_vhosts.c */
+manage_handler api_overview;                                               /* api_overview.c */
+manage_handler api_control_status, api_control_ping, api_control_stop;     /* api_control.c */
+manage_handler api_control_close_connections;                              /* api_connections.c */
+manage_handler api_vhosts, api_vhost_get, api_vhost_put, api_vhost_delete; /* api_vhosts.c */
+/* api_users.c */
+manage_handler api_users, api_user_get, api_user_put, api_user_delete;
+manage_handler api_control_user_create, api_control_user_password, api_control_user_clear_password,
+    api_control_user_tags, api_control_authenticate;
+/* api_permissions.c */
+manage_handler api_permissions, api_permissions_of_user, api_permissions_of_vhost;
+manage_handler api_permission, api_permission_put, api_permission_delete;
+manage_handler api_topic_permissions, api_topic_permissions_of_user, api_topic_permissions_of_vhost;
+manage_handler api_topic_permission, api_topic_permission_put, api_topic_permission_delete;
+/* api_limits.c */
+manage_handler api_vhost_limits, api_vhost_limit_put, api_vhost_limit_delete;
+manage_handler api_user_limits, api_user_limit_put, api_user_limit_delete;
 manage_handler api_exchanges, api_exchange;                              /* api_exchanges.c */
 manage_handler api_bindings;                                             /* api_bindings.c */
 manage_handler api_queues, api_queue, api_queue_delete, api_queue_purge; /* api_queues.c */
@@ -30,6 +43,14 @@ manage_handler api_policy, api_policy_put, api_policy_delete; /* likewise; of bo
 /* The vhost that the first argument of the path names; NULL: there is none, and the request is
  * answered. */
 struct vhost *api_vhost(struct manage_request *request);
+
+/* The user that this argument of the path names; likewise. api_users.c. */
+struct user *api_user(struct manage_request *request, size_t argument);
+
+/* "a,b" as an array, and back: from an array, or from one text with commas, spaces left out. False:
+ * neither. api_users.c. */
+json_t *api_list_of(struct slice text);
+bool api_read_list(const json_t *json, struct buf *out);
 
 /* Answers with a list: add is called for the vhost that the path names, or for each when it names
  * none. */

@@ -1,4 +1,4 @@
-/* GET /api/connections: those in their handshake, too. */
+/* GET /api/connections: those in their handshake, too; and closing some of them. */
 #include "manage/api.h"
 
 #include "session/service.h"
@@ -73,4 +73,38 @@ void api_connections(struct manage_request *request)
         json_array_append_new(list, object);
     }
     manage_answer(request, HTTP_OK, list, 0);
+}
+
+/* The body's `name`, `user` or `vhost`, whichever it has: that of the connection. */
+static bool is_meant(const struct connection *connection, const json_t *input)
+{
+    const json_t *name = json_object_get(input, "name"), *user = json_object_get(input, "user"),
+                 *vhost = json_object_get(input, "vhost");
+
+    if (connection->state >= CONNECTION_AWAIT_CLOSE_OK)
+        return false;
+    if (json_is_string(name))
+        return strcmp(json_string_value(name), connection->name) == 0;
+    if (json_is_string(user))
+        return connection->user != NULL && slice_equal(json_to_slice(user), connection->user->name);
+    return json_is_string(vhost) && connection->vhost != NULL &&
+           slice_equal(json_to_slice(vhost), connection->vhost->name);
+}
+
+/* 4.5.3; answers how many. */
+void api_control_close_connections(struct manage_request *request)
+{
+    const json_t *reason = json_object_get(request->input, "reason");
+    struct connection *connection, *next;
+    json_t *object = json_object();
+    uint64_t closed = 0;
+
+    TAILQ_FOREACH_SAFE (connection, &request->manage->options.service->connections, link, next)
+        if (is_meant(connection, request->input)) {
+            connection_force_close(connection,
+                                   json_is_string(reason) ? json_string_value(reason) : "");
+            closed++;
+        }
+    json_put_number(object, "closed", closed);
+    manage_answer(request, HTTP_OK, object, 0);
 }

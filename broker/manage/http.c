@@ -3,7 +3,8 @@
  *     AT HOME ──route found: inbox──▶ OUT ──outbox──▶ AT HOME: being sent ──last byte written──▶ freed
  *        └──────────refused at once──────────────────────▲
  *
- * When the client goes away while its request is out, the request stays out without it and is freed
+ * Out, a request may wait for a password to be hashed, or be answered and wait for the store. When the
+ * client goes away while its request is out, the request stays out without it and is freed
  * when it is back; in any other state it goes at once.
  *
  * Stopping: the loop thread answers what is parked with 503 and posts `stop` behind all answers.
@@ -335,6 +336,21 @@ void manage_answer(struct manage_request *request, int status, json_t *body, uin
     parking_wait(parking, &request->parked, lsn);
 }
 
+void manage_await(struct manage_request *request, struct attempt *attempt)
+{
+    request->attempt = attempt;
+    TAILQ_INSERT_TAIL(&request->manage->hashing, request, by_hashing);
+}
+
+struct manage_request *manage_resume(struct attempt *attempt)
+{
+    struct manage_request *request = attempt->context;
+
+    request->attempt = NULL;
+    TAILQ_REMOVE(&request->manage->hashing, request, by_hashing);
+    return request;
+}
+
 void manage_refuse(struct manage_request *request, int status, const char *error,
                    const char *reason)
 {
@@ -451,6 +467,7 @@ static int prepare(struct manage *manage, const struct manage_options *options)
     manage->started_ms = options->broker->clock->now_ms;
     manage->source = (struct source){.fd = -1, .on_ready = on_inbox};
     TAILQ_INIT(&manage->parked);
+    TAILQ_INIT(&manage->hashing);
     name_node(manage);
     int result = open_mailboxes(manage);
     if (result == 0)
@@ -510,6 +527,12 @@ void manage_close(struct manage **manage)
     loop_unwatch(gone->options.broker->loop, &gone->source);
     while ((request = TAILQ_FIRST(&gone->parked)) != NULL) {
         parking_cancel(&gone->options.broker->parking, &request->parked);
+        set_stopping(request);
+        send_back(request);
+    }
+    while ((request = TAILQ_FIRST(&gone->hashing)) != NULL) {
+        TAILQ_REMOVE(&gone->hashing, request, by_hashing);
+        authenticator_cancel(&request->attempt);
         set_stopping(request);
         send_back(request);
     }

@@ -18,6 +18,7 @@
 #include <jansson.h>
 #include <pthread.h>
 
+#include "access/authenticator.h"
 #include "base/mailbox.h"
 #include "core/parking.h"
 #include "manage/http_route.h"
@@ -67,8 +68,9 @@ struct manage {
     struct manage_listener *listeners; /* likewise; those of the options */
 
     /* the loop thread's */
-    struct source source;                /* of the inbox */
-    TAILQ_HEAD(, manage_request) parked; /* answered, and waiting for the store */
+    struct source source;                 /* of the inbox */
+    TAILQ_HEAD(, manage_request) parked;  /* answered, and waiting for the store */
+    TAILQ_HEAD(, manage_request) hashing; /* waiting for a password */
     uint64_t started_ms;
 
     struct mailbox inbox, outbox; /* requests to the loop thread; answers, and finally `stop` */
@@ -104,6 +106,8 @@ struct manage_request {
     TAILQ_ENTRY(manage_request) by_parked;
     struct parked parked;
     bool is_parked;
+    TAILQ_ENTRY(manage_request) by_hashing;
+    struct attempt *attempt; /* while it is one of those; its context is the request */
     int status;
     json_t *body; /* or NULL */
 };
@@ -114,6 +118,11 @@ bool manage_flag(const struct manage_request *request, const char *name);
 /* The answer, which leaves when lsn is durable (0: now). Takes over the body, which may be NULL.
  * The request is out of reach after that. */
 void manage_answer(struct manage_request *request, int status, json_t *body, uint64_t lsn);
+
+/* The handler has begun an attempt (access/authenticator.h), whose context is the request: its
+ * on_done begins with manage_resume, which gives the request back. */
+void manage_await(struct manage_request *request, struct attempt *attempt);
+struct manage_request *manage_resume(struct attempt *attempt);
 
 /* {"error": ..., "reason": ...} */
 void manage_refuse(struct manage_request *request, int status, const char *error,

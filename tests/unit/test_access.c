@@ -304,6 +304,303 @@ START_TEST(queues_of_a_vhost_are_limited) /* 8.8, 17.6 */
 }
 END_TEST
 
+/* ---- those who are connected ---- */
+
+static struct peer *consume_as_stoat(void)
+{
+    struct peer *peer = open_stoat();
+
+    declare_queue(peer, "q", true, NULL);
+    consume(peer, "q", "c", false, NULL);
+    return peer;
+}
+
+static void expect_cancelled(struct peer *peer)
+{
+    const struct amqp_method cancel = peer_expect(peer, 1, AMQP_BASIC_CANCEL);
+
+    ck_assert(slice_equal(cancel.basic_cancel.consumer_tag, SLICE("c")));
+    ck_assert(cancel.basic_cancel.no_wait);
+}
+
+START_TEST(consumers_go_with_the_right_to_read) /* 4.7.3, 10.10, 16.4 */
+{
+    struct peer *peer = consume_as_stoat(), *other = peer_open_channel(&harness);
+
+    publish(other, "q", "first");
+    const uint64_t tag = expect_delivery(peer, "first");
+    peer->connection->can_consumer_cancel_notify = _i == 0;
+    harness_permit(&harness, "stoat", "/", ".*", ".*", "^other$");
+    publish(other, "q", "second");
+    if (_i == 0)
+        expect_cancelled(peer);
+    peer_expect_nothing(peer);
+    ack(peer, tag); /* what it has it may settle */
+    ck_assert_uint_eq(1, count_ready(other, "q"));
+    peer_call(peer, 0,
+              &(struct amqp_method){.id = AMQP_CONNECTION_UPDATE_SECRET,
+                                    .connection_update_secret.new_secret = SLICE("secret")},
+              AMQP_CONNECTION_UPDATE_SECRET_OK);
+    peer_send(peer, 1, &(struct amqp_method){.id = AMQP_BASIC_GET, .basic_get.queue = SLICE("q")});
+    peer_expect_close(
+        peer, 1, 403,
+        "ACCESS_REFUSED - read access to queue 'q' in vhost '/' refused for user 'stoat'");
+}
+END_TEST
+
+START_TEST(others_keep_their_consumers) /* 16.4 */
+{
+    struct peer *peer = consume_as_stoat(), *other = peer_open_channel(&harness);
+
+    harness_permit(&harness, "stoat", "/", "", "", "^q$");
+    harness_permit(&harness, "guest", "/", ".*", ".*", "^other$");
+    publish(other, "q", "m");
+    expect_delivery(peer, "m");
+}
+END_TEST
+
+/* The publish before may have been kept as allowed. */
+START_TEST(publishing_ends_with_the_right_to_write) /* 16.2, 16.4 */
+{
+    struct peer *peer = open_stoat();
+
+    declare_queue(peer, "q", true, NULL);
+    declare_exchange(peer, "x", "fanout");
+    bind_queue(peer, "q", "x", "");
+    for (int i = 0; i < 3; i++)
+        peer_publish(peer, 1, "x", "", "m");
+    harness_permit(&harness, "stoat", "/", ".*", _i == 0 ? "" : "^x$", ".*");
+    peer_publish(peer, 1, "x", "", "m");
+    if (_i == 0)
+        peer_expect_close(
+            peer, 1, 403,
+            "ACCESS_REFUSED - write access to exchange 'x' in vhost '/' refused for user 'stoat'");
+    struct peer *other = peer_open_channel(&harness);
+    ck_assert_uint_eq(_i == 0 ? 3 : 4, count_ready(other, "q"));
+}
+END_TEST
+
+/* Another exchange of the same name, perhaps at the same address, is another exchange. */
+START_TEST(what_is_kept_ends_with_the_exchange) /* 16.4, 7.8 */
+{
+    struct peer *peer = open_stoat(), *other = peer_open_channel(&harness);
+
+    declare_exchange(peer, "x", "fanout");
+    peer_publish(peer, 1, "x", "", "m");
+    peer_call(
+        other, 1,
+        &(struct amqp_method){.id = AMQP_EXCHANGE_DELETE, .exchange_delete.exchange = SLICE("x")},
+        AMQP_EXCHANGE_DELETE_OK);
+    peer_call(other, 1,
+              &(struct amqp_method){.id = AMQP_EXCHANGE_DECLARE,
+                                    .exchange_declare = {.exchange = SLICE("x"),
+                                                         .type = SLICE("fanout"),
+                                                         .internal = true}},
+              AMQP_EXCHANGE_DECLARE_OK);
+    peer_publish(peer, 1, "x", "", "m");
+    peer_expect_close(peer, 1, 403, "ACCESS_REFUSED - cannot publish to internal exchange*");
+}
+END_TEST
+
+/* A transaction holds what was allowed when it was published; what comes later is asked about. */
+START_TEST(transactions_are_asked_at_the_publish) /* 9.15, 16.2 */
+{
+    struct peer *peer = open_stoat();
+
+    declare_queue(peer, "q", true, NULL);
+    peer_call(peer, 1, &(struct amqp_method){.id = AMQP_TX_SELECT}, AMQP_TX_SELECT_OK);
+    publish(peer, "q", "m");
+    harness_permit(&harness, "stoat", "/", ".*", "", ".*");
+    peer_call(peer, 1, &(struct amqp_method){.id = AMQP_TX_COMMIT}, AMQP_TX_COMMIT_OK);
+    ck_assert_uint_eq(1, count_ready(peer, "q"));
+    publish(peer, "q", "m");
+    peer_expect_close(
+        peer, 1, 403,
+        "ACCESS_REFUSED - write access to exchange 'amq.default' in vhost '/' refused "
+        "for user 'stoat'");
+}
+END_TEST
+
+START_TEST(who_may_not_use_the_vhost_any_more_goes) /* 4.5.3, 16.4 */
+{
+    struct peer *peer = consume_as_stoat(), *other = peer_open_channel(&harness);
+
+    account_clear_grant(&harness.broker, user_open_grant(user, SLICE("/")), &lsn);
+    publish(other, "q", "m");
+    peer_expect_close(peer, 0, 320,
+                      "CONNECTION_FORCED - access to vhost '/' refused for user 'stoat'");
+    ck_assert_uint_eq(1, count_ready(other, "q"));
+    expect_not_let_in("NOT_ALLOWED - access to vhost '/' refused for user 'stoat'");
+}
+END_TEST
+
+START_TEST(a_deleted_user_goes_at_once) /* 4.5.3, 16.4 */
+{
+    struct peer *peer = consume_as_stoat(), *half = peer_new(&harness, false);
+    struct buf out = BUF_EMPTY;
+
+    amqp_client_protocol_header(&out);
+    amqp_client_start_ok(&out, SLICE("stoat"), SLICE("secret"), SLICE("test"));
+    peer_send_bytes(half, buf_slice(&out));
+    buf_release(&out);
+    peer_expect(half, 0, AMQP_CONNECTION_START);
+    peer_expect(half, 0, AMQP_CONNECTION_TUNE);
+    account_delete(&harness.broker, user, &lsn);
+    harness_run(&harness);
+    peer_expect_close(peer, 0, 320, "CONNECTION_FORCED - user 'stoat' is deleted");
+    peer_expect_close(half, 0, 320, "CONNECTION_FORCED - user 'stoat' is deleted");
+    expect_refused("stoat", "secret", false);
+    harness_restart(&harness, false);
+    ck_assert_ptr_null(find("stoat"));
+}
+END_TEST
+
+START_TEST(a_new_secret_must_be_the_users) /* 4.7.1, 4.7.2 */
+{
+    struct peer *peer = open_stoat();
+
+    peer_send(peer, 0,
+              &(struct amqp_method){.id = AMQP_CONNECTION_UPDATE_SECRET,
+                                    .connection_update_secret.new_secret = SLICE("guest")});
+    peer_expect_close(peer, 0, 530, "NOT_ALLOWED - New secret was refused by one of the backends");
+}
+END_TEST
+
+START_TEST(impersonators_may_be_anyone) /* 9.3, 16.5 */
+{
+    struct peer *peer = open_stoat();
+
+    declare_queue(peer, "q", true, NULL);
+    ck_assert(account_set_tags(&harness.broker, user, SLICE("management,impersonator"), &lsn));
+    for (int i = 0; i < 2; i++) {
+        struct buf properties = BUF_EMPTY, out = BUF_EMPTY;
+        amqp_write_u16(&properties, AMQP_PROPERTY_USER_ID);
+        amqp_write_shortstr(&properties, SLICE("guest"));
+        amqp_client_publish(&out, 1, 131072,
+                            &(struct amqp_client_message){.routing_key = SLICE("q"),
+                                                          .properties = buf_slice(&properties),
+                                                          .body = SLICE("m")});
+        peer_send_bytes(peer, buf_slice(&out));
+        buf_release(&properties);
+        buf_release(&out);
+        if (i == 0)
+            ck_assert_uint_eq(1, count_ready(peer, "q"));
+        ck_assert(account_set_tags(&harness.broker, user, SLICE("management"), &lsn));
+    }
+    peer_expect_close(
+        peer, 1, 406,
+        "PRECONDITION_FAILED - user_id property set to 'guest' but authenticated user "
+        "was 'stoat'");
+}
+END_TEST
+
+/* ---- vhosts ---- */
+
+static struct vhost *make_vhost(const char *name)
+{
+    struct amqp_error error;
+    struct vhost *vhost = vhost_create(&harness.broker, slice_of_string(name), &lsn, &error);
+
+    ck_assert_msg(vhost != NULL, "%s", error.text);
+    return vhost;
+}
+
+START_TEST(vhosts_know_nothing_of_each_other) /* 16.1 */
+{
+    make_vhost("burrow");
+    harness_permit(&harness, "stoat", "burrow", ".*", ".*", ".*");
+    struct peer *here = open_stoat(), *there = peer_open_as(&harness, "stoat", "secret", "burrow");
+
+    open_channel(there);
+    declare_queue(here, "q", true, NULL);
+    declare_queue(there, "q", true, NULL);
+    publish(there, "q", "there");
+    get_nothing(here, "q");
+    harness_permit(&harness, "stoat", "burrow", "", "", "");
+    publish(here, "q", "here");
+    get_one(here, "q", "here");
+    publish(there, "q", "m");
+    peer_expect_close(there, 1, 403,
+                      "ACCESS_REFUSED - write access to exchange 'amq.default' in vhost 'burrow' "
+                      "refused for user 'stoat'");
+}
+END_TEST
+
+/* With unacked deliveries, dead letters, an alternate, an exclusive queue and a policy in it. */
+static void fill_vhost(struct peer *peer)
+{
+    open_channel(peer);
+    declare_queue(peer, "q", true, "x-dead-letter-exchange=Sx,x-max-length=I2");
+    declare_queue(peer, "letters", true, NULL);
+    declare_exchange(peer, "x", "fanout");
+    bind_queue(peer, "letters", "x", "");
+    bind_queue(peer, "q", "amq.topic", "#");
+    peer_call(peer, 1,
+              &(struct amqp_method){.id = AMQP_QUEUE_DECLARE,
+                                    .queue_declare = {.queue = SLICE("own"), .exclusive = true}},
+              AMQP_QUEUE_DECLARE_OK);
+    const struct sent sent = {.persistent = true};
+    for (int i = 0; i < 4; i++)
+        publish_with(peer, "q", "m", &sent);
+    get_unacked(peer, "q", "m");
+}
+
+START_TEST(a_vhost_goes_as_a_whole) /* 4.5.3 */
+{
+    char error[POLICY_ERROR_SIZE];
+    struct vhost *vhost = make_vhost("burrow");
+
+    struct buf definition = BUF_EMPTY;
+    const struct policy_options options = {.name = SLICE("p"),
+                                           .pattern = SLICE(".*"),
+                                           .definition =
+                                               arguments_of(&definition, "message-ttl=I3600000")};
+    ck_assert_msg(policy_set(vhost, &options, error) != NULL, "%s", error);
+    buf_release(&definition);
+    harness_permit(&harness, "stoat", "burrow", ".*", ".*", ".*");
+    struct peer *peer = peer_open_as(&harness, "stoat", "secret", "burrow");
+    fill_vhost(peer);
+    store_memory_set_auto_sync(harness.store, false);
+    vhost_delete(vhost, &lsn);
+    harness_run(&harness);
+    peer_expect_close(peer, 0, 320, "CONNECTION_FORCED - vhost 'burrow' is deleted");
+    ck_assert_ptr_null(user_grant(user, SLICE("burrow")));
+
+    harness_restart(&harness, _i == 0); /* what was not synced is lost: then all is there again */
+    user = find("stoat");
+    const bool is_there = vhost_find(&harness.broker, SLICE("burrow")) != NULL;
+    ck_assert(is_there == (_i == 0));
+    if (is_there) {
+        peer = peer_open_as(&harness, "stoat", "secret", "burrow");
+        open_channel(peer);
+        ck_assert_uint_eq(2, count_ready(peer, "letters"));
+        return;
+    }
+    ck_assert_ptr_null(user_grant(user, SLICE("burrow")));
+    ck_assert_uint_eq(0, harness_logged(&harness, "cannot be used"));
+    ck_assert_uint_eq(0, harness_logged(&harness, "could not be understood"));
+    make_vhost("burrow");
+    harness_permit(&harness, "stoat", "burrow", ".*", ".*", ".*");
+    peer = peer_open_as(&harness, "stoat", "secret", "burrow");
+    fill_vhost(peer);
+}
+END_TEST
+
+START_TEST(there_may_be_so_many_vhosts) /* 17.7 */
+{
+    struct amqp_error error;
+
+    harness.broker.limits.vhost_max = 2;
+    make_vhost("burrow");
+    ck_assert_ptr_null(vhost_create(&harness.broker, SLICE("warren"), &lsn, &error));
+    ck_assert_str_eq(
+        "PRECONDITION_FAILED - cannot create vhost 'warren': vhost limit of 2 is reached",
+        error.text);
+    ck_assert_ptr_null(vhost_create(&harness.broker, SLICE("burrow"), &lsn, &error));
+    ck_assert_ptr_null(vhost_create(&harness.broker, SLICE(""), &lsn, &error));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("access");
@@ -330,5 +627,22 @@ int main(void)
     tcase_add_test(limits, channels_of_a_user_are_limited);
     tcase_add_test(limits, queues_of_a_vhost_are_limited);
     suite_add_tcase(suite, limits);
+
+    TCase *live = tcase_create("live");
+    tcase_add_checked_fixture(live, set_up, tear_down);
+    tcase_set_timeout(live, 30);
+    tcase_add_loop_test(live, consumers_go_with_the_right_to_read, 0, 2);
+    tcase_add_test(live, others_keep_their_consumers);
+    tcase_add_loop_test(live, publishing_ends_with_the_right_to_write, 0, 2);
+    tcase_add_test(live, what_is_kept_ends_with_the_exchange);
+    tcase_add_test(live, transactions_are_asked_at_the_publish);
+    tcase_add_test(live, who_may_not_use_the_vhost_any_more_goes);
+    tcase_add_test(live, a_deleted_user_goes_at_once);
+    tcase_add_test(live, a_new_secret_must_be_the_users);
+    tcase_add_test(live, impersonators_may_be_anyone);
+    tcase_add_test(live, vhosts_know_nothing_of_each_other);
+    tcase_add_loop_test(live, a_vhost_goes_as_a_whole, 0, 2);
+    tcase_add_test(live, there_may_be_so_many_vhosts);
+    suite_add_tcase(suite, live);
     return unit_main(suite);
 }
