@@ -8,7 +8,7 @@
 struct column {
     const char *name;
     const char *
-        path; /* "queue.name"; "=text": always this text; "$name": its JSON, as text; NULL: the name */
+        path; /* "queue.name"; "=text": always this text; "$name": its JSON, as text; "%name": a list of words, "[a, b]" but in JSON; NULL: the name */
 };
 
 static const struct column queue_columns[] = {
@@ -105,7 +105,7 @@ static const struct column consumer_columns[] = {
 };
 
 static const struct column vhost_columns[] = {
-    {"name", NULL},     {"description", NULL},        {"tags", NULL},          {"tracing", NULL},
+    {"name", NULL},     {"description", NULL},        {"tags", "%tags"},       {"tracing", NULL},
     {"messages", NULL}, {"default_queue_type", NULL}, {"cluster_state", NULL},
 };
 
@@ -118,7 +118,7 @@ static const struct column policy_columns[] = {
     {"priority", NULL},
 };
 
-static const struct column user_columns[] = {{"user", "name"}, {"tags", NULL}};
+static const struct column user_columns[] = {{"user", "name"}, {"tags", "%tags"}};
 
 static const struct column permission_columns[] = {
     {"user", NULL}, {"vhost", NULL}, {"configure", NULL}, {"write", NULL}, {"read", NULL},
@@ -236,9 +236,28 @@ static int select_columns(struct selection *selection, const struct list *list, 
 
 /* ---- rows ---- */
 
-/* The member that a dotted path leads to; a new reference, null when there is none. */
-static json_t *follow(json_t *object, const char *path)
+/* "[a, b]" */
+static json_t *words_of(const json_t *list)
 {
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+
+    for (size_t i = 0; i < json_array_size(list); i++)
+        fprintf(out, "%s%s", i == 0 ? "[" : ", ", json_string_value(json_array_get(list, i)));
+    fputs(json_array_size(list) == 0 ? "[]" : "]", out);
+    fclose(out);
+    json_t *string = json_stringn(text, size);
+    free(text);
+    return string;
+}
+
+/* The member that a dotted path leads to; a new reference, null when there is none. */
+static json_t *follow(const struct options *options, json_t *object, const char *path)
+{
+    if (*path == '%' && options->format != FORMAT_JSON)
+        return words_of(json_object_get(object, path + 1));
+    path += *path == '%';
     if (*path == '=')
         return json_string(path + 1);
     if (*path == '$') {
@@ -256,7 +275,8 @@ static json_t *follow(json_t *object, const char *path)
     return object == NULL ? json_null() : json_incref(object);
 }
 
-static json_t *make_rows(const struct selection *selection, const json_t *objects)
+static json_t *make_rows(const struct options *options, const struct selection *selection,
+                         const json_t *objects)
 {
     json_t *rows = json_array();
 
@@ -264,7 +284,7 @@ static json_t *make_rows(const struct selection *selection, const json_t *object
         json_t *row = json_array();
         for (size_t i = 0; i < selection->count; i++) {
             const struct column *column = selection->columns[i];
-            json_array_append_new(row, follow(json_array_get(objects, at),
+            json_array_append_new(row, follow(options, json_array_get(objects, at),
                                               column->path == NULL ? column->name : column->path));
         }
         json_array_append_new(rows, row);
@@ -276,7 +296,7 @@ static void print(const struct options *options, const struct selection *selecti
                   const json_t *objects)
 {
     const char **names = xcalloc(selection->count, sizeof(*names));
-    json_t *rows = make_rows(selection, objects);
+    json_t *rows = make_rows(options, selection, objects);
 
     for (size_t i = 0; i < selection->count; i++)
         names[i] = selection->columns[i]->name;
