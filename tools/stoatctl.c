@@ -190,6 +190,9 @@ static void print_figures(json_t *status)
     for (size_t i = 0; i < countof(totals); i++)
         printf("%s count: %" JSON_INTEGER_FORMAT "\n", totals[i][0],
                number_at(status, "totals", totals[i][1]));
+    printf("Logins: %" JSON_INTEGER_FORMAT ", refused: %" JSON_INTEGER_FORMAT "\n",
+           json_integer_value(json_object_get(status, "logins")),
+           json_integer_value(json_object_get(status, "logins_refused")));
     printf("\nStore\n\n");
     printf("State: %s\n", json_is_true(json_object_get(json_object_get(status, "store"), "failed"))
                               ? "failed"

@@ -108,6 +108,8 @@ static struct attempt *take_waiting(struct authenticator *authenticator)
     if (attempt != NULL) {
         TAILQ_REMOVE(&authenticator->waiting, attempt, link);
         attempt->is_waiting = false;
+        authenticator->turn = attempt->turn;
+        memcpy(authenticator->served, attempt->from, sizeof(attempt->from));
     }
     return attempt;
 }
@@ -185,22 +187,39 @@ static void want_made(struct attempt *attempt)
     random_bytes(authenticator->random, attempt->made.salt, PASSWORD_SALT_SIZE);
 }
 
+/* One turn after the last of its address, and behind those who have the same turn. */
 static void wait(struct attempt *attempt)
 {
-    TAILQ_INSERT_TAIL(&attempt->authenticator->waiting, attempt, link);
+    struct authenticator *authenticator = attempt->authenticator;
+    struct attempt *other;
+
+    attempt->turn = authenticator->turn;
+    if (strcmp(attempt->from, authenticator->served) == 0)
+        attempt->turn++;
+    TAILQ_FOREACH (other, &authenticator->waiting, link)
+        if (strcmp(attempt->from, other->from) == 0)
+            attempt->turn = max_of(attempt->turn, other->turn + 1);
+    TAILQ_FOREACH (other, &authenticator->waiting, link)
+        if (other->turn > attempt->turn)
+            break;
+    if (other != NULL)
+        TAILQ_INSERT_BEFORE(other, attempt, link);
+    else
+        TAILQ_INSERT_TAIL(&authenticator->waiting, attempt, link);
     attempt->is_waiting = true;
-    start_next(attempt->authenticator);
+    start_next(authenticator);
 }
 
 struct attempt *authenticator_login(struct authenticator *authenticator, struct slice name,
-                                    struct slice password, bool from_loopback,
+                                    struct slice password, const struct endpoint *peer,
                                     attempt_done *on_done, void *context)
 {
     const struct user *user = users_find(authenticator->users, name);
     struct attempt *attempt = attempt_new(authenticator, name, password, on_done, context);
 
     attempt->is_login = true;
-    attempt->from_loopback = from_loopback;
+    attempt->from_loopback = peer->loopback;
+    memcpy(attempt->from, peer->host, sizeof(attempt->from));
     if (user != NULL)
         attempt->stored = user->password;
     attempt->matches = is_proven(authenticator, user, password);

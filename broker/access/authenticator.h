@@ -9,6 +9,9 @@
  * The answer always comes later, in the INPUT phase of another turn. Whoever no longer wants it
  * cancels.
  *
+ * Those who wait are served by the address they come from, in turn: who floods us with guesses waits
+ * behind its own.
+ *
  * An attempt costs the same whatever is wrong with it: for a user who does not exist, or has no
  * password or one of another scheme, the same slow hash is computed over what was offered.
  *
@@ -20,6 +23,7 @@
 #include "access/user.h"
 #include "base/random.h"
 #include "base/worker.h"
+#include "net/listener.h"
 #include "net/loop.h"
 
 enum { AUTHENTICATOR_KEY_SIZE = 32 };
@@ -37,6 +41,8 @@ struct authenticator {
     uint8_t key[AUTHENTICATOR_KEY_SIZE];
 
     struct attempt_list waiting, done;
+    uint64_t turn; /* of the one before, and where that came from */
+    char served[sizeof((struct endpoint){0}.host)];
     struct attempt *running; /* the worker's, until it comes back; NULL: none */
     struct task task;        /* tells those that are done, in INPUT */
     struct source source;    /* of the worker */
@@ -65,6 +71,8 @@ struct attempt {
     bool wants_made, matches;
 
     bool is_login, from_loopback, is_waiting;
+    char from[sizeof((struct endpoint){0}.host)]; /* an address; empty: an operator */
+    uint64_t turn;                                /* in order of which they wait */
     size_t name_size, offered_size;
     uint8_t bytes[]; /* name, then what is offered: cleansed when it is freed */
 };
@@ -74,9 +82,9 @@ int authenticator_open(struct authenticator *authenticator, struct users *users,
                        struct random *random, unsigned cost, bool threaded);
 void authenticator_close(struct authenticator *authenticator); /* no attempts may be left */
 
-/* Does this user have this password, and may it log in from there? */
+/* Does this user have this password, and may it log in from there? Of the peer nothing is kept. */
 struct attempt *authenticator_login(struct authenticator *authenticator, struct slice name,
-                                    struct slice password, bool from_loopback,
+                                    struct slice password, const struct endpoint *peer,
                                     attempt_done *on_done, void *context);
 
 /* What is to be kept of a password: in attempt->made. */

@@ -19,6 +19,7 @@
 struct broker_counters { /* since start; only ever growing */
     uint64_t published, confirmed, returned, dropped_unroutable;
     uint64_t delivered, delivered_no_ack, got, got_no_ack, got_empty, redelivered, acknowledged;
+    uint64_t logins, logins_refused; /* of those who have said who they are (4.2.7) */
     uint64_t connections_opened, connections_closed, channels_opened, channels_closed;
     uint64_t queues_declared, queues_deleted;
     uint64_t damaged; /* messages set aside because their record did not check */

@@ -110,6 +110,8 @@ void api_control_status(struct manage_request *request)
     json_put(status, "totals", api_object_totals(manage));
     json_put(status, "listeners", api_listeners(manage));
     json_put(status, "store", store(broker));
+    json_put_number(status, "logins", broker->counters.logins);
+    json_put_number(status, "logins_refused", broker->counters.logins_refused);
     manage_answer(request, HTTP_OK, status, 0);
 }
 

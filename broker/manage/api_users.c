@@ -294,10 +294,11 @@ static void on_login(struct attempt *attempt)
 
 void api_control_authenticate(struct manage_request *request)
 {
+    const struct endpoint here = {.loopback = true};
     const json_t *password = read_password(request);
 
     if (password != NULL)
         manage_await(request, authenticator_login(&request->manage->options.service->authenticator,
                                                   request->arguments[0], json_to_slice(password),
-                                                  true, on_login, request));
+                                                  &here, on_login, request));
 }

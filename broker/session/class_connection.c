@@ -118,9 +118,11 @@ static void on_login(struct attempt *attempt)
     struct connection *connection = resume_after(attempt);
 
     if (attempt->user == NULL) {
+        connection->broker->counters.logins_refused++;
         refuse_login(connection, attempt->why);
         return;
     }
+    connection->broker->counters.logins++;
     connection->user = attempt->user;
     send_tune(connection);
     connection_move(connection, CONNECTION_AWAIT_TUNE_OK);
@@ -132,7 +134,7 @@ static void verify(struct connection *connection, struct slice password, attempt
     connection_hold(connection);
     connection->attempt = authenticator_login(&connection->service->authenticator,
                                               slice_of_string(connection->user_name), password,
-                                              connection->peer.loopback, on_done, connection);
+                                              &connection->peer, on_done, connection);
 }
 
 /* A name with NUL in it, or a longer one than there may be, is no user's. */

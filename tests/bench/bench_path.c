@@ -72,15 +72,23 @@ static void start(struct bench *bench)
     };
     const struct endpoint local = {"127.0.0.1", 5672, true}, peer = {"127.0.0.1", 40000, true};
 
+    const struct broker_defaults defaults = {
+        .vhost = SLICE("/"),
+        .user = SLICE("guest"),
+        .password = SLICE("guest"),
+        .permissions = {SLICE(".*"), SLICE(".*"), SLICE(".*")},
+        .password_cost = 1,
+    };
+
     *bench = (struct bench){.clock.fake = true, .store = store_memory_new()};
     log_level = LOG_ERROR;
     random_init_seeded(&bench->random, 1);
     if (loop_init(&bench->loop, &bench->clock) != 0 ||
         broker_init(&bench->broker, &bench->loop, &bench->clock, &bench->random, bench->store,
-                    SLICE("/")) != 0)
+                    &defaults) != 0)
         abort();
-    service_init(&bench->service, &bench->broker, &limits, NULL, 0);
-    users_add(&bench->service.users, "guest", "guest", true);
+    if (service_init(&bench->service, &bench->broker, &limits, NULL, 0, 1, false) != 0)
+        abort();
     struct connection *connection = connection_new(&bench->service, &local, &peer);
     connection_open(connection, &memory_transport_ops);
     memory_transport_attach(&bench->client, &connection->transport);

@@ -72,6 +72,16 @@ START_TEST(the_right_password_lets_in) /* 4.2.5 */
 }
 END_TEST
 
+START_TEST(logins_are_counted) /* 4.2.7 */
+{
+    expect_let_in("stoat", "secret");
+    expect_refused("stoat", "secrets", false);
+    expect_refused("nobody", "secret", false);
+    ck_assert_uint_eq(1, harness.broker.counters.logins);
+    ck_assert_uint_eq(2, harness.broker.counters.logins_refused);
+}
+END_TEST
+
 START_TEST(restricted_users_come_from_here) /* 4.2.6 */
 {
     expect_refused("guest", "guest", true);
@@ -608,6 +618,7 @@ int main(void)
     tcase_add_checked_fixture(login, set_up, tear_down);
     tcase_set_timeout(login, 30);
     tcase_add_test(login, the_right_password_lets_in);
+    tcase_add_test(login, logins_are_counted);
     tcase_add_test(login, restricted_users_come_from_here);
     tcase_add_test(login, a_new_password_is_the_only_one);
     tcase_add_test(login, who_has_no_password_stays_out);
