@@ -129,18 +129,12 @@ static void on_login(struct attempt *attempt)
 }
 
 /* The client may go, and the handshake time out, meanwhile. */
-static void verify(struct connection *connection, struct slice password, attempt_done *on_done)
+static void verify(struct connection *connection, struct slice name, struct slice password,
+                   attempt_done *on_done)
 {
     connection_hold(connection);
-    connection->attempt = authenticator_login(&connection->service->authenticator,
-                                              slice_of_string(connection->user_name), password,
+    connection->attempt = authenticator_login(&connection->service->authenticator, name, password,
                                               &connection->peer, on_done, connection);
-}
-
-/* A name with NUL in it, or a longer one than there may be, is no user's. */
-static void keep_user_name(struct connection *connection, struct slice name)
-{
-    snprintf(connection->user_name, sizeof(connection->user_name), "%.*s", SLICE_ARG(name));
 }
 
 static bool on_start_ok(struct connection *connection, const struct amqp_method *method,
@@ -158,8 +152,9 @@ static bool on_start_ok(struct connection *connection, const struct amqp_method 
     struct slice name, password;
     if (!mechanism->decode(start_ok->response, &name, &password, error))
         return false;
-    keep_user_name(connection, name);
-    verify(connection, password, on_login);
+    /* For the log: cut at NUL, and where it is longer than a user's may be. */
+    snprintf(connection->user_name, sizeof(connection->user_name), "%.*s", SLICE_ARG(name));
+    verify(connection, name, password, on_login);
     return true;
 }
 
@@ -281,7 +276,8 @@ static bool on_update_secret(struct connection *connection, const struct amqp_me
                              struct amqp_error *error)
 {
     (void)error;
-    verify(connection, method->connection_update_secret.new_secret, on_new_secret);
+    verify(connection, connection->user->name, method->connection_update_secret.new_secret,
+           on_new_secret);
     return true;
 }
 

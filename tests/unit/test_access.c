@@ -1,6 +1,7 @@
 /* Users, what they may do, and what happens to those who are connected when that changes: sections
  * 4.2, 4.4, 4.7, 9.3, 16 and 17.6, in the whole broker. */
 #include "amqp/client.h"
+#include "amqp/table.h"
 #include "core/account.h"
 #include "store/memory.h"
 #include "tests/lib/queue_client.h"
@@ -69,6 +70,40 @@ START_TEST(the_right_password_lets_in) /* 4.2.5 */
     expect_refused("stoat", "", false);
     expect_refused("nobody", "secret", false);
     expect_let_in("stoat", "secret");
+}
+END_TEST
+
+/* AMQPLAIN can say names that PLAIN cannot: none of them is cut to one that is known. */
+START_TEST(a_name_is_taken_as_it_is) /* 4.2.3, 4.2.5 */
+{
+    char longest[2 * USER_NAME_SIZE_MAX];
+    const struct slice names[] = {SLICE("stoat\0"), SLICE("stoat\0x"),
+                                  slice_of(longest, sizeof(longest))};
+
+    memset(longest, 'x', sizeof(longest));
+    longest[USER_NAME_SIZE_MAX] = '\0';
+    harness_add_user(&harness, longest, "secret");
+    harness_permit(&harness, longest, "/", "", "", "");
+    expect_let_in(longest, "secret");
+    longest[USER_NAME_SIZE_MAX] = 'x';
+    for (size_t i = 0; i < countof(names); i++) {
+        struct peer *peer = peer_new(&harness, false);
+        struct buf response = BUF_EMPTY, out = BUF_EMPTY;
+        amqp_table_put_string(&response, SLICE("LOGIN"), names[i]);
+        amqp_table_put_string(&response, SLICE("PASSWORD"), SLICE("secret"));
+        const struct amqp_method start_ok = {
+            .id = AMQP_CONNECTION_START_OK,
+            .connection_start_ok = {.mechanism = SLICE("AMQPLAIN"),
+                                    .response = buf_slice(&response)}};
+        amqp_client_protocol_header(&out);
+        amqp_method_encode(&out, 0, &start_ok);
+        peer_send_bytes(peer, buf_slice(&out));
+        peer_expect(peer, 0, AMQP_CONNECTION_START);
+        peer_expect_nothing(peer); /* refused, and left to wait: it said nothing of its abilities */
+        ck_assert_uint_eq(i + 1, harness.broker.counters.logins_refused);
+        buf_release(&response);
+        buf_release(&out);
+    }
 }
 END_TEST
 
@@ -192,6 +227,29 @@ START_TEST(the_defaults_are_given_once)
     account_delete(&harness.broker, find("stoat"), &lsn);
     harness_restart(&harness, false);
     ck_assert_uint_eq(0, harness.broker.users.by_name.count);
+}
+END_TEST
+
+/* A vhost as the first version wrote it, and nothing of users. */
+START_TEST(an_older_store_is_given_them_too)
+{
+    static const uint8_t key[] = {1, 0, 0, 0, 0, 0, 0, 0, 1},
+                         value[] = {1, 6, 'b', 'u', 'r', 'r', 'o', 'w'};
+    struct store *store = store_memory_new();
+
+    tear_down();
+    store_put_record(store, slice_of(key, sizeof(key)), slice_of(value, sizeof(value)));
+    store_submit(store);
+    store_process(store);
+    harness_init_over(&harness, NULL, store);
+    ck_assert_ptr_null(vhost_find(&harness.broker, SLICE("/")));
+    struct peer *peer = peer_open_as(&harness, "guest", "guest", "burrow");
+    open_channel(peer);
+    declare_queue(peer, "q", true, NULL);
+    user = harness_add_user(&harness, "stoat", "secret");
+    harness_restart(&harness, true);
+    peer_open_as(&harness, "guest", "guest", "burrow");
+    ck_assert_uint_eq(0, harness_logged(&harness, "cannot be used"));
 }
 END_TEST
 
@@ -618,6 +676,7 @@ int main(void)
     tcase_add_checked_fixture(login, set_up, tear_down);
     tcase_set_timeout(login, 30);
     tcase_add_test(login, the_right_password_lets_in);
+    tcase_add_test(login, a_name_is_taken_as_it_is);
     tcase_add_test(login, logins_are_counted);
     tcase_add_test(login, restricted_users_come_from_here);
     tcase_add_test(login, a_new_password_is_the_only_one);
@@ -626,6 +685,7 @@ int main(void)
     tcase_add_loop_test(login, much_can_happen_while_a_password_is_verified, 0, countof(meanwhile));
     tcase_add_test(login, no_password_is_logged);
     tcase_add_test(login, the_defaults_are_given_once);
+    tcase_add_test(login, an_older_store_is_given_them_too);
     tcase_add_loop_test(login, all_of_it_survives, 0, 2);
     suite_add_tcase(suite, login);
 
