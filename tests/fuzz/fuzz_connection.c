@@ -102,6 +102,13 @@ static void disconnect_client(struct world *world, struct memory_transport *clie
 
 static void start(struct world *world)
 {
+    const struct broker_defaults defaults = {
+        .vhost = SLICE("/"),
+        .user = SLICE("guest"),
+        .password = SLICE("guest"),
+        .permissions = {SLICE(".*"), SLICE(".*"), SLICE(".*")},
+        .password_cost = 1,
+    };
     static const struct service_limits limits = {
         .heartbeat_s = 60,
         .frame_size_max = 131072,
@@ -117,9 +124,9 @@ static void start(struct world *world)
     random_init_seeded(&world->random, 1);
     must(loop_init(&world->loop, &world->clock) == 0);
     must(broker_init(&world->broker, &world->loop, &world->clock, &world->random, world->store,
-                     SLICE("/")) == 0);
-    service_init(&world->service, &world->broker, &limits, NULL, 0);
-    users_add(&world->service.users, "guest", "guest", true);
+                     &defaults) == 0);
+    must(service_init(&world->service, &world->broker, &limits, NULL, 0, defaults.password_cost,
+                      false) == 0);
     for (int i = 0; i < CLIENTS; i++)
         connect_client(world, &world->clients[i]);
     turn(world);
