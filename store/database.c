@@ -154,6 +154,26 @@ static int open_environment(MDB_env **env, const char *directory, size_t map_siz
     return rc;
 }
 
+/* A file that ends before the last page that LMDB knows of is a SIGBUS to whoever reads there. LMDB
+ * may leave free pages at the end unwritten, so this alone is no damage; what else is missing reads
+ * as zeros then, which no checksum takes for anything. */
+static int complete_file(MDB_env *env)
+{
+    MDB_envinfo info;
+    MDB_stat main;
+    struct stat status;
+    int fd;
+
+    mdb_env_info(env, &info);
+    mdb_env_stat(env, &main);
+    const uint64_t size = (info.me_last_pgno + 1) * (uint64_t)main.ms_psize;
+    if (mdb_env_get_fd(env, &fd) != 0 || fstat(fd, &status) != 0)
+        return errno;
+    if ((uint64_t)status.st_size >= size || size > info.me_mapsize)
+        return 0;
+    return ftruncate(fd, (off_t)size) == 0 ? 0 : errno;
+}
+
 /* LMDB before 1.0 opens its files so that children inherit them; and a child that closes one drops
  * our locks. */
 static void close_on_exec(MDB_env *env)
@@ -329,7 +349,11 @@ int database_open(struct database *database, const struct store_options *options
         return refuse(error, database_errno(rc), "%s: %s", options->directory, mdb_strerror(rc));
     close_on_exec(database->env);
 
-    rc = check_format(database, options->directory, error);
+    rc = database_errno(complete_file(database->env));
+    if (rc != 0)
+        refuse(error, rc, "%s: %s", options->directory, strerror(-rc));
+    else
+        rc = check_format(database, options->directory, error);
     if (rc == 0) {
         rc = database_errno(open_databases(database));
         if (rc != 0)

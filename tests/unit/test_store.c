@@ -1688,6 +1688,45 @@ START_TEST(damaged_meta_rows_do_not_stop_it)
 }
 END_TEST
 
+/* Wherever the file ends, nobody is killed for reading behind it: what is gone is damaged, or the
+ * store refuses to open. */
+START_TEST(a_file_that_is_cut_short_is_no_crash)
+{
+    char error[STORE_ERROR_SIZE], path[128], copy[128], command[300];
+    struct rig rig;
+    struct stat status;
+    size_t damaged, opened = 0, served = 0;
+
+    begin_damaged(&rig, "blob", 0);
+    close_store(&rig);
+    snprintf(path, sizeof path, "%s/data.mdb", rig.directory);
+    snprintf(copy, sizeof copy, "%s/whole", rig.directory);
+    snprintf(command, sizeof command, "cp %s %s", path, copy);
+    ck_assert_int_eq(system(command), 0);
+    ck_assert_int_eq(stat(path, &status), 0);
+    for (off_t size = status.st_size - 1; size > 8192; size -= 2048) {
+        snprintf(command, sizeof command, "cp %s %s", copy, path);
+        ck_assert_int_eq(system(command), 0);
+        ck_assert_int_eq(truncate(path, size), 0);
+        if (store_open(
+                &(struct store_options){.directory = rig.directory, .map_size = (size_t)4 << 30},
+                &rig.store, error) != 0)
+            continue;
+        opened++;
+        struct store_recovery recovery = {
+            .context = &rig, .on_record = on_record, .on_queue = on_queue};
+        rig.records[0] = '\0';
+        array_clear(&rig.queues);
+        if (store_recover(rig.store, &recovery) == 0 && queue_state(&rig, 1) != NULL)
+            served += count_readable(&rig, &damaged) > 0;
+        store_close(&rig.store);
+    }
+    ck_assert_uint_gt(opened, 0);
+    ck_assert_uint_gt(served, 0);
+    rig_remove_files(&rig);
+}
+END_TEST
+
 /* ---- kill -9 --------------------------------------------------------------------------------- */
 
 /* The child: batches without end, one byte to the pipe for each that is durable. */
@@ -1820,6 +1859,7 @@ int main(void)
     tcase_add_test(lmdb, a_new_file_comes_into_place_whole);
     tcase_add_test(lmdb, a_missing_directory_is_an_error);
     tcase_add_test(lmdb, a_damaged_body_is_not_delivered);
+    tcase_add_test(lmdb, a_file_that_is_cut_short_is_no_crash);
     tcase_add_test(lmdb, a_damaged_segment_takes_its_entries_along);
     tcase_add_test(lmdb, a_damaged_gone_row_brings_entries_back);
     tcase_add_test(lmdb, a_damaged_queue_row_is_rebuilt);
