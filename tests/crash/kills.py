@@ -52,6 +52,7 @@ def main():
     parser.add_argument('--kills', type=int, default=500)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--parts', default='all,tx,planted', help='those of the three that are run')
+    parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE', help='a setting of the broker')
     options = parser.parse_args()
     parts = options.parts.split(',')
     well = True
@@ -59,12 +60,14 @@ def main():
         tempfile.tempdir = place
         if 'all' in parts:
             say('%d kills under the whole load, seed %d', options.kills, options.seed)
-            well &= rounds(rig.Rig(options.seed), lambda tried: tried.kills >= options.kills)
+            well &= rounds(rig.Rig(options.seed, settings=options.set, seconds=(0.1, 1.2)),
+                           lambda tried: tried.kills >= options.kills)
         if 'tx' in parts:
             kills = options.kills * 2 // 5
             say('transactions: %d kills at random moments, every point %d times, seed %d', kills, TIMES_EACH, options.seed)
-            well &= rounds(rig.Rig(options.seed, loads='tx', points=rig.OF_TX, seconds=(0.05, 0.3)), lambda tried:
-                           random_kills(tried) >= kills and all(tried.died_at[point] >= TIMES_EACH for point in rig.OF_TX))
+            tried = rig.Rig(options.seed, loads='tx', points=rig.OF_TX, settings=options.set, seconds=(0.05, 0.3))
+            well &= rounds(tried, lambda tried: random_kills(tried) >= kills and all(
+                tried.died_at[point] >= TIMES_EACH for point in rig.OF_TX))
         if 'planted' in parts:
             say('planted bugs')
             for bug in planted.CAUGHT:
