@@ -1223,16 +1223,16 @@ static void consume(struct reference *r, const struct command *command)
 
     if (queue == NULL)
         return;
+    const bool exclusive = command->exclusive && !queue->options.quorum; /* 10.6 */
     for (int i = 0; i < MODEL_CHANNELS; i++)
         taken |= queue->consumers[i].turn != ABSENT && queue->consumers[i].exclusive;
-    if (taken ||
-        (command->exclusive && (model_count_consumers(queue) > 0 || queue->options.single))) {
+    if (taken || (exclusive && (model_count_consumers(queue) > 0 || queue->options.single))) {
         refuse(r, command->channel, 403); /* 10.5, 10.11 */
         return;
     }
     struct model_consumer *consumer = &queue->consumers[command->channel];
     *consumer = (struct model_consumer){.no_ack = command->no_ack,
-                                        .exclusive = command->exclusive,
+                                        .exclusive = exclusive,
                                         .rank = command->rank,
                                         .prefetch = r->channels[command->channel].prefetch};
     queue->unused_deadline = NEVER;

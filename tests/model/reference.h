@@ -176,7 +176,7 @@ struct events {
     struct event list[EVENTS_MAX];
 };
 
-/* Answers for choose(): those given are used, 0 where there is none; `taken` is what was asked. */
+/* Answers to choose(), 0 where none was given, and of how many each was one. */
 struct choices {
     unsigned count;
     uint8_t answers[CHOICES_MAX], options[CHOICES_MAX];
