@@ -862,6 +862,18 @@ static uint64_t next_due(const struct model_queue *queue)
     return due;
 }
 
+/* Levels come back from the disk one after another. */
+static void expire_next_level(struct reference *r, struct model_queue *queue)
+{
+    struct model_entry *entry;
+    int level = 0;
+
+    while (first_due(r, queue, level) == NULL)
+        level++;
+    while ((entry = first_due(r, queue, level)) != NULL)
+        bury(r, queue, entry, EXPIRED);
+}
+
 /* Whatever time has brought about. What is due in several queues comes in any order. */
 static bool run_timers(struct reference *r)
 {
@@ -877,7 +889,7 @@ static bool run_timers(struct reference *r)
             any = true;
             if (next_due(queue) > r->now)
                 delete_queue(r, queue);
-            else if (queue->options.dlx == MODEL_NONE)
+            else if (queue->options.dlx == MODEL_NONE && !queue->cold)
                 expire(r, queue);
             else
                 burying[count++] = queue;
@@ -885,6 +897,12 @@ static bool run_timers(struct reference *r)
         if (count == 0)
             return any;
         struct model_queue *queue = burying[choose(count)];
+        if (queue->cold && choose(2) == 1) { /* some of it is still being read */
+            expire_next_level(r, queue);
+            if (choose(2) == 1) /* and the letters of others go out meanwhile */
+                return true;
+            continue;
+        }
         if (queue->unused_deadline <= r->now && choose(2) == 0) /* either comes first */
             delete_queue(r, queue);
         else
