@@ -5,7 +5,7 @@
 #   make test     everything built, every test passed
 #   make asan     all tests under AddressSanitizer and UBSan; make tsan: under ThreadSanitizer
 #   make model         COUNT=N SEED=S: random commands, compared with a reference of what the broker should do
-#   make differential  COUNT=N SEED=S FEATURES=...: the same scripts on RabbitMQ, every answer compared
+#   make differential  COUNT=N SEED=S FEATURES=ttl,...: the same scripts on RabbitMQ, every answer compared
 #   make crash    KILLS=N SEED=S: the broker killed N times under load, and with every planted bug
 #   make power-cuts  COUNT=N SEED=S: the power cut N times under load, on an ext4 in a file
 #   make crash-states  COUNT=N SEED=S: what power cuts can leave of the store, enumerated
@@ -166,7 +166,7 @@ tsan:
 
 COUNT    ?= 10000
 SEED     ?= 0
-FEATURES ?=
+FEATURES ?= all
 # The caller's COUNT, or this.
 count     = $(if $(filter file,$(origin COUNT)),$(1),$(COUNT))
 # The environment of a crash test that is run by itself.

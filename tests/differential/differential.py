@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The differential harness: the same scripts on StoatMQ and on RabbitMQ 3.10, and every answer compared.
 
-    differential.py [--count N] [--seed S] [--features NAME,...] [--lanes N] [--shown N] [--print-script]
+    differential.py [--count N] [--seed S] [--seconds N] [--features NAME,...] [--lanes N] [--shown N] [--print-script]
 
 A script is what script.py makes of a seed; play.py plays it and writes down what the broker says; compare.py holds the two
 transcripts against each other and against the file `explained`. What differs is played again; when it differs again it is shrunk:
@@ -14,6 +14,8 @@ The status is 0 when no difference is left without an explanation.
 import argparse
 import collections
 import contextlib
+import itertools
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -75,6 +77,11 @@ class Pair:
                 for vhost in self.vhosts]
 
 
+def until(deadline, seeds):
+    """The seeds, as long as there is time."""
+    return itertools.takewhile(lambda _: time.monotonic() < deadline, seeds)
+
+
 def play_all(lanes, seeds, features, pipe):
     """The work of a playing process: transcripts go into the pipe, CHUNK at a time."""
     player = play.Player(lanes)
@@ -98,8 +105,9 @@ class Judge:
         self.scripts = 0
         self.kinds = collections.defaultdict(list)      # signature: seeds
 
-    def run(self, pair, seeds):
-        """Plays all seeds on both brokers."""
+    def run(self, pair, seeds, seconds=math.inf):
+        """Plays all seeds on both brokers, or as many as there is time for."""
+        seeds = until(time.monotonic() + seconds, seeds)
         pipes, processes = {}, []
         for name, lanes in (('theirs', pair.theirs()), ('ours', pair.ours())):
             near, far = multiprocessing.Pipe(duplex=False)
@@ -218,6 +226,7 @@ def options():
     parser = argparse.ArgumentParser(description='Plays scripts on StoatMQ and on RabbitMQ; see the top of this file.')
     parser.add_argument('--count', type=int, default=1000, help='scripts to play')
     parser.add_argument('--seed', type=int, default=0, help='the seed of the first; the others follow')
+    parser.add_argument('--seconds', type=float, default=math.inf, help='no script is begun after so many')
     parser.add_argument('--features', default='', help='kinds of steps beside the base, or `all`: ' + ', '.join(script.FEATURES))
     parser.add_argument('--lanes', type=int, default=48)
     parser.add_argument('--shown', type=int, default=20, help='differences to shrink and print')
@@ -242,7 +251,7 @@ def main():
     judge = Judge(chosen.features, compare.read_rules())
     with Pair(chosen.lanes, chosen.features) as pair:
         started = time.monotonic()
-        judge.run(pair, range(chosen.seed, chosen.seed + chosen.count))
+        judge.run(pair, range(chosen.seed, chosen.seed + chosen.count), chosen.seconds)
         seconds = time.monotonic() - started
         lasting, passing = examine(pair, judge, chosen.shown)
     for rule, count in judge.comparison.explained.most_common():

@@ -66,7 +66,7 @@ def describe(properties, with_added):
             _described.clear()
         read = protocol.read_properties(properties)
         packed = protocol.properties(read)
-        if with_added and read.get('headers'):
+        if with_added and 'headers' in read:
             read['headers'] = sorted((in_order(header) for header in read['headers'] if not since_3_10(header)), key=repr)
             if not read['headers']:
                 del read['headers']

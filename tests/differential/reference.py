@@ -24,7 +24,7 @@ import wire
 HOME = pathlib.Path('/usr/lib/rabbitmq/lib')
 ERLANG = '/usr/bin/erl'
 VERSION = '3.10.8'
-START_TIMEOUT = 120
+START_TIMEOUT = 300
 MEMORY = '/dev/shm'
 
 CONFIG = """\

@@ -115,6 +115,9 @@ class Writer:
         self.features = frozenset(features)
         self.steps = []
         self.flags = {name: self._queue_flags() for name in QUEUES}     # with which each is declared
+        if self.has('dead-letter', 0.7):
+            self.flags['q1'] = {'durable': self.chance(0.5), 'exclusive': False, 'auto_delete': False,
+                                'arguments': [('x-dead-letter-exchange', 'S', '')]}
         self.types = {name: self.random.choice(PLUGIN_TYPES if self.has('exchange-types', 0.6) else TYPES) for name in EXCHANGES}
         self.only = {name: self.random.choice(QUEUES) for name in EXCHANGES}    # destination of an exchange that chooses one
         self.durable = {name: self.chance(0.5) for name in EXCHANGES}
@@ -128,7 +131,7 @@ class Writer:
         self.messages = 0
         self.kinds, self.weights = self._kinds()
         self.steady = {self.basic_publish, self.basic_get, self.basic_ack, self.basic_nack, self.basic_reject, self.basic_qos,
-                       self.basic_recover, self.queue_purge, self.confirm_select, self.tx_select, self.tx_end, self.wait, self.trial}
+                       self.basic_recover, self.queue_purge, self.confirm_select, self.tx_select, self.tx_end, self.wait, self.trial, self.die}
 
     def write(self):
         length = int(LENGTH_MIN * (LENGTH_MAX / LENGTH_MIN) ** self.random.random())
@@ -154,6 +157,7 @@ class Writer:
             self.tx_end: 3, self.channel_flow: 0.3, self.channel_close: 0.6, self.connection_close: 0.25, self.fatal: 0.35,
         }
         extra = {
+            'dead-letter': {self.die: 1.5},
             'ttl': {self.wait: 2}, 'reply-to': {self.reply_to: 6, self.reply: 4}, 'policy': {self.policy: 4}, 'trial': {self.trial: 8},
         }
         for feature in self.features & set(extra):
@@ -229,8 +233,8 @@ class Writer:
             if priority or self.chance(0.6):
                 arguments.append(('x-overflow', 'S', self.one(*overflows)))
         if self.has('dead-letter', 0.7):
-            arguments.append(('x-dead-letter-exchange', 'S', self.one('', 'e1', 'e2', 'amq.fanout', 'amq.topic', 'absent')))
-            if self.chance(0.5):
+            arguments.append(('x-dead-letter-exchange', 'S', self.one('', '', '', 'e1', 'e2', 'amq.fanout', 'amq.topic', 'absent')))
+            if self.chance(0.4):
                 arguments.append(('x-dead-letter-routing-key', 'S', self.one('a.b', 'q1', 'q2', 'q3')))
         if priority:
             arguments.append(('x-max-priority', 'I', self.one(1, 3, 10)))
@@ -505,14 +509,18 @@ class Writer:
         tag = 0 if fields['multiple'] and self.chance(0.3) else self.delivery()
         self.add(at, method, delivery_tag=tag, **fields)
 
+    def gives_back(self):
+        """Seldom where there are dead letters: some are to die more than once."""
+        return self.chance(0.2 if 'dead-letter' in self.features else 0.65)
+
     def basic_ack(self, at):
         self.settle(at, 'basic.ack')
 
     def basic_nack(self, at):
-        self.settle(at, 'basic.nack', requeue='quorum' not in self.features and self.chance(0.7))
+        self.settle(at, 'basic.nack', requeue='quorum' not in self.features and self.gives_back())
 
     def basic_reject(self, at):
-        self.add(at, 'basic.reject', delivery_tag=self.delivery(), requeue=self.chance(0.6))
+        self.add(at, 'basic.reject', delivery_tag=self.delivery(), requeue=self.gives_back())
 
     def basic_recover(self, at):
         self.add(at, self.one('basic.recover', 'basic.recover', 'basic.recover-async'), requeue=True)
@@ -585,6 +593,21 @@ class Writer:
     def wait(self, at):
         self.add(at, 'wait', ms=120)
 
+    def die(self, at):
+        """A message that mostly comes back to its queue when it is rejected, rejected some times."""
+        if self.modes[at].limited:
+            return
+        self.modes[at].free = True
+        if 'q1' not in self.queues:
+            self.end_transactions()
+            self.add(at, 'queue.declare', queue='q1', **self.flags['q1'])
+            self.queues.append('q1')
+        self.publish(at, '', 'q1')
+        for _ in range(self.random.randint(1, 3)):
+            self.add(at, 'basic.get', queue='q1')
+            self.add(at, 'basic.reject', delivery_tag=('delivery', -1))
+        self.add(at, 'basic.get', queue='q1')
+
     def trial(self, _):
         """A connection that does one thing otherwise than clients do, or nothing."""
         fields = {'header': 'AMQP\0\0\x09\x01', 'mechanism': 'PLAIN', 'response': '\0guest\0guest', 'is_told': self.chance(0.9),
@@ -624,7 +647,7 @@ class Writer:
         if self.chance(0.3):
             return self.add(at, 'policy.clear', name=name)
         definition = self.random.choice(POLICIES)
-        if 'priority' in self.features and 'max-length' in definition:
+        if 'priority' in self.features and any(key.startswith('max-length') for key in definition):
             definition = dict(definition, overflow='reject-publish')
         self.add(at, 'policy.set', name=name, pattern=self.one('q1', '^q', 'e', '.*'), definition=definition,
                  priority=self.one(0, 1, 5), apply_to=self.one('all', 'queues', 'exchanges'))
