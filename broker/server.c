@@ -213,6 +213,7 @@ struct server *server_new(const struct config *config, struct clock *clock, stru
     server->broker.limits = (struct broker_limits){.queue_max = config->queue_max,
                                                    .exchange_max = config->exchange_max,
                                                    .vhost_max = config->vhost_max};
+    paging_set_limit(&server->broker.paging, config->message_memory_max);
     restrict_users(server);
     failed = start_service(server);
     if (failed != 0) {

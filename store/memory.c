@@ -355,10 +355,16 @@ static void memory_submit(struct store *store, struct batch *batch)
         wake(memory_of(store));
 }
 
+static size_t size_to_fetch(const struct store_fetch *fetch, const struct entry *entry)
+{
+    return fetch->index_only ? 0 : entry->body->size;
+}
+
 static bool fetch_wants(const struct store_fetch *fetch, size_t count, size_t size,
                         const struct entry *next)
 {
-    return count == 0 || (count < fetch->count_max && size + next->body->size <= fetch->bytes_max);
+    return count == 0 ||
+           (count < fetch->count_max && size + size_to_fetch(fetch, next) <= fetch->bytes_max);
 }
 
 /* Which entries a fetch returns; sets fetch->next. */
@@ -379,7 +385,7 @@ static size_t fetch_measure(const struct queue *queue, struct store_fetch *fetch
             break;
         }
         count++;
-        *size += entry->body->size;
+        *size += size_to_fetch(fetch, entry);
     }
     return count;
 }
@@ -399,9 +405,9 @@ static void fetch_fill(const struct queue *queue, struct store_fetch *fetch)
                                    .expires_ms = entry->put.expires_ms,
                                    .weight = entry->put.weight,
                                    .flags = entry->put.flags,
-                                   .bytes = slice_of(bytes, entry->body->size)};
-        memcpy(bytes, entry->body->bytes, entry->body->size);
-        bytes += entry->body->size;
+                                   .bytes = slice_of(bytes, size_to_fetch(fetch, entry))};
+        memcpy(bytes, entry->body->bytes, size_to_fetch(fetch, entry));
+        bytes += size_to_fetch(fetch, entry);
     }
 }
 

@@ -48,13 +48,13 @@ static size_t choose(struct reader *reader, struct store_fetch *fetch)
     scan_begin(scan, reader->database, reader->txn, fetch->queue_id, max_of(fetch->first, head),
                fetch->end);
     while (scan_next(scan)) {
-        if (reader->items.count > 0 &&
-            (reader->items.count >= fetch->count_max ||
-             size_add(size, scan->entry.place.size) > fetch->bytes_max)) {
+        const size_t body_size = fetch->index_only ? 0 : scan->entry.place.size;
+        if (reader->items.count > 0 && (reader->items.count >= fetch->count_max ||
+                                        size_add(size, body_size) > fetch->bytes_max)) {
             fetch->next = scan->entry.position;
             break;
         }
-        size += scan->entry.place.size;
+        size += body_size;
         *array_add(&reader->items) = (struct reader_item){scan->entry, scan->blob};
     }
     fetch->damaged = scan->damaged;
@@ -77,6 +77,8 @@ static void copy_bodies(struct reader *reader, struct store_fetch *fetch, uint8_
                                           .expires_ms = item->entry.expires_ms,
                                           .weight = item->entry.weight,
                                           .flags = item->entry.flags};
+        if (fetch->index_only)
+            continue;
         if (body_read(&bodies, item->blob, &item->entry, to)) {
             fetched->bytes = slice_of(to, item->entry.place.size);
         } else {

@@ -201,7 +201,8 @@ struct store_fetched {
 struct store_fetch {
     uint64_t queue_id, first, end;
     uint32_t count_max;
-    size_t bytes_max;
+    size_t bytes_max; /* of bodies */
+    bool index_only;  /* no bodies: `bytes` stays empty, and what they hold is not checked */
     void (*on_done)(struct store_fetch *fetch); /* from store_process */
     /* results */
     struct store_fetched *entries;

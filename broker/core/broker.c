@@ -69,6 +69,7 @@ static void on_store_ready(struct source *source, uint32_t events)
     fault_point(FAULT_BATCH_BACK);
     parking_release(&broker->parking, certain_lsn(broker));
     fault_point(FAULT_REPLIES_RELEASED);
+    paging_on_progress(&broker->paging);
     broker_touch_store(broker);
     if (error != 0) {
         broker->store_error = error;
@@ -227,6 +228,7 @@ int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
         .store_source = {.fd = store_fd(store), .on_ready = on_store_ready},
     };
     users_init(&broker->users);
+    paging_init(&broker->paging, loop);
     store_on_body_done(store, on_body_done);
     int error = loop_watch(loop, &broker->store_source);
     if (error != 0)
@@ -258,6 +260,7 @@ void broker_release(struct broker *broker)
 {
     struct map_link *link;
 
+    broker->is_ending = true;
     wait_for_fetches(broker);
     late_confirms_release(broker);
     dead_letters_run(broker); /* of the last turn: their deletes are in the open batch */
@@ -271,5 +274,6 @@ void broker_release(struct broker *broker)
     map_release(&broker->vhosts);
     map_release(&broker->queues);
     users_release(&broker->users);
+    paging_release(&broker->paging);
     dead_letters_release(&broker->dead_letters);
 }

@@ -12,6 +12,7 @@
 #include "base/random.h"
 #include "core/dead_letter.h"
 #include "core/late_confirm.h"
+#include "core/paging.h"
 #include "core/parking.h"
 #include "net/loop.h"
 #include "store/store.h"
@@ -58,6 +59,8 @@ struct broker {
     uint64_t route_mark;     /* a fresh one per message routed: see core/exchange.h */
     uint64_t reserve_mark;   /* a fresh one per transaction: see queue_reserve */
     size_t fetches;          /* reads from the store under way */
+    bool is_ending;          /* none begins any more */
+    struct paging paging;    /* memory for messages in queues */
     struct broker_limits limits; /* set by the server */
     struct broker_counters counters;
     struct task store_task;     /* hands the open batch over, in the STORE phase */

@@ -122,10 +122,13 @@ void expiry_add(struct expiry *expiry, struct segment *segment, uint32_t slot, u
 {
     struct deadlines *deadlines = &segment->deadlines;
 
-    assert(slot < segment->capacity);
+    const size_t slots =
+        segment_is_on_disk(segment) ? segment->end - segment->first : segment->capacity;
+
+    assert(slot < slots);
     if (deadlines->slots == NULL) {
-        deadlines->slots = xmalloc(size_mul(segment->capacity, sizeof(uint64_t)));
-        memset(deadlines->slots, 0xFF, segment->capacity * sizeof(uint64_t)); /* DEADLINE_NONE */
+        deadlines->slots = xmalloc(size_mul(slots, sizeof(uint64_t)));
+        memset(deadlines->slots, 0xFF, slots * sizeof(uint64_t)); /* DEADLINE_NONE */
     }
     deadlines->slots[slot] = deadline_ms;
     note(expiry, segment, deadline_ms);
@@ -137,6 +140,28 @@ void expiry_resume(struct expiry *expiry, struct segment *segment, uint32_t slot
 
     if (deadline_ms != DEADLINE_NONE)
         note(expiry, segment, deadline_ms);
+}
+
+bool expiry_has_deadlines(const struct segment *segment, uint32_t slot)
+{
+    const uint64_t *slots = segment->deadlines.slots;
+
+    for (; slots != NULL && slot < segment->end - segment->first; slot++)
+        if (slots[slot] != DEADLINE_NONE && segment_is_ready(segment, slot))
+            return true;
+    return false;
+}
+
+void expiry_move(struct expiry *expiry, struct segment *from, uint32_t slot, struct segment *to)
+{
+    uint64_t *slots = from->deadlines.slots;
+    const uint32_t end = (uint32_t)(from->end - from->first);
+
+    for (uint32_t i = slot; slots != NULL && i < end; i++) {
+        if (slots[i] != DEADLINE_NONE && segment_is_ready(to, i - slot))
+            expiry_add(expiry, to, i - slot, slots[i]);
+        slots[i] = DEADLINE_NONE;
+    }
 }
 
 void expiry_forget(struct expiry *expiry, struct segment *segment)

@@ -4,7 +4,8 @@
  *                 └─▶ segment: a deadline per slot, in an array that exists only where some slot has one
  *
  * So a deadline costs 8 octets, a segment of 256 entries one place in the heap, a queue one timer;
- * entries without deadlines cost nothing. A segment's earliest deadline may be out of date on the
+ * entries without deadlines cost nothing. A stub (window.h) has its deadlines in memory like any
+ * segment, although its entries are on disk. A segment's earliest deadline may be out of date on the
  * early side, when the entry that had it was consumed: then the timer finds nothing due and the
  * segment's true earliest is computed. An entry that is unacked does not expire; requeued after its
  * deadline it does at once.
@@ -43,6 +44,13 @@ void expiry_add(struct expiry *expiry, struct segment *segment, uint32_t slot,
 
 /* The entry is ready again: its deadline, if it has one, counts again. */
 void expiry_resume(struct expiry *expiry, struct segment *segment, uint32_t slot);
+
+/* Whether a ready entry from this slot on has a deadline. */
+bool expiry_has_deadlines(const struct segment *segment, uint32_t slot);
+
+/* The deadlines of the entries from this slot on that are ready in `to` go there, to the slots from
+ * 0 on. expiry may be NULL. */
+void expiry_move(struct expiry *expiry, struct segment *from, uint32_t slot, struct segment *to);
 
 /* The segment goes, or starts over. expiry may be NULL. */
 void expiry_forget(struct expiry *expiry, struct segment *segment);

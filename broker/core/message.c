@@ -5,6 +5,7 @@
 
 /* Messages live on the loop thread alone. */
 static struct pool blocks;
+static uint64_t memory; /* octets in all messages */
 
 void publisher_ref(struct publisher *publisher)
 {
@@ -24,8 +25,10 @@ void publisher_unref(struct publisher **publisher)
 /* A block with room for a record of this size; the caller fills the record's head. */
 static struct message *message_alloc(size_t record_size)
 {
-    struct message *message = pool_alloc(&blocks, size_add(sizeof(*message), record_size));
+    const size_t size = size_add(sizeof(struct message), record_size);
+    struct message *message = pool_alloc(&blocks, size);
 
+    memory += size;
     *message = (struct message){.refs = 1};
     return message;
 }
@@ -158,6 +161,11 @@ struct message *message_from_record(struct slice record)
     return message;
 }
 
+uint64_t message_memory(void)
+{
+    return memory;
+}
+
 void message_append_body(struct message *message, struct slice bytes)
 {
     assert(bytes.size <= message->body_size - message->body_received);
@@ -172,5 +180,7 @@ void message_free(struct message *message)
 {
     if (message->publisher != NULL)
         publisher_unref(&message->publisher);
-    pool_free(&blocks, message, sizeof(*message) + message_record(message).size);
+    const size_t size = sizeof(*message) + message_record(message).size;
+    memory -= size;
+    pool_free(&blocks, message, size);
 }

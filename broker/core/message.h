@@ -72,6 +72,8 @@ struct message *message_new(struct slice exchange, struct slice routing_key,
 /* From a record read back; NULL when it is none. */
 struct message *message_from_record(struct slice record);
 
+uint64_t message_memory(void); /* octets in all messages that there are */
+
 void message_append_body(struct message *message, struct slice bytes); /* must fit */
 
 /* It has keys in header CC. */

@@ -17,7 +17,10 @@
 #include "core/queue_store.h"
 #include "core/vhost.h"
 
-enum { RETIRE_AT_ONCE_MAX = 20000 }; /* entries; the rest in the next turn */
+enum {
+    RETIRE_AT_ONCE_MAX = 20000, /* entries; the rest in the next turn */
+    LARGE_BODY = 4096,          /* octets; memory is looked at for each such message */
+};
 
 static void queue_deliver(struct task *task);
 static void on_entries_due(struct timer *timer);
@@ -29,12 +32,12 @@ static void make_windows(struct queue *queue)
 {
     uint8_t levels = queue->settings.priority_max;
 
-    window_init(&queue->window, &queue->expiry);
+    window_init(&queue->window, queue, &queue->expiry, &queue->broker->paging);
     if (levels == 0)
         return;
     queue->higher = xcalloc(levels, sizeof(*queue->higher));
     for (uint8_t i = 0; i < levels; i++)
-        window_init(&queue->higher[i], &queue->expiry);
+        window_init(&queue->higher[i], queue, &queue->expiry, &queue->broker->paging);
 }
 
 static void release_windows(struct queue *queue)
@@ -194,7 +197,7 @@ static enum window_next first_of_level(struct queue *queue, unsigned level, stru
            expiry_deadline_of(place->segment, place->slot) < now_ms)
         retire(queue, *place, DEATH_EXPIRED);
     if (next == WINDOW_ON_DISK)
-        queue_read_ahead(queue, window);
+        queue_read(queue, window_first_on_disk(window));
     return next;
 }
 
@@ -243,6 +246,8 @@ static void deliver(struct queue *queue)
     while (queue_ready_count(queue) > 0 && (consumer = consumers_next(&queue->consumers)) != NULL &&
            queue_first_ready(queue, &place) == WINDOW_READY)
         hand_over(queue, consumer, place);
+    if (queue->consumer_count > 0 && !paging_is_short(&queue->broker->paging))
+        queue_read_ahead(queue);
 }
 
 static void queue_deliver(struct task *task)
@@ -330,8 +335,32 @@ static unsigned level_of(const struct queue *queue, const struct message *messag
                : 0;
 }
 
-/* A timer says that something may be due: all that is goes, wherever it stands, in order of
- * deadline and then of position. */
+/* The ready entries of the segment that are due at its earliest deadline go. Answers how many. */
+static size_t retire_due(struct queue *queue, struct segment *segment)
+{
+    const uint64_t due_ms = segment->deadlines.earliest;
+    const uint32_t end = (uint32_t)(segment->end - segment->first);
+    size_t retired = 0;
+    bool gone = false;
+
+    for (uint32_t slot = 0; slot < end && !gone; slot++) {
+        if (!segment_is_ready(segment, slot) || segment->deadlines.slots[slot] > due_ms)
+            continue;
+        gone = segment->count == 1; /* the segment goes with its last entry */
+        if (segment_is_on_disk(segment))
+            queue_forget_in_stub(queue, segment, slot);
+        else
+            retire(queue, (struct place){segment, slot}, DEATH_EXPIRED);
+        retired++;
+    }
+    if (!gone)
+        expiry_review(&queue->expiry, segment);
+    return retired;
+}
+
+/* A timer says that something may be due, or what was due has been read: all that is goes, wherever
+ * it stands, in order of deadline and then of position. What is on disk is read if it has somewhere
+ * to go. */
 static void on_entries_due(struct timer *timer)
 {
     struct queue *queue =
@@ -341,18 +370,12 @@ static void on_entries_due(struct timer *timer)
     size_t left = RETIRE_AT_ONCE_MAX;
 
     while (left > 0 && (segment = expiry_first(&queue->expiry, now_ms)) != NULL) {
-        const uint64_t due_ms = segment->deadlines.earliest;
-        bool gone = false;
-        uint32_t end = (uint32_t)(segment->end - segment->first);
-        for (uint32_t slot = 0; slot < end && !gone; slot++) {
-            if (!segment_is_ready(segment, slot) || segment->deadlines.slots[slot] > due_ms)
-                continue;
-            gone = segment->count == 1; /* the segment goes with its last entry */
-            retire(queue, (struct place){segment, slot}, DEATH_EXPIRED);
-            left -= left > 0;
+        if (segment_is_on_disk(segment) && queue->settings.dead_letters) {
+            queue_read(queue, segment);
+            return;
         }
-        if (!gone)
-            expiry_review(&queue->expiry, segment);
+        const size_t retired = retire_due(queue, segment);
+        left -= min_of(left, retired);
     }
     if (left == 0)
         timer_set(queue->expiry.wheel, timer, now_ms);
@@ -410,11 +433,35 @@ bool queue_push(struct queue *queue, struct message *message)
         expiry_add(&queue->expiry, place.segment, place.slot, deadline_ms);
     if (queue->durable && (message->persistent || stores_all(queue)))
         queue_store_entry(queue, place, deadline_ms);
+    if (unlikely(message->body_size >= LARGE_BODY))
+        paging_review(&queue->broker->paging);
     bool due = deadline_ms <= queue->broker->clock->now_ms;
     if (unlikely(due || is_over(queue, 0, 0)))
         trim(queue, due);
     queue_wake(queue);
     return true;
+}
+
+/* Who came first is served first with what was loaded; who finds nothing left of it waits for the
+ * next read. */
+static void serve_waiters(struct queue *queue)
+{
+    struct queue_waiter *waiter;
+    struct place place;
+
+    while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL &&
+           queue_first_ready(queue, &place) != WINDOW_ON_DISK) {
+        queue_waiter_cancel(waiter);
+        waiter->on_loaded(waiter);
+    }
+}
+
+void queue_on_loaded(struct queue *queue)
+{
+    on_entries_due(&queue->expiry.timer);
+    serve_waiters(queue);
+    queue_drop_overflow(queue);
+    queue_wake(queue);
 }
 
 enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place,
@@ -503,7 +550,7 @@ static bool drop_ready(struct queue *queue, struct window *window)
 
     while ((next = window_first_ready(window, &place)) != WINDOW_NOTHING)
         stored |= next == WINDOW_READY ? queue_drop_entry(queue, place)
-                                       : queue_forget_range(queue, window_first_range(window));
+                                       : queue_forget_on_disk(queue, window_first_on_disk(window));
     return stored;
 }
 

@@ -84,9 +84,9 @@ struct queue {
     uint64_t reserve_mark, reserved, reserved_bytes; /* see queue_reserve */
 
     struct task task;             /* delivers, or frees after delete */
-    struct store_fetch fetch;     /* one read of the first range of a window, at a time */
+    struct store_fetch fetch;     /* one read of what a window has on disk, at a time */
     struct window *fetching;      /* which; NULL: none is under way */
-    bool deadlines_on_disk;       /* some may be: they count once they are read, so all is read */
+    size_t fetch_reserved;        /* of the memory for messages, for that read */
     struct queue_waiters waiters; /* basic.gets that wait for it */
 
     struct queue_counters counters;

@@ -1,13 +1,15 @@
 #include "core/queue_store.h"
 
 #include "base/fault.h"
+#include "base/alloc.h"
 #include "base/log.h"
 #include "core/vhost.h"
 
-/* An entry read back from the store: in some batch of the past. */
-#define LSN_OF_THE_PAST UINT64_MAX
-
-enum { READ_COUNT = 1024, READ_BYTES = 1024 * 1024 }; /* one read of a range on disk */
+enum {
+    READ_AHEAD_SEGMENTS = 16, /* with something ready, left before a part on disk */
+    LEARN_COUNT = 4096,       /* deadlines in one read */
+    ENTRY_SIZE = 200,         /* of an entry and its message beside the body, about */
+};
 
 static uint64_t store_id(const struct queue *queue, const struct window *window)
 {
@@ -117,6 +119,7 @@ static bool forget(struct queue *queue, struct place place)
                !fault_bug_each(FAULT_DROP_ACK, 64, &dropped)) {
         store_delete_entry(queue->broker->store, store_id(queue, place.segment->window),
                            place_position(place), entry->message->body_size);
+        place.segment->deleted_lsn = store_open_lsn(queue->broker->store);
         broker_touch_store(queue->broker);
         deletes = true;
     }
@@ -151,17 +154,25 @@ void queue_forget_entry_quietly(struct queue *queue, struct place place)
     forget(queue, place);
 }
 
-bool queue_forget_range(struct queue *queue, struct segment *range)
+bool queue_forget_on_disk(struct queue *queue, struct segment *segment)
 {
-    struct window *window = range->window;
+    struct window *window = segment->window;
 
     if (!queue->deleted) {
-        store_delete_range(queue->broker->store, store_id(queue, window), range->first, range->end,
-                           range->count, range->bytes);
+        store_delete_range(queue->broker->store, store_id(queue, window), segment->first,
+                           segment->end, segment->count, segment->bytes);
         broker_touch_store(queue->broker);
     }
-    window_remove_range(window, range);
+    window_remove_on_disk(window, segment);
     return !queue->deleted;
+}
+
+void queue_forget_in_stub(struct queue *queue, struct segment *stub, uint32_t slot)
+{
+    store_delete_entry(queue->broker->store, store_id(queue, stub->window), stub->first + slot,
+                       stub->weights[slot]);
+    broker_touch_store(queue->broker);
+    window_remove_from_stub(stub->window, stub, slot);
 }
 
 /* Unacked entries of the open batch need not wait for the disk any more. */
@@ -190,10 +201,105 @@ void queue_store_delete(struct queue *queue)
     broker_touch_store(queue->broker);
 }
 
-/* ---- reading back ---- */
+/* ---- giving up what is in memory ---- */
 
-static void add_loaded(struct queue *queue, struct segment *range,
-                       const struct store_fetched *fetched)
+/* Whether the store has all that is to be known about the entry. */
+static bool can_be_read_back(const struct entry *entry, uint64_t durable)
+{
+    return entry->lsn != 0 && entry->lsn <= durable && entry->acquired_count == 0;
+}
+
+/* The first slot from which on all can be given up: 0 when nothing else is left, all slots that are
+ * in use when nothing can. */
+static uint32_t first_to_give_up(const struct segment *segment, uint64_t durable)
+{
+    const uint32_t end = (uint32_t)(segment->end - segment->first);
+    uint32_t from = end;
+
+    if (segment->ready_count == 0 || segment->deleted_lsn > durable)
+        return end;
+    for (uint32_t slot = end; slot-- > 0;) {
+        const struct entry *entry = &segment->entries[slot];
+        if (entry->message == NULL)
+            continue;
+        if (!segment_is_ready(segment, slot) || !can_be_read_back(entry, durable))
+            return from;
+        from = slot;
+    }
+    return 0;
+}
+
+static bool give_up(struct window *window, struct segment *segment, uint64_t durable)
+{
+    const uint32_t from = first_to_give_up(segment, durable);
+
+    if (from == segment->end - segment->first)
+        return false;
+    window_page_out(window, segment, from);
+    return true;
+}
+
+/* The fresh tail, oldest first, as far as it is durable: the range before it grows. */
+static unsigned give_up_tail(struct window *window, uint64_t durable, unsigned segments_max)
+{
+    struct segment *last = TAILQ_LAST(&window->on_disk, segment_list), *next;
+    unsigned given_up = 0;
+
+    if (last == NULL)
+        return 0;
+    for (struct segment *segment = TAILQ_NEXT(last, link);
+         segment != NULL && given_up < segments_max; segment = next, given_up++) {
+        next = TAILQ_NEXT(segment, link);
+        if (!give_up(window, segment, durable))
+            break;
+    }
+    return given_up;
+}
+
+static struct segment *first_loaded(struct segment *segment)
+{
+    while (segment != NULL && segment_is_on_disk(segment))
+        segment = TAILQ_NEXT(segment, link);
+    return segment;
+}
+
+/* Everything behind the first `keep` ready entries. Parts on disk may join, and go. */
+static unsigned give_up_rest(struct window *window, uint64_t keep, uint64_t durable,
+                             unsigned segments_max)
+{
+    struct segment *segment, *next;
+    unsigned given_up = 0;
+
+    for (segment = first_loaded(window->cursor); segment != NULL && given_up < segments_max;
+         segment = next) {
+        next = first_loaded(TAILQ_NEXT(segment, link));
+        if (keep >= segment->ready_count)
+            keep -= segment->ready_count;
+        else if (give_up(window, segment, durable))
+            given_up++;
+    }
+    return given_up;
+}
+
+unsigned queue_page_out(struct window *window, uint64_t keep, unsigned segments_max)
+{
+    const uint64_t durable = store_durable(window->queue->broker->store);
+    const uint64_t count = window->ready_count - window->disk_count;
+    const uint64_t bytes = window->ready_bytes - window->disk_bytes + count * ENTRY_SIZE;
+
+    if (window->ready_count + window->unacked_count == 0)
+        window_shrink(window);
+    if (count == 0 || bytes <= keep || !window->queue->durable)
+        return 0;
+    const unsigned given_up = give_up_tail(window, durable, segments_max);
+    return given_up > 0 ? given_up
+                        : give_up_rest(window, keep / (bytes / count), durable, segments_max);
+}
+
+/* ---- taking in what was read ---- */
+
+/* Of what a fetch brought: NULL, said and counted, if it is not what was stored. */
+static struct message *message_of(struct queue *queue, const struct store_fetched *fetched)
 {
     struct message *message = fetched->damaged ? NULL : message_from_record(fetched->bytes);
 
@@ -202,112 +308,237 @@ static void add_loaded(struct queue *queue, struct segment *range,
                   " is damaged on disk and was set aside",
                   SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name), fetched->position);
         queue->broker->counters.damaged++;
+    }
+    return message;
+}
+
+/* It is in memory again, as the store has it. */
+static void note_loaded(struct queue *queue, struct place place)
+{
+    struct entry *entry = place_entry(place);
+
+    entry->lsn = store_durable(queue->broker->store);
+    entry->redelivered = place_position(place) < place.segment->window->delivered;
+}
+
+static void add_loaded(struct queue *queue, struct segment *range,
+                       const struct store_fetched *fetched, size_t more)
+{
+    struct message *message = message_of(queue, fetched);
+
+    if (message == NULL) {
         window_drop_from_range(range->window, range, fetched->weight);
         return;
     }
-    struct place place = window_add_loaded(range->window, range, fetched->position, message);
-    place_entry(place)->lsn = LSN_OF_THE_PAST;
-    place_entry(place)->redelivered = fetched->position < range->window->delivered;
+    struct place place = window_add_loaded(range->window, range, fetched->position, message, more);
+    note_loaded(queue, place);
     if (fetched->expires_ms != 0)
         expiry_add(&queue->expiry, place.segment, place.slot,
                    from_wall_ms(queue->broker->clock, fetched->expires_ms));
     message_unref(&message);
 }
 
-/* Who came first is served first with what was loaded; who finds nothing left of it waits for the
- * next read. */
-static void serve_waiters(struct queue *queue)
+/* Each of these takes in the entries from *i on that lie in the part, and moves *i behind them. */
+static void take_in_range(struct queue *queue, struct segment *range,
+                          const struct store_fetch *fetch, size_t *i)
 {
-    struct queue_waiter *waiter;
-    struct place place;
+    const uint64_t next = min_of(range->end, fetch->next);
 
-    while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL &&
-           queue_first_ready(queue, &place) != WINDOW_ON_DISK) {
-        queue_waiter_cancel(waiter);
-        waiter->on_loaded(waiter);
+    for (; *i < fetch->count && fetch->entries[*i].position < next; ++*i)
+        add_loaded(queue, range, &fetch->entries[*i], fetch->count - *i - 1);
+    window_shorten_range(range->window, range, next);
+}
+
+static void take_in_stub(struct queue *queue, struct segment *stub, const struct store_fetch *fetch,
+                         size_t *i)
+{
+    struct message *messages[SEGMENT_LARGE] = {NULL};
+
+    for (; *i < fetch->count && fetch->entries[*i].position < stub->end; ++*i) {
+        const uint32_t slot = (uint32_t)(fetch->entries[*i].position - stub->first);
+        if (segment_is_ready(stub, slot))
+            messages[slot] = message_of(queue, &fetch->entries[*i]);
+    }
+    struct segment *segment = window_load_stub(stub->window, stub, messages);
+    for (uint32_t slot = 0; segment != NULL && slot < segment->end - segment->first; slot++)
+        if (segment->entries[slot].message != NULL)
+            note_loaded(queue, (struct place){segment, slot});
+}
+
+/* The part on disk behind this one, if nothing in memory stands between them. */
+static struct segment *next_part(struct segment *segment)
+{
+    struct segment *next = TAILQ_NEXT(segment, link);
+
+    return next != NULL && segment_is_on_disk(next) ? next : NULL;
+}
+
+static void take_in_entries(struct queue *queue, struct segment *part,
+                            const struct store_fetch *fetch)
+{
+    struct segment *next;
+    size_t i = 0;
+
+    for (; part != NULL && part->first < fetch->next; part = next) {
+        next = next_part(part);
+        while (i < fetch->count && fetch->entries[i].position < part->first)
+            i++; /* of a part that went meanwhile */
+        if (!part->is_stub)
+            take_in_range(queue, part, fetch, &i);
+        else if (part->end <= fetch->next)
+            take_in_stub(queue, part, fetch, &i);
     }
 }
 
-static void read_on_for_deadlines(struct queue *queue)
+static void take_in_deadlines(struct queue *queue, struct segment *range,
+                              const struct store_fetch *fetch)
 {
-    if (!queue->deadlines_on_disk)
-        return;
-    for (unsigned level = 0; level <= queue->settings.priority_max; level++)
-        if (window_first_range(queue_window(queue, level)) != NULL)
-            queue_read_ahead(queue, queue_window(queue, level));
+    const struct clock *clock = queue->broker->clock;
+    struct window_learnt *learnt = xcalloc(max_of(fetch->count, (size_t)1), sizeof(*learnt));
+
+    for (size_t i = 0; i < fetch->count; i++) {
+        const struct store_fetched *fetched = &fetch->entries[i];
+        learnt[i] = (struct window_learnt){
+            .position = fetched->position,
+            .deadline_ms =
+                fetched->expires_ms == 0 ? DEADLINE_NONE : from_wall_ms(clock, fetched->expires_ms),
+            .weight = fetched->weight,
+        };
+    }
+    window_learn(range->window, range, learnt, fetch->count, fetch->next);
+    free(learnt);
 }
 
-/* The store cannot be read there: what the range has stays on disk, set aside. */
-static void give_up_range(struct queue *queue, struct segment *range, int error)
+/* The store cannot be read there: what the part has stays on disk, set aside. */
+static void give_up_part(struct queue *queue, struct segment *part, int error)
 {
     log_error("queue '%.*s' in vhost '%.*s': %" PRIu64
               " messages cannot be read from disk and were set aside: %s",
-              SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name), range->count,
-              strerror(-error));
-    queue->broker->counters.damaged += range->count;
-    window_remove_range(range->window, range);
+              SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name), part->count, strerror(-error));
+    queue->broker->counters.damaged += part->count;
+    window_remove_on_disk(part->window, part);
 }
 
-static void take_in(struct queue *queue, struct segment *range, const struct store_fetch *fetch)
+static void take_in(struct queue *queue, struct segment *part, const struct store_fetch *fetch)
 {
-    if (fetch->error != 0) {
-        give_up_range(queue, range, fetch->error);
+    /* A purge, a delete or a deadline may have taken it away meanwhile, or given it a new front. */
+    if (part == NULL || part->first != fetch->first)
         return;
-    }
-    for (size_t i = 0; i < fetch->count; i++)
-        add_loaded(queue, range, &fetch->entries[i]);
-    window_shorten_range(range->window, range, fetch->next);
-    fault_point(FAULT_RANGE_READ);
+    if (fetch->error != 0)
+        give_up_part(queue, part, fetch->error);
+    else if (fetch->index_only)
+        take_in_deadlines(queue, part, fetch);
+    else
+        take_in_entries(queue, part, fetch);
 }
+
+/* ---- reading ---- */
+
+static void learn_deadlines(struct queue *queue);
 
 static void on_fetched(struct store_fetch *fetch)
 {
     struct queue *queue = container_of(fetch, struct queue, fetch);
     struct window *window = queue->fetching;
-    struct segment *range = window_first_range(window);
+    struct segment *part = window->reading;
 
     queue->fetching = NULL;
+    window->reading = NULL;
     queue->broker->fetches--;
-    /* A purge or delete may have taken the range away meanwhile. */
-    if (!queue->deleted && range != NULL && range->first == fetch->first)
-        take_in(queue, range, fetch);
+    paging_end_read(&queue->broker->paging, queue->fetch_reserved);
+    if (!queue->deleted)
+        take_in(queue, part, fetch);
     store_fetch_release(fetch);
 
     if (!queue->deleted) {
-        serve_waiters(queue);
-        queue_drop_overflow(queue);
-        read_on_for_deadlines(queue);
-        queue_wake(queue);
+        if (!fetch->index_only)
+            learn_deadlines(queue); /* first, so that no consumer can keep it from its turn */
+        queue_on_loaded(queue);
+        learn_deadlines(queue);
     }
     queue_unref(&queue);
 }
 
-void queue_read_ahead(struct queue *queue, struct window *window)
+static void fetch(struct queue *queue, struct segment *segment, const struct store_fetch *wanted)
 {
-    if (queue->fetching != NULL)
-        return;
-    const struct segment *range = window_first_range(window);
-    queue->fetching = window;
+    queue->fetching = segment->window;
+    segment->window->reading = segment;
     queue->broker->fetches++;
     queue_ref(queue);
-    queue->fetch = (struct store_fetch){
-        .queue_id = store_id(queue, window),
-        .first = range->first,
-        .end = range->end,
-        .count_max = READ_COUNT,
-        .bytes_max = READ_BYTES,
-        .on_done = on_fetched,
-    };
+    queue->fetch = *wanted;
+    queue->fetch.queue_id = store_id(queue, segment->window);
+    queue->fetch.first = segment->first;
+    queue->fetch.on_done = on_fetched;
     store_fetch(queue->broker->store, &queue->fetch);
+}
+
+/* Stubs are read whole: how far those reach that so much memory holds, one at least. */
+static uint64_t end_of_stubs(struct segment *stub, size_t bytes)
+{
+    uint64_t end = stub->end, sum = 0;
+
+    for (; stub != NULL && stub->is_stub; stub = next_part(stub)) {
+        sum += stub->bytes + stub->count * ENTRY_SIZE;
+        if (sum > bytes)
+            break;
+        end = stub->end;
+    }
+    return end;
+}
+
+void queue_read(struct queue *queue, struct segment *segment)
+{
+    if (queue->fetching != NULL || queue->broker->is_ending)
+        return;
+    const size_t bytes = paging_begin_read(&queue->broker->paging);
+    struct store_fetch wanted = {
+        .end = segment->end,
+        .count_max = (uint32_t)max_of(bytes / ENTRY_SIZE, (size_t)1),
+        .bytes_max = bytes,
+    };
+    if (segment->is_stub)
+        wanted = (struct store_fetch){
+            .end = end_of_stubs(segment, bytes), .count_max = UINT32_MAX, .bytes_max = SIZE_MAX};
+    queue->fetch_reserved = bytes;
+    fetch(queue, segment, &wanted);
+}
+
+/* A level at a time, for none of them is read before the one above it is served. */
+void queue_read_ahead(struct queue *queue)
+{
+    for (unsigned level = queue->settings.priority_max + 1u; level > 0; level--) {
+        struct window *window = queue_window(queue, level - 1);
+        if (window->ready_count == 0)
+            continue;
+        if (window->disk_count > 0 && window_runs_dry(window, READ_AHEAD_SEGMENTS))
+            queue_read(queue, window_first_on_disk(window));
+        return;
+    }
+}
+
+static void learn_deadlines(struct queue *queue)
+{
+    for (unsigned level = 0; level <= queue->settings.priority_max; level++) {
+        struct segment *range = queue_window(queue, level)->unlearnt;
+        if (queue->fetching != NULL || queue->broker->is_ending || range == NULL)
+            continue;
+        queue->fetch_reserved = 0;
+        fetch(
+            queue, range,
+            &(struct store_fetch){.end = range->end, .count_max = LEARN_COUNT, .index_only = true});
+    }
 }
 
 void queue_recover_entries(struct queue *queue, const struct store_queue_state *state)
 {
     struct window *window = queue_window(queue, (unsigned)(state->queue_id - queue->id));
 
-    window_recover(window, state->head, state->tail, state->count, state->bytes);
+    window_recover(window, &(struct window_recovery){.head = state->head,
+                                                     .tail = state->tail,
+                                                     .count = state->count,
+                                                     .bytes = state->bytes,
+                                                     .deadlines = state->deadlines});
     window->delivered = state->delivered;
-    queue->deadlines_on_disk |= state->deadlines;
-    read_on_for_deadlines(queue);
+    learn_deadlines(queue);
     queue_drop_overflow(queue); /* what was unacked is ready again */
 }

@@ -6,6 +6,21 @@
  *           │                               has acknowledged it, else waits for the batch: see late_confirm.h
  *           └── it has left, or was read back from disk ──▶ deleted by the open batch
  *
+ * What is durable can be given up and read again. Reads go to the store's reader thread, one at a
+ * time for a queue, in pieces whose size follows from the memory that is free (paging.h); while
+ * consumers are being served, the next piece is asked for when READ_AHEAD_SEGMENTS are left before
+ * it, so that they need not wait. What a read brings is taken in if the part on disk still begins
+ * where it did.
+ *
+ *     read for       whom                                            reads
+ *     entries        consumers, basic.get, limits; a stub whose      bodies
+ *                    entries are due and have somewhere to go
+ *     deadlines      ranges recovered with deadlines, behind all     the index alone
+ *                    else: they become stubs
+ *
+ * An entry that was deleted may be read back while its delete is not durable: so a segment is not
+ * given up before the deletes of its entries are (deleted_lsn), and a stub's bits say who is alive.
+ *
  * Each window of a priority queue is a queue of its own to the store: ids id, id + 1, ...
  *
  * For queue.c alone. */
@@ -37,11 +52,25 @@ bool queue_forget_entry(struct queue *queue, struct place place);
 bool queue_drop_entry(struct queue *queue, struct place place);
 void queue_forget_entry_quietly(struct queue *queue, struct place place);
 
-/* The same for a range on disk with all its entries. */
-bool queue_forget_range(struct queue *queue, struct segment *range);
+/* The same for a part on disk with all its entries; and for one entry of a stub with deadlines, of
+ * which nobody needs the body. */
+bool queue_forget_on_disk(struct queue *queue, struct segment *segment);
+void queue_forget_in_stub(struct queue *queue, struct segment *stub, uint32_t slot);
 
-/* Starts to read the front of the window's first range, unless a read is under way. */
-void queue_read_ahead(struct queue *queue, struct window *window);
+/* Gives up what the window has in memory beyond the first `keep` octets or so that are ready, as
+ * far as the store has it: the newest first, at most so many segments. Answers how many. For
+ * paging.c. */
+unsigned queue_page_out(struct window *window, uint64_t keep, unsigned segments_max);
+
+/* Starts to read a part on disk and what follows it, unless a read of the queue is under way:
+ * queue_on_loaded runs when it ends. */
+void queue_read(struct queue *queue, struct segment *segment);
+
+/* The same, if consumers will soon have taken all that stands before the first part on disk. */
+void queue_read_ahead(struct queue *queue);
+
+/* Something was read: whoever waited for it goes on. In queue.c. */
+void queue_on_loaded(struct queue *queue);
 
 /* Who is served next: the highest priority, after those whose time is over. WINDOW_ON_DISK: it is
  * being read. In queue.c. */

@@ -1,29 +1,64 @@
-/* Segments come in two sizes: the first of a queue is small, so that a hundred thousand queues of
- * one message stay cheap; once a queue has filled a segment the next is large. A segment takes
- * positions until it is full; a new one begins wherever the tail is.
+/* Segments grow with the queue: the first has SEGMENT_SMALL slots, so that a hundred thousand
+ * queues of one message stay cheap; each further one four times those of the one before, up to
+ * SEGMENT_LARGE. A segment takes positions until it is full; a new one begins wherever the tail is.
  *
  * The cursor never stands behind a segment with something ready: it moves forward in
  * window_first_ready, over segments that have nothing ready, and back in window_requeue and
- * window_recover. */
+ * wherever something ready takes a place before it. */
 #include "core/window.h"
 
 #include "base/alloc.h"
+#include "core/paging.h"
 
-static bool is_range(const struct segment *segment)
+static size_t size_of_segment(uint16_t capacity)
 {
-    return segment->capacity == 0;
+    return size_add(sizeof(struct segment), size_mul(capacity, sizeof(struct entry)));
 }
 
-static struct segment *segment_new(struct window *window, uint64_t first, uint16_t capacity)
+/* ---- the list ---- */
+
+/* capacity 0: on disk. The caller puts it into its place with insert_before or insert_after. */
+static struct segment *segment_new(struct window *window, uint64_t first, uint64_t end,
+                                   uint16_t capacity)
 {
-    struct segment *segment =
-        xmalloc(size_add(sizeof(*segment), size_mul(capacity, sizeof(struct entry))));
+    struct segment *segment = xmalloc(size_of_segment(capacity));
 
     memset(segment, 0, sizeof(*segment));
     segment->window = window;
-    segment->first = segment->end = first;
+    segment->first = first;
+    segment->end = end;
     segment->capacity = capacity;
+    window->loaded_count += capacity > 0;
+    paging_grow(window, size_of_segment(capacity), capacity > 0);
     return segment;
+}
+
+/* Where it belongs among those on disk: next to its neighbour, which is mostly the last or none. */
+static void list_on_disk(struct window *window, struct segment *segment)
+{
+    struct segment *before = TAILQ_LAST(&window->on_disk, segment_list);
+
+    while (before != NULL && before->first > segment->first)
+        before = TAILQ_PREV(before, segment_list, disk_link);
+    if (before == NULL)
+        TAILQ_INSERT_HEAD(&window->on_disk, segment, disk_link);
+    else
+        TAILQ_INSERT_AFTER(&window->on_disk, before, segment, disk_link);
+}
+
+static void enlist(struct window *window, struct segment *segment)
+{
+    if (segment_is_on_disk(segment))
+        list_on_disk(window, segment);
+}
+
+static void insert_before(struct window *window, struct segment *next, struct segment *segment)
+{
+    if (next == NULL)
+        TAILQ_INSERT_TAIL(&window->segments, segment, link);
+    else
+        TAILQ_INSERT_BEFORE(next, segment, link);
+    enlist(window, segment);
 }
 
 /* Takes the segment out; the cursor goes on with the one behind it. */
@@ -31,10 +66,21 @@ static void segment_free(struct window *window, struct segment *segment)
 {
     if (window->cursor == segment)
         window->cursor = TAILQ_NEXT(segment, link);
+    if (window->reading == segment)
+        window->reading = NULL;
+    if (window->unlearnt == segment)
+        window->unlearnt = NULL;
     TAILQ_REMOVE(&window->segments, segment, link);
+    if (segment_is_on_disk(segment))
+        TAILQ_REMOVE(&window->on_disk, segment, disk_link);
     expiry_forget(window->expiry, segment);
+    window->loaded_count -= !segment_is_on_disk(segment);
+    paging_shrink(window, size_of_segment(segment->capacity));
+    free(segment->weights);
     free(segment);
 }
+
+/* ---- slots ---- */
 
 static void set_ready(struct segment *segment, uint32_t slot)
 {
@@ -58,24 +104,32 @@ static uint32_t first_ready_slot(const struct segment *segment)
     return 0;
 }
 
-void window_init(struct window *window, struct expiry *expiry)
+static uint32_t slots_used(const struct segment *segment)
 {
-    *window = (struct window){.expiry = expiry};
+    return (uint32_t)(segment->end - segment->first);
+}
+
+/* ---- the whole ---- */
+
+void window_init(struct window *window, struct queue *queue, struct expiry *expiry,
+                 struct paging *paging)
+{
+    *window = (struct window){.queue = queue, .expiry = expiry, .paging = paging};
     TAILQ_INIT(&window->segments);
+    TAILQ_INIT(&window->on_disk);
 }
 
 void window_release(struct window *window)
 {
-    struct segment *segment, *next;
+    struct segment *segment;
 
-    TAILQ_FOREACH_SAFE (segment, &window->segments, link, next) {
-        for (uint32_t slot = 0; !is_range(segment) && slot < segment->end - segment->first; slot++)
+    while ((segment = TAILQ_FIRST(&window->segments)) != NULL) {
+        for (uint32_t slot = 0; !segment_is_on_disk(segment) && slot < slots_used(segment); slot++)
             if (segment->entries[slot].message != NULL)
                 message_unref(&segment->entries[slot].message);
-        expiry_forget(window->expiry, segment);
-        free(segment);
+        segment_free(window, segment);
     }
-    window_init(window, window->expiry);
+    window_init(window, window->queue, window->expiry, window->paging);
 }
 
 /* The segment that takes the position at the tail. */
@@ -83,12 +137,15 @@ static struct segment *tail_segment(struct window *window)
 {
     struct segment *last = TAILQ_LAST(&window->segments, segment_list);
 
-    if (last != NULL && !is_range(last) && last->end == window->tail &&
-        last->end - last->first < last->capacity)
+    if (likely(last != NULL && last->end == window->tail &&
+               last->end - last->first < last->capacity))
         return last;
-    struct segment *segment =
-        segment_new(window, window->tail, last == NULL ? SEGMENT_SMALL : SEGMENT_LARGE);
-    TAILQ_INSERT_TAIL(&window->segments, segment, link);
+    uint16_t capacity = SEGMENT_SMALL;
+    if (last != NULL)
+        capacity = segment_is_on_disk(last) ? SEGMENT_LARGE
+                                            : (uint16_t)min_of(4 * last->capacity, SEGMENT_LARGE);
+    struct segment *segment = segment_new(window, window->tail, window->tail, capacity);
+    insert_before(window, NULL, segment);
     return segment;
 }
 
@@ -117,32 +174,15 @@ struct place window_push(struct window *window, struct message *message)
     return place;
 }
 
-void window_recover(struct window *window, uint64_t head, uint64_t tail, uint64_t count,
-                    uint64_t bytes)
-{
-    assert(TAILQ_EMPTY(&window->segments) && head <= tail && count <= tail - head);
-
-    window->tail = tail;
-    if (count == 0)
-        return;
-    struct segment *range = segment_new(window, head, 0);
-    range->end = tail;
-    range->count = count;
-    range->bytes = bytes;
-    TAILQ_INSERT_TAIL(&window->segments, range, link);
-    window->cursor = range;
-    window->ready_count = count;
-    window->ready_bytes = bytes;
-}
-
 enum window_next window_first_ready(struct window *window, struct place *place)
 {
     if (window->ready_count == 0)
         return WINDOW_NOTHING;
-    while (window->cursor != NULL && !is_range(window->cursor) && window->cursor->ready_count == 0)
+    while (window->cursor != NULL && !segment_is_on_disk(window->cursor) &&
+           window->cursor->ready_count == 0)
         window->cursor = TAILQ_NEXT(window->cursor, link);
     assert(window->cursor != NULL);
-    if (is_range(window->cursor))
+    if (segment_is_on_disk(window->cursor))
         return WINDOW_ON_DISK;
     *place = (struct place){window->cursor, first_ready_slot(window->cursor)};
     return WINDOW_READY;
@@ -201,64 +241,377 @@ void window_remove(struct window *window, struct place place)
     }
 }
 
-struct segment *window_first_range(struct window *window)
-{
-    struct segment *segment;
+/* ---- what is on disk ---- */
 
-    TAILQ_FOREACH (segment, &window->segments, link)
-        if (is_range(segment))
-            return segment;
-    return NULL;
+/* The part on disk counts so many entries more, or less when that is what is said. */
+static void count_on_disk(struct window *window, struct segment *segment, uint64_t count,
+                          uint64_t bytes)
+{
+    segment->count += count;
+    segment->bytes += bytes;
+    window->disk_count += count;
+    window->disk_bytes += bytes;
 }
 
-void window_remove_range(struct window *window, struct segment *range)
+static void uncount_on_disk(struct window *window, struct segment *segment, uint64_t count,
+                            uint64_t bytes)
 {
-    assert(is_range(range));
-    window->ready_count -= range->count;
-    window->ready_bytes -= range->bytes;
-    segment_free(window, range);
+    assert(count <= segment->count && bytes <= segment->bytes);
+    segment->count -= count;
+    segment->bytes -= bytes;
+    window->disk_count -= count;
+    window->disk_bytes -= bytes;
 }
+
+/* Entries of it are gone: ready no more. */
+static void lose_from_disk(struct window *window, struct segment *segment, uint64_t count,
+                           uint64_t bytes)
+{
+    uncount_on_disk(window, segment, count, bytes);
+    window->ready_count -= count;
+    window->ready_bytes -= bytes;
+}
+
+void window_recover(struct window *window, const struct window_recovery *recovery)
+{
+    assert(TAILQ_EMPTY(&window->segments) && recovery->head <= recovery->tail &&
+           recovery->count <= recovery->tail - recovery->head);
+
+    window->tail = recovery->tail;
+    if (recovery->count == 0)
+        return;
+    struct segment *range = segment_new(window, recovery->head, recovery->tail, 0);
+    range->has_unread_deadlines = recovery->deadlines;
+    window->unlearnt = recovery->deadlines ? range : NULL;
+    insert_before(window, NULL, range);
+    count_on_disk(window, range, recovery->count, recovery->bytes);
+    window->cursor = range;
+    window->ready_count = recovery->count;
+    window->ready_bytes = recovery->bytes;
+}
+
+bool window_runs_dry(const struct window *window, unsigned segments)
+{
+    const struct segment *segment = window->cursor;
+
+    for (; segment != NULL && !segment_is_on_disk(segment); segment = TAILQ_NEXT(segment, link))
+        if (segment->ready_count > 0 && segments-- == 0)
+            return false;
+    return segment != NULL;
+}
+
+void window_remove_on_disk(struct window *window, struct segment *segment)
+{
+    assert(segment_is_on_disk(segment));
+    lose_from_disk(window, segment, segment->count, segment->bytes);
+    segment_free(window, segment);
+}
+
+/* ---- paging out ---- */
+
+static bool may_join(const struct segment *range)
+{
+    return range != NULL && segment_is_on_disk(range) && !range->is_stub &&
+           !range->has_unread_deadlines;
+}
+
+/* A range over [first, end), which lies between these two, alone or as part of one or both. */
+static struct segment *make_range(struct window *window, struct segment *before,
+                                  struct segment *next, uint64_t first, uint64_t end)
+{
+    struct segment *range;
+
+    if (may_join(before)) {
+        range = before;
+        range->end = end;
+    } else if (may_join(next)) {
+        next->first = first;
+        return next;
+    } else {
+        range = segment_new(window, first, end, 0);
+        insert_before(window, next, range);
+    }
+    if (!may_join(next))
+        return range;
+    range->end = next->end;
+    range->count += next->count;
+    range->bytes += next->bytes;
+    if (window->cursor == next)
+        window->cursor = range;
+    segment_free(window, next);
+    return range;
+}
+
+/* A stub for the slots from `from` on, before `next`. */
+static struct segment *make_stub(struct window *window, struct segment *segment, uint32_t from,
+                                 struct segment *next)
+{
+    const uint32_t end = slots_used(segment);
+    struct segment *stub = segment_new(window, segment->first + from, segment->end, 0);
+
+    stub->is_stub = true;
+    stub->weights = xcalloc(end - from, sizeof(uint32_t));
+    insert_before(window, next, stub);
+    for (uint32_t slot = from; slot < end; slot++)
+        if (segment_is_ready(segment, slot)) {
+            set_ready(stub, slot - from);
+            stub->weights[slot - from] = segment->entries[slot].message->body_size;
+        }
+    expiry_move(window->expiry, segment, from, stub);
+    return stub;
+}
+
+/* Drops the messages of the slots from `from` on; they are on disk, and ready as before. */
+static void give_up(struct segment *segment, uint32_t from)
+{
+    for (uint32_t slot = from, end = slots_used(segment); slot < end; slot++)
+        if (segment_is_ready(segment, slot)) {
+            clear_ready(segment, slot);
+            message_unref(&segment->entries[slot].message);
+            segment->count--;
+        }
+    segment->end = segment->first + from;
+}
+
+void window_page_out(struct window *window, struct segment *segment, uint32_t from)
+{
+    uint64_t count = 0, bytes = 0;
+
+    assert(!segment_is_on_disk(segment));
+    for (uint32_t slot = from, end = slots_used(segment); slot < end; slot++) {
+        if (!segment_is_ready(segment, slot)) {
+            assert(segment->entries[slot].message == NULL);
+            continue;
+        }
+        bytes += segment->entries[slot].message->body_size;
+        count++;
+    }
+    assert(count > 0);
+    struct segment *next = TAILQ_NEXT(segment, link);
+    struct segment *before = from > 0 ? segment : TAILQ_PREV(segment, segment_list, link);
+    struct segment *moved =
+        expiry_has_deadlines(segment, from)
+            ? make_stub(window, segment, from, next)
+            : make_range(window, before, next, segment->first + from, segment->end);
+    give_up(segment, from);
+    count_on_disk(window, moved, count, bytes);
+    if (window->cursor == NULL || moved->first < window->cursor->first ||
+        (from == 0 && window->cursor == segment))
+        window->cursor = moved;
+    if (segment->count == 0)
+        segment_free(window, segment);
+}
+
+void window_shrink(struct window *window)
+{
+    struct segment *segment = TAILQ_FIRST(&window->segments);
+
+    if (segment != NULL && segment->count == 0 && segment->capacity > SEGMENT_SMALL)
+        segment_free(window, segment);
+}
+
+/* ---- reading ranges ---- */
 
 struct place window_add_loaded(struct window *window, struct segment *range, uint64_t position,
-                               struct message *message)
+                               struct message *message, size_t more)
 {
-    assert(is_range(range) && position >= range->first && position < range->end);
+    assert(segment_is_on_disk(range) && !range->is_stub && position >= range->first &&
+           position < range->end);
 
     /* Positions that are gone already stay as empty slots. */
     struct segment *segment = TAILQ_PREV(range, segment_list, link);
-    if (segment == NULL || is_range(segment) || position - segment->first >= segment->capacity) {
-        segment = segment_new(window, position, SEGMENT_LARGE);
-        TAILQ_INSERT_BEFORE(range, segment, link);
+    if (segment == NULL || segment_is_on_disk(segment) ||
+        position - segment->first >= segment->capacity) {
+        const size_t capacity =
+            min_of(max_of(more + 1, (size_t)SEGMENT_SMALL), (size_t)SEGMENT_LARGE);
+        segment = segment_new(window, position, position, (uint16_t)capacity);
+        insert_before(window, range, segment);
     }
     while (segment->end < position)
         segment->entries[segment->end++ - segment->first] = (struct entry){0};
+    /* The store may have counted wrongly, if it was damaged. */
+    const uint64_t counted = min_of(1, range->count);
+    const uint64_t weighed = min_of(range->bytes, message->body_size);
     range->first = position + 1;
-    if (range->count > 0) {
-        range->count--;
-        range->bytes -= min_of(range->bytes, message->body_size);
-    } else { /* more than were counted: damage on disk brought back what was gone */
-        window->ready_count++;
-        window->ready_bytes += message->body_size;
-    }
+    uncount_on_disk(window, range, counted, weighed);
+    window->ready_count += 1 - counted;
+    window->ready_bytes += message->body_size - weighed;
     return append_entry(window, segment, message);
 }
 
 void window_shorten_range(struct window *window, struct segment *range, uint64_t next)
 {
-    assert(is_range(range) && next >= range->first && next <= range->end);
+    assert(segment_is_on_disk(range) && !range->is_stub && next >= range->first &&
+           next <= range->end);
 
     range->first = next; /* a count of 0 is no end: damage may have brought back what was gone */
     if (next == range->end)
-        window_remove_range(window, range);
+        window_remove_on_disk(window, range);
 }
 
 void window_drop_from_range(struct window *window, struct segment *range, uint64_t bytes)
 {
-    if (range->count == 0)
-        return; /* it was never counted */
-    bytes = min_of(bytes, range->bytes);
-    range->count--;
-    range->bytes -= bytes;
-    window->ready_count--;
-    window->ready_bytes -= bytes;
+    assert(!range->is_stub);
+    lose_from_disk(window, range, min_of(1, range->count), min_of(bytes, range->bytes));
+}
+
+/* ---- deadlines of ranges, and stubs ---- */
+
+/* These entries, which fit into a segment, leave the range for a part on disk of their own, or for
+ * the range before it if none of them has a deadline. */
+static void learn(struct window *window, struct segment *range, const struct window_learnt *entries,
+                  size_t count, bool has_deadlines)
+{
+    const uint64_t first = entries[0].position, end = entries[count - 1].position + 1;
+    struct segment *moved;
+    uint64_t bytes = 0;
+
+    if (has_deadlines) {
+        moved = segment_new(window, first, end, 0);
+        moved->is_stub = true;
+        moved->weights = xcalloc(end - first, sizeof(uint32_t));
+        insert_before(window, range, moved);
+    } else {
+        moved = make_range(window, TAILQ_PREV(range, segment_list, link), range, first, end);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t slot = (uint32_t)(entries[i].position - first);
+        bytes += entries[i].weight;
+        if (!has_deadlines)
+            continue;
+        set_ready(moved, slot);
+        moved->weights[slot] = entries[i].weight;
+        if (entries[i].deadline_ms != DEADLINE_NONE)
+            expiry_add(window->expiry, moved, slot, entries[i].deadline_ms);
+    }
+    /* What the store had counted wrongly shows at the end of the range. */
+    const uint64_t counted = min_of(count, range->count), weighed = min_of(bytes, range->bytes);
+    uncount_on_disk(window, range, counted, weighed);
+    window->ready_count += count - counted;
+    window->ready_bytes += bytes - weighed;
+    count_on_disk(window, moved, count, bytes);
+    if (window->cursor == range)
+        window->cursor = moved;
+}
+
+void window_learn(struct window *window, struct segment *range, const struct window_learnt *entries,
+                  size_t count, uint64_t next)
+{
+    assert(range->has_unread_deadlines);
+    for (size_t i = 0; i < count;) {
+        bool has_deadlines = false;
+        size_t n = 0;
+        for (; i + n < count && entries[i + n].position - entries[i].position < SEGMENT_LARGE; n++)
+            has_deadlines |= entries[i + n].deadline_ms != DEADLINE_NONE;
+        learn(window, range, entries + i, n, has_deadlines);
+        i += n;
+    }
+    range->first = next;
+    if (next == range->end)
+        window_remove_on_disk(window, range);
+}
+
+struct segment *window_load_stub(struct window *window, struct segment *stub,
+                                 struct message *messages[SEGMENT_LARGE])
+{
+    const uint32_t slots = slots_used(stub);
+    const uint16_t capacity = (uint16_t)max_of(slots, (uint32_t)SEGMENT_SMALL);
+    struct segment *segment = segment_new(window, stub->first, stub->end, capacity);
+
+    assert(stub->is_stub && slots <= SEGMENT_LARGE);
+    insert_before(window, stub, segment);
+    window->ready_count -= stub->count;
+    window->ready_bytes -= stub->bytes;
+    uncount_on_disk(window, stub, stub->count, stub->bytes);
+    for (uint32_t slot = 0; slot < slots; slot++) {
+        segment->entries[slot] = (struct entry){.message = messages[slot]};
+        if (messages[slot] == NULL)
+            continue;
+        assert(segment_is_ready(stub, slot));
+        set_ready(segment, slot);
+        segment->count++;
+        window->ready_count++;
+        window->ready_bytes += messages[slot]->body_size;
+    }
+    expiry_move(window->expiry, stub, 0, segment);
+    if (window->cursor == stub)
+        window->cursor = segment;
+    segment_free(window, stub);
+    if (segment->count > 0)
+        return segment;
+    segment_free(window, segment);
+    return NULL;
+}
+
+void window_remove_from_stub(struct window *window, struct segment *stub, uint32_t slot)
+{
+    assert(stub->is_stub && stub->weights != NULL);
+    clear_ready(stub, slot);
+    lose_from_disk(window, stub, 1, stub->weights[slot]);
+    if (stub->count == 0)
+        segment_free(window, stub);
+}
+
+/* ---- the invariants ---- */
+
+static bool segment_check(const struct segment *segment)
+{
+    uint64_t alive = 0, ready = 0;
+
+    if (segment_is_on_disk(segment) && !segment->is_stub)
+        return segment->ready_count == 0;
+    for (uint32_t slot = 0; slot < slots_used(segment); slot++) {
+        const bool is_ready = segment_is_ready(segment, slot);
+        ready += is_ready;
+        if (segment->is_stub)
+            alive += is_ready;
+        else if (segment->entries[slot].message != NULL)
+            alive++;
+        else if (is_ready)
+            return false;
+    }
+    return alive == segment->count && ready == segment->ready_count;
+}
+
+bool window_check(const struct window *window)
+{
+    struct window sum = {0};
+    const struct segment *segment, *disk = TAILQ_FIRST(&window->on_disk);
+    uint64_t end = 0, first_ready = UINT64_MAX;
+
+    TAILQ_FOREACH (segment, &window->segments, link) {
+        if (segment->first < end || segment->end < segment->first || !segment_check(segment))
+            return false;
+        end = segment->end;
+        if (segment_is_on_disk(segment)) {
+            if (disk != segment)
+                return false;
+            disk = TAILQ_NEXT(disk, disk_link);
+            sum.ready_count += segment->count;
+            sum.ready_bytes += segment->bytes;
+            sum.disk_count += segment->count;
+            sum.disk_bytes += segment->bytes;
+            if (segment->count > 0)
+                first_ready = min_of(first_ready, segment->first);
+            continue;
+        }
+        sum.loaded_count++;
+        if (segment->ready_count > 0)
+            first_ready = min_of(first_ready, segment->first);
+        for (uint32_t slot = 0; slot < slots_used(segment); slot++) {
+            const struct message *message = segment->entries[slot].message;
+            const bool is_ready = segment_is_ready(segment, slot);
+            if (message == NULL)
+                continue;
+            *(is_ready ? &sum.ready_count : &sum.unacked_count) += 1;
+            *(is_ready ? &sum.ready_bytes : &sum.unacked_bytes) += message->body_size;
+        }
+    }
+    return disk == NULL && end <= window->tail && sum.ready_count == window->ready_count &&
+           sum.ready_bytes == window->ready_bytes && sum.unacked_count == window->unacked_count &&
+           sum.unacked_bytes == window->unacked_bytes && sum.disk_count == window->disk_count &&
+           sum.disk_bytes == window->disk_bytes && sum.loaded_count == window->loaded_count &&
+           (first_ready == UINT64_MAX ||
+            (window->cursor != NULL && window->cursor->first <= first_ready)) &&
+           paging_check(window);
 }

@@ -418,6 +418,7 @@ static void append(struct model *model, struct model_queue *queue,
     *entry = (struct model_entry){
         .id = message->id,
         .number = queue->next_number++,
+        .position = MODEL_NOWHERE,
         .life = begin_life(model, message->persistent && queue->life.durable),
     };
 }
@@ -493,7 +494,7 @@ static void miss(struct walk *walk, struct model_entry *entry)
     entry->in_flight = true;
 }
 
-static void meet(struct walk *walk, uint32_t id)
+static void meet(struct walk *walk, uint32_t id, uint64_t position)
 {
     struct model_entry *entry;
 
@@ -501,26 +502,43 @@ static void meet(struct walk *walk, uint32_t id)
         miss(walk, entry);
     check(entry != NULL, "queue %s has message %u, which should not be there, or not there",
           walk->queue->name, id);
+    check(entry->position == MODEL_NOWHERE || entry->position == position,
+          "message %u of queue %s stood at %" PRIu64 " and stands at %" PRIu64, id,
+          walk->queue->name, entry->position, position);
+    entry->position = position;
     walk->next++;
 }
 
-/* A stretch on disk: what is missing was taken from its front. */
-static void meet_range(struct walk *walk, const struct segment *range)
+/* Whether what stood at this position may be in the part: of a range, which tells no more than how
+ * many it has, what the store cannot have is not. */
+static bool may_hold(const struct segment *part, const struct model_entry *entry)
 {
-    const struct segment *segment = range;
-    uint64_t modelled = 0, there = 0;
+    if (entry->position < part->first || entry->position >= part->end)
+        return false;
+    return part->is_stub ? segment_is_ready(part, (uint32_t)(entry->position - part->first))
+                         : entry->life.durable;
+}
+
+/* A part on disk: what stands there was seen in memory before, so that it is known by its place. */
+static void meet_on_disk(struct walk *walk, const struct segment *part)
+{
+    size_t end = walk->next;
+    uint64_t met = 0;
 
     for (size_t i = walk->next; i < walk->queue->count; i++)
-        modelled += !walk->queue->entries[i].life.ended;
-    for (; segment != NULL; segment = TAILQ_NEXT(segment, link))
-        there += segment->count;
-    check(modelled >= there, "queue %s has more entries than it should", walk->queue->name);
-    for (uint64_t n = modelled - there; n > 0; n--)
-        miss(walk, current(walk));
-    for (uint64_t n = range->count; n > 0; n--) {
-        current(walk);
-        walk->next++;
+        if (!walk->queue->entries[i].life.ended && walk->queue->entries[i].position < part->end)
+            end = i + 1;
+    for (; walk->next < end; walk->next++) {
+        struct model_entry *entry = &walk->queue->entries[walk->next];
+        if (entry->life.ended)
+            continue;
+        if (may_hold(part, entry))
+            met++;
+        else
+            miss(walk, entry);
     }
+    check(met == part->count, "queue %s has %" PRIu64 " entries on disk and should have %" PRIu64,
+          walk->queue->name, part->count, met);
 }
 
 static void observe_queue(struct model *model, struct model_queue *queue)
@@ -531,13 +549,14 @@ static void observe_queue(struct model *model, struct model_queue *queue)
     uint64_t alive = 0;
 
     check(real != NULL, "queue %s has vanished", queue->name);
+    check(window_check(&real->window), "the window of queue %s contradicts itself", queue->name);
     TAILQ_FOREACH (segment, &real->window.segments, link) {
         alive += segment->count;
-        if (segment->capacity == 0)
-            meet_range(&walk, segment);
+        if (segment_is_on_disk(segment))
+            meet_on_disk(&walk, segment);
         for (uint64_t i = 0; segment->capacity > 0 && i < segment->end - segment->first; i++)
             if (segment->entries[i].message != NULL)
-                meet(&walk, id_of(segment->entries[i].message));
+                meet(&walk, id_of(segment->entries[i].message), segment->first + i);
     }
     struct model_entry *entry;
     while ((entry = current(&walk)) != NULL)

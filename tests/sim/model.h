@@ -14,6 +14,7 @@
 #include "core/vhost.h"
 
 enum { MODEL_NAME = 16 };
+#define MODEL_NOWHERE UINT64_MAX
 
 struct model_life {
     bool durable; /* what is not dies with the broker */
@@ -32,8 +33,9 @@ struct model_message {
 };
 
 struct model_entry {
-    uint32_t id;     /* of the message */
-    uint64_t number; /* in order of arrival in the queue */
+    uint32_t id;       /* of the message */
+    uint64_t number;   /* in order of arrival in the queue */
+    uint64_t position; /* in the broker's window; MODEL_NOWHERE: it was not seen there yet */
     struct model_life life;
     bool in_flight; /* ended by a no-ack delivery that its client has not read yet */
     bool seen;      /* by a client */

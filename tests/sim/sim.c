@@ -10,6 +10,8 @@
  * what comes out is exactly what must be there, in order. The same seed gives the same run, to the
  * byte.
  *
+ * In two runs of three memory for messages is short or none, so that queues live on disk.
+ *
  * With --lmdb the store is the real one, on a directory that must be empty, and the broker is only
  * ever stopped in order; then the store's thread decides when a batch is durable, and a run is not
  * the same twice.
@@ -35,6 +37,7 @@ static struct options {
 } options = {.seed = 1, .seeds = 200, .steps = 1000};
 
 static struct sim sim;
+static uint64_t memory_limit; /* of this run, for messages in queues */
 
 /* What of the store is in the test's hands. */
 static struct {
@@ -157,6 +160,7 @@ static void begin_again(uint64_t durable)
     sim.ending = false;
     disk.failed = false;
     sim.harness.broker.on_store_failure = on_store_failure;
+    paging_set_limit(&sim.harness.broker.paging, memory_limit);
     sim.model.batch_lsn = store_open_lsn(sim.harness.store);
     model_recover(&sim.model, durable);
 }
@@ -446,11 +450,13 @@ static void begin(uint64_t seed)
     trace_begin(command);
     empty_directory(options.lmdb);
     random_init_seeded(&sim.random, seed);
+    memory_limit = seed % 3 == 0 ? 0 : seed % 3 == 1 ? below(&sim, 40000) : PAGING_LIMIT_DEFAULT;
     TAILQ_INIT(&sim.clients);
     sim.next_serial = 0;
     sim.ending = false;
     harness_init_over(&sim.harness, NULL, open_store());
     sim.harness.broker.on_store_failure = on_store_failure;
+    paging_set_limit(&sim.harness.broker.paging, memory_limit);
     model_init(&sim.model, &sim.harness.broker);
     sim.model.on_queue_deleted = on_queue_deleted;
     wait_for_disk();

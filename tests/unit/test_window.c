@@ -30,7 +30,7 @@ static struct message *make_message(uint32_t body_size)
 static struct model *model_new(void)
 {
     struct model *model = xcalloc(1, sizeof(*model));
-    window_init(&model->window, NULL);
+    window_init(&model->window, NULL, NULL, NULL);
     return model;
 }
 
@@ -71,6 +71,7 @@ static void check_agrees(struct model *model)
     struct place place;
     uint64_t first = first_of(model, READY, ON_DISK);
 
+    ck_assert(window_check(&model->window));
     ck_assert_uint_eq(model->window.ready_count, count_of(model, READY) + count_of(model, ON_DISK));
     ck_assert_uint_eq(model->window.unacked_count, count_of(model, UNACKED));
     switch (window_first_ready(&model->window, &place)) {
@@ -102,7 +103,7 @@ static uint64_t pick(const struct model *model, struct random *random, enum stat
 
 static void model_load(struct model *model, struct random *random)
 {
-    struct segment *range = window_first_range(&model->window);
+    struct segment *range = window_first_on_disk(&model->window);
     if (range == NULL)
         return;
     uint64_t end = range->end, at = range->first, left = random_below(random, 300) + 1;
@@ -110,7 +111,7 @@ static void model_load(struct model *model, struct random *random)
         if (model->states[at] != ON_DISK)
             continue;
         struct message *message = make_message((uint32_t)(at % 7));
-        model->places[at] = window_add_loaded(&model->window, range, at, message);
+        model->places[at] = window_add_loaded(&model->window, range, at, message, left);
         ck_assert_uint_eq(place_position(model->places[at]), at);
         model->states[at] = READY;
         message_unref(&message);
@@ -119,11 +120,36 @@ static void model_load(struct model *model, struct random *random)
     window_shorten_range(&model->window, range, at);
 }
 
+/* Some segment, from some slot on, if all is ready from there. */
+static void model_page_out(struct model *model, struct random *random)
+{
+    struct segment *segment;
+
+    TAILQ_FOREACH (segment, &model->window.segments, link) {
+        if (segment_is_on_disk(segment) || random_below(random, 3) > 0)
+            continue;
+        const uint32_t end = (uint32_t)(segment->end - segment->first);
+        uint32_t from = random_below(random, 2) == 0 ? 0 : (uint32_t)random_below(random, end + 1);
+        uint64_t ready = 0, unacked = 0;
+        for (uint32_t slot = from; slot < end; slot++) {
+            ready += model->states[segment->first + slot] == READY;
+            unacked += model->states[segment->first + slot] == UNACKED;
+        }
+        if (ready == 0 || unacked > 0)
+            continue;
+        for (uint64_t at = segment->first + from; at < segment->end; at++)
+            if (model->states[at] == READY)
+                model->states[at] = ON_DISK;
+        window_page_out(&model->window, segment, from);
+        return;
+    }
+}
+
 static void step(struct model *model, struct random *random)
 {
     uint64_t at;
 
-    switch (random_below(random, 8)) {
+    switch (random_below(random, 9)) {
     case 0:
     case 1:
         for (uint64_t n = random_below(random, 40); n > 0 && model->tail < POSITIONS_MAX; n--)
@@ -158,6 +184,9 @@ static void step(struct model *model, struct random *random)
     case 7:
         model_load(model, random);
         break;
+    case 8:
+        model_page_out(model, random);
+        break;
     }
 }
 
@@ -176,7 +205,9 @@ START_TEST(random_steps)
                 count++;
                 bytes += i % 7;
             }
-        window_recover(&model->window, 100, 2000, count, bytes);
+        window_recover(
+            &model->window,
+            &(struct window_recovery){.head = 100, .tail = 2000, .count = count, .bytes = bytes});
     }
     for (int i = 0; i < 600; i++) {
         step(model, &random);
@@ -190,7 +221,7 @@ START_TEST(drained_window_is_empty)
 {
     struct window window;
     struct place place;
-    window_init(&window, NULL);
+    window_init(&window, NULL, NULL, NULL);
     for (int round = 0; round < 5; round++) {
         for (int i = 0; i < 1000; i++) {
             struct message *message = make_message(3);
@@ -214,7 +245,7 @@ START_TEST(lone_unacked_pins_one_segment)
 {
     struct window window;
     struct place place, lone;
-    window_init(&window, NULL);
+    window_init(&window, NULL, NULL, NULL);
     for (int i = 0; i < 100000; i++) {
         struct message *message = make_message(3);
         window_push(&window, message);
@@ -242,9 +273,10 @@ END_TEST
 START_TEST(damaged_entries_leave_the_count)
 {
     struct window window;
-    window_init(&window, NULL);
-    window_recover(&window, 0, 10, 3, 30);
-    struct segment *range = window_first_range(&window);
+    window_init(&window, NULL, NULL, NULL);
+    window_recover(&window,
+                   &(struct window_recovery){.head = 0, .tail = 10, .count = 3, .bytes = 30});
+    struct segment *range = window_first_on_disk(&window);
     window_drop_from_range(&window, range, 10);
     ck_assert_uint_eq(window.ready_count, 2);
     /* The store says nothing is left although two were expected: the count follows it. */
@@ -262,21 +294,22 @@ START_TEST(entries_that_come_back_are_counted)
 {
     struct window window;
     struct place place;
-    window_init(&window, NULL);
-    window_recover(&window, 0, 10, 2, 10);
-    struct segment *range = window_first_range(&window);
+    window_init(&window, NULL, NULL, NULL);
+    window_recover(&window,
+                   &(struct window_recovery){.head = 0, .tail = 10, .count = 2, .bytes = 10});
+    struct segment *range = window_first_on_disk(&window);
     for (uint64_t at = 0; at < 5; at++) {
         struct message *message = make_message(7);
-        window_add_loaded(&window, range, at, message);
+        window_add_loaded(&window, range, at, message, 0);
         message_unref(&message);
     }
     window_drop_from_range(&window, range, 7);
     window_shorten_range(&window, range, 6);
     ck_assert_uint_eq(window.ready_count, 5);
-    ck_assert_uint_eq(window.ready_bytes, 31);
-    ck_assert_ptr_eq(window_first_range(&window), range); /* what stands behind is read, too */
+    ck_assert_uint_eq(window.ready_bytes, 35);
+    ck_assert_ptr_eq(window_first_on_disk(&window), range); /* what stands behind is read, too */
     window_shorten_range(&window, range, 10);
-    ck_assert_ptr_null(window_first_range(&window));
+    ck_assert_ptr_null(window_first_on_disk(&window));
     ck_assert_uint_eq(window.ready_count, 5);
     ck_assert_int_eq(window_first_ready(&window, &place), WINDOW_READY);
     window_release(&window);

@@ -1,0 +1,178 @@
+#include "core/paging.h"
+
+#include "core/queue_store.h"
+
+enum {
+    SEGMENTS_PER_TURN = 64,
+    WINDOWS_PER_TURN = 1024,
+    READ_BYTES_MIN = 4 * 1024,
+    READ_BYTES_MAX = 2 * 1024 * 1024,
+    RETRY_MS = 10,
+};
+
+static uint64_t used(const struct paging *paging)
+{
+    return message_memory() + paging->segment_bytes + paging->reading_bytes;
+}
+
+static uint64_t low_mark(const struct paging *paging)
+{
+    return paging->limit / 8 * 7;
+}
+
+bool paging_is_short(const struct paging *paging)
+{
+    return used(paging) > paging->limit;
+}
+
+/* ---- rounds ---- */
+
+/* In the phase after everything that hands out: what was read is offered before it can go again. */
+static void begin_round(struct paging *paging)
+{
+    paging->hand = TAILQ_FIRST(&paging->windows);
+    paging->gave_up_some = false;
+    if (paging->hand != NULL)
+        loop_queue(paging->loop, LOOP_REAP, &paging->task);
+}
+
+/* All windows have been asked. */
+static void end_round(struct paging *paging)
+{
+    if (paging->gave_up_some) {
+        begin_round(paging);
+        return;
+    }
+    paging->share /= 2;
+    paging->retry_ms = paging->loop->clock->now_ms + RETRY_MS;
+}
+
+static void go_on(struct task *task)
+{
+    struct paging *paging = container_of(task, struct paging, task);
+    unsigned segments = SEGMENTS_PER_TURN;
+
+    for (unsigned i = 0; i < WINDOWS_PER_TURN && paging->hand != NULL; i++) {
+        struct window *window = paging->hand;
+        if (used(paging) <= low_mark(paging)) {
+            paging->hand = NULL;
+            paging->share = UINT64_MAX;
+            return;
+        }
+        const unsigned before = segments;
+        segments -= queue_page_out(window, paging->share, segments);
+        paging->gave_up_some |= segments < before;
+        if (segments == 0)
+            break;
+        if (paging->hand == window)
+            paging->hand = TAILQ_NEXT(window, paging_link);
+    }
+    if (paging->hand != NULL)
+        loop_queue(paging->loop, LOOP_REAP, &paging->task);
+    else
+        end_round(paging);
+}
+
+void paging_review(struct paging *paging)
+{
+    if (likely(used(paging) <= paging->limit) || paging->hand != NULL ||
+        paging->loop->clock->now_ms < paging->retry_ms)
+        return;
+    const uint64_t count = max_of(paging->window_count, 1U);
+    const uint64_t most = low_mark(paging) / count, least = paging->limit / 64 / count;
+    paging->share = max_of(min_of(paging->share, most), least);
+    begin_round(paging);
+}
+
+void paging_on_progress(struct paging *paging)
+{
+    paging->retry_ms = 0;
+    paging_review(paging);
+}
+
+/* ---- windows ---- */
+
+static void unlist(struct paging *paging, struct window *window)
+{
+    if (paging->hand == window)
+        paging->hand = TAILQ_NEXT(window, paging_link);
+    TAILQ_REMOVE(&paging->windows, window, paging_link);
+    paging->window_count--;
+}
+
+void paging_grow(struct window *window, size_t bytes, bool has_slots)
+{
+    struct paging *paging = window->paging;
+
+    if (paging == NULL)
+        return;
+    paging->segment_bytes += bytes;
+    if (!has_slots)
+        return;
+    if (window->listed)
+        unlist(paging, window);
+    window->listed = true;
+    TAILQ_INSERT_HEAD(&paging->windows, window, paging_link);
+    paging->window_count++;
+    paging_review(paging);
+}
+
+void paging_shrink(struct window *window, size_t bytes)
+{
+    struct paging *paging = window->paging;
+
+    if (paging == NULL)
+        return;
+    paging->segment_bytes -= bytes;
+    if (window->listed && window->loaded_count == 0) {
+        unlist(paging, window);
+        window->listed = false;
+    }
+}
+
+bool paging_check(const struct window *window)
+{
+    return window->paging == NULL || window->listed == (window->loaded_count > 0);
+}
+
+/* ---- reading ---- */
+
+size_t paging_begin_read(struct paging *paging)
+{
+    const uint64_t now = used(paging), room = now < paging->limit ? paging->limit - now : 0;
+    const size_t bytes = (size_t)min_of(max_of(room / 4, READ_BYTES_MIN), READ_BYTES_MAX);
+
+    paging->reading_bytes += bytes;
+    return bytes;
+}
+
+void paging_end_read(struct paging *paging, size_t bytes)
+{
+    assert(paging->reading_bytes >= bytes);
+    paging->reading_bytes -= bytes;
+}
+
+/* ---- life ---- */
+
+void paging_init(struct paging *paging, struct loop *loop)
+{
+    *paging = (struct paging){
+        .loop = loop,
+        .limit = PAGING_LIMIT_DEFAULT,
+        .share = UINT64_MAX,
+        .task.run = go_on,
+    };
+    TAILQ_INIT(&paging->windows);
+}
+
+void paging_release(struct paging *paging)
+{
+    assert(TAILQ_EMPTY(&paging->windows) && paging->segment_bytes == 0);
+    loop_unqueue(paging->loop, &paging->task);
+}
+
+void paging_set_limit(struct paging *paging, uint64_t limit)
+{
+    paging->limit = limit;
+    paging_review(paging);
+}

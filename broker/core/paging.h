@@ -1,0 +1,60 @@
+/* Memory for messages that wait in queues, of all queues together, and who gives some up when it is
+ * short.
+ *
+ *     messages and segments in memory
+ *     0 ─────────────────────────────── 7/8 ──── limit
+ *                                        ▲         │ above: a round begins
+ *                                        └─────────┘ windows page out, in turn, until so much is left
+ *
+ * A round goes over the windows that have anything in memory, those that grew last first: they are
+ * why memory is short. Each may keep an equal share of the limit, at its head, where consumers are;
+ * what it has above that it gives up, as far as the disk has it (queue_page_out). When the sum is
+ * above the limit some window is above its share, so a round finds something; if it does not,
+ * because much is unacked, shared or not yet written, the next one allows half as much, down to a
+ * 64th of the limit for all, and begins when the store has got on, or a little later. Work per turn is bounded.
+ *
+ * Nothing happens on the path of a message: memory is looked at when a segment is added to a
+ * window, when a large message comes, and when a batch has become durable. */
+#ifndef CORE_PAGING_H
+#define CORE_PAGING_H
+
+#include "core/window.h"
+#include "net/loop.h"
+
+#define PAGING_LIMIT_DEFAULT (UINT64_C(64) << 20)
+
+struct paging {
+    TAILQ_HEAD(, window) windows; /* with segments in memory; the last to grow first */
+    size_t window_count;
+    struct window *hand; /* where the round goes on; NULL: none is under way */
+    uint64_t share;      /* octets that a window may keep in this round */
+    bool gave_up_some;   /* in this round */
+    uint64_t retry_ms;   /* no round begins before: the last one found nothing */
+    uint64_t limit, segment_bytes, reading_bytes;
+    struct loop *loop;
+    struct task task;
+};
+
+void paging_init(struct paging *paging, struct loop *loop);
+void paging_release(struct paging *paging);
+void paging_set_limit(struct paging *paging, uint64_t limit);
+
+/* The window has one segment more, or less, of so many octets. For window.c alone. */
+void paging_grow(struct window *window, size_t bytes, bool has_slots);
+void paging_shrink(struct window *window, size_t bytes);
+
+/* There is none left: nobody reads what he may not need at once. */
+bool paging_is_short(const struct paging *paging);
+
+/* Begins a round if memory is short. on_progress: more may have become durable. */
+void paging_review(struct paging *paging);
+void paging_on_progress(struct paging *paging);
+
+/* How much may be read into memory now, at least paging_read_min: a part of what is free. What is
+ * being read counts as used until paging_end_read. */
+size_t paging_begin_read(struct paging *paging);
+void paging_end_read(struct paging *paging, size_t bytes);
+
+bool paging_check(const struct window *window); /* it is in the list exactly when it should be */
+
+#endif
