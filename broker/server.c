@@ -186,6 +186,20 @@ static int open_broker(struct server *server, struct clock *clock, struct random
     return result;
 }
 
+/* Without it what the store does not have stays in memory. */
+static void open_scratch(struct server *server)
+{
+    struct scratch *scratch;
+    char error[SCRATCH_ERROR_SIZE];
+
+    if (scratch_open(server->config->data_dir, &scratch, error) != 0) {
+        log_error("messages that are not persistent stay in memory: %s", error);
+    } else if (broker_set_scratch(&server->broker, scratch) != 0) {
+        log_error("messages that are not persistent stay in memory: too few descriptors");
+        scratch_close(&scratch);
+    }
+}
+
 struct server *server_new(const struct config *config, struct clock *clock, struct random *random,
                           struct store **store, char error[SERVER_ERROR_SIZE])
 {
@@ -214,6 +228,7 @@ struct server *server_new(const struct config *config, struct clock *clock, stru
                                                    .exchange_max = config->exchange_max,
                                                    .vhost_max = config->vhost_max};
     paging_set_limit(&server->broker.paging, config->message_memory_max);
+    open_scratch(server);
     restrict_users(server);
     failed = start_service(server);
     if (failed != 0) {

@@ -13,7 +13,7 @@
 #include "core/definition.h"
 #include "core/vhost.h"
 
-enum { OPEN_BATCH_SIZE_MAX = 32 * 1024 * 1024 };
+enum { OPEN_BATCH_SIZE_MAX = 8 * 1024 * 1024 };
 
 /* The records of the broker's own: the highest queue id ever given out; and that the defaults have
  * been there, so that a user or vhost that was deleted does not come back. Definitions begin with
@@ -245,14 +245,34 @@ int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
     return 0;
 }
 
-/* The store's threads still write to the fetches under way. */
+static void on_scratch_ready(struct source *source, uint32_t events)
+{
+    struct broker *broker = container_of(source, struct broker, scratch_source);
+    (void)events;
+
+    scratch_process(broker->scratch);
+}
+
+int broker_set_scratch(struct broker *broker, struct scratch *scratch)
+{
+    broker->scratch_source = (struct source){.fd = scratch_fd(scratch), .on_ready = on_scratch_ready};
+    const int error = loop_watch(broker->loop, &broker->scratch_source);
+    if (error == 0)
+        broker->scratch = scratch;
+    return error;
+}
+
+/* The threads still write to the fetches under way. */
 static void wait_for_fetches(struct broker *broker)
 {
-    struct pollfd ready = {.fd = broker->store_source.fd, .events = POLLIN};
+    struct pollfd ready[] = {{.fd = broker->store_source.fd, .events = POLLIN},
+                             {.fd = broker->scratch_source.fd, .events = POLLIN}};
 
     while (broker->fetches > 0) {
-        poll(&ready, 1, -1);
+        poll(ready, broker->scratch != NULL ? 2 : 1, -1);
         store_process(broker->store);
+        if (broker->scratch != NULL)
+            scratch_process(broker->scratch);
     }
 }
 
@@ -275,5 +295,9 @@ void broker_release(struct broker *broker)
     map_release(&broker->queues);
     users_release(&broker->users);
     paging_release(&broker->paging);
+    if (broker->scratch != NULL) {
+        loop_unwatch(broker->loop, &broker->scratch_source);
+        scratch_close(&broker->scratch);
+    }
     dead_letters_release(&broker->dead_letters);
 }

@@ -58,8 +58,10 @@ struct broker {
     uint64_t last_record_id; /* of definitions in the store: counted up, see core/definition.h */
     uint64_t route_mark;     /* a fresh one per message routed: see core/exchange.h */
     uint64_t reserve_mark;   /* a fresh one per transaction: see queue_reserve */
-    size_t fetches;          /* reads from the store under way */
+    size_t fetches;          /* reads from the store, and from and to scratch, under way */
     bool is_ending;          /* none begins any more */
+    struct scratch *scratch; /* where messages go that the store does not have; NULL: nowhere */
+    struct source scratch_source;
     struct paging paging;    /* memory for messages in queues */
     struct broker_limits limits; /* set by the server */
     struct broker_counters counters;
@@ -73,6 +75,10 @@ struct broker {
  * -errno with nothing taken over. */
 int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
                 struct random *random, struct store *store, const struct broker_defaults *defaults);
+
+/* Messages that the store does not have may leave memory for there. The broker owns it from here,
+ * unless the answer is -errno. */
+int broker_set_scratch(struct broker *broker, struct scratch *scratch);
 
 /* Frees everything in memory. Clients must be gone. The store is handed back open, with all that is
  * durable in it. */

@@ -8,6 +8,8 @@ enum {
     READ_BYTES_MIN = 4 * 1024,
     READ_BYTES_MAX = 2 * 1024 * 1024,
     RETRY_MS = 10,
+    WRITE_RETRY_MS = 1000,
+    WRITING_BYTES_MAX = 8 * 1024 * 1024,
 };
 
 static uint64_t used(const struct paging *paging)
@@ -54,7 +56,7 @@ static void go_on(struct task *task)
 
     for (unsigned i = 0; i < WINDOWS_PER_TURN && paging->hand != NULL; i++) {
         struct window *window = paging->hand;
-        if (used(paging) <= low_mark(paging)) {
+        if (used(paging) <= low_mark(paging) + paging->writing_bytes) {
             paging->hand = NULL;
             paging->share = UINT64_MAX;
             return;
@@ -150,6 +152,28 @@ void paging_end_read(struct paging *paging, size_t bytes)
 {
     assert(paging->reading_bytes >= bytes);
     paging->reading_bytes -= bytes;
+}
+
+/* ---- writing ---- */
+
+bool paging_may_write(const struct paging *paging)
+{
+    return paging->writing_bytes < WRITING_BYTES_MAX &&
+           paging->loop->clock->now_ms >= paging->write_ms;
+}
+
+void paging_begin_write(struct paging *paging, size_t bytes)
+{
+    paging->writing_bytes += bytes;
+}
+
+void paging_end_write(struct paging *paging, size_t bytes, bool failed)
+{
+    assert(paging->writing_bytes >= bytes);
+    paging->writing_bytes -= bytes;
+    if (failed)
+        paging->write_ms = paging->loop->clock->now_ms + WRITE_RETRY_MS;
+    paging_on_progress(paging);
 }
 
 /* ---- life ---- */

@@ -31,6 +31,8 @@ struct paging {
     bool gave_up_some;   /* in this round */
     uint64_t retry_ms;   /* no round begins before: the last one found nothing */
     uint64_t limit, segment_bytes, reading_bytes;
+    uint64_t writing_bytes; /* of messages that are being written to scratch: as good as gone */
+    uint64_t write_ms;      /* nothing is written before: the last write failed */
     struct loop *loop;
     struct task task;
 };
@@ -49,6 +51,11 @@ bool paging_is_short(const struct paging *paging);
 /* Begins a round if memory is short. on_progress: more may have become durable. */
 void paging_review(struct paging *paging);
 void paging_on_progress(struct paging *paging);
+
+/* May something be written to scratch now? Both of these about what is being written. */
+bool paging_may_write(const struct paging *paging);
+void paging_begin_write(struct paging *paging, size_t bytes);
+void paging_end_write(struct paging *paging, size_t bytes, bool failed);
 
 /* How much may be read into memory now, at least paging_read_min: a part of what is free. What is
  * being read counts as used until paging_end_read. */

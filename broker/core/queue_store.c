@@ -9,6 +9,7 @@ enum {
     READ_AHEAD_SEGMENTS = 16, /* with something ready, left before a part on disk */
     LEARN_COUNT = 4096,       /* deadlines in one read */
     ENTRY_SIZE = 200,         /* of an entry and its message beside the body, about */
+    WRITE_BYTES = 1024 * 1024, /* in one write to scratch, unless one entry has more */
 };
 
 static uint64_t store_id(const struct queue *queue, const struct window *window)
@@ -157,21 +158,26 @@ void queue_forget_entry_quietly(struct queue *queue, struct place place)
 bool queue_forget_on_disk(struct queue *queue, struct segment *segment)
 {
     struct window *window = segment->window;
+    const uint64_t count = segment->is_stub ? segment->stored_count : segment->count;
+    const uint64_t bytes = segment->is_stub ? segment->stored_bytes : segment->bytes;
+    const bool deletes = count > 0 && !queue->deleted;
 
-    if (!queue->deleted) {
+    if (deletes) {
         store_delete_range(queue->broker->store, store_id(queue, window), segment->first,
-                           segment->end, segment->count, segment->bytes);
+                           segment->end, count, bytes);
         broker_touch_store(queue->broker);
     }
     window_remove_on_disk(window, segment);
-    return !queue->deleted;
+    return deletes;
 }
 
 void queue_forget_in_stub(struct queue *queue, struct segment *stub, uint32_t slot)
 {
-    store_delete_entry(queue->broker->store, store_id(queue, stub->window), stub->first + slot,
-                       stub->weights[slot]);
-    broker_touch_store(queue->broker);
+    if (stub_is_stored(stub, slot) && !queue->deleted) {
+        store_delete_entry(queue->broker->store, store_id(queue, stub->window), stub->first + slot,
+                           stub_weight(stub, slot));
+        broker_touch_store(queue->broker);
+    }
     window_remove_from_stub(stub->window, stub, slot);
 }
 
@@ -235,8 +241,147 @@ static bool give_up(struct window *window, struct segment *segment, uint64_t dur
 
     if (from == segment->end - segment->first)
         return false;
-    window_page_out(window, segment, from);
+    window_page_out(window, segment, from, NULL);
     return true;
+}
+
+/* ---- to scratch ---- */
+
+/* The entries of some slots of a segment, while they are written. On disk each is a head and its
+ * record, one behind the other, as a file that dies with the process may have them. */
+struct page_head {
+    uint32_t slot; /* of the stub */
+    uint32_t size; /* of the record */
+    uint32_t is_stored : 1, delivery_count : 15, acquired_count : 16;
+};
+struct page_write {
+    struct scratch_job job;
+    struct broker *broker;
+    struct segment *segment; /* NULL: it is gone */
+    uint32_t from, end;      /* slots */
+    size_t size;
+    uint32_t count;
+    struct message *messages[SEGMENT_LARGE];
+    struct page_head heads[SEGMENT_LARGE];
+    struct iovec iov[2 * SEGMENT_LARGE];
+};
+
+/* Whether what was written is what the segment still has, less some perhaps. */
+static bool is_as_written(const struct segment *segment, uint32_t from, uint32_t end)
+{
+    uint32_t ready = 0;
+
+    if (segment->end - segment->first != end)
+        return false;
+    for (uint32_t slot = from; slot < end; slot++) {
+        if (segment->entries[slot].message != NULL && !segment_is_ready(segment, slot))
+            return false;
+        ready += segment_is_ready(segment, slot);
+    }
+    return ready > 0;
+}
+
+static void on_written(struct scratch_job *job)
+{
+    struct page_write *write = container_of(job, struct page_write, job);
+    struct broker *broker = write->broker;
+    struct segment *segment = write->segment;
+    bool dropped = true;
+
+    broker->fetches--;
+    if (job->error != 0)
+        log_error("a message backlog could not be written to disk and stays in memory: %s",
+                  strerror(-job->error));
+    if (segment != NULL) {
+        segment->writer = NULL;
+        if (job->error == 0 && is_as_written(segment, write->from, write->end)) {
+            window_page_out(segment->window, segment, write->from, &job->place);
+            dropped = false;
+        }
+    }
+    if (dropped)
+        scratch_drop(&job->place);
+    for (uint32_t i = 0; i < write->count; i++)
+        message_unref(&write->messages[i]);
+    paging_end_write(&broker->paging, write->size, job->error != 0);
+    free(write);
+}
+
+/* From which slot on up to WRITE_BYTES, or one entry, can be written. */
+static uint32_t first_to_write(const struct segment *segment, uint64_t durable)
+{
+    const uint32_t end = (uint32_t)(segment->end - segment->first);
+    uint32_t from = end;
+    size_t size = 0;
+
+    for (uint32_t slot = end; slot-- > 0;) {
+        const struct entry *entry = &segment->entries[slot];
+        if (entry->message == NULL)
+            continue;
+        if (!segment_is_ready(segment, slot) || (entry->lsn != 0 && entry->lsn > durable))
+            return from;
+        size += message_record(entry->message).size;
+        if (size > WRITE_BYTES && from < end)
+            return from;
+        from = slot;
+    }
+    return from < end ? 0 : end;
+}
+
+static void add_to_write(struct page_write *write, const struct entry *entry, uint32_t slot)
+{
+    const struct slice record = message_record(entry->message);
+    struct page_head *head = &write->heads[write->count];
+
+    *head = (struct page_head){.slot = slot,
+                               .size = (uint32_t)record.size,
+                               .is_stored = entry->lsn != 0,
+                               .delivery_count = entry->delivery_count,
+                               .acquired_count = entry->acquired_count};
+    write->messages[write->count] = message_ref(entry->message);
+    write->iov[2 * write->count] = (struct iovec){head, sizeof(*head)};
+    write->iov[2 * write->count + 1] =
+        (struct iovec){(void *)(uintptr_t)record.data, record.size};
+    write->count++;
+    write->size += sizeof(*head) + record.size;
+}
+
+/* Begins to write the end of the segment to scratch; it is given up when that is done. */
+static bool write_out(struct window *window, struct segment *segment, uint64_t durable)
+{
+    struct broker *broker = window->queue->broker;
+    const uint32_t end = (uint32_t)(segment->end - segment->first);
+
+    if (broker->scratch == NULL || broker->is_ending || segment->ready_count == 0 ||
+        !paging_may_write(&broker->paging))
+        return false;
+    const uint32_t from = first_to_write(segment, durable);
+    if (from == end)
+        return false;
+    struct page_write *write = xmalloc(sizeof(*write));
+    write->broker = broker;
+    write->segment = segment;
+    write->from = from;
+    write->end = end;
+    write->size = write->count = 0;
+    for (uint32_t slot = from; slot < end; slot++)
+        if (segment_is_ready(segment, slot))
+            add_to_write(write, &segment->entries[slot], slot - from);
+    write->job = (struct scratch_job){
+        .iov = write->iov, .iov_count = (int)(2 * write->count), .on_done = on_written};
+    if (segment->end == window->tail)
+        window_seal(window, segment);
+    segment->writer = &write->segment;
+    broker->fetches++;
+    paging_begin_write(&broker->paging, write->size);
+    scratch_write(broker->scratch, &write->job, write->size);
+    return true;
+}
+
+/* One way or the other. */
+static bool give_up_or_write(struct window *window, struct segment *segment, uint64_t durable)
+{
+    return give_up(window, segment, durable) || write_out(window, segment, durable);
 }
 
 /* The fresh tail, oldest first, as far as it is durable: the range before it grows. */
@@ -248,10 +393,13 @@ static unsigned give_up_tail(struct window *window, uint64_t durable, unsigned s
     if (last == NULL)
         return 0;
     for (struct segment *segment = TAILQ_NEXT(last, link);
-         segment != NULL && given_up < segments_max; segment = next, given_up++) {
+         segment != NULL && given_up < segments_max; segment = next) {
         next = TAILQ_NEXT(segment, link);
-        if (!give_up(window, segment, durable))
+        if (segment->writer != NULL)
+            continue;
+        if (!give_up_or_write(window, segment, durable))
             break;
+        given_up++;
     }
     return given_up;
 }
@@ -275,7 +423,7 @@ static unsigned give_up_rest(struct window *window, uint64_t keep, uint64_t dura
         next = first_loaded(TAILQ_NEXT(segment, link));
         if (keep >= segment->ready_count)
             keep -= segment->ready_count;
-        else if (give_up(window, segment, durable))
+        else if (segment->writer == NULL && give_up_or_write(window, segment, durable))
             given_up++;
     }
     return given_up;
@@ -289,7 +437,7 @@ unsigned queue_page_out(struct window *window, uint64_t keep, unsigned segments_
 
     if (window->ready_count + window->unacked_count == 0)
         window_shrink(window);
-    if (count == 0 || bytes <= keep || !window->queue->durable)
+    if (count == 0 || bytes <= keep)
         return 0;
     const unsigned given_up = give_up_tail(window, durable, segments_max);
     return given_up > 0 ? given_up
@@ -379,7 +527,7 @@ static void take_in_entries(struct queue *queue, struct segment *part,
     struct segment *next;
     size_t i = 0;
 
-    for (; part != NULL && part->first < fetch->next; part = next) {
+    for (; part != NULL && part->first < fetch->next && part->place.file == NULL; part = next) {
         next = next_part(part);
         while (i < fetch->count && fetch->entries[i].position < part->first)
             i++; /* of a part that went meanwhile */
@@ -436,18 +584,33 @@ static void take_in(struct queue *queue, struct segment *part, const struct stor
 
 static void learn_deadlines(struct queue *queue);
 
+/* Answers what was being read; NULL: it went meanwhile. */
+static struct segment *end_read(struct queue *queue)
+{
+    struct segment *part = queue->fetching->reading;
+
+    queue->fetching->reading = NULL;
+    queue->fetching = NULL;
+    queue->broker->fetches--;
+    paging_end_read(&queue->broker->paging, queue->fetch_reserved);
+    return queue->deleted ? NULL : part;
+}
+
+static void begin_read(struct queue *queue, struct segment *segment, size_t bytes)
+{
+    queue->fetching = segment->window;
+    segment->window->reading = segment;
+    queue->fetch_reserved = bytes;
+    queue->broker->fetches++;
+    queue_ref(queue);
+}
+
 static void on_fetched(struct store_fetch *fetch)
 {
     struct queue *queue = container_of(fetch, struct queue, fetch);
-    struct window *window = queue->fetching;
-    struct segment *part = window->reading;
+    struct segment *part = end_read(queue);
 
-    queue->fetching = NULL;
-    window->reading = NULL;
-    queue->broker->fetches--;
-    paging_end_read(&queue->broker->paging, queue->fetch_reserved);
-    if (!queue->deleted)
-        take_in(queue, part, fetch);
+    take_in(queue, part, fetch);
     store_fetch_release(fetch);
 
     if (!queue->deleted) {
@@ -459,12 +622,94 @@ static void on_fetched(struct store_fetch *fetch)
     queue_unref(&queue);
 }
 
-static void fetch(struct queue *queue, struct segment *segment, const struct store_fetch *wanted)
+/* ---- reading scratch ---- */
+
+struct page_read {
+    struct scratch_job job;
+    struct queue *queue;
+    struct iovec iov;
+    uint8_t bytes[];
+};
+
+static void load_page(struct queue *queue, struct segment *stub, const uint8_t *bytes)
 {
-    queue->fetching = segment->window;
-    segment->window->reading = segment;
-    queue->broker->fetches++;
-    queue_ref(queue);
+    struct message *messages[SEGMENT_LARGE] = {NULL};
+    struct page_head heads[SEGMENT_LARGE], head;
+
+    for (const uint8_t *end = bytes + stub->place.size; bytes < end; bytes += head.size) {
+        memcpy(&head, bytes, sizeof(head));
+        bytes += sizeof(head);
+        if (!segment_is_ready(stub, head.slot))
+            continue;
+        heads[head.slot] = head;
+        messages[head.slot] = message_from_record(slice_of(bytes, head.size));
+    }
+    struct segment *segment = window_load_stub(stub->window, stub, messages);
+    for (uint32_t slot = 0; segment != NULL && slot < segment->end - segment->first; slot++) {
+        struct entry *entry = &segment->entries[slot];
+        if (entry->message == NULL)
+            continue;
+        note_loaded(queue, (struct place){segment, slot});
+        if (!heads[slot].is_stored)
+            entry->lsn = 0;
+        entry->delivery_count = heads[slot].delivery_count;
+        entry->acquired_count = heads[slot].acquired_count;
+    }
+}
+
+static bool is_within(const struct segment *part, const struct scratch_place *place)
+{
+    return part->is_stub && part->place.file == place->file &&
+           part->place.offset >= place->offset &&
+           part->place.offset - place->offset < place->size;
+}
+
+static void on_page_read(struct scratch_job *job)
+{
+    struct page_read *read = container_of(job, struct page_read, job);
+    struct queue *queue = read->queue;
+    struct segment *part = end_read(queue), *next;
+
+    if (part != NULL && job->error != 0)
+        give_up_part(queue, part, job->error);
+    else
+        for (; part != NULL && is_within(part, &job->place); part = next) {
+            next = next_part(part);
+            load_page(queue, part, read->bytes + (part->place.offset - job->place.offset));
+        }
+    free(read);
+    if (!queue->deleted) {
+        learn_deadlines(queue);
+        queue_on_loaded(queue);
+    }
+    queue_unref(&queue);
+}
+
+/* Stubs that were written one behind the other are read so, too. */
+static void read_pages(struct queue *queue, struct segment *stub, size_t bytes)
+{
+    struct scratch_place place = stub->place;
+
+    begin_read(queue, stub, bytes);
+    for (const struct segment *part = next_part(stub);
+         part != NULL && part->is_stub && part->place.file == place.file &&
+         part->place.offset == place.offset + place.size && place.size + part->place.size <= bytes;
+         part = next_part((struct segment *)(uintptr_t)part))
+        place.size += part->place.size;
+    struct page_read *read = xmalloc(size_add(sizeof(*read), place.size));
+    read->queue = queue;
+    read->iov = (struct iovec){read->bytes, place.size};
+    read->job = (struct scratch_job){
+        .place = place, .iov = &read->iov, .iov_count = 1, .on_done = on_page_read};
+    scratch_read(queue->broker->scratch, &read->job);
+}
+
+/* ---- reading the store ---- */
+
+static void fetch(struct queue *queue, struct segment *segment, size_t bytes,
+                  const struct store_fetch *wanted)
+{
+    begin_read(queue, segment, bytes);
     queue->fetch = *wanted;
     queue->fetch.queue_id = store_id(queue, segment->window);
     queue->fetch.first = segment->first;
@@ -477,7 +722,7 @@ static uint64_t end_of_stubs(struct segment *stub, size_t bytes)
 {
     uint64_t end = stub->end, sum = 0;
 
-    for (; stub != NULL && stub->is_stub; stub = next_part(stub)) {
+    for (; stub != NULL && stub->is_stub && stub->place.file == NULL; stub = next_part(stub)) {
         sum += stub->bytes + stub->count * ENTRY_SIZE;
         if (sum > bytes)
             break;
@@ -491,6 +736,10 @@ void queue_read(struct queue *queue, struct segment *segment)
     if (queue->fetching != NULL || queue->broker->is_ending)
         return;
     const size_t bytes = paging_begin_read(&queue->broker->paging);
+    if (segment->place.file != NULL) {
+        read_pages(queue, segment, bytes);
+        return;
+    }
     struct store_fetch wanted = {
         .end = segment->end,
         .count_max = (uint32_t)max_of(bytes / ENTRY_SIZE, (size_t)1),
@@ -499,8 +748,7 @@ void queue_read(struct queue *queue, struct segment *segment)
     if (segment->is_stub)
         wanted = (struct store_fetch){
             .end = end_of_stubs(segment, bytes), .count_max = UINT32_MAX, .bytes_max = SIZE_MAX};
-    queue->fetch_reserved = bytes;
-    fetch(queue, segment, &wanted);
+    fetch(queue, segment, bytes, &wanted);
 }
 
 /* A level at a time, for none of them is read before the one above it is served. */
@@ -522,9 +770,8 @@ static void learn_deadlines(struct queue *queue)
         struct segment *range = queue_window(queue, level)->unlearnt;
         if (queue->fetching != NULL || queue->broker->is_ending || range == NULL)
             continue;
-        queue->fetch_reserved = 0;
         fetch(
-            queue, range,
+            queue, range, 0,
             &(struct store_fetch){.end = range->end, .count_max = LEARN_COUNT, .index_only = true});
     }
 }

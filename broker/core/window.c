@@ -61,6 +61,14 @@ static void insert_before(struct window *window, struct segment *next, struct se
     enlist(window, segment);
 }
 
+/* What is being written of it is not what it has any more. */
+static void forget_writer(struct segment *segment)
+{
+    if (segment->writer != NULL)
+        *segment->writer = NULL;
+    segment->writer = NULL;
+}
+
 /* Takes the segment out; the cursor goes on with the one behind it. */
 static void segment_free(struct window *window, struct segment *segment)
 {
@@ -74,6 +82,9 @@ static void segment_free(struct window *window, struct segment *segment)
     if (segment_is_on_disk(segment))
         TAILQ_REMOVE(&window->on_disk, segment, disk_link);
     expiry_forget(window->expiry, segment);
+    forget_writer(segment);
+    if (segment->place.file != NULL)
+        scratch_drop(&segment->place);
     window->loaded_count -= !segment_is_on_disk(segment);
     paging_shrink(window, size_of_segment(segment->capacity));
     free(segment->weights);
@@ -237,6 +248,7 @@ void window_remove(struct window *window, struct place place)
         segment_free(window, segment);
     } else {
         expiry_forget(window->expiry, segment);
+        forget_writer(segment);
         segment->first = segment->end = window->tail;
     }
 }
@@ -344,19 +356,28 @@ static struct segment *make_range(struct window *window, struct segment *before,
 
 /* A stub for the slots from `from` on, before `next`. */
 static struct segment *make_stub(struct window *window, struct segment *segment, uint32_t from,
-                                 struct segment *next)
+                                 struct segment *next, const struct scratch_place *place)
 {
+    const bool has_deadlines = expiry_has_deadlines(segment, from);
     const uint32_t end = slots_used(segment);
     struct segment *stub = segment_new(window, segment->first + from, segment->end, 0);
 
     stub->is_stub = true;
-    stub->weights = xcalloc(end - from, sizeof(uint32_t));
+    stub->weights = has_deadlines ? xcalloc(end - from, sizeof(uint32_t)) : NULL;
+    stub->place = place == NULL ? (struct scratch_place){0} : *place;
     insert_before(window, next, stub);
-    for (uint32_t slot = from; slot < end; slot++)
-        if (segment_is_ready(segment, slot)) {
-            set_ready(stub, slot - from);
-            stub->weights[slot - from] = segment->entries[slot].message->body_size;
-        }
+    for (uint32_t slot = from; slot < end; slot++) {
+        const struct entry *entry = &segment->entries[slot];
+        const bool is_stored = entry->lsn != 0;
+        if (!segment_is_ready(segment, slot))
+            continue;
+        set_ready(stub, slot - from);
+        stub->stored_count += is_stored;
+        stub->stored_bytes += is_stored ? entry->message->body_size : 0;
+        if (has_deadlines)
+            stub->weights[slot - from] =
+                entry->message->body_size | (is_stored ? STUB_STORED : 0);
+    }
     expiry_move(window->expiry, segment, from, stub);
     return stub;
 }
@@ -373,7 +394,8 @@ static void give_up(struct segment *segment, uint32_t from)
     segment->end = segment->first + from;
 }
 
-void window_page_out(struct window *window, struct segment *segment, uint32_t from)
+void window_page_out(struct window *window, struct segment *segment, uint32_t from,
+                     const struct scratch_place *place)
 {
     uint64_t count = 0, bytes = 0;
 
@@ -390,8 +412,8 @@ void window_page_out(struct window *window, struct segment *segment, uint32_t fr
     struct segment *next = TAILQ_NEXT(segment, link);
     struct segment *before = from > 0 ? segment : TAILQ_PREV(segment, segment_list, link);
     struct segment *moved =
-        expiry_has_deadlines(segment, from)
-            ? make_stub(window, segment, from, next)
+        place != NULL || expiry_has_deadlines(segment, from)
+            ? make_stub(window, segment, from, next, place)
             : make_range(window, before, next, segment->first + from, segment->end);
     give_up(segment, from);
     count_on_disk(window, moved, count, bytes);
@@ -400,6 +422,15 @@ void window_page_out(struct window *window, struct segment *segment, uint32_t fr
         window->cursor = moved;
     if (segment->count == 0)
         segment_free(window, segment);
+}
+
+void window_seal(struct window *window, struct segment *segment)
+{
+    const uint16_t capacity = (uint16_t)slots_used(segment);
+
+    assert(capacity > 0);
+    paging_shrink(window, size_of_segment(segment->capacity) - size_of_segment(capacity));
+    segment->capacity = capacity;
 }
 
 void window_shrink(struct window *window)
@@ -480,7 +511,9 @@ static void learn(struct window *window, struct segment *range, const struct win
         if (!has_deadlines)
             continue;
         set_ready(moved, slot);
-        moved->weights[slot] = entries[i].weight;
+        moved->stored_count++;
+        moved->stored_bytes += entries[i].weight;
+        moved->weights[slot] = entries[i].weight | STUB_STORED;
         if (entries[i].deadline_ms != DEADLINE_NONE)
             expiry_add(window->expiry, moved, slot, entries[i].deadline_ms);
     }
@@ -546,8 +579,12 @@ struct segment *window_load_stub(struct window *window, struct segment *stub,
 void window_remove_from_stub(struct window *window, struct segment *stub, uint32_t slot)
 {
     assert(stub->is_stub && stub->weights != NULL);
+    const uint32_t weight = stub_weight(stub, slot);
+
     clear_ready(stub, slot);
-    lose_from_disk(window, stub, 1, stub->weights[slot]);
+    stub->stored_count -= stub_is_stored(stub, slot);
+    stub->stored_bytes -= stub_is_stored(stub, slot) ? weight : 0;
+    lose_from_disk(window, stub, 1, weight);
     if (stub->count == 0)
         segment_free(window, stub);
 }

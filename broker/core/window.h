@@ -14,7 +14,9 @@
  *              alone. Neighbours join. Read from its front, piece by piece.
  *     stub     what one segment held, with a bit (r) for each entry that is alive and, where some
  *              have deadlines, those and the weights: so that one can go at its time without being
- *              read. Read as a whole.
+ *              read. Read as a whole. Its bodies are in the store or, if that does not have all of
+ *              them, in scratch (store/scratch.h): then all are, and those that the store has too
+ *              are marked, for it must hear when they go.
  *
  * A queue starts with its entries in memory. When memory is short (paging.h) the middle goes: what
  * the store has anyway costs nothing to give up (window_page_out), and is read again before the
@@ -39,6 +41,7 @@
 
 #include "core/expiry.h"
 #include "core/message.h"
+#include "store/scratch.h"
 
 struct paging;
 struct queue;
@@ -68,12 +71,27 @@ struct segment {
     uint16_t capacity;          /* slots; 0: on disk */
     bool is_stub;               /* on disk: `ready` says who is alive */
     bool has_unread_deadlines;  /* a range: entries may have deadlines that nobody knows yet */
+    struct segment **writer;    /* loaded: who writes it to scratch; cleared when it goes */
+    struct scratch_place place; /* of a stub: where its bodies are; none: in the store */
+    uint32_t stored_count;      /* of a stub in scratch: those of its entries that the store has */
+    uint64_t stored_bytes;
     struct deadlines deadlines; /* of slots that have one */
-    uint32_t *weights;          /* of a stub with deadlines: body octets by slot; else NULL */
+    uint32_t *weights;          /* of a stub with deadlines, by slot: see stub_weight; else NULL */
     uint64_t ready[SEGMENT_LARGE / 64]; /* a bit per slot */
     struct entry entries[];
 };
 TAILQ_HEAD(segment_list, segment);
+
+/* Body octets of an entry of a stub with deadlines; and whether the store has it. */
+enum { STUB_STORED = 1 << 30 };
+static inline uint32_t stub_weight(const struct segment *stub, uint32_t slot)
+{
+    return stub->weights[slot] & ~(uint32_t)STUB_STORED;
+}
+static inline bool stub_is_stored(const struct segment *stub, uint32_t slot)
+{
+    return (stub->weights[slot] & STUB_STORED) != 0;
+}
 
 static inline bool segment_is_on_disk(const struct segment *segment)
 {
@@ -156,10 +174,14 @@ static inline struct segment *window_first_on_disk(const struct window *window)
 /* Whether fewer than so many segments with something ready stand before the first on disk. */
 bool window_runs_dry(const struct window *window, unsigned segments);
 
-/* The slots from `from` on, all of them ready or gone and some ready, are given up: the store has
- * them all. They join a range, or become a stub if some have deadlines. The segment is gone when
- * nothing of it is left. */
-void window_page_out(struct window *window, struct segment *segment, uint32_t from);
+/* The slots from `from` on, all of them ready or gone and some ready, are given up. place NULL: the
+ * store has them all; they join a range, or become a stub if some have deadlines. Else a stub takes
+ * over the place. The segment is gone when nothing of it is left. */
+void window_page_out(struct window *window, struct segment *segment, uint32_t from,
+                     const struct scratch_place *place);
+
+/* The segment takes no more pushes. */
+void window_seal(struct window *window, struct segment *segment);
 
 /* The segment that an empty window keeps for the next push goes, if it is a large one. */
 void window_shrink(struct window *window);

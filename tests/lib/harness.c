@@ -36,6 +36,10 @@ void harness_start(struct harness *harness, const struct service_limits *limits)
     ck_assert_int_eq(0, loop_init(&harness->loop, &harness->clock));
     ck_assert_int_eq(0, broker_init(&harness->broker, &harness->loop, &harness->clock,
                                     &harness->random, harness->store, &defaults));
+    struct scratch *scratch;
+    char error[SCRATCH_ERROR_SIZE];
+    ck_assert_int_eq(0, scratch_open(NULL, &scratch, error));
+    ck_assert_int_eq(0, broker_set_scratch(&harness->broker, scratch));
     ck_assert_int_eq(0, service_init(&harness->service, &harness->broker, limits, NULL, 0,
                                      HARNESS_PASSWORD_COST, false));
     users_restrict_to_loopback(&harness->broker.users, SLICE("guest"));

@@ -140,7 +140,7 @@ static void model_page_out(struct model *model, struct random *random)
         for (uint64_t at = segment->first + from; at < segment->end; at++)
             if (model->states[at] == READY)
                 model->states[at] = ON_DISK;
-        window_page_out(&model->window, segment, from);
+        window_page_out(&model->window, segment, from, NULL);
         return;
     }
 }
