@@ -19,6 +19,7 @@
  * entries along, a live row that cannot be read leaves its blob behind. */
 #include "store/apply.h"
 
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
 #include "store/rebuild.h"
@@ -48,6 +49,7 @@ static void begin(struct apply *apply)
 {
     apply->bytes_written = apply->damaged = 0;
     apply->saved = apply->state;
+    apply->begin_ns = clock_monotonic_ns();
     array_clear(&apply->blobs);
     array_clear(&apply->holders);
     array_clear(&apply->held.list);

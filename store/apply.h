@@ -14,7 +14,8 @@ struct apply {
     const struct database *database;
     MDB_txn *txn;
     MDB_cursor *cursors[DATABASE_COUNT];
-    int rc; /* 0 or LMDB's first error */
+    int rc;            /* 0 or LMDB's first error */
+    uint64_t begin_ns; /* when it began */
 
     struct state_row state; /* written with every transaction */
     struct state_row saved; /* what it was before this one */
@@ -114,12 +115,6 @@ void blob_hold(struct apply *apply, uint64_t blob, uint64_t queue_id, uint64_t f
 
 /* Writes the other rows of the blobs begun since the last time. */
 void blob_finish(struct apply *apply);
-
-/* What an entry with a body of that size takes. */
-static inline uint64_t blob_cost(uint32_t body_size)
-{
-    return (uint64_t)body_size + 16;
-}
 
 /* So many entries, which cost so much, need the blob no more. */
 static inline void blob_lose(struct apply *apply, uint64_t blob, uint32_t entries, uint64_t cost)

@@ -8,15 +8,14 @@
  *               └───────────────┴───────────────┴──────────┘
  *
  * A blob is also what is reclaimed at once (reclaim.c), so that its entries and the queues whose
- * bodies it was begun for are limited too. Holders are the keys of the segments that refer to it. A
- * blob of one body has none: it is all alive or all dead.
+ * bodies it was begun for are limited too. Holders are the keys of the segments that refer to it.
  *
  * A blob's live row, rewritten once per commit that takes entries from it, says
  *     entries     how many still need it: at 0 the blob goes
  *     size        what it takes on disk: its bodies, and for each entry about what its place takes
  *     alive       the same of the living entries alone, shared bodies counted for each of them
- *     sparse_at   once alive is no more than this, half of it is dead: from then on the blob has a
- *                 row in `sparse`, under the LSN at which it came to that, which is `since` here. */
+ *     sparse_at   once alive is no more than this, half of it is dead (a blob of one body is all
+ *                 alive or all dead, and has 0 here): from then on the blob has a row in `sparse`, under the LSN at which it came to that, which is `since` here. */
 #include "store/apply.h"
 #include "store/crc32c.h"
 
@@ -238,8 +237,7 @@ void blob_finish(struct apply *apply)
         const struct new_blob *blob = &apply->blobs.items[i];
         for (end = begin; end < count && items[end].major == blob->number; end++)
             ;
-        if (blob->bodies > 1)
-            write_holders(apply, blob->number, items + begin, end - begin);
+        write_holders(apply, blob->number, items + begin, end - begin);
         write_live(apply, blob);
     }
     assert(begin == count || apply->rc != 0);

@@ -108,6 +108,16 @@ static int compare_numbers(const MDB_val *a, const MDB_val *b)
     return (left > right) - (left < right);
 }
 
+static bool has_numbers(size_t id)
+{
+    return id != DB_RECORD && id != DB_META;
+}
+
+const char *database_name(enum database_id id)
+{
+    return names[id];
+}
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
 /* Locks and mapped files are not coherent on network file systems. */
@@ -134,7 +144,8 @@ static void on_assert(MDB_env *env, const char *message)
     log_critical("the store is damaged: LMDB: %s", message);
 }
 
-static int open_environment(MDB_env **env, const char *directory, size_t map_size)
+static int open_environment_of(MDB_env **env, const char *directory, size_t map_size,
+                               unsigned flags)
 {
     int rc = mdb_env_create(env);
 
@@ -146,7 +157,7 @@ static int open_environment(MDB_env **env, const char *directory, size_t map_siz
     if (rc == 0)
         rc = mdb_env_set_assert(*env, on_assert);
     if (rc == 0)
-        rc = mdb_env_open(*env, directory, MDB_NOTLS, 0600);
+        rc = mdb_env_open(*env, directory, MDB_NOTLS | flags, 0600);
     if (rc != 0) {
         mdb_env_close(*env);
         *env = NULL;
@@ -172,6 +183,17 @@ static int complete_file(MDB_env *env)
     if ((uint64_t)status.st_size >= size || size > info.me_mapsize)
         return 0;
     return ftruncate(fd, (off_t)size) == 0 ? 0 : errno;
+}
+
+/* With as much address space as is granted. */
+static int open_environment(MDB_env **env, const char *directory, size_t map_size, unsigned flags)
+{
+    int rc;
+
+    while ((rc = open_environment_of(env, directory, map_size, flags)) == ENOMEM &&
+           map_size / 4 >= MAP_SIZE_MIN)
+        map_size /= 4;
+    return rc;
 }
 
 /* LMDB before 1.0 opens its files so that children inherit them; and a child that closes one drops
@@ -314,7 +336,7 @@ static int open_databases(struct database *database)
         return rc;
     for (size_t i = 0; i < DATABASE_COUNT && rc == 0; i++) {
         rc = mdb_dbi_open(txn, names[i], MDB_CREATE, &database->dbi[i]);
-        if (rc == 0 && i != DB_RECORD && i != DB_META)
+        if (rc == 0 && has_numbers(i))
             rc = mdb_set_compare(txn, database->dbi[i], compare_numbers);
     }
     if (rc == 0)
@@ -331,7 +353,7 @@ static int open_databases(struct database *database)
 int database_open(struct database *database, const struct store_options *options,
                   char error[STORE_ERROR_SIZE])
 {
-    size_t map_size = options->map_size != 0 ? options->map_size : MAP_SIZE_DEFAULT;
+    const size_t map_size = options->map_size != 0 ? options->map_size : MAP_SIZE_DEFAULT;
 
     *database = (struct database){.reclaim_patience = options->reclaim_patience != 0
                                                           ? options->reclaim_patience
@@ -342,9 +364,7 @@ int database_open(struct database *database, const struct store_options *options
     rc = create_data_file(options->directory);
     if (rc != 0)
         return refuse(error, database_errno(rc), "%s: %s", options->directory, mdb_strerror(rc));
-    while ((rc = open_environment(&database->env, options->directory, map_size)) == ENOMEM &&
-           map_size / 4 >= MAP_SIZE_MIN)
-        map_size /= 4;
+    rc = open_environment(&database->env, options->directory, map_size, 0);
     if (rc != 0)
         return refuse(error, database_errno(rc), "%s: %s", options->directory, mdb_strerror(rc));
     close_on_exec(database->env);
@@ -362,6 +382,49 @@ int database_open(struct database *database, const struct store_options *options
     if (rc != 0)
         database_close(database);
     fault_point(FAULT_STORE_OPENED);
+    return rc;
+}
+
+/* ---- for reading alone ----------------------------------------------------------------------- */
+
+static int open_existing(struct database *database)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(database->env, NULL, MDB_RDONLY, &txn);
+
+    if (rc != 0)
+        return rc;
+    for (size_t i = 0; i < DATABASE_COUNT && rc == 0; i++) {
+        rc = mdb_dbi_open(txn, names[i], 0, &database->dbi[i]);
+        if (rc == 0 && has_numbers(i))
+            rc = mdb_set_compare(txn, database->dbi[i], compare_numbers);
+    }
+    if (rc != 0) {
+        mdb_txn_abort(txn);
+        return rc;
+    }
+    return mdb_txn_commit(txn);
+}
+
+int database_open_read_only(struct database *database, const char *directory,
+                            char error[STORE_ERROR_SIZE])
+{
+    *database = (struct database){0};
+    int rc = check_file_system(directory, error);
+    if (rc != 0)
+        return rc;
+    rc = open_environment(&database->env, directory, MAP_SIZE_DEFAULT, MDB_RDONLY);
+    if (rc != 0)
+        return refuse(error, database_errno(rc), "%s: %s", directory, mdb_strerror(rc));
+    rc = check_format(database, directory, error);
+    if (rc == 0) {
+        rc = open_existing(database);
+        if (rc != 0)
+            rc = refuse(error, database_errno(rc), "%s does not hold a store: %s", directory,
+                        mdb_strerror(rc));
+    }
+    if (rc != 0)
+        database_close(database);
     return rc;
 }
 

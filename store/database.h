@@ -34,6 +34,12 @@ int database_open(struct database *database, const struct store_options *options
                   char error[STORE_ERROR_SIZE]);
 void database_close(struct database *database);
 
+/* Opens an existing environment for reading, and changes nothing. 0, or -errno with a sentence. */
+int database_open_read_only(struct database *database, const char *directory,
+                            char error[STORE_ERROR_SIZE]);
+
+const char *database_name(enum database_id id);
+
 int database_errno(int rc); /* LMDB's code as 0 or -errno */
 
 struct slice database_state_key(void);

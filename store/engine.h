@@ -13,6 +13,8 @@ struct engine {
     void (*submit)(struct store *store, struct batch *batch);
     int (*process)(struct store *store);
     void (*fetch)(struct store *store, struct store_fetch *fetch);
+    int (*backup)(struct store *store, const char *path); /* NULL: it cannot */
+    uint64_t (*backup_size)(struct store *store);         /* so far, while one is under way */
     int (*close)(
         struct store *
             store); /* stops, makes the last batch durable, frees all but struct store's own part */
@@ -30,6 +32,8 @@ struct store {
     int error; /* 0, or -errno: nothing becomes durable any more */
 
     struct store_stats stats; /* of the owner's side */
+    struct store_check check;
+    struct store_backup backup;
 };
 
 void engine_init(struct store *store, const struct engine *engine, uint64_t durable);

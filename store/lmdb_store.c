@@ -2,20 +2,27 @@
  *
  *                ┌─── batch ───▶ committer (the only writer) ───┐
  *      owner ────┤                                              ├──▶ done ──▶ store_process
- *                └─── fetch ───▶ reader ────────────────────────┘     └ its eventfd is store_fd
+ *                ├─── fetch ───▶ reader ────────────────────────┤     └ its eventfd is store_fd
+ *                └─── backup ──▶ background ────────────────────┘
  *
  * Recovery alone reads on the owner's thread, before anybody else is served. */
 #include "base/fault.h"
+#include "base/alloc.h"
+#include "store/background.h"
 #include "store/committer.h"
 #include "store/engine.h"
 #include "store/reader.h"
 #include "store/recover.h"
+
+enum { BACKUP_IDLE_PERCENT = 50 };
 
 struct lmdb_store {
     struct store store;
     struct database database;
     struct committer committer;
     struct reader reader;
+    struct background background;
+    struct background_backup backup; /* the one under way, or the last */
     struct mailbox done; /* batches, fetches and the committer's failure, on their way back */
 };
 
@@ -48,6 +55,29 @@ static void count_commit(struct store_stats *stats, const struct batch *batch)
     stats->commit_ns_max = max_of(stats->commit_ns_max, batch->commit_ns);
 }
 
+static void take_check(struct lmdb_store *lmdb)
+{
+    const struct verify *verify = &lmdb->background.verify;
+    struct store *store = &lmdb->store;
+
+    store->check = (struct store_check){.is_done = true,
+                                        .entries = verify->entries,
+                                        .body_bytes = verify->body_bytes,
+                                        .findings = verify->findings,
+                                        .duration_ns = lmdb->background.verify_ns};
+    store->stats.damaged += verify->findings;
+}
+
+static void take_backup(struct lmdb_store *lmdb)
+{
+    struct store_backup *backup = &lmdb->store.backup;
+
+    backup->is_running = false;
+    backup->size = atomic_load(&lmdb->backup.control.bytes);
+    backup->error = lmdb->backup.result;
+    backup->sentence = lmdb->backup.error;
+}
+
 /* A letter that came back. Fetches are answered, or dropped when the store closes. */
 static void take_letter(struct lmdb_store *lmdb, struct letter *letter, bool closing)
 {
@@ -56,6 +86,10 @@ static void take_letter(struct lmdb_store *lmdb, struct letter *letter, bool clo
     if (store->under_way != NULL && letter == &store->under_way->letter) {
         count_commit(&store->stats, store->under_way);
         engine_settle(store, store->under_way->error);
+    } else if (letter == &lmdb->background.verified) {
+        take_check(lmdb);
+    } else if (letter == &lmdb->backup.letter) {
+        take_backup(lmdb);
     } else if (letter == &lmdb->committer.failure) {
         store->error = lmdb->committer.error;
     } else {
@@ -94,6 +128,23 @@ static void wait_until_idle(struct lmdb_store *lmdb)
     }
 }
 
+static int lmdb_backup(struct store *store, const char *path)
+{
+    struct background_backup *backup = &lmdb_store_of(store)->backup;
+
+    free(backup->path);
+    *backup = (struct background_backup){.path = xstrdup(path),
+                                         .control = {.idle_percent = BACKUP_IDLE_PERCENT}};
+    store->backup = (struct store_backup){.path = backup->path, .is_running = true};
+    background_submit(&lmdb_store_of(store)->background, backup);
+    return 0;
+}
+
+static uint64_t lmdb_backup_size(struct store *store)
+{
+    return atomic_load(&lmdb_store_of(store)->backup.control.bytes);
+}
+
 static int lmdb_close(struct store *store)
 {
     struct lmdb_store *lmdb = lmdb_store_of(store);
@@ -105,8 +156,11 @@ static int lmdb_close(struct store *store)
     wait_until_idle(lmdb);
     fault_point(FAULT_CLOSE_MARKED);
     committer_join(&lmdb->committer);
+    atomic_store(&lmdb->backup.control.cancelled, true);
+    background_stop(&lmdb->background);
     reader_stop(&lmdb->reader);
     take_letters(lmdb, true);
+    free(lmdb->backup.path);
     mailbox_close(&lmdb->done);
     database_close(&lmdb->database);
     return store->error;
@@ -117,6 +171,8 @@ static const struct engine lmdb_engine = {
     .submit = lmdb_submit,
     .process = lmdb_process,
     .fetch = lmdb_fetch,
+    .backup = lmdb_backup,
+    .backup_size = lmdb_backup_size,
     .close = lmdb_close,
 };
 
@@ -129,9 +185,16 @@ static int start_threads(struct lmdb_store *lmdb)
     lmdb->store.fd = lmdb->done.fd;
     rc = reader_start(&lmdb->reader, &lmdb->database, &lmdb->done);
     if (rc == 0) {
-        rc = committer_start(&lmdb->committer, &lmdb->database, &lmdb->done);
+        rc = background_start(&lmdb->background, &lmdb->database, &lmdb->done);
         if (rc != 0)
             reader_stop(&lmdb->reader);
+    }
+    if (rc == 0) {
+        rc = committer_start(&lmdb->committer, &lmdb->database, &lmdb->done);
+        if (rc != 0) {
+            background_stop(&lmdb->background);
+            reader_stop(&lmdb->reader);
+        }
     }
     if (rc != 0)
         mailbox_close(&lmdb->done);

@@ -20,7 +20,8 @@
  * When:        with a batch, once it has been so for reclaim_patience commits, as a queue that is
  *              read from its front empties its blobs by itself; or sooner when such blobs hold more than a
  *              quarter of all, and SLACK; and in any case while the store is idle.
- * How much:    about SLICE_NS, or the size of one blob and what the batch itself wrote.
+ * How much:    about SLICE_NS, or what the batch itself took when such blobs hold too much; and no more
+ *              bytes than go into one blob and the batch itself wrote.
  *
  * So the decision is made from rows alone, and the clock only says how far a slice goes: never what
  * a batch means. No operation names a place or a blob, and what store.h shows of a store (records,
@@ -36,7 +37,7 @@
 #include "store/body.h"
 #include "store/crc32c.h"
 
-enum { SLACK = 16 << 20, SLICE_NS = 2000000, HOLDERS_MAX = 4096 };
+enum { SLACK = 4 << 20, SLICE_NS = 2000000, HOLDERS_MAX = 4096 };
 
 /* ---- collecting ------------------------------------------------------------------------------ */
 
@@ -399,7 +400,9 @@ static uint64_t reclaim_step(struct apply *apply, uint64_t until_ns, bool idle)
 
 void reclaim_slice(struct apply *apply, uint64_t size_max, bool idle)
 {
-    const uint64_t until_ns = clock_monotonic_ns() + SLICE_NS;
+    const uint64_t now_ns = clock_monotonic_ns(), batch_ns = now_ns - apply->begin_ns;
+    const uint64_t until_ns =
+        now_ns + (is_urgent(&apply->state) ? max_of(batch_ns, (uint64_t)SLICE_NS) : SLICE_NS);
 
     for (uint64_t moved = 0, step = 1; step > 0 && moved < size_max && apply->rc == 0;
          moved += step)

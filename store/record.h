@@ -208,6 +208,12 @@ struct place {
 uint32_t body_checksum(uint64_t blob,
                        const struct place *place); /* of no bytes yet; go on with crc32c */
 
+/* What an entry with a body of that size takes on disk: the body, and about what its place does. */
+static inline uint64_t blob_cost(uint32_t body_size)
+{
+    return (uint64_t)body_size + 16;
+}
+
 void part_header_encode(uint8_t header[PART_HEADER_SIZE]);
 bool part_check(struct slice part);
 

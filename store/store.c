@@ -218,3 +218,22 @@ void store_get_stats(const struct store *store, struct store_stats *stats)
 {
     *stats = store->stats;
 }
+
+void store_get_check(const struct store *store, struct store_check *check)
+{
+    *check = store->check;
+}
+
+int store_backup(struct store *store, const char *path)
+{
+    if (store->engine->backup == NULL)
+        return -ENOTSUP;
+    return store->backup.is_running ? -EBUSY : store->engine->backup(store, path);
+}
+
+void store_get_backup(struct store *store, struct store_backup *backup)
+{
+    *backup = store->backup;
+    if (backup->is_running)
+        backup->size = store->engine->backup_size(store);
+}

@@ -227,4 +227,32 @@ struct store_stats {
 
 void store_get_stats(const struct store *store, struct store_stats *stats);
 
+/* ---- behind the clients' backs --------------------------------------------------------------- */
+
+/* Once after opening the whole store is verified, at the lowest priority: every row and the
+ * checksum of every body. What is found is logged, and counted here and in stats.damaged. */
+struct store_check {
+    bool is_done;
+    uint64_t entries, body_bytes, findings; /* when done */
+    uint64_t duration_ns;                   /* likewise */
+};
+
+void store_get_check(const struct store *store, struct store_check *check);
+
+/* Begins to write a consistent copy of the store to the file at path (copied), in place of one
+ * that is there: a store again when it stands in a directory as data.mdb. It is synced when it is
+ * complete, and under another name until then. The owner's batches go on meanwhile, and the data
+ * file does not grow by what they write. 0, -EBUSY when one is under way already, or -ENOTSUP. */
+int store_backup(struct store *store, const char *path);
+
+struct store_backup {
+    const char *path; /* of the last one; NULL: none was asked for; valid until the next */
+    bool is_running;
+    uint64_t size;        /* copied so far */
+    int error;            /* when it is over: 0 or -errno */
+    const char *sentence; /* with error: for the operator */
+};
+
+void store_get_backup(struct store *store, struct store_backup *backup);
+
 #endif

@@ -1,4 +1,4 @@
-/* What the control socket alone offers: is it there, how is it, stop. */
+/* What the control socket alone offers: is it there, how is it, back it up, stop. */
 #include <dirent.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -72,6 +72,22 @@ static json_t *file_descriptors(void)
     return object;
 }
 
+static json_t *verification(const struct store *store)
+{
+    struct store_check check;
+    json_t *object = json_object();
+
+    store_get_check(store, &check);
+    json_put_bool(object, "done", check.is_done);
+    if (check.is_done) {
+        json_put_number(object, "messages", check.entries);
+        json_put_number(object, "body_bytes", check.body_bytes);
+        json_put_number(object, "findings", check.findings);
+        json_put_number(object, "duration_ms", check.duration_ns / 1000000);
+    }
+    return object;
+}
+
 static json_t *store(const struct broker *broker)
 {
     struct store_stats stats;
@@ -87,6 +103,7 @@ static json_t *store(const struct broker *broker)
     json_put_number(object, "damaged", stats.damaged + broker->counters.damaged);
     json_put_number(object, "commit_ns_last", stats.commit_ns_last);
     json_put_number(object, "commit_ns_max", stats.commit_ns_max);
+    json_put(object, "verification", verification(broker->store));
     return object;
 }
 
@@ -122,4 +139,36 @@ void api_control_stop(struct manage_request *request)
 
     options->on_stop(options->context);
     manage_answer(request, 202, NULL, 0);
+}
+
+/* Accepted, not done: how it goes is for GET to ask. The path is one of this machine, and whole. */
+void api_control_backup(struct manage_request *request)
+{
+    const char *path = json_string_value(json_object_get(request->input, "path"));
+
+    if (path == NULL || path[0] != '/') {
+        manage_refuse(request, HTTP_BADREQUEST, "bad_request",
+                      "the body must be {\"path\": \"/...\"}, a file to be written");
+        return;
+    }
+    const int rc = store_backup(request->manage->options.broker->store, path);
+    if (rc == -EBUSY)
+        manage_refuse(request, HTTP_BADREQUEST, "bad_request", "a backup is under way already");
+    else if (rc != 0)
+        manage_refuse(request, HTTP_BADREQUEST, "bad_request", strerror(-rc));
+    else
+        manage_answer(request, 202, NULL, 0);
+}
+
+void api_control_backup_state(struct manage_request *request)
+{
+    struct store_backup backup;
+    json_t *object = json_object();
+
+    store_get_backup(request->manage->options.broker->store, &backup);
+    json_put(object, "path", backup.path == NULL ? json_null() : json_string(backup.path));
+    json_put_bool(object, "running", backup.is_running);
+    json_put_number(object, "size", backup.size);
+    json_put(object, "error", backup.error == 0 ? json_null() : json_string(backup.sentence));
+    manage_answer(request, HTTP_OK, object, 0);
 }

@@ -24,6 +24,7 @@
 #include "base/random.h"
 #include "store/array.h"
 #include "store/memory.h"
+#include "store/offline.h"
 #include "store/record.h"
 #include "tests/lib/unit.h"
 
@@ -1174,6 +1175,36 @@ static void check_nothing_is_left(struct rig *rig)
     vault_close(&vault);
 }
 
+static void print_finding(void *context, const char *text)
+{
+    (void)context;
+    if (getenv("SHOW_FINDINGS") != NULL)
+        fprintf(stderr, "%s\n", text);
+}
+
+/* What does not add up in the closed store. */
+static uint64_t count_findings(const struct rig *rig)
+{
+    char error[STORE_ERROR_SIZE] = "";
+    struct database database;
+    struct verify verify;
+
+    ck_assert_msg(database_open_read_only(&database, rig->directory, error) == 0, "%s", error);
+    verify_begin(&verify, &database, print_finding, NULL);
+    ck_assert_msg(offline_verify(&verify, error) == 0, "%s", error);
+    database_close(&database);
+    return verify.findings;
+}
+
+/* A restart on whose way the store at rest was verified. */
+static void restart_verified(struct rig *rig)
+{
+    close_store(rig);
+    ck_assert_uint_eq(count_findings(rig), 0);
+    open_lmdb(rig);
+    recover(rig);
+}
+
 START_TEST(engines_agree)
 {
     struct rig memory, lmdb;
@@ -1195,7 +1226,7 @@ START_TEST(engines_agree)
             restart(&memory);
             store_get_stats(lmdb.store, &stats);
             ck_assert_uint_eq(stats.damaged, 0);
-            restart(&lmdb);
+            restart_verified(&lmdb);
             work.stores[1] = lmdb.store;
             compare_recovered(&memory, &lmdb);
             compare(&memory, &lmdb, &work);
@@ -1523,7 +1554,8 @@ static void begin_damaged(struct rig *rig, const char *database, int row)
     commit(rig);
     close_store(rig);
     vault_open(&vault, rig);
-    vault_damage(&vault, database, row);
+    if (database != NULL)
+        vault_damage(&vault, database, row);
     vault_close(&vault);
     open_lmdb(rig);
     recover(rig);
@@ -1822,6 +1854,304 @@ START_TEST(what_was_durable_survives_kill)
 }
 END_TEST
 
+/* ---- verifying, copying ---------------------------------------------------------------------- */
+
+START_TEST(damage_is_found)
+{
+    static const struct {
+        const char *database;
+        int row;
+    } cases[] = {{"blob", 0}, {"blob", 1},  {"index", 0},  {"index", 2}, {"gone", 0},
+                 {"live", 0}, {"queue", 1}, {"record", 1}, {"meta", 0},  {"meta", 1}};
+    struct rig rig;
+    struct vault vault;
+
+    begin_damaged(&rig, NULL, 0);
+    close_store(&rig);
+    ck_assert_uint_eq(count_findings(&rig), 0);
+    vault_open(&vault, &rig);
+    vault_damage(&vault, cases[_i].database, cases[_i].row);
+    vault_close(&vault);
+    ck_assert_uint_gt(count_findings(&rig), 0);
+    rig_remove_files(&rig);
+}
+END_TEST
+
+START_TEST(a_row_too_few_is_found)
+{
+    static const char *const names[] = {"blob", "index", "live", "queue"};
+    struct rig rig;
+    struct vault vault;
+    MDB_dbi dbi;
+    MDB_cursor *cursor;
+    MDB_val key, value;
+
+    begin_damaged(&rig, NULL, 0);
+    close_store(&rig);
+    vault_open(&vault, &rig);
+    ck_assert_int_eq(mdb_dbi_open(vault.txn, names[_i], 0, &dbi), 0);
+    ck_assert_int_eq(mdb_cursor_open(vault.txn, dbi, &cursor), 0);
+    ck_assert_int_eq(mdb_cursor_get(cursor, &key, &value, MDB_FIRST), 0);
+    ck_assert_int_eq(mdb_cursor_del(cursor, 0), 0);
+    vault_close(&vault);
+    ck_assert_uint_gt(count_findings(&rig), 0);
+    rig_remove_files(&rig);
+}
+END_TEST
+
+/* The store of `from`, copied while more is written, is one of the states it went through. */
+START_TEST(a_backup_is_a_state_that_was)
+{
+    struct rig lmdb, copy, memory;
+    struct work work;
+    struct store_backup backup;
+    char path[sizeof lmdb.directory + 16];
+    uint64_t copied = 0;
+
+    rig_begin(&lmdb, LMDB);
+    rig_begin(&copy, LMDB);
+    close_store(&copy);
+    lmdb.reclaim_patience = 1;
+    restart(&lmdb);
+    snprintf(path, sizeof path, "%s/data.mdb", copy.directory);
+    work_begin(&work, (uint64_t)_i, lmdb.store, NULL);
+    work.small = true;
+    for (int i = 0; i < 100; i++) {
+        work_batch(&work);
+        commit(&lmdb);
+    }
+    const uint64_t before = work.batches;
+    ck_assert_int_eq(store_backup(lmdb.store, path), 0);
+    ck_assert_int_eq(store_backup(lmdb.store, path), -EBUSY);
+    do {
+        work_batch(&work);
+        commit(&lmdb);
+        store_get_backup(lmdb.store, &backup);
+    } while (backup.is_running);
+    ck_assert_msg(backup.error == 0, "%s", backup.sentence);
+    ck_assert_uint_gt(backup.size, 0);
+    const uint64_t after = work.batches;
+    work_end(&work);
+    rig_end(&lmdb);
+
+    ck_assert_uint_eq(count_findings(&copy), 0);
+    open_lmdb(&copy);
+    recover(&copy);
+    sscanf(copy.records, "batch=%" SCNu64, &copied);
+    ck_assert_uint_ge(copied, before);
+    ck_assert_uint_le(copied, after);
+    replay(&memory, &work, (uint64_t)_i, copied);
+    compare_recovered(&memory, &copy);
+    compare(&memory, &copy, &work);
+    work_end(&work);
+    rig_end(&memory);
+    rig_end(&copy);
+}
+END_TEST
+
+START_TEST(a_backup_that_cannot_be_written_says_so)
+{
+    struct rig rig;
+    struct store_backup backup;
+
+    rig_begin(&rig, LMDB);
+    store_get_backup(rig.store, &backup);
+    ck_assert(backup.path == NULL && !backup.is_running);
+    ck_assert_int_eq(store_backup(rig.store, "/nonexistent/x"), 0);
+    do {
+        wait_once(&rig);
+        ck_assert_int_eq(store_process(rig.store), 0);
+        store_get_backup(rig.store, &backup);
+    } while (backup.is_running);
+    ck_assert_int_eq(backup.error, -ENOENT);
+    ck_assert_ptr_nonnull(strstr(backup.sentence, "/nonexistent/x"));
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(compacting_keeps_everything)
+{
+    struct rig rig;
+    char error[STORE_ERROR_SIZE] = "", before[65536];
+
+    rig_begin(&rig, LMDB);
+    store_create_queue(rig.store, 1);
+    store_put_record(rig.store, SLICE("a"), SLICE("b"));
+    for (uint64_t first = 0; first < 20000; first += 1000) {
+        put_many(&rig, 1, first, first + 1000);
+        commit(&rig);
+    }
+    delete_many(&rig, 1, 0, 19000, 1);
+    commit(&rig);
+    let_trim(&rig);
+    snprintf(before, sizeof before, "%s", contents(&rig, 1, 0, 30000, true, 5000));
+    close_store(&rig);
+    const uint64_t size = offline_file_size(rig.directory);
+    ck_assert_msg(offline_compact(rig.directory, error) == 0, "%s", error);
+    ck_assert_uint_lt(offline_file_size(rig.directory), size / 2);
+    ck_assert_uint_eq(count_findings(&rig), 0);
+    open_lmdb(&rig);
+    recover(&rig);
+    ck_assert(rig.recovery.was_clean);
+    ck_assert_str_eq(rig.records, "a=b;batch=x;");
+    ck_assert_uint_eq(queue_state(&rig, 1)->count, 1000);
+    ck_assert_str_eq(contents(&rig, 1, 0, 30000, true, 5000), before);
+    put_many(&rig, 1, 20000, 20010);
+    commit(&rig);
+    rig_end(&rig);
+}
+END_TEST
+
+/* ---- reclaiming ------------------------------------------------------------------------------ */
+
+static struct live_row count_blobs(const struct rig *rig, uint64_t *blobs)
+{
+    struct live_row sum = {0}, row;
+    struct vault vault;
+    MDB_dbi dbi;
+    MDB_cursor *cursor;
+    MDB_val key, value;
+
+    *blobs = 0;
+    vault_open(&vault, rig);
+    ck_assert_int_eq(mdb_dbi_open(vault.txn, "live", 0, &dbi), 0);
+    ck_assert_int_eq(mdb_cursor_open(vault.txn, dbi, &cursor), 0);
+    while (mdb_cursor_get(cursor, &key, &value, MDB_NEXT) == 0) {
+        ck_assert(live_decode(slice_of(key.mv_data, key.mv_size),
+                              slice_of(value.mv_data, value.mv_size), &row));
+        sum.entries += row.entries;
+        sum.size += row.size;
+        (*blobs)++;
+    }
+    vault_close(&vault);
+    return sum;
+}
+
+static void put_shared(struct rig *rig, uint64_t position)
+{
+    static uint8_t bytes[1000];
+    const uint32_t body = add_body(rig->store, bytes, sizeof bytes);
+
+    for (uint64_t queue = 1; queue <= 3; queue++)
+        store_put_entry(
+            rig->store,
+            &(struct store_entry){.queue_id = queue, .position = position, .weight = sizeof bytes},
+            body);
+}
+
+/* 3000 bodies in several blobs, each in three queues; one in a hundred stays. */
+START_TEST(what_stays_takes_its_own_size)
+{
+    struct rig rig;
+    uint64_t blobs;
+    const bool idle = _i == 1;
+
+    rig_begin(&rig, LMDB);
+    rig.reclaim_patience = idle ? 0 : 3;
+    restart(&rig);
+    for (uint64_t queue = 1; queue <= 3; queue++)
+        store_create_queue(rig.store, queue);
+    for (uint64_t position = 0; position < 3000; position++)
+        put_shared(&rig, position);
+    commit(&rig);
+    for (uint64_t position = 0; position < 3000; position++)
+        for (uint64_t queue = 1; queue <= 3 && position % 100 != 50; queue++)
+            store_delete_entry(rig.store, queue, position, 1000);
+    commit(&rig);
+    if (idle)
+        usleep(500000);
+    else
+        let_trim(&rig);
+    for (uint64_t queue = 1; queue <= 3; queue++) {
+        struct store_fetch all = {
+            .queue_id = queue, .end = 3000, .count_max = 3000, .bytes_max = 1 << 20};
+        fetch(&rig, &all);
+        ck_assert_uint_eq(all.count, 30);
+        ck_assert_uint_eq(all.damaged, 0);
+        for (size_t i = 0; i < all.count; i++)
+            ck_assert_uint_eq(all.entries[i].position, 50 + 100 * i);
+        store_fetch_release(&all);
+    }
+    close_store(&rig);
+    ck_assert_uint_eq(count_findings(&rig), 0);
+    const struct live_row sum = count_blobs(&rig, &blobs);
+    ck_assert_uint_eq(blobs, 1);
+    ck_assert_uint_eq(sum.entries, 90);
+    ck_assert_uint_eq(sum.size, 30 * 1000 + 90 * blob_cost(0)); /* shared bodies moved once */
+    rig_remove_files(&rig);
+}
+END_TEST
+
+/* A queue read from its front empties its blobs by itself: nothing is written twice. */
+START_TEST(reading_from_the_front_moves_nothing)
+{
+    struct rig rig;
+    struct store_stats before, after;
+
+    rig_begin(&rig, LMDB);
+    store_create_queue(rig.store, 1);
+    put_many(&rig, 1, 0, 5000);
+    commit(&rig);
+    store_get_stats(rig.store, &before);
+    for (uint64_t first = 0; first < 4900; first += 100) {
+        delete_many(&rig, 1, first, first + 100, 1);
+        commit(&rig);
+    }
+    store_get_stats(rig.store, &after);
+    ck_assert_uint_lt(after.bytes_written - before.bytes_written, 49 * 250);
+    rig_end(&rig);
+}
+END_TEST
+
+/* A body that cannot be read keeps its blob from being moved, and nothing else is lost. */
+START_TEST(a_damaged_blob_is_left_alone)
+{
+    struct rig rig;
+    size_t damaged;
+
+    begin_damaged(&rig, "blob", 0);
+    rig.reclaim_patience = 1;
+    restart(&rig);
+    for (uint64_t position = 0; position < 1000; position++)
+        if (strchr("012378", '0' + (int)(position % 10)) != NULL)
+            store_delete_entry(rig.store, 1, position, 4);
+    commit(&rig);
+    let_trim(&rig);
+    ck_assert_uint_gt(damage_count(&rig), 0);
+    ck_assert_uint_eq(count_readable(&rig, &damaged) + damaged, 300);
+    ck_assert_uint_eq(damaged, 1);
+    ck_assert_str_eq(contents(&rig, 2, 0, 100, false, 100), "0 1 2 3 4 5 6 7 8 9 ");
+    rig_end(&rig);
+}
+END_TEST
+
+/* Fan-out writes a body once, counted in bytes handed to the database. */
+START_TEST(fan_out_writes_one_body)
+{
+    static uint8_t bytes[1024];
+    struct rig rig;
+    struct store_stats before, after;
+
+    rig_begin(&rig, LMDB);
+    for (uint64_t queue = 1; queue <= 100; queue++)
+        store_create_queue(rig.store, queue);
+    commit(&rig);
+    store_get_stats(rig.store, &before);
+    for (uint64_t position = 0; position < 10; position++) {
+        const uint32_t body = add_body(rig.store, bytes, sizeof bytes);
+        for (uint64_t queue = 1; queue <= 100; queue++)
+            store_put_entry(rig.store,
+                            &(struct store_entry){.queue_id = queue, .position = position}, body);
+    }
+    commit(&rig);
+    store_get_stats(rig.store, &after);
+    ck_assert_uint_ge(after.bytes_written - before.bytes_written, 10 * 1024);
+    ck_assert_uint_lt(after.bytes_written - before.bytes_written,
+                      10 * 1024 + 100 * (10 * 10 + 100));
+    rig_end(&rig);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("store");
@@ -1867,6 +2197,15 @@ int main(void)
     tcase_add_test(lmdb, a_damaged_count_keeps_the_blob);
     tcase_add_test(lmdb, damaged_meta_rows_do_not_stop_it);
     tcase_add_loop_test(lmdb, what_was_durable_survives_kill, 0, 8);
+    tcase_add_loop_test(lmdb, damage_is_found, 0, 10);
+    tcase_add_loop_test(lmdb, a_row_too_few_is_found, 0, 4);
+    tcase_add_loop_test(lmdb, a_backup_is_a_state_that_was, 0, 4);
+    tcase_add_test(lmdb, a_backup_that_cannot_be_written_says_so);
+    tcase_add_test(lmdb, compacting_keeps_everything);
+    tcase_add_loop_test(lmdb, what_stays_takes_its_own_size, 0, 2);
+    tcase_add_test(lmdb, reading_from_the_front_moves_nothing);
+    tcase_add_test(lmdb, a_damaged_blob_is_left_alone);
+    tcase_add_test(lmdb, fan_out_writes_one_body);
     suite_add_tcase(suite, lmdb);
     return unit_main(suite);
 }

@@ -1,0 +1,139 @@
+/* See background.h. Its snapshots last milliseconds, as pages freed meanwhile cannot be used again;
+ * a queue's counters alone are compared in one go, which takes a hundred milliseconds for ten
+ * million messages. */
+#include "store/background.h"
+
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/thread.h"
+
+enum {
+    START_MS = 1000, /* clients come first */
+    STEP_NS = 5000000,
+    PAUSE_MS = 20, /* after each step */
+    NICE = 19,
+    FINDINGS_LOGGED = 20,
+};
+
+static void on_finding(void *context, const char *text)
+{
+    struct background *background = context;
+
+    if (background->verify.findings <= FINDINGS_LOGGED)
+        log_error("the store is damaged: %s", text);
+}
+
+static void report(const struct background *background)
+{
+    const struct verify *verify = &background->verify;
+
+    if (verify->rc != 0)
+        log_error("the store could not be verified: %s", mdb_strerror(verify->rc));
+    else if (verify->findings == 0)
+        log_info("the store is sound: %" PRIu64 " messages in %" PRIu64
+                 " queues verified in %.1f s",
+                 verify->entries, verify->queues, (double)background->verify_ns / 1e9);
+    else
+        log_error("the store is damaged: %" PRIu64 " findings among %" PRIu64
+                  " messages; stoatctl verify lists them when the broker is stopped",
+                  verify->findings, verify->entries);
+}
+
+/* One step. false: that was the last. */
+static bool verify_some(struct background *background)
+{
+    MDB_txn *txn;
+
+    background->verify.rc = mdb_txn_begin(background->database->env, NULL, MDB_RDONLY, &txn);
+    if (background->verify.rc != 0)
+        return false;
+    const bool more = verify_step(&background->verify, txn, STEP_NS);
+    mdb_txn_abort(txn);
+    return more;
+}
+
+static void make_backup(struct background *background, struct background_backup *backup)
+{
+    log_info("backup to %s begins", backup->path);
+    backup->result =
+        copy_database(background->database, backup->path, &backup->control, backup->error);
+    if (backup->result == 0)
+        log_info("backup to %s is complete", backup->path);
+    else
+        log_error("backup failed: %s", backup->error);
+    mailbox_post(background->done, &backup->letter);
+}
+
+/* Answers what is in the inbox. false: it is time to stop. */
+static bool take_letters(struct background *background)
+{
+    struct letter_list letters = STAILQ_HEAD_INITIALIZER(letters);
+    bool goes_on = true;
+
+    mailbox_take(&background->inbox, &letters);
+    while (!STAILQ_EMPTY(&letters)) {
+        struct letter *letter = STAILQ_FIRST(&letters);
+        STAILQ_REMOVE_HEAD(&letters, link);
+        if (letter == &background->stop)
+            goes_on = false;
+        else
+            make_backup(background, container_of(letter, struct background_backup, letter));
+    }
+    return goes_on;
+}
+
+static void *run(void *argument)
+{
+    struct background *background = argument;
+    const uint64_t begin = clock_monotonic_ns();
+    bool verifies = true;
+
+    setpriority(PRIO_PROCESS, (id_t)gettid(), NICE);
+    mailbox_wait_ms(&background->inbox, START_MS);
+    while (take_letters(background)) {
+        if (!verifies) {
+            mailbox_wait(&background->inbox);
+            continue;
+        }
+        verifies = verify_some(background);
+        if (!verifies) {
+            background->verify_ns = clock_monotonic_ns() - begin;
+            report(background);
+            mailbox_post(background->done, &background->verified);
+        } else {
+            mailbox_wait_ms(&background->inbox, PAUSE_MS);
+        }
+    }
+    return NULL;
+}
+
+int background_start(struct background *background, const struct database *database,
+                     struct mailbox *done)
+{
+    background->database = database;
+    background->done = done;
+    verify_begin(&background->verify, database, on_finding, background);
+    int rc = mailbox_open(&background->inbox);
+    if (rc != 0)
+        return rc;
+    rc = thread_start(&background->thread, run, background);
+    if (rc != 0)
+        mailbox_close(&background->inbox);
+    return rc;
+}
+
+void background_submit(struct background *background, struct background_backup *backup)
+{
+    mailbox_post(&background->inbox, &backup->letter);
+}
+
+void background_stop(struct background *background)
+{
+    mailbox_post(&background->inbox, &background->stop);
+    pthread_join(background->thread, NULL);
+    mailbox_close(&background->inbox);
+}

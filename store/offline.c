@@ -1,0 +1,59 @@
+/* See offline.h. */
+#include "store/offline.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "store/copy.h"
+
+static char *data_file(const char *directory)
+{
+    return xasprintf("%s/data.mdb", directory);
+}
+
+uint64_t offline_file_size(const char *directory)
+{
+    char *path = data_file(directory);
+    struct stat status;
+    const bool seen = stat(path, &status) == 0;
+
+    free(path);
+    return seen ? (uint64_t)status.st_size : 0;
+}
+
+bool offline_is_store(const char *directory)
+{
+    return offline_file_size(directory) > 0;
+}
+
+int offline_verify(struct verify *verify, char error[STORE_ERROR_SIZE])
+{
+    MDB_txn *txn;
+
+    verify->one_snapshot = true;
+    verify->rc = mdb_txn_begin(verify->database->env, NULL, MDB_RDONLY, &txn);
+    if (verify->rc == 0) {
+        while (verify_step(verify, txn, UINT64_MAX / 2))
+            ;
+        mdb_txn_abort(txn);
+    }
+    if (verify->rc != 0)
+        snprintf(error, STORE_ERROR_SIZE, "cannot read on: %s", mdb_strerror(verify->rc));
+    return database_errno(verify->rc);
+}
+
+int offline_compact(const char *directory, char error[STORE_ERROR_SIZE])
+{
+    struct copy_control control = {0};
+    struct database database;
+    char *path = data_file(directory);
+    int rc = database_open_read_only(&database, directory, error);
+
+    if (rc == 0) {
+        rc = copy_database(&database, path, &control, error);
+        database_close(&database);
+    }
+    free(path);
+    return rc;
+}

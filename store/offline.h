@@ -1,0 +1,21 @@
+/* What is done to a store that no broker has open; the caller holds the directory's lock. */
+#ifndef STORE_OFFLINE_H
+#define STORE_OFFLINE_H
+
+#include "store/verify.h"
+
+/* Whether there is a store in the directory. */
+bool offline_is_store(const char *directory);
+
+/* Verifies all of it in one snapshot. verify_begin has been called with whom to tell. 0 or -errno with a
+ * sentence, where what could be read is in *verify all the same. */
+int offline_verify(struct verify *verify, char error[STORE_ERROR_SIZE]);
+
+/* Writes the store anew, without free pages, and puts it in the place of the old one, which stays
+ * until the new one is complete and synced. 0 or -errno with a sentence. */
+int offline_compact(const char *directory, char error[STORE_ERROR_SIZE]);
+
+/* Bytes of its data file; 0 when it cannot be seen. */
+uint64_t offline_file_size(const char *directory);
+
+#endif
