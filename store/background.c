@@ -3,6 +3,7 @@
  * million messages. */
 #include "store/background.h"
 
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -53,6 +54,9 @@ static bool verify_some(struct background *background)
         return false;
     const bool more = verify_step(&background->verify, txn, STEP_NS);
     mdb_txn_abort(txn);
+    if (background->mapping.size > 0) /* or all that was looked at would count as resident */
+        madvise((void *)(uintptr_t)background->mapping.data, background->mapping.size,
+                MADV_DONTNEED);
     return more;
 }
 
@@ -116,6 +120,7 @@ int background_start(struct background *background, const struct database *datab
 {
     background->database = database;
     background->done = done;
+    background->mapping = database_mapping(database);
     verify_begin(&background->verify, database, on_finding, background);
     int rc = mailbox_open(&background->inbox);
     if (rc != 0)

@@ -23,6 +23,7 @@ struct background {
 
     /* the thread's own */
     const struct database *database;
+    struct slice mapping; /* of the data file */
     struct verify verify;
     uint64_t verify_ns;
 };

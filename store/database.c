@@ -385,6 +385,29 @@ int database_open(struct database *database, const struct store_options *options
     return rc;
 }
 
+/* LMDB does not tell where it has mapped the file; the kernel does. */
+struct slice database_mapping(const struct database *database)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    struct stat data;
+    int fd;
+    char line[512];
+    struct slice mapping = {0};
+
+    if (maps == NULL)
+        return mapping;
+    const bool known = mdb_env_get_fd(database->env, &fd) == 0 && fstat(fd, &data) == 0;
+    while (known && mapping.size == 0 && fgets(line, sizeof line, maps) != NULL) {
+        uintptr_t begin, end;
+        unsigned long inode;
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %*s %*s %lu", &begin, &end, &inode) == 3 &&
+            inode == data.st_ino)
+            mapping = slice_of((const uint8_t *)begin, end - begin);
+    }
+    fclose(maps);
+    return mapping;
+}
+
 /* ---- for reading alone ----------------------------------------------------------------------- */
 
 static int open_existing(struct database *database)

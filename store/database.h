@@ -40,6 +40,10 @@ int database_open_read_only(struct database *database, const char *directory,
 
 const char *database_name(enum database_id id);
 
+/* Where the data file is mapped, so far as it was looked at: for who reads much of it once, and gives
+ * the pages back. size 0: it cannot be known. */
+struct slice database_mapping(const struct database *database);
+
 int database_errno(int rc); /* LMDB's code as 0 or -errno */
 
 struct slice database_state_key(void);
