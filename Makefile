@@ -1,6 +1,6 @@
 # StoatMQ: three programs, their libraries, their tests.
 #
-#   make          build/stoatmq, build/stoatctl, build/stoatperf
+#   make          build/stoatmq, build/stoatctl, build/stoatperf; and build/stoatdump, which is not installed
 #   make run      the same, then the broker with its data in ./data
 #   make test     everything built, every test passed
 #   make asan     all tests under AddressSanitizer and UBSan; make tsan: under ThreadSanitizer
@@ -53,7 +53,7 @@ TOOL_LIBS   := -lcurl -ljansson
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard $(1)/*.c)))
 archive = $(foreach l,$(1),$(BUILD)/lib$(l).a)
 
-PROGRAMS := $(BUILD)/stoatmq $(BUILD)/stoatctl $(BUILD)/stoatperf
+PROGRAMS := $(BUILD)/stoatmq $(BUILD)/stoatctl $(BUILD)/stoatperf $(BUILD)/stoatdump
 SERVER_OBJECTS := $(filter-out $(BUILD)/obj/broker/main.o,$(call objects,broker))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(sort $(wildcard tests/unit/test_*.c)))
 SIM := $(BUILD)/sim
@@ -88,6 +88,7 @@ endif
 
 $(foreach l,$(LIBRARIES),$(eval $(BUILD)/lib$(l).a: $(call objects,$(DIR_$(l)))))
 $(BUILD)/libserver.a: $(SERVER_OBJECTS)
+SERVER_LIBS := $(BUILD)/libserver.a $(call archive,$(LIBRARIES))
 $(BUILD)/libtest.a: $(call objects,tests/lib)
 $(BUILD)/lib%.a:
 	@mkdir -p $(@D)
@@ -100,7 +101,7 @@ $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(call say,CC)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
-SERVER_LIBS := $(BUILD)/libserver.a $(call archive,$(LIBRARIES))
+
 
 $(BUILD)/stoatmq: $(BUILD)/obj/broker/main.o $(SERVER_LIBS)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS)
@@ -115,8 +116,12 @@ $(BUILD)/obj/faults/%.o: %.c Makefile
 $(BUILD)/stoatmq-faults: $(BUILD)/obj/broker/main.o $(FAULTY:%.c=$(BUILD)/obj/faults/%.o) $(BUILD)/obj/faults/tests/faults/fault.o $(SERVER_LIBS)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS)
 
-$(BUILD)/stoatctl: $(filter $(BUILD)/obj/tools/stoatctl%,$(call objects,tools)) $(call archive,base)
-	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(TOOL_LIBS)
+# stoatctl reads a store's definitions as the broker does, and so has much of it.
+$(BUILD)/stoatctl: $(filter $(BUILD)/obj/tools/stoatctl%,$(call objects,tools)) $(SERVER_LIBS)
+	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) $(BROKER_LIBS) $(TOOL_LIBS)
+
+$(BUILD)/stoatdump: $(BUILD)/obj/tools/dump.o $(call archive,store base)
+	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) -llmdb
 
 PERF_OBJECTS := $(filter $(BUILD)/obj/tools/stoatperf%,$(call objects,tools))
 

@@ -32,7 +32,8 @@ static const char options_help[] =
 static const char status_help[] =
     "Exit status: 0 when done, 64 for a mistake in the command line, 65 when what it names does "
     "not\n"
-    "exist or is not in the state that was asked for, 67 when a user does not exist, 69 when there "
+    "exist or is not in the state that was asked for or is damaged, 67 when a user does not exist, "
+    "69 when there "
     "is\n"
     "no broker or no access to it, 70 when something went wrong inside, 75 when time ran out.\n";
 
@@ -179,6 +180,17 @@ static void print_runtime(json_t *status)
            number_at(status, "file_descriptors", "limit"));
 }
 
+static void print_verification(json_t *verification)
+{
+    if (!json_is_true(json_object_get(verification, "done")))
+        printf("Verification: under way\n");
+    else
+        printf("Verification: %" JSON_INTEGER_FORMAT " messages, %" JSON_INTEGER_FORMAT
+               " findings\n",
+               json_integer_value(json_object_get(verification, "messages")),
+               json_integer_value(json_object_get(verification, "findings")));
+}
+
 static void print_figures(json_t *status)
 {
     static const char *const totals[][2] = {
@@ -201,6 +213,7 @@ static void print_figures(json_t *status)
     printf("Bytes written: %" JSON_INTEGER_FORMAT "\n",
            number_at(status, "store", "bytes_written"));
     printf("Damaged records: %" JSON_INTEGER_FORMAT "\n", number_at(status, "store", "damaged"));
+    print_verification(json_object_get(json_object_get(status, "store"), "verification"));
     printf("Last commit: %.2f ms, longest: %.2f ms\n",
            (double)number_at(status, "store", "commit_ns_last") / 1e6,
            (double)number_at(status, "store", "commit_ns_max") / 1e6);
@@ -314,6 +327,25 @@ static int run_stop(struct client *client, const struct options *options, const 
 
 enum { ANY = 1000 };
 
+static const char backup_details[] =
+    "Clients are served meanwhile. FILE is written by the broker, with its rights, and is there\n"
+    "only when it is complete and on disk; one that was there is replaced. To restore, put it as\n"
+    "data.mdb into an empty data directory and start the broker:\n\n"
+    "  install -d -m 0700 DIR && cp FILE DIR/data.mdb\n";
+
+static const char verify_details[] =
+    "DIR is a data directory, and no broker may be running on it. Counters are compared with what\n"
+    "they count, the checksums of all records and messages with their bytes; definitions are read\n"
+    "as the broker would. Nothing is changed. A running broker does most of this by itself after\n"
+    "it has started: see 'stoatctl status'.\n\n"
+    "Exit status: 0 when the store is sound, 65 when not.\n";
+
+static const char compact_details[] =
+    "DIR is a data directory, and no broker may be running on it. The data file is written anew\n"
+    "beside the old one, which needs as much room as the messages take, and replaces it once it "
+    "is\n"
+    "complete and on disk. Whatever happens meanwhile, one of the two is there.\n";
+
 #define POLICY_USAGE "[--priority NUMBER] [--apply-to WHAT] NAME PATTERN DEFINITION"
 
 static const struct command {
@@ -387,7 +419,18 @@ static const struct command {
     {"purge_queue", "QUEUE", "drop the messages of a queue that are ready", 1, 1, run_purge_queue},
     {"delete_queue", "QUEUE [-e|--if-empty] [-u|--if-unused]", "delete a queue", 1, 1,
      run_delete_queue},
+    {"backup", "FILE", "write a consistent copy of the running broker's store", 1, 1, run_backup},
+    {"verify", "DIR", "check every row and message of a store at rest", 1, 1, run_verify},
+    {"compact", "DIR", "make the data file of a store at rest as small as it can be", 1, 1,
+     run_compact},
 };
+
+/* More for help. */
+static const struct {
+    command_run *run;
+    const char *text;
+} details[] = {
+    {run_backup, backup_details}, {run_verify, verify_details}, {run_compact, compact_details}};
 
 static const struct command *find_command(const char *name)
 {
@@ -432,6 +475,9 @@ static int help(const char *name)
         return usage_error("there is no command '%s'", name);
     printf("Usage: stoatctl [OPTION]... %s %s\n%c%s.\n", command->name, command->usage,
            command->summary[0] - 'a' + 'A', command->summary + 1);
+    for (size_t i = 0; i < countof(details); i++)
+        if (details[i].run == command->run)
+            printf("\n%s", details[i].text);
     if (command->run == run_list)
         describe_list(command->name);
     return EX_OK;

@@ -4,6 +4,8 @@
  *     stoatctl_list.c     the list_... commands: which columns there are, and where in the answer they stand
  *     stoatctl_policy.c   policies: set, clear
  *     stoatctl_access.c   users, virtual hosts, permissions, limits: all but their lists
+ *     stoatctl_store.c    the store: back up a running broker's; verify and compact one at rest
+ *     stoatctl_definitions.c  for that: can the broker read them?
  *     stoatctl_table.c    rows and columns as text: four formats
  *     stoatctl_client.c   one request over the control socket
  *
@@ -15,7 +17,7 @@
 #include <jansson.h>
 #include <sysexits.h>
 
-#include "base/base.h"
+#include "base/slice.h"
 
 /* ---- what the command line says ---- */
 
@@ -75,12 +77,19 @@ char *api_path(const char *const *segments);
 void table_print(const struct options *options, const char *const *columns, size_t column_count,
                  json_t *rows);
 
+/* ---- definitions in a store ---- */
+
+bool definitions_begin(void); /* false: there is no memory or descriptor for it */
+bool definitions_are_sound(struct slice key, struct slice value);
+void definitions_end(void);
+
 /* ---- commands ---- */
 
 typedef int command_run(struct client *client, const struct options *options, const char *command,
                         int count, char **words);
 
 command_run run_list;
+command_run run_backup, run_verify, run_compact;
 command_run run_set_policy, run_clear_policy; /* and the same for operators' policies */
 command_run run_add_user, run_delete_user, run_change_password, run_clear_password,
     run_authenticate_user, run_set_user_tags;

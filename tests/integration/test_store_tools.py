@@ -1,0 +1,168 @@
+#!/usr/bin/python3
+"""The store from outside: backed up while the broker runs, restored, verified, compacted, dumped."""
+
+import contextlib
+import os
+import subprocess
+import tempfile
+import time
+import unittest
+
+import pika
+
+import broker
+import tap
+from client import PERSISTENT
+
+OK, USAGE, DATA = 0, 64, 65
+
+
+def run(program, *words):
+    return subprocess.run([str(broker.BUILD / program), *words], timeout=60, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf-8')
+
+
+@broker.needs_own_broker
+@broker.departs('its store is another')
+class StoreTools(unittest.TestCase):
+    def setUp(self):
+        self.directory = tempfile.TemporaryDirectory(prefix='stoatmq-tools-')
+        self.addCleanup(self.directory.cleanup)
+        self.broker = broker.Broker()
+        self.broker.__enter__()
+        self.addCleanup(self.broker.__exit__, None, None, None)
+
+    def connect(self, on=None):
+        connection = pika.BlockingConnection((on or self.broker).parameters())
+        self.addCleanup(self.end, connection)
+        channel = connection.channel()
+        channel.confirm_delivery()
+        return channel
+
+    @staticmethod
+    def end(connection):
+        with contextlib.suppress(pika.exceptions.AMQPError):  # its broker may have stopped
+            connection.close()
+
+    def fill(self, channel, queue, first, end):
+        channel.queue_declare(queue, durable=True)
+        for number in range(first, end):
+            channel.basic_publish('', queue, b'%s %d' % (queue.encode(), number), PERSISTENT)
+
+    def bodies(self, channel, queue):
+        while True:
+            method, _, body = channel.basic_get(queue, auto_ack=True)
+            if method is None:
+                return
+            yield body.decode()
+
+    def passes(self, program, *words):
+        result = run(program, *words)
+        self.assertEqual((result.returncode, result.stderr), (OK, ''), result)
+        return result.stdout
+
+    def fails(self, status, text, program, *words):
+        result = run(program, *words)
+        self.assertEqual(result.returncode, status, result)
+        self.assertIn(text, result.stderr)
+
+    def path(self, name):
+        return os.path.join(self.directory.name, name)
+
+    def backup(self, path):
+        return self.passes('stoatctl', '--data-dir', self.broker.data_dir, 'backup', path)
+
+    def test_a_backup_is_a_store_again(self):
+        channel = self.connect()
+        self.fill(channel, 'kept', 0, 50)
+        os.mkdir(self.path('copy'), 0o700)
+        self.assertIn('Wrote', self.backup(self.path('copy/data.mdb')))
+        self.assertEqual(os.listdir(self.path('copy')), ['data.mdb'])
+        self.assertEqual(os.stat(self.path('copy/data.mdb')).st_mode & 0o777, 0o600)
+        self.fill(channel, 'kept', 50, 60)
+        self.passes('stoatctl', 'verify', self.path('copy'))
+        with broker.Broker(data_dir=self.path('copy')) as restored:
+            self.assertEqual(list(self.bodies(self.connect(restored), 'kept')),
+                             ['kept %d' % number for number in range(50)])
+
+    def test_a_backup_replaces_the_one_before(self):
+        self.backup(self.path('file'))
+        size = os.stat(self.path('file')).st_size
+        self.fill(self.connect(), 'kept', 0, 500)
+        self.backup(self.path('file'))
+        self.assertGreater(os.stat(self.path('file')).st_size, size)
+
+    def test_a_backup_that_cannot_be_written(self):
+        self.fails(DATA, 'nowhere', 'stoatctl', '--data-dir', self.broker.data_dir, 'backup', self.path('nowhere/file'))
+        os.mkdir(self.path('taken'))
+        self.fails(70, 'taken', 'stoatctl', '--data-dir', self.broker.data_dir, 'backup', self.path('taken'))
+        self.assertEqual(os.listdir(self.path('taken')), [])
+
+    def test_a_broker_in_the_way(self):
+        for command in ('verify', 'compact'):
+            self.fails(DATA, 'another broker (pid', 'stoatctl', command, self.broker.data_dir)
+            self.fails(DATA, 'there is no store', 'stoatctl', command, self.path('nowhere'))
+        self.assertFalse(os.path.exists(self.path('nowhere')))
+
+    def test_compact(self):
+        channel = self.connect()
+        self.fill(channel, 'emptied', 0, 500)
+        self.fill(channel, 'kept', 0, 5)
+        channel.queue_purge('emptied')
+        self.broker.stop()
+        data = os.path.join(self.broker.data_dir, 'data.mdb')
+        size = os.stat(data).st_size
+        with open(data + '.part', 'wb') as left:  # by one that was killed
+            left.write(b'x' * 10000)
+        self.assertIn('became', self.passes('stoatctl', 'compact', self.broker.data_dir))
+        self.assertLess(os.stat(data).st_size, size / 2)
+        self.assertNotIn('data.mdb.part', os.listdir(self.broker.data_dir))
+        self.assertIn('is sound', self.passes('stoatctl', 'verify', self.broker.data_dir))
+        self.broker.start()
+        self.assertEqual(list(self.bodies(self.connect(), 'kept')), ['kept %d' % number for number in range(5)])
+
+    def test_damage_is_found(self):
+        channel = self.connect()
+        self.fill(channel, 'kept', 0, 5)
+        channel.basic_publish('', 'kept', b'a body to be damaged', PERSISTENT)
+        self.broker.stop()
+        self.assertIn('is sound', self.passes('stoatctl', 'verify', self.broker.data_dir))
+        self.damage(b'a body to be damaged', b'a body to be DAMAGED')
+        result = run('stoatctl', 'verify', self.broker.data_dir)
+        self.assertEqual(result.returncode, DATA)
+        self.assertIn('its body in blob', result.stdout)
+        self.assertIn('findings', result.stderr)
+
+        self.broker.start()  # and finds it by itself
+        for _ in range(300):
+            status = self.broker.ctl('status')
+            if 'Verification: under way' not in status:
+                break
+            time.sleep(0.1)
+        self.assertRegex(status, r'Verification: \d+ messages, [1-9]\d* findings')
+        self.assertIn('the store is damaged', self.broker.log())
+
+    def damage(self, old, new):
+        path = os.path.join(self.broker.data_dir, 'data.mdb')
+        with open(path, 'rb') as file:
+            data = file.read()
+        self.assertIn(old, data)
+        with open(path, 'wb') as file:
+            file.write(data.replace(old, new))
+
+    def test_dump(self):
+        channel = self.connect()
+        self.fill(channel, 'kept', 0, 3)
+        self.broker.stop()
+        text = self.passes('stoatdump', '--bodies', self.broker.data_dir)
+        for line in ('meta state', 'record', 'queue 1 head 0 tail 3 count 3', 'segment 1/0', '  entry 0', 'kept 2',
+                     'blob 1 entries 1'):
+            self.assertIn(line, text)
+        self.assertNotIn('segment', self.passes('stoatdump', self.broker.data_dir, 'queues', 'meta'))
+        self.fails(DATA, 'there is no store', 'stoatdump', self.path('nowhere'))
+        self.fails(USAGE, "there is no kind 'x'", 'stoatdump', self.broker.data_dir, 'x')
+        self.assertIn('Usage:', self.passes('stoatdump', '--help'))
+
+
+if __name__ == '__main__':
+    tap.main()
