@@ -305,19 +305,35 @@ static void expire(struct reference *r, struct model_queue *queue)
         bury(r, queue, entry, EXPIRED);
 }
 
+/* What it holds of this level is in memory: a level comes in one piece. */
+static void warm(struct model_queue *queue, unsigned level)
+{
+    queue->cold &= (uint8_t)~(1u << level);
+}
+
 /* What is due does not count: it goes first, and not for want of room. */
+static void drop_overflow_now(struct reference *r, struct model_queue *queue)
+{
+    struct model_entry *entry;
+
+    queue->late = false;
+    if (queue->options.overflow != 0 || !is_over(queue, 0, 0))
+        return;
+    expire(r, queue);
+    while (is_over(queue, 0, 0) && (entry = first_to_drop(queue)) != NULL) {
+        warm(queue, entry->level);
+        bury(r, queue, entry, MAXLEN);
+    }
+}
+
 static void drop_overflow(struct reference *r, struct model_queue *queue)
 {
     if (queue->options.overflow != 0 || !is_over(queue, 0, 0))
         return;
-    if (queue->cold && queue->options.dlx != MODEL_NONE && choose(2) == 1) {
+    if (queue->cold && queue->options.dlx != MODEL_NONE && choose(2) == 1)
         queue->late = true;
-        return;
-    }
-    queue->late = false;
-    expire(r, queue);
-    while (is_over(queue, 0, 0) && first_to_drop(queue) != NULL)
-        bury(r, queue, first_to_drop(queue), MAXLEN);
+    else
+        drop_overflow_now(r, queue);
 }
 
 /* ---- consumers ---- */
@@ -424,7 +440,7 @@ static void hand_out(struct reference *r, struct model_queue *queue, struct mode
 {
     struct model_channel *to = &r->channels[channel];
 
-    queue->cold = false; /* it comes in one piece */
+    warm(queue, entry->level);
     entry->unacked = true;
     if (no_ack) {
         remove_entry(r, queue, entry);
@@ -446,6 +462,12 @@ static void hand_out(struct reference *r, struct model_queue *queue, struct mode
     }
 }
 
+/* While it is read, a dead letter that is under way may come before it. */
+static bool is_read_for(const struct model_queue *queue, const struct model_entry *entry)
+{
+    return (queue->cold >> entry->level & 1) != 0 && doing.letter_count > 0;
+}
+
 /* Equals take turns, one message each (10.7); who has no room loses its turn until it has. */
 static bool deliver(struct reference *r, struct model_queue *queue)
 {
@@ -463,6 +485,8 @@ static bool deliver(struct reference *r, struct model_queue *queue)
             bury(r, queue, entry, EXPIRED);
             continue;
         }
+        if (is_read_for(queue, entry) && choose(2) == 1)
+            return any;
         const int channel = (int)(consumer - queue->consumers);
         tell((struct event){.kind = DELIVERED,
                             .channel = channel,
@@ -947,8 +971,7 @@ static bool drop_late(struct reference *r, bool others)
         struct model_queue *queue = &r->queues[i];
         if (!queue->late || (others && choose(2) == 1))
             continue;
-        queue->cold = queue->late = false;
-        drop_overflow(r, queue);
+        drop_overflow_now(r, queue);
         any = true;
     }
     return any;
@@ -988,7 +1011,9 @@ static void recover_queue(struct reference *r, struct model_queue *queue, bool c
     }
     memset(&queue->entries[kept], 0, (queue->count - kept) * sizeof(queue->entries[0]));
     queue->count = kept;
-    queue->cold = kept > 0;
+    queue->cold = 0;
+    for (uint32_t i = 0; i < kept; i++)
+        queue->cold |= (uint8_t)(1u << queue->entries[i].level);
     queue->late = false;
     memset(queue->consumers, 0, sizeof(queue->consumers));
     queue->active = MODEL_NONE;

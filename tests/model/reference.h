@@ -85,7 +85,7 @@ struct model_queue {
     bool exists;
     struct command options; /* as declared */
     int owner;              /* connection; MODEL_NONE */
-    bool cold;              /* since a restart: what it holds may still have to be read from disk */
+    uint8_t cold; /* levels, a bit each, that may still have to be read from disk since a restart */
     bool late;              /* so what is too much of it goes later */
     uint32_t next_position, next_place;
     uint64_t unused_deadline;
