@@ -35,9 +35,10 @@ enum key_kind {
     KEY_VERIFY, /* this and the next two: one of the words of their kind */
     KEY_LOGIN_FROM,
     KEY_SAN_TYPE,
-    KEY_LISTENER,     /* a family: [ADDRESS:]PORT */
-    KEY_PROPERTY,     /* a family: any text */
-    KEY_TLS_VERSION,  /* a family: of the words of its kind */
+    KEY_LISTENER,    /* a family: [ADDRESS:]PORT */
+    KEY_PROPERTY,    /* a family: any text */
+    KEY_TLS_VERSION, /* this and the next: families of the words of their kind */
+    KEY_MECHANISM,
     KEY_NAME,         /* a family: true or false */
     KEY_NO_LISTENERS, /* "none" is all it may be */
     KEY_NO_LOOPBACK_USERS,
@@ -64,6 +65,7 @@ static const char *const *const words_of[] = {
         (const char *const[]){
             [SAN_DNS] = "dns", [SAN_EMAIL] = "email", [SAN_URI] = "uri", [SAN_IP] = "ip", NULL},
     [KEY_TLS_VERSION] = (const char *const[]){"tlsv1.2", "tlsv1.3", NULL},
+    [KEY_MECHANISM] = (const char *const[]){"PLAIN", "AMQPLAIN", "EXTERNAL", "ANONYMOUS", NULL},
 };
 
 #define FIELD(field) offsetof(struct config, field), sizeof(((struct config *)NULL)->field)
@@ -107,6 +109,8 @@ static const struct key keys[] = {
      false},
     {"disk_free_limit.relative", KEY_RATIO, FIELD(disk_free_relative), "0", 0, 1000000, false},
     {"disk_free_limit.absolute", KEY_SIZE, FIELD(disk_free_absolute), "50MB", 0, INT64_MAX, false},
+    {"auth_mechanisms.", KEY_MECHANISM, FIELD(mechanisms), NULL, 0, 0, false},
+    {"anonymous_login_user", KEY_STRING, FIELD(anonymous_user), "guest", 1, 255, false},
     {"default_vhost", KEY_STRING, FIELD(default_vhost), "/", 1, 255, false},
     {"default_user", KEY_STRING, FIELD(default_user), "guest", 1, 255, false},
     {"default_pass", KEY_STRING, FIELD(default_pass), "guest", 1, 255, false},
@@ -147,7 +151,7 @@ printf_like(2, 3) static bool fail(char error[CONFIG_ERROR_SIZE], const char *fo
 static bool is_family(const struct key *key)
 {
     return key->kind == KEY_LISTENER || key->kind == KEY_PROPERTY || key->kind == KEY_NAME ||
-           key->kind == KEY_TLS_VERSION;
+           key->kind == KEY_TLS_VERSION || key->kind == KEY_MECHANISM;
 }
 
 /* ---- values
@@ -419,6 +423,7 @@ static bool set_value(struct config *config, const struct key *key, const char *
         set_property(place, name, value);
         return true;
     case KEY_TLS_VERSION:
+    case KEY_MECHANISM:
         if (!find_word(key, value, &number))
             return false;
         set_property(place, name, value);
@@ -474,6 +479,7 @@ static bool fail_value(const struct key *key, const char *full_name, const char 
     case KEY_LOGIN_FROM:
     case KEY_SAN_TYPE:
     case KEY_TLS_VERSION:
+    case KEY_MECHANISM:
         return fail_word(key, full_name, value, where, error);
     case KEY_STRING:
     case KEY_PROPERTY:
@@ -861,6 +867,7 @@ void config_init(struct config *config)
     TAILQ_INIT(&config->ssl.list);
     TAILQ_INIT(&config->ssl_options.versions);
     TAILQ_INIT(&config->ssl_options.ciphers);
+    TAILQ_INIT(&config->mechanisms);
     TAILQ_INIT(&config->server_properties);
     TAILQ_INIT(&config->default_tags);
     TAILQ_INIT(&config->loopback_users);
@@ -889,6 +896,7 @@ void config_release(struct config *config)
     remove_listeners(&config->ssl);
     remove_properties(&config->ssl_options.versions);
     remove_properties(&config->ssl_options.ciphers);
+    remove_properties(&config->mechanisms);
     remove_properties(&config->server_properties);
     remove_names(&config->default_tags);
     remove_names(&config->loopback_users);

@@ -58,9 +58,11 @@ struct config {
     struct config_listeners tcp; /* listeners.tcp.*; listeners.tcp = none empties it */
     struct config_listeners ssl; /* listeners.ssl.*; there is no default one */
     struct config_ssl ssl_options;
-    char *default_vhost;               /* default_vhost (/) */
-    char *default_user, *default_pass; /* default_user, default_pass (guest) */
-    struct config_names default_tags;  /* default_user_tags.TAG (administrator) */
+    struct config_properties mechanisms; /* auth_mechanisms.*; none: all but ANONYMOUS */
+    char *anonymous_user;                /* anonymous_login_user (guest) */
+    char *default_vhost;                 /* default_vhost (/) */
+    char *default_user, *default_pass;   /* default_user, default_pass (guest) */
+    struct config_names default_tags;    /* default_user_tags.TAG (administrator) */
     char *default_configure, *default_write, *default_read; /* default_permissions.* (.*) */
     /* loopback_users.NAME (guest): from loopback peers only; loopback_users = none empties it */
     struct config_names loopback_users;

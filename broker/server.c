@@ -113,6 +113,44 @@ static void start_alarm(struct server *server)
 /* ---- start ---- */
 
 /* 0 or -errno. */
+/* Whether a family of the configuration has this word. */
+static bool names(const struct config_properties *family, const char *word)
+{
+    const struct config_property *property;
+
+    TAILQ_FOREACH (property, family, link)
+        if (strcmp(property->value, word) == 0)
+            return true;
+    return false;
+}
+
+static enum tls_name name_of_certificate(const struct config_ssl *ssl)
+{
+    static const enum tls_name alternatives[] = {[SAN_DNS] = TLS_ALTERNATIVE_DNS,
+                                                 [SAN_EMAIL] = TLS_ALTERNATIVE_EMAIL,
+                                                 [SAN_URI] = TLS_ALTERNATIVE_URI,
+                                                 [SAN_IP] = TLS_ALTERNATIVE_IP};
+
+    if (ssl->login_from == LOGIN_FROM_SAN)
+        return alternatives[ssl->login_san_type];
+    return ssl->login_from == LOGIN_FROM_CN ? TLS_COMMON_NAME : TLS_DISTINGUISHED_NAME;
+}
+
+static void set_logins(const struct config *config, struct login_rules *rules)
+{
+    const struct config_properties *given = &config->mechanisms;
+
+    rules->certificate_name = name_of_certificate(&config->ssl_options);
+    rules->certificate_index = config->ssl_options.login_san_index;
+    rules->anonymous_user = config->anonymous_user;
+    if (TAILQ_EMPTY(given))
+        return;
+    rules->allowed[LOGIN_PLAIN] = names(given, "PLAIN");
+    rules->allowed[LOGIN_AMQPLAIN] = names(given, "AMQPLAIN");
+    rules->allowed[LOGIN_EXTERNAL] = names(given, "EXTERNAL");
+    rules->allowed[LOGIN_ANONYMOUS] = names(given, "ANONYMOUS");
+}
+
 static int start_service(struct server *server)
 {
     const struct config *config = server->config;
@@ -140,6 +178,7 @@ static int start_service(struct server *server)
     const int result = service_init(&server->service, &server->broker, &limits, properties, count,
                                     PASSWORD_COST, true);
     free(properties);
+    set_logins(config, &server->service.logins);
     server->service.on_idle = on_idle;
     server->service.context = server;
     return result;
@@ -261,16 +300,6 @@ static char *join_ciphers(const struct config_properties *ciphers, bool of_1_3)
     return joined;
 }
 
-static bool speaks(const struct config_properties *versions, const char *version)
-{
-    const struct config_property *property;
-
-    TAILQ_FOREACH (property, versions, link)
-        if (strcmp(property->value, version) == 0)
-            return true;
-    return TAILQ_EMPTY(versions);
-}
-
 static const char *file_or_none(const char *path)
 {
     return *path == '\0' ? NULL : path;
@@ -291,8 +320,8 @@ static struct tls_context *read_certificates(struct server *server, char error[S
         .verify_peer = ssl->verify == VERIFY_PEER,
         .require_peer = ssl->fail_if_no_peer_cert,
         .depth = ssl->depth,
-        .tls_1_2 = speaks(&ssl->versions, "tlsv1.2"),
-        .tls_1_3 = speaks(&ssl->versions, "tlsv1.3"),
+        .tls_1_2 = TAILQ_EMPTY(&ssl->versions) || names(&ssl->versions, "tlsv1.2"),
+        .tls_1_3 = TAILQ_EMPTY(&ssl->versions) || names(&ssl->versions, "tlsv1.3"),
         .client_order = !ssl->honor_cipher_order,
     };
     struct tls_context *context = tls_context_new(&server->tls, &options, error);

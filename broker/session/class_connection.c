@@ -16,11 +16,11 @@
  *             ◀──────────────────────────────── close-ok
  *
  * A row says in which state a method may come; what comes in another state is 504 (4.4.4). */
-#include "amqp/sasl.h"
 #include "amqp/table.h"
 #include "base/alloc.h"
 #include "core/vhost.h"
 #include "session/connection.h"
+#include "session/login.h"
 #include "session/service.h"
 
 typedef bool connection_handler(struct connection *connection, const struct amqp_method *method,
@@ -54,45 +54,6 @@ static void keep_client_properties(struct connection *connection, struct slice p
         client_can(capabilities, "authentication_failure_close");
 }
 
-/* The mechanisms offered in connection.start. */
-static const struct mechanism {
-    struct slice name;
-    bool (*decode)(struct slice response, struct slice *user, struct slice *password,
-                   struct amqp_error *error);
-} mechanisms[] = {
-    {{(const uint8_t *)"PLAIN", 5}, amqp_sasl_plain},
-    {{(const uint8_t *)"AMQPLAIN", 8}, amqp_sasl_amqplain},
-};
-
-static const struct mechanism *find_mechanism(struct slice name)
-{
-    for (size_t i = 0; i < countof(mechanisms); i++)
-        if (slice_equal(mechanisms[i].name, name))
-            return &mechanisms[i];
-    return NULL;
-}
-
-/* 4.2.5: who cannot understand the close waits, so that guessing passwords is slow. The wire never
- * tells what was wrong. */
-static void refuse_login(struct connection *connection, const char *why)
-{
-    struct amqp_error error = {0}; /* it is not start-ok that failed */
-    char reason[512];
-
-    snprintf(reason, sizeof(reason), "%s login refused: user '%s' - %s", connection->mechanism,
-             connection->user_name, why);
-    if (connection->can_authentication_failure_close) {
-        amqp_fail(&error, AMQP_ACCESS_REFUSED,
-                  "Login was refused using authentication mechanism %s. For details see the broker "
-                  "logfile.",
-                  connection->mechanism);
-        connection_fail(connection, &error, reason);
-    } else {
-        connection_wind_up(connection, LOG_ERROR, reason);
-        connection_linger(connection);
-    }
-}
-
 static void send_tune(struct connection *connection)
 {
     const struct service_limits *limits = &connection->service->limits;
@@ -104,37 +65,10 @@ static void send_tune(struct connection *connection)
                                                   .heartbeat = (uint16_t)limits->heartbeat_s}});
 }
 
-static struct connection *resume_after(struct attempt *attempt)
+static void on_login(struct connection *connection)
 {
-    struct connection *connection = attempt->context;
-
-    connection->attempt = NULL;
-    connection_unhold(connection);
-    return connection;
-}
-
-static void on_login(struct attempt *attempt)
-{
-    struct connection *connection = resume_after(attempt);
-
-    if (attempt->user == NULL) {
-        connection->broker->counters.logins_refused++;
-        refuse_login(connection, attempt->why);
-        return;
-    }
-    connection->broker->counters.logins++;
-    connection->user = attempt->user;
     send_tune(connection);
     connection_move(connection, CONNECTION_AWAIT_TUNE_OK);
-}
-
-/* The client may go, and the handshake time out, meanwhile. */
-static void verify(struct connection *connection, struct slice name, struct slice password,
-                   attempt_done *on_done)
-{
-    connection_hold(connection);
-    connection->attempt = authenticator_login(&connection->service->authenticator, name, password,
-                                              &connection->peer, on_done, connection);
 }
 
 static bool on_start_ok(struct connection *connection, const struct amqp_method *method,
@@ -143,19 +77,7 @@ static bool on_start_ok(struct connection *connection, const struct amqp_method 
     const struct amqp_connection_start_ok *start_ok = &method->connection_start_ok;
 
     keep_client_properties(connection, start_ok->client_properties);
-    const struct mechanism *mechanism = find_mechanism(start_ok->mechanism);
-    if (mechanism == NULL)
-        return amqp_fail(error, AMQP_COMMAND_INVALID, "unknown authentication mechanism '%.*s'",
-                         SLICE_ARG(start_ok->mechanism));
-    memcpy(connection->mechanism, mechanism->name.data, mechanism->name.size);
-
-    struct slice name, password;
-    if (!mechanism->decode(start_ok->response, &name, &password, error))
-        return false;
-    /* For the log: cut at NUL, and where it is longer than a user's may be. */
-    snprintf(connection->user_name, sizeof(connection->user_name), "%.*s", SLICE_ARG(name));
-    verify(connection, name, password, on_login);
-    return true;
+    return login_begin(connection, start_ok->mechanism, start_ok->response, on_login, error);
 }
 
 /* ---- tune-ok ---- */
@@ -255,7 +177,7 @@ static bool on_open(struct connection *connection, const struct amqp_method *met
 /* What the user may do is known at any time, not at login: nothing else changes (4.7.3). */
 static void on_new_secret(struct attempt *attempt)
 {
-    struct connection *connection = resume_after(attempt);
+    struct connection *connection = login_resume(attempt);
     struct amqp_error error = {.class_id = amqp_class_of(AMQP_CONNECTION_UPDATE_SECRET),
                                .method_id = amqp_method_of(AMQP_CONNECTION_UPDATE_SECRET)};
     char label[CONNECTION_LABEL_SIZE];
@@ -276,8 +198,8 @@ static bool on_update_secret(struct connection *connection, const struct amqp_me
                              struct amqp_error *error)
 {
     (void)error;
-    verify(connection, connection->user->name, method->connection_update_secret.new_secret,
-           on_new_secret);
+    login_verify(connection, connection->user->name, method->connection_update_secret.new_secret,
+                 on_new_secret);
     return true;
 }
 

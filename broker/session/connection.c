@@ -21,6 +21,7 @@
 #include "amqp/frame.h"
 #include "base/alloc.h"
 #include "session/channel.h"
+#include "session/login.h"
 #include "session/service.h"
 
 enum {
@@ -530,6 +531,9 @@ static size_t on_frames(struct connection *connection, struct slice input)
 
 static void send_start(struct connection *connection)
 {
+    char mechanisms[LOGIN_NAMES_SIZE];
+
+    login_offer(connection, mechanisms);
     connection_send(connection, 0,
                     &(struct amqp_method){
                         .id = AMQP_CONNECTION_START,
@@ -537,7 +541,7 @@ static void send_start(struct connection *connection)
                             .major = 0,
                             .minor = 9,
                             .server_properties = buf_slice(&connection->service->server_properties),
-                            .mechanisms = SLICE("PLAIN AMQPLAIN"),
+                            .mechanisms = slice_of_string(mechanisms),
                             .locales = SLICE("en_US"),
                         }});
 }

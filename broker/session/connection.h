@@ -64,7 +64,8 @@ struct connection {
     char *client_name;            /* client property connection_name, or NULL */
     struct buf client_properties; /* the client's field table */
     char mechanism[16];
-    struct user *user; /* from login to the end */
+    void (*on_login)(struct connection *connection); /* of session/login.h */
+    struct user *user;                               /* from login to the end */
     char user_name[256];
     struct attempt *attempt; /* a password that is being verified: it is held */
     struct vhost *vhost;     /* once open: a reference */

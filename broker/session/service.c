@@ -93,7 +93,7 @@ int service_init(struct service *service, struct broker *broker,
                  const struct service_limits *limits, const struct service_property *properties,
                  size_t property_count, unsigned password_cost, bool threaded)
 {
-    *service = (struct service){.broker = broker, .limits = *limits};
+    *service = (struct service){.broker = broker, .limits = *limits, .logins = login_rules_default};
     const int result = authenticator_open(&service->authenticator, &broker->users, broker->loop,
                                           broker->random, password_cost, threaded);
     if (result < 0)

@@ -9,6 +9,7 @@
 #include "core/exchange.h"
 #include "net/listener.h"
 #include "session/connection.h"
+#include "session/login.h"
 
 struct service_limits {
     uint32_t heartbeat_s;
@@ -28,8 +29,10 @@ struct service {
     struct authenticator authenticator;
     struct access_watcher watcher; /* see session/revocation.h */
     struct service_limits limits;
-    struct alarm alarm;           /* blocks publishers (4.6); the server starts it */
-    char node[300];               /* "stoatmq@host" */
+    struct login_rules
+        logins;         /* login_rules_default, unless whoever owns the service sets others */
+    struct alarm alarm; /* blocks publishers (4.6); the server starts it */
+    char node[300];     /* "stoatmq@host" */
     struct buf server_properties; /* encoded field table for connection.start, without its length */
     struct connection_list connections;
     size_t connection_count;

@@ -202,6 +202,86 @@ class ClientCertificates(TlsTest):
 
 
 @broker.needs_own_broker
+class External(TlsTest):
+    """EXTERNAL: who the client is says its certificate (4.2.1)."""
+
+    def start_with_user(self, name, *settings):
+        self.start('server', 'ssl_options.cacertfile=' + made.all.path('root'), 'ssl_options.verify=verify_peer', *settings)
+        self.broker.ctl('add_user', name, 'never used')
+        self.broker.ctl('set_permissions', name, '.*', '.*', '.*')
+
+    def log_in(self, client='client'):
+        options = pika.SSLOptions(self.context(client), 'localhost')
+        connection = pika.BlockingConnection(pika.ConnectionParameters(
+            '127.0.0.1', self.port, ssl_options=options, credentials=pika.credentials.ExternalCredentials()))
+        self.addCleanup(lambda: connection.is_open and connection.close())
+        return connection
+
+    def user(self):
+        self.log_in()
+        return {row[0] for row in self.broker.rows('list_connections', 'user')}
+
+    def test_4_2_1_by_distinguished_name(self):
+        self.start_with_user('CN=app,O=StoatMQ tests')
+        self.assertEqual(self.user(), {'CN=app,O=StoatMQ tests'})
+
+    def test_4_2_1_by_common_name(self):
+        self.start_with_user('app', 'ssl_cert_login_from=common_name')
+        self.assertEqual(self.user(), {'app'})
+
+    def test_4_2_1_by_alternative_name(self):
+        self.start_with_user('app.example', 'ssl_cert_login_from=subject_alternative_name')
+        self.assertEqual(self.user(), {'app.example'})
+
+    def test_4_2_1_a_user_who_does_not_exist(self):
+        self.start_with_user('somebody else')
+        with self.assertRaises(pika.exceptions.AMQPConnectionError):
+            self.log_in()
+        self.logged("EXTERNAL login refused: user 'CN=app,O=StoatMQ tests' - there is no such user")
+
+    def test_4_2_1_a_name_that_the_certificate_has_not(self):
+        self.start_with_user('app', 'ssl_cert_login_from=subject_alternative_name', 'ssl_cert_login_san_type=email')
+        with self.assertRaises(pika.exceptions.AMQPConnectionError):
+            self.log_in()
+        self.logged('the certificate has no such name')
+
+    def test_4_2_1_is_offered_to_who_has_shown_a_certificate(self):
+        self.start_with_user('app')
+        for client, offered in (('client', True), (None, False)):
+            stream = self.raw(self.context(client))
+            stream.sendall(b'AMQP\0\0\x09\x01')
+            self.assertEqual(b'EXTERNAL' in stream.recv(8192), offered)
+
+
+@broker.needs_own_broker
+class Mechanisms(unittest.TestCase):
+    def offered(self, *settings):
+        with broker.Broker(settings) as plain:
+            with socket.create_connection(('127.0.0.1', plain.port), timeout=10) as client:
+                client.sendall(b'AMQP\0\0\x09\x01')
+                said = client.recv(8192)
+        return [name for name in (b'AMQPLAIN', b' PLAIN', b'EXTERNAL', b'ANONYMOUS') if name in b' ' + said]
+
+    def test_4_2_1_those_that_are_named(self):
+        self.assertNotIn(b'ANONYMOUS', self.offered())
+        self.assertEqual(self.offered('auth_mechanisms.1=AMQPLAIN', 'auth_mechanisms.2=ANONYMOUS'),
+                         [b'AMQPLAIN', b'ANONYMOUS'])
+
+    def test_4_2_1_anonymous(self):
+        class Anonymous(pika.credentials.ExternalCredentials):
+            TYPE = 'ANONYMOUS'
+
+            def response_for(self, _):
+                return self.TYPE, b''
+
+        with broker.Broker(('auth_mechanisms.1=ANONYMOUS',)) as anonymous:
+            pika.credentials.VALID_TYPES.append(Anonymous)
+            self.addCleanup(pika.credentials.VALID_TYPES.remove, Anonymous)
+            with pika.BlockingConnection(pika.ConnectionParameters('127.0.0.1', anonymous.port, credentials=Anonymous())):
+                self.assertEqual(anonymous.rows('list_connections', 'user'), [['guest']])
+
+
+@broker.needs_own_broker
 class Reloading(TlsTest):
     def start_copy(self):
         self.copy = tempfile.mkdtemp(prefix='certificate-')
