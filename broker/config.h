@@ -72,7 +72,7 @@ struct config {
     uint16_t channel_max;              /* max_channels_per_connection, channel_max (2047) */
     uint32_t handshake_timeout_ms;     /* handshake_timeout (10000) */
     uint64_t message_size_max;         /* max_message_size (16777216), at most 134217728 */
-    uint64_t message_memory_max;       /* message_memory_limit (64MiB) */
+    uint64_t message_memory_max;       /* message_memory_limit (48MiB) */
     uint32_t consumer_max_per_channel; /* consumer_max_per_channel (0: no limit) */
     uint64_t consumer_timeout_ms;      /* consumer_timeout (0: none) */
     uint32_t connection_max;           /* connection_max (0: as many as descriptors allow) */

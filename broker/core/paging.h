@@ -21,7 +21,7 @@
 #include "core/window.h"
 #include "net/loop.h"
 
-#define PAGING_LIMIT_DEFAULT (UINT64_C(64) << 20)
+#define PAGING_LIMIT_DEFAULT (UINT64_C(48) << 20)
 
 struct paging {
     TAILQ_HEAD(, window) windows; /* with segments in memory; the last to grow first */

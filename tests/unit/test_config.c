@@ -91,7 +91,7 @@ START_TEST(defaults)
     ck_assert_uint_eq(config.channel_max, 2047);
     ck_assert_uint_eq(config.handshake_timeout_ms, 10000);
     ck_assert_uint_eq(config.message_size_max, 16777216);
-    ck_assert_uint_eq(config.message_memory_max, 67108864);
+    ck_assert_uint_eq(config.message_memory_max, 50331648);
     ck_assert_uint_eq(config.consumer_max_per_channel, 0);
     ck_assert_uint_eq(config.connection_max, 0);
     ck_assert_uint_eq(config.channel_max_per_node, 0);
