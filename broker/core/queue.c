@@ -25,6 +25,7 @@ enum {
 static void queue_deliver(struct task *task);
 static void on_entries_due(struct timer *timer);
 static void on_unused(struct timer *timer);
+static void on_retries_due(struct timer *timer);
 
 /* ---- life ---- */
 
@@ -142,6 +143,7 @@ void queue_unref(struct queue **queue)
     if (--gone->refs > 0)
         return;
     assert(gone->deleted && gone->consumer_count == 0 && TAILQ_EMPTY(&gone->bindings));
+    assert(gone->retries == NULL);
     release_windows(gone);
     policy_set_release(&gone->policies);
     vhost_unref(&gone->vhost);
@@ -524,6 +526,56 @@ void queue_reject(struct queue *queue, struct place place, struct consumer *cons
     give_credit_back(consumer);
 }
 
+/* ---- giving back ---- */
+
+static void make_ready(struct queue *queue, struct place place)
+{
+    window_requeue(place.segment->window, place);
+    expiry_resume(&queue->expiry, place.segment, place.slot);
+}
+
+static bool waits_for_retry(const struct queue *queue, bool failed)
+{
+    const struct settings *settings = &queue->settings;
+
+    return settings->retry_type != RETRY_DISABLED && settings->retry_min_ms > 0 &&
+           settings->retry_max_ms > 0 &&
+           settings->retry_type != (failed ? RETRY_RETURNED : RETRY_FAILED);
+}
+
+/* One that has never failed waits as after its first failure. */
+static void wait_for_retry(struct queue *queue, struct place place)
+{
+    const struct settings *settings = &queue->settings;
+    const uint64_t now_ms = queue->broker->clock->now_ms;
+    const uint64_t times = max_of(place_entry(place)->delivery_count, 1U);
+    const uint64_t deadline_ms = expiry_deadline_of(place.segment, place.slot);
+    const uint64_t due_ms = now_ms + min_of(settings->retry_min_ms * times, settings->retry_max_ms);
+
+    if (queue->retries == NULL)
+        queue->retries = retries_new(queue, &queue->broker->loop->timers, on_retries_due);
+    retries_add(queue->retries, place, deadline_ms < due_ms ? deadline_ms + 1 : due_ms);
+}
+
+/* Nothing waits any more in a queue that was told not to let it. */
+static void on_retries_due(struct timer *timer)
+{
+    struct queue *queue = container_of(timer, struct retries, timer)->queue;
+    const uint64_t now_ms = queue->broker->clock->now_ms;
+    const uint64_t due_ms = queue->settings.retry_type == RETRY_DISABLED ? UINT64_MAX : now_ms;
+    struct place place;
+    size_t left = RETIRE_AT_ONCE_MAX;
+
+    while (left > 0 && retries_take(queue->retries, due_ms, &place)) {
+        make_ready(queue, place);
+        left--;
+    }
+    if (left == 0)
+        timer_set(queue->retries->wheel, timer, now_ms);
+    queue_drop_overflow(queue);
+    queue_wake(queue);
+}
+
 void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed)
 {
     if (unlikely(queue->settings.quorum))
@@ -532,9 +584,10 @@ void queue_requeue(struct queue *queue, struct place place, struct consumer *con
         queue_drop_entry(queue, place);
     } else if (unlikely(place_entry(place)->delivery_count > queue->settings.delivery_limit)) {
         retire(queue, place, DEATH_DELIVERY_LIMIT);
+    } else if (unlikely(waits_for_retry(queue, failed))) {
+        wait_for_retry(queue, place);
     } else {
-        window_requeue(place.segment->window, place);
-        expiry_resume(&queue->expiry, place.segment, place.slot);
+        make_ready(queue, place);
         queue_drop_overflow(queue);
         queue_wake(queue);
     }
@@ -620,6 +673,8 @@ void queue_apply_policies(struct queue *queue)
         timer_cancel(&queue->unused_timer);
         queue_used(queue);
     }
+    if (queue->retries != NULL)
+        on_retries_due(&queue->retries->timer);
     queue_drop_overflow(queue);
 }
 
@@ -661,6 +716,7 @@ void queue_delete(struct queue *queue)
 
     timer_cancel(&queue->unused_timer);
     drop_all_ready(queue);
+    retries_free(&queue->retries); /* the entries go with their windows */
     if (queue->durable) {
         map_remove(&broker->queues, &queue->by_id);
         definition_delete_queue(queue);
@@ -698,6 +754,7 @@ void queue_free(struct queue **queue)
         queue_store_mark(gone);
     }
     timer_cancel(&gone->unused_timer);
+    retries_free(&gone->retries);
     release_windows(gone);
     policy_set_release(&gone->policies);
     vhost_unref(&gone->vhost);

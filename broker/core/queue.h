@@ -2,7 +2,7 @@
  *
  *     queue_push ──▶ window ──(DEFERRED task)──▶ consumer in turn ──▶ unacked ──▶ queue_ack      gone
  *                      ▲                                                │
- *                      └──────────────── queue_requeue ─────────────────┘
+ *                      └───── (retry.h) ◀─── queue_requeue ─────────────┘
  *
  * Ready entries and a consumer with credit meet in the queue's task, in the turn's DEFERRED phase;
  * whatever may have changed either side calls queue_wake. Persistent messages in a durable queue
@@ -20,6 +20,7 @@
 #include "core/dead_letter.h"
 #include "core/expiry.h"
 #include "core/policy.h"
+#include "core/retry.h"
 #include "core/settings.h"
 #include "core/window.h"
 
@@ -71,9 +72,10 @@ struct queue {
     struct exchange *delayed_by; /* no client's queue, but where the messages of an exchange wait:
                                     see core/exchange_delayed.c. NULL otherwise, as nearly always */
 
-    struct window window;  /* entries of priority 0: all of them, unless it is a priority queue */
-    struct window *higher; /* settings.priority_max windows, of priorities 1 and up; or NULL */
-    struct expiry expiry;  /* of all windows */
+    struct window window;    /* entries of priority 0: all of them, unless it is a priority queue */
+    struct window *higher;   /* settings.priority_max windows, of priorities 1 and up; or NULL */
+    struct expiry expiry;    /* of all windows */
+    struct retries *retries; /* NULL: nothing has ever waited for its retry */
     struct timer unused_timer; /* x-expires: runs while it has no consumer */
     struct consumers consumers;
     uint32_t consumer_count;
@@ -160,8 +162,8 @@ void queue_waiter_cancel(struct queue_waiter *waiter); /* harmless when not wait
 void queue_ack(struct queue *queue, struct place place, struct consumer *consumer);
 void queue_discard(struct queue *queue, struct place place); /* a no-ack get was sent */
 void queue_reject(struct queue *queue, struct place place, struct consumer *consumer);
-/* Back to where it stood; failed: its delivery counts against the delivery limit, above which it is
- * dropped (10.19). */
+/* Back to where it stood, at once or later (11.8); failed: its delivery counts against the delivery
+ * limit, above which it is dropped (10.19). */
 void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed);
 
 /* It was redeclared, or asked by basic.get: x-expires counts from now (8.14). */

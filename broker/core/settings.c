@@ -44,7 +44,17 @@ static uint64_t read_number(const struct settings_source *source, struct slice k
     return count == 0 ? otherwise : smallest;
 }
 
-/* Operators' policies have none of the keys that this is for. */
+/* Operators' policies have none of the keys that these two are for. */
+static uint64_t read_first_number(const struct settings_source *source, struct slice key,
+                                  uint64_t otherwise)
+{
+    uint64_t number = otherwise;
+
+    if (!find_number(source->arguments, key, &number))
+        find_number(source->policy, policy_key(key), &number);
+    return number;
+}
+
 static bool read_string(const struct settings_source *source, struct slice key,
                         struct slice *string)
 {
@@ -75,6 +85,22 @@ static enum overflow read_overflow(const struct settings_source *source, bool qu
     return argued ? overflow_named(argument, quorum) : OVERFLOW_DROP_HEAD;
 }
 
+static enum retry_type read_retry_type(const struct settings_source *source)
+{
+    static const char *const names[] = {
+        [RETRY_ALL] = "all",
+        [RETRY_FAILED] = "failed",
+        [RETRY_RETURNED] = "returned",
+    };
+    struct slice name;
+
+    if (read_string(source, SLICE("x-delayed-retry-type"), &name))
+        for (size_t i = RETRY_ALL; i < countof(names); i++)
+            if (slice_equal(name, slice_of_string(names[i])))
+                return (enum retry_type)i;
+    return RETRY_DISABLED;
+}
+
 void settings_read(struct settings *settings, const struct settings_source *source)
 {
     const bool quorum = argument_queue_type(source->arguments) == QUEUE_QUORUM;
@@ -94,6 +120,9 @@ void settings_read(struct settings *settings, const struct settings_source *sour
         .delivery_limit =
             quorum ? read_number(source, SLICE("x-delivery-limit"), DELIVERY_LIMIT_DEFAULT)
                    : SETTING_NONE,
+        .retry_type = quorum ? read_retry_type(source) : RETRY_DISABLED,
+        .retry_min_ms = read_first_number(source, SLICE("x-delayed-retry-min"), 0),
+        .retry_max_ms = read_first_number(source, SLICE("x-delayed-retry-max"), SETTING_NONE),
         .priority_max = (uint8_t)priority_max,
     };
     settings->dead_letters =

@@ -7,6 +7,8 @@
 
 #define SETTING_NONE UINT64_MAX /* no limit, never */
 
+enum retry_type { RETRY_DISABLED, RETRY_ALL, RETRY_FAILED, RETRY_RETURNED };
+
 enum overflow { OVERFLOW_DROP_HEAD, OVERFLOW_REJECT_PUBLISH, OVERFLOW_REJECT_PUBLISH_DLX };
 
 struct settings {
@@ -19,7 +21,9 @@ struct settings {
     bool has_dead_letter_key;                           /* else the message's own keys */
     struct slice dead_letter_exchange, dead_letter_key; /* in the source */
     bool quorum; /* it stores every message (12), and counts deliveries: see delivery_count.h */
-    uint64_t delivery_limit;      /* of those; SETTING_NONE when negative */
+    uint64_t delivery_limit;             /* of those; SETTING_NONE when negative */
+    enum retry_type retry_type;          /* which of those that come back wait: see retry.h */
+    uint64_t retry_min_ms, retry_max_ms; /* 0: none waits; SETTING_NONE: as long as it takes */
     uint64_t consumer_timeout_ms; /* SETTING_NONE: as the consumer or the configuration says */
     uint8_t priority_max;         /* 0: no priorities */
 };
@@ -31,8 +35,8 @@ struct settings_source {
 };
 
 /* The slices of the settings point into the source. Where several say something (11.6, 17.3),
- * numbers are the smallest of them; for the rest an argument goes before the policy, but for a
- * quorum queue's overflow, and the operator's policy before the other one. */
+ * limits are the smallest of them; for the rest an argument goes before the policy, but for a quorum
+ * queue's overflow, and the operator's policy before the other one. */
 void settings_read(struct settings *settings, const struct settings_source *source);
 
 #endif
