@@ -47,7 +47,7 @@ DIR_store := store
 DIR_amqp := amqp
 DIR_base := broker/base
 
-BROKER_LIBS := -lssl -lcrypto -llmdb -lpcre2-8 -levent_core -levent_extra -ljansson -lm
+BROKER_LIBS := -lseccomp -lssl -lcrypto -llmdb -lpcre2-8 -levent_core -levent_extra -ljansson -lm
 TOOL_LIBS   := -lcurl -ljansson
 
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard $(1)/*.c)))

@@ -27,6 +27,7 @@
 #include "base/slice.h"
 #include "config.h"
 #include "data_dir.h"
+#include "sandbox.h"
 #include "server.h"
 #include "store/store.h"
 
@@ -230,11 +231,43 @@ static int signals_open(struct signals *signals)
     return signals->source.fd < 0 ? -errno : 0;
 }
 
+/* ---- the sandbox
+ * -------------------------------------------------------------------------------------------- */
+
+static void report_wall(const char *what, int result)
+{
+    if (result == 0)
+        log_debug("sandbox: %s are restricted", what);
+    else
+        log_warning("sandbox: %s cannot be restricted: %s", what, strerror(-result));
+}
+
+/* Before the first thread. */
+static void wall_in_files(const struct config *config)
+{
+    const struct config_ssl *ssl = &config->ssl_options;
+    const char *const writable[] = {config->data_dir, "/dev/null", NULL};
+    const char *const readable[] = {
+        "/proc", "/sys/fs/cgroup", "/dev/urandom", "/etc/ssl",      "/usr/lib",
+        "/lib",  ssl->certfile,    ssl->keyfile,   ssl->cacertfile, NULL,
+    };
+    if (config->sandbox && SANDBOX_FITS)
+        report_wall("files", sandbox_files(writable, readable));
+}
+
+/* Once everything is open. */
+static void wall_in_calls(const struct config *config)
+{
+    if (config->sandbox && SANDBOX_FITS)
+        report_wall("system calls", sandbox_calls());
+}
+
 /* ---- serving
  * -------------------------------------------------------------------------------------------- */
 
 /* From the first listener to the last commit. Returns the exit status. */
-static int run(struct server *server, struct signals *signals, uint64_t begin_ns)
+static int run(const struct config *config, struct server *server, struct signals *signals,
+               uint64_t begin_ns)
 {
     char error[SERVER_ERROR_SIZE];
     int result = server_listen(server, error);
@@ -248,6 +281,7 @@ static int run(struct server *server, struct signals *signals, uint64_t begin_ns
         complain("cannot watch for signals: %s", strerror(-result));
         return EX_OSERR;
     }
+    wall_in_calls(config);
     log_info("Server startup complete; ready in %.1f ms",
              (double)(clock_monotonic_ns() - begin_ns) / 1e6);
     notify("READY=1");
@@ -273,7 +307,7 @@ static int serve_store(const struct config *config, struct signals *signals, str
             store_close(store);
         return EX_IOERR;
     }
-    const int status = run(server, signals, begin_ns);
+    const int status = run(config, server, signals, begin_ns);
     const int server_status = server_free(&server);
     return status != EXIT_SUCCESS ? status : server_status;
 }
@@ -300,6 +334,7 @@ static int serve(const struct config *config, uint64_t begin_ns)
         complain("%s", error);
         return EX_CANTCREAT;
     }
+    wall_in_files(config);
     struct signals signals;
     const int result = signals_open(&signals);
     if (result < 0)
