@@ -11,8 +11,8 @@
 
 struct scratch_file {
     struct scratch *scratch;
-    uint64_t end, wanted; /* octets given out, and those not dropped yet; the owner's */
-    int fd;               /* the thread's; -1: not yet open */
+    uint64_t end, wanted;       /* octets given out, and those not dropped yet; the owner's */
+    int fd;                     /* the thread's; -1: not yet open */
     struct scratch_order order; /* to close it */
 };
 

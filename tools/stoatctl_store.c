@@ -1,8 +1,10 @@
 /* The store from outside: a copy of a running broker's, and what is done to one at rest, under the
  * lock that a broker would have. */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <libgen.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -13,25 +15,76 @@
 
 /* ---- backup ---------------------------------------------------------------------------------- */
 
-/* The file's path from the root, for the broker, which has another working directory. NULL: told. */
-static char *whole_path(const char *path)
-{
-    char *copy = xstrdup(path), *again = xstrdup(path), *whole = NULL;
-    char *directory = realpath(dirname(copy), NULL);
+/* The broker makes the copy in its data directory, where its control socket is, and we take it from
+ * there to where it is wanted. */
 
-    if (directory == NULL)
-        complain("%s: %s", path, strerror(errno));
-    else
-        whole = xasprintf("%s/%s", strcmp(directory, "/") == 0 ? "" : directory, basename(again));
-    free(directory);
+/* As dirname and basename have it, which spoil what they are given. */
+static char *directory_of(const char *path)
+{
+    char *copy = xstrdup(path);
+    char *directory = xstrdup(dirname(copy));
+
     free(copy);
-    free(again);
-    return whole;
+    return directory;
 }
 
-/* Whether it is over: then *status is what came of it. */
-static bool look_at_backup(struct client *client, const struct options *options, const char *path,
-                           int *status)
+static int sync_directory_of(const char *path)
+{
+    char *directory = directory_of(path);
+    const int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int result = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+
+    if (fd >= 0)
+        close(fd);
+    free(directory);
+    return result;
+}
+
+/* Everything that can be read goes to the end of the other; 0 or -errno. */
+static int copy_octets(int from, int to)
+{
+    ssize_t size;
+
+    do
+        size = copy_file_range(from, NULL, to, NULL, 1 << 30, 0);
+    while (size > 0);
+    return size < 0 || fsync(to) < 0 ? -errno : 0;
+}
+
+/* To another file system: beside its place first. */
+static int copy_file(const char *from, const char *to)
+{
+    char *part = xasprintf("%s.part", to);
+    const int source = open(from, O_RDONLY | O_CLOEXEC);
+    const int target = source < 0 ? -1 : open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int result = target < 0 ? -errno : copy_octets(source, target);
+
+    if (result == 0 && rename(part, to) < 0)
+        result = -errno;
+    if (target >= 0 && result != 0)
+        unlink(part);
+    if (target >= 0)
+        close(target);
+    if (source >= 0)
+        close(source);
+    free(part);
+    return result;
+}
+
+static int take_file(const char *from, const char *to)
+{
+    int result = rename(from, to) == 0 ? 0 : -errno;
+
+    if (result == -EXDEV)
+        result = copy_file(from, to);
+    if (result == 0)
+        result = sync_directory_of(to);
+    unlink(from);
+    return result;
+}
+
+/* Whether it is over: then *status is what came of it, and *file its name in the data directory. */
+static bool look_at_backup(struct client *client, char **file, int *status)
 {
     struct reply reply;
 
@@ -44,20 +97,17 @@ static bool look_at_backup(struct client *client, const struct options *options,
         complain("%s", error);
         *status = EX_SOFTWARE;
     } else if (!runs) {
-        announce(options, "Wrote %.1f MB to %s",
-                 (double)json_integer_value(json_object_get(reply.body, "size")) / 1e6, path);
+        *file = xstrdup(json_string_value(json_object_get(reply.body, "file")));
     }
     json_decref(reply.body);
     return !runs;
 }
 
-static int start_backup(struct client *client, const char *path)
+static int start_backup(struct client *client)
 {
     struct reply reply;
-    json_t *body = json_pack("{s:s}", "path", path);
 
-    int status = client_send(client, "POST", "/api/control/backup", body, &reply);
-    json_decref(body);
+    int status = client_send(client, "POST", "/api/control/backup", NULL, &reply);
     if (status != EX_OK)
         return status;
     if (reply.status == 400) {
@@ -68,21 +118,43 @@ static int start_backup(struct client *client, const char *path)
     return status;
 }
 
+static int fetch_backup(const struct options *options, const char *file, const char *path)
+{
+    char *directory = directory_of(options->socket_path);
+    char *made = xasprintf("%s/%s", directory, file);
+    struct stat found = {0};
+    int result = stat(made, &found) < 0 ? -errno : take_file(made, path);
+
+    if (result != 0)
+        complain("cannot write %s: %s", path, strerror(-result));
+    else
+        announce(options, "Wrote %.1f MB to %s", (double)found.st_size / 1e6, path);
+    free(made);
+    free(directory);
+    return result == 0 ? EX_OK : EX_SOFTWARE;
+}
+
 int run_backup(struct client *client, const struct options *options, const char *command, int count,
                char **words)
 {
-    char *path = whole_path(words[0]);
+    char *directory = directory_of(words[0]), *file = NULL;
+    const bool there = access(directory, W_OK) == 0;
     (void)command;
     (void)count;
 
-    if (path == NULL)
+    if (!there)
+        complain("%s: %s", directory, strerror(errno));
+    free(directory);
+    if (!there)
         return EX_DATAERR;
     announce(options, "Backing up the broker at %s ...", options->socket_path);
-    int status = start_backup(client, path);
+    int status = start_backup(client);
     if (status == EX_OK)
-        while (!look_at_backup(client, options, path, &status))
+        while (!look_at_backup(client, &file, &status))
             poll(NULL, 0, 100);
-    free(path);
+    if (status == EX_OK)
+        status = fetch_backup(options, file, words[0]);
+    free(file);
     return status;
 }
 

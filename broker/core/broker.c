@@ -255,7 +255,8 @@ static void on_scratch_ready(struct source *source, uint32_t events)
 
 int broker_set_scratch(struct broker *broker, struct scratch *scratch)
 {
-    broker->scratch_source = (struct source){.fd = scratch_fd(scratch), .on_ready = on_scratch_ready};
+    broker->scratch_source =
+        (struct source){.fd = scratch_fd(scratch), .on_ready = on_scratch_ready};
     const int error = loop_watch(broker->loop, &broker->scratch_source);
     if (error == 0)
         broker->scratch = scratch;

@@ -62,7 +62,7 @@ struct broker {
     bool is_ending;          /* none begins any more */
     struct scratch *scratch; /* where messages go that the store does not have; NULL: nowhere */
     struct source scratch_source;
-    struct paging paging;    /* memory for messages in queues */
+    struct paging paging;        /* memory for messages in queues */
     struct broker_limits limits; /* set by the server */
     struct broker_counters counters;
     struct task store_task;     /* hands the open batch over, in the STORE phase */

@@ -6,9 +6,9 @@
 #include "core/vhost.h"
 
 enum {
-    READ_AHEAD_SEGMENTS = 16, /* with something ready, left before a part on disk */
-    LEARN_COUNT = 4096,       /* deadlines in one read */
-    ENTRY_SIZE = 200,         /* of an entry and its message beside the body, about */
+    READ_AHEAD_SEGMENTS = 16,  /* with something ready, left before a part on disk */
+    LEARN_COUNT = 4096,        /* deadlines in one read */
+    ENTRY_SIZE = 200,          /* of an entry and its message beside the body, about */
     WRITE_BYTES = 1024 * 1024, /* in one write to scratch, unless one entry has more */
 };
 
@@ -340,8 +340,7 @@ static void add_to_write(struct page_write *write, const struct entry *entry, ui
                                .acquired_count = entry->acquired_count};
     write->messages[write->count] = message_ref(entry->message);
     write->iov[2 * write->count] = (struct iovec){head, sizeof(*head)};
-    write->iov[2 * write->count + 1] =
-        (struct iovec){(void *)(uintptr_t)record.data, record.size};
+    write->iov[2 * write->count + 1] = (struct iovec){(void *)(uintptr_t)record.data, record.size};
     write->count++;
     write->size += sizeof(*head) + record.size;
 }
@@ -660,8 +659,7 @@ static void load_page(struct queue *queue, struct segment *stub, const uint8_t *
 static bool is_within(const struct segment *part, const struct scratch_place *place)
 {
     return part->is_stub && part->place.file == place->file &&
-           part->place.offset >= place->offset &&
-           part->place.offset - place->offset < place->size;
+           part->place.offset >= place->offset && part->place.offset - place->offset < place->size;
 }
 
 static void on_page_read(struct scratch_job *job)

@@ -375,8 +375,7 @@ static struct segment *make_stub(struct window *window, struct segment *segment,
         stub->stored_count += is_stored;
         stub->stored_bytes += is_stored ? entry->message->body_size : 0;
         if (has_deadlines)
-            stub->weights[slot - from] =
-                entry->message->body_size | (is_stored ? STUB_STORED : 0);
+            stub->weights[slot - from] = entry->message->body_size | (is_stored ? STUB_STORED : 0);
     }
     expiry_move(window->expiry, segment, from, stub);
     return stub;

@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include "manage/api.h"
+
+#include "base/alloc.h"
 #include "session/service.h"
 
 void api_control_ping(struct manage_request *request)
@@ -141,17 +143,15 @@ void api_control_stop(struct manage_request *request)
     manage_answer(request, 202, NULL, 0);
 }
 
-/* Accepted, not done: how it goes is for GET to ask. The path is one of this machine, and whole. */
+/* Into the data directory, outside of which a broker writes nothing: whoever asked takes it from
+ * there. Accepted, not done: how it goes is for GET to ask. */
 void api_control_backup(struct manage_request *request)
 {
-    const char *path = json_string_value(json_object_get(request->input, "path"));
+    const struct manage_options *options = &request->manage->options;
+    char *path = xasprintf("%s/backup.mdb", options->data_dir);
+    const int rc = store_backup(options->broker->store, path);
 
-    if (path == NULL || path[0] != '/') {
-        manage_refuse(request, HTTP_BADREQUEST, "bad_request",
-                      "the body must be {\"path\": \"/...\"}, a file to be written");
-        return;
-    }
-    const int rc = store_backup(request->manage->options.broker->store, path);
+    free(path);
     if (rc == -EBUSY)
         manage_refuse(request, HTTP_BADREQUEST, "bad_request", "a backup is under way already");
     else if (rc != 0)
@@ -166,7 +166,8 @@ void api_control_backup_state(struct manage_request *request)
     json_t *object = json_object();
 
     store_get_backup(request->manage->options.broker->store, &backup);
-    json_put(object, "path", backup.path == NULL ? json_null() : json_string(backup.path));
+    json_put(object, "file",
+             backup.path == NULL ? json_null() : json_string(strrchr(backup.path, '/') + 1));
     json_put_bool(object, "running", backup.is_running);
     json_put_number(object, "size", backup.size);
     json_put(object, "error", backup.error == 0 ? json_null() : json_string(backup.sentence));

@@ -308,7 +308,7 @@ static void expire(struct reference *r, struct model_queue *queue)
 /* What it holds of this level is in memory: a level comes in one piece. */
 static void warm(struct model_queue *queue, unsigned level)
 {
-    queue->cold &= (uint8_t)~(1u << level);
+    queue->cold &= (uint8_t) ~(1u << level);
 }
 
 /* What is due does not count: it goes first, and not for want of room. */

@@ -86,7 +86,7 @@ struct model_queue {
     struct command options; /* as declared */
     int owner;              /* connection; MODEL_NONE */
     uint8_t cold; /* levels, a bit each, that may still have to be read from disk since a restart */
-    bool late;              /* so what is too much of it goes later */
+    bool late;    /* so what is too much of it goes later */
     uint32_t next_position, next_place;
     uint64_t unused_deadline;
     int active; /* channel of the single active consumer, or MODEL_NONE */
