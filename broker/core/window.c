@@ -93,13 +93,13 @@ static void segment_free(struct window *window, struct segment *segment)
 
 /* ---- slots ---- */
 
-static void set_ready(struct segment *segment, uint32_t slot)
+static inline void set_ready(struct segment *segment, uint32_t slot)
 {
     segment->ready[slot / 64] |= UINT64_C(1) << (slot % 64);
     segment->ready_count++;
 }
 
-static void clear_ready(struct segment *segment, uint32_t slot)
+static inline void clear_ready(struct segment *segment, uint32_t slot)
 {
     assert(segment_is_ready(segment, slot));
     segment->ready[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
