@@ -594,25 +594,13 @@ void queue_requeue(struct queue *queue, struct place place, struct consumer *con
     give_credit_back(consumer);
 }
 
-/* Drops what is ready in a window. Returns whether the store has to hear of it. */
-static bool drop_ready(struct queue *queue, struct window *window)
-{
-    enum window_next next;
-    struct place place;
-    bool stored = false;
-
-    while ((next = window_first_ready(window, &place)) != WINDOW_NOTHING)
-        stored |= next == WINDOW_READY ? queue_drop_entry(queue, place)
-                                       : queue_forget_on_disk(queue, window_first_on_disk(window));
-    return stored;
-}
-
+/* Returns whether the store has to hear of it. */
 static bool drop_all_ready(struct queue *queue)
 {
     bool stored = false;
 
     for (unsigned level = 0; level <= queue->settings.priority_max; level++)
-        stored |= drop_ready(queue, queue_window(queue, level));
+        stored |= queue_drop_ready(queue, queue_window(queue, level));
     return stored;
 }
 

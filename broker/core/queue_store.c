@@ -155,22 +155,6 @@ void queue_forget_entry_quietly(struct queue *queue, struct place place)
     forget(queue, place);
 }
 
-bool queue_forget_on_disk(struct queue *queue, struct segment *segment)
-{
-    struct window *window = segment->window;
-    const uint64_t count = segment->is_stub ? segment->stored_count : segment->count;
-    const uint64_t bytes = segment->is_stub ? segment->stored_bytes : segment->bytes;
-    const bool deletes = count > 0 && !queue->deleted;
-
-    if (deletes) {
-        store_delete_range(queue->broker->store, store_id(queue, window), segment->first,
-                           segment->end, count, bytes);
-        broker_touch_store(queue->broker);
-    }
-    window_remove_on_disk(window, segment);
-    return deletes;
-}
-
 void queue_forget_in_stub(struct queue *queue, struct segment *stub, uint32_t slot)
 {
     if (stub_is_stored(stub, slot) && !queue->deleted) {
@@ -205,6 +189,96 @@ void queue_store_delete(struct queue *queue)
         store_delete_queue(queue->broker->store, queue->id + level);
     }
     broker_touch_store(queue->broker);
+}
+
+/* ---- dropping all that is ready ---- */
+
+/* Stored entries that go together: all that live in [first, end). */
+struct run {
+    uint64_t first, end, count, weight;
+};
+
+/* The open batch deletes them. Returns whether there are any. */
+static bool end_run(struct queue *queue, struct window *window, struct run *run)
+{
+    const struct run ended = *run;
+
+    *run = (struct run){0};
+    if (ended.count == 0 || queue->deleted)
+        return false;
+    if (ended.count == 1 && ended.end - ended.first == 1)
+        store_delete_entry(queue->broker->store, store_id(queue, window), ended.first,
+                           (uint32_t)ended.weight);
+    else
+        store_delete_range(queue->broker->store, store_id(queue, window), ended.first, ended.end,
+                           ended.count, ended.weight);
+    broker_touch_store(queue->broker);
+    return true;
+}
+
+/* What is stored of [first, end) goes, too. */
+static void lengthen(struct run *run, uint64_t first, uint64_t end, uint64_t count, uint64_t weight)
+{
+    if (count == 0)
+        return;
+    if (run->count == 0)
+        run->first = first;
+    run->end = end;
+    run->count += count;
+    run->weight += weight;
+}
+
+static void drop_on_disk(struct segment *part, struct run *run)
+{
+    lengthen(run, part->first, part->end, part->is_stub ? part->stored_count : part->count,
+             part->is_stub ? part->stored_bytes : part->bytes);
+    window_remove_on_disk(part->window, part);
+}
+
+/* Those that are ready; a stored one that is not ends the run. Returns whether one has ended. */
+static bool drop_loaded(struct queue *queue, struct segment *segment, struct run *run)
+{
+    struct window *window = segment->window;
+    const uint32_t end = (uint32_t)(segment->end - segment->first);
+    bool stored = false, gone = segment->count == 0;
+
+    for (uint32_t slot = 0; slot < end && !gone; slot++) {
+        const struct place place = {segment, slot};
+        const struct entry *entry = place_entry(place);
+        const bool is_stored = entry->lsn != 0 && !is_in_open_batch(queue, entry);
+        if (entry->message == NULL)
+            continue;
+        if (!segment_is_ready(segment, slot)) {
+            stored |= is_stored && end_run(queue, window, run);
+            continue;
+        }
+        gone = segment->count == 1; /* the segment goes with its last entry */
+        if (!is_stored) {
+            queue_drop_entry(queue, place);
+            continue;
+        }
+        lengthen(run, place_position(place), place_position(place) + 1, 1,
+                 entry->message->body_size);
+        segment->deleted_lsn = store_open_lsn(queue->broker->store);
+        window_remove(window, place);
+    }
+    return stored;
+}
+
+bool queue_drop_ready(struct queue *queue, struct window *window)
+{
+    struct segment *segment, *next;
+    struct run run = {0};
+    bool stored = false;
+
+    for (segment = TAILQ_FIRST(&window->segments); segment != NULL; segment = next) {
+        next = TAILQ_NEXT(segment, link);
+        if (segment_is_on_disk(segment))
+            drop_on_disk(segment, &run);
+        else
+            stored |= drop_loaded(queue, segment, &run);
+    }
+    return end_run(queue, window, &run) || stored;
 }
 
 /* ---- giving up what is in memory ---- */

@@ -52,10 +52,12 @@ bool queue_forget_entry(struct queue *queue, struct place place);
 bool queue_drop_entry(struct queue *queue, struct place place);
 void queue_forget_entry_quietly(struct queue *queue, struct place place);
 
-/* The same for a part on disk with all its entries; and for one entry of a stub with deadlines, of
- * which nobody needs the body. */
-bool queue_forget_on_disk(struct queue *queue, struct segment *segment);
+/* The same for one entry of a stub with deadlines, of which nobody needs the body. */
 void queue_forget_in_stub(struct queue *queue, struct segment *stub, uint32_t slot);
+
+/* Drops all that is ready in the window, however much that is: what is stored is deleted by the open
+ * batch in runs, not one by one. Returns whether it deletes anything. */
+bool queue_drop_ready(struct queue *queue, struct window *window);
 
 /* Gives up what the window has in memory beyond the first `keep` octets or so that are ready, as
  * far as the store has it: the newest first, at most so many segments. Answers how many. For

@@ -158,6 +158,57 @@ START_TEST(a_message_taken_back_can_be_stored_again)
 }
 END_TEST
 
+/* ---- purge ---- */
+
+/* Every third one is not persistent; what is unacked stands between what goes; in memory, or all
+ * that can be on disk. */
+START_TEST(a_purge_spares_what_is_unacked)
+{
+    const bool kept[20] = {[0] = true, [4] = true, [5] = true, [10] = true};
+    const size_t taken = 11;
+    const bool crash = _i % 2 == 1, paged = _i / 2 % 2 == 1, last_goes = _i / 4 == 1;
+    struct harness harness;
+    harness_init(&harness, NULL);
+    struct peer *peer = peer_open_channel(&harness);
+    uint64_t tags[20];
+    char body[8];
+
+    declare_queue(peer, "q", true, NULL);
+    for (size_t i = 0; i < countof(kept); i++) {
+        snprintf(body, sizeof(body), "%zu", i);
+        publish_with(peer, "q", body, &(struct sent){.persistent = i % 3 != 2});
+    }
+    harness_run(&harness);
+    for (size_t i = 0; i < taken; i++) {
+        snprintf(body, sizeof(body), "%zu", i);
+        tags[i] = get_unacked(peer, "q", body);
+    }
+    for (size_t i = 0; i < taken; i++)
+        if (!kept[i])
+            reject(peer, tags[i], true);
+    if (last_goes)
+        ack(peer, tags[10]); /* in the batch that purges, as far as it is stored */
+    if (paged)
+        paging_set_limit(&harness.broker.paging, 0);
+    harness_run(&harness);
+    const struct amqp_method purge = {.id = AMQP_QUEUE_PURGE, .queue_purge.queue = SLICE("q")};
+    ck_assert_uint_eq(16,
+                      peer_call(peer, 1, &purge, AMQP_QUEUE_PURGE_OK).queue_purge_ok.message_count);
+    publish_with(peer, "q", "new", &(struct sent){.persistent = true});
+    harness_restart(&harness, crash);
+
+    peer = peer_open_channel(&harness);
+    for (size_t i = 0; i < taken; i++) {
+        snprintf(body, sizeof(body), "%zu", i);
+        if (kept[i] && i % 3 != 2 && !(i == 10 && last_goes))
+            get_one(peer, "q", body);
+    }
+    get_one(peer, "q", "new");
+    get_nothing(peer, "q");
+    harness_release(&harness);
+}
+END_TEST
+
 /* ---- 12: what survives ---- */
 
 static const struct {
@@ -211,6 +262,10 @@ int main(void)
     TCase *batch = tcase_create("batch");
     tcase_add_test(batch, a_message_taken_back_can_be_stored_again);
     suite_add_tcase(suite, batch);
+
+    TCase *purge = tcase_create("purge");
+    tcase_add_loop_test(purge, a_purge_spares_what_is_unacked, 0, 8);
+    suite_add_tcase(suite, purge);
 
     TCase *survival = tcase_create("survival");
     tcase_add_loop_test(survival, what_survives_a_restart, 0, 2 * countof(survival_cases));
