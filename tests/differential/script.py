@@ -21,11 +21,13 @@ What 3.10 does by accident is not generated, where no single answer would show i
   - the default exchange as an alternate exchange: 3.10 finds no bindings there and drops the message;
   - of quorum queues: x-expires, which 3.10 looks at every five seconds; length limits, which it applies after it has served the
     consumers and publishers learn late; limits of channels, which it refuses now and ignores then; basic.nack with requeue, which
-    it counts like a reject (10.19);
+    it counts like a reject (10.19); priorities of consumers one of which is active, where it goes by age alone (10.11);
+    no delivery limit, where what is given back goes to the end (10.17);
   - drop-head on queues with priorities: 3.10 drops the highest priority (11.5);
   - a second destination of an exchange that chooses one of them, by chance or by a hash of its own;
   - an exchange bound to one that remembers messages, of which 3.10 dies;
-  - a length limit by policy over messages that are there: 3.10 drops some of them whatever the overflow behaviour.
+  - a length limit by policy over messages that are there: 3.10 drops some of them whatever the overflow behaviour;
+  - a short expiration of a single message where there are length limits: 3.10 counts what has expired until it comes to the head (11.2).
 
 Each kind of step has a weight. The base uses what every broker of the family has; each of FEATURES adds kinds of steps, queue
 arguments or message properties of its own, and is given by name. Where several are given a script plays some of them: all at once
@@ -88,6 +90,10 @@ def text(step):
         properties, body = step.content
         said += ' %r %r' % (properties, body if len(body) < 60 else '%s... (%d octets)' % (body[:20], len(body)))
     return ('%s %s %s' % (step.at, step.method, said)).rstrip()
+
+
+def limits_length(definition):
+    return any(key.startswith('max-length') for key in definition)
 
 
 def write(seed, features=()):
@@ -209,10 +215,14 @@ class Writer:
     # Class queue
 
     def _queue_flags(self):
-        flags = {'durable': self.chance(0.45), 'exclusive': self.chance(0.15), 'auto_delete': self.chance(0.15)}
+        flags = {'durable': self.chance(0.45), 'exclusive': self.chance(0.15) and self.may_exclude(), 'auto_delete': self.chance(0.15)}
         if self.has('quorum', 0.5):
             flags = {'durable': True, 'exclusive': False, 'auto_delete': False}
         return dict(flags, arguments=self._queue_arguments(**flags))
+
+    def may_exclude(self):
+        """Not where policies are: before one is set every queue must be empty, so that anybody must be able to purge it."""
+        return 'policy' not in self.features
 
     def _queue_arguments(self, durable, exclusive, auto_delete):
         """Arguments that are valid and, without features, have no effect within a script."""
@@ -242,8 +252,7 @@ class Writer:
             arguments.append(('x-single-active-consumer', 't', self.chance(0.9)))
         if quorum:
             arguments.append(('x-queue-type', 'S', 'quorum'))
-            if self.chance(0.4):
-                arguments.append(('x-delivery-limit', 'I', self.one(0, 1, 2)))
+            arguments.append(('x-delivery-limit', 'I', self.one(0, 1, 2, 50, 50, 50)))
         elif self.has('quorum', 0.2):
             arguments.append(self.one(('x-queue-type', 'S', 'classic'), ('x-delivery-limit', 'I', 1)))
         return list({key: (key, tag, what) for key, tag, what in arguments}.values())
@@ -273,7 +282,7 @@ class Writer:
         name = self.random.choice(QUEUES)
         flags = dict(self.flags[name])
         if self.chance(0.1):
-            flag = self.one('durable', 'exclusive', 'auto_delete')
+            flag = self.one('durable', 'auto_delete', *['exclusive'] * self.may_exclude())
             flags[flag] = not flags[flag]
         if self.chance(0.06):
             flags['arguments'] = self._queue_arguments(flags['durable'], flags['exclusive'], flags['auto_delete'])
@@ -424,7 +433,7 @@ class Writer:
         if self.has('priority', 0.7):
             found['priority'] = self.random.choice((0, 1, 2, 3, 5, 200))
         if self.has('ttl', 0.3):
-            found['expiration'] = self.one('0', '60000', *SHORT_TIMES)
+            found['expiration'] = self.one('60000', *(() if 'length' in self.features else ('0', *SHORT_TIMES)))
         if self.chance(0.12):
             self._uncommon_properties(found)
         return found
@@ -480,7 +489,7 @@ class Writer:
             tag = self.one(*(set(TAGS) - tags or TAGS)) if self.chance(0.995) else self.one(*(tags or TAGS))
             tags.add(tag)
         arguments = []
-        if self.has('priority', 0.5):
+        if self.has('priority', 0.5) and not self.features >= {'quorum', 'single-active'}:
             arguments.append(('x-priority', 'I', self.one(-1, 0, 1, 5)))
         no_wait = bool(tag) and self.chance(0.07)
         self.add(at, 'basic.consume', queue=self.queue(), consumer_tag=tag, no_ack=no_ack, no_local=self.chance(0.05),
@@ -641,13 +650,18 @@ class Writer:
             self.add(at, 'queue.declare', queue=('reply-to', 0), passive=True)
 
     def policy(self, at):
-        for name in self.queues:
-            self.add(self.channel(), 'queue.purge', queue=name)
+        """Set or cleared when all queues are empty. A purge that fails gives back what its channel holds, so that it is done twice."""
+        for name in self.queues * 2:
+            self.add(at, 'queue.purge', queue=name)
         name = self.one('p1', 'p2')
         if self.chance(0.3):
             return self.add(at, 'policy.clear', name=name)
-        definition = self.random.choice(POLICIES)
-        if 'priority' in self.features and any(key.startswith('max-length') for key in definition):
-            definition = dict(definition, overflow='reject-publish')
-        self.add(at, 'policy.set', name=name, pattern=self.one('q1', '^q', 'e', '.*'), definition=definition,
+        may_limit = not self.features & {'ttl', 'quorum'}
+        definition = self.one(*(each for each in POLICIES if may_limit or not limits_length(each)))
+        pattern = self.one('q1', '^q', 'e', '.*')
+        if limits_length(definition):
+            if 'priority' in self.features:
+                definition = dict(definition, overflow='reject-publish')
+            pattern = self.one('^q1$', '^q')        # no name that the broker makes
+        self.add(at, 'policy.set', name=name, pattern=pattern, definition=definition,
                  priority=self.one(0, 1, 5), apply_to=self.one('all', 'queues', 'exchanges'))
