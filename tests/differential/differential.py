@@ -188,8 +188,11 @@ class Again:
             player.close()
 
 
-def show(played, count, difference):
-    print('seed %s (%s), and %d more like it:' % (played.seed, ' '.join(sorted(played.features)), count - 1))
+def show(played, seeds, difference):
+    print('seed %s (%s):' % (played.seed, ' '.join(sorted(played.features))))
+    others = [str(seed) for seed in seeds if seed != played.seed]
+    if others:
+        print('  and more like it: ' + ' '.join(others))
     for step in played.steps:
         print('    ' + script.text(step))
     for name, lines in (('RabbitMQ', difference.theirs), ('StoatMQ', difference.ours)):
@@ -217,7 +220,9 @@ def examine(pair, judge, shown):
         lasting += len(seeds)
         if n < shown:
             fewer, found = again.shrink(played, found)
-            show(fewer, len(seeds), found)
+            show(fewer, seeds, found)
+        else:
+            print('not shown: seeds %s' % ' '.join(map(str, seeds)))
     again.close()
     return lasting, passing
 
