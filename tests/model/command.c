@@ -78,6 +78,7 @@ static const struct kind {
     [COMMAND_CLOSE] = {"close", 12, {CHANNEL}},
     [COMMAND_BREAK] = {"break", 6, {FIELD(connection, 0, 0, MODEL_CONNECTIONS - 1, 100)}},
     [COMMAND_ADVANCE] = {"advance", 60, {FIELD(ms, 1, 1, 250, 100)}},
+    [COMMAND_MEMORY] = {"memory", 5, {FIELD(kilobytes, 0, 1, 20, 30), FIELD(ample, 0, 1, 1, 20)}},
     [COMMAND_HOLD] = {"hold", 8, {{0}}},
     [COMMAND_SYNC] = {"sync", 12, {FIELD(all, 0, 1, 1, 20)}},
     [COMMAND_RESTART] = {"restart", 4, {{0}}},

@@ -44,6 +44,7 @@ enum command_kind {
     COMMAND_CLOSE,   /* the channel */
     COMMAND_BREAK,   /* the connection */
     COMMAND_ADVANCE, /* the clock */
+    COMMAND_MEMORY,  /* for messages is so short that they page out; ample=1: is not short */
     COMMAND_HOLD,    /* the disk: batches wait */
     COMMAND_SYNC,    /* the batch under way becomes durable; all=1: everything, and the hold ends */
     COMMAND_RESTART, /* in order */
@@ -66,6 +67,7 @@ struct command {
     /* ack, nack, reject */
     int which, multiple, requeue, unknown;
     int ms, all;
+    int kilobytes, ample; /* memory */
     /* set when it is played */
     uint64_t tag;    /* of `which` */
     uint32_t origin; /* number of the first publish */

@@ -233,7 +233,8 @@ static void bury(struct reference *r, struct model_queue *queue, struct model_en
         doing.letters[doing.letter_count].message = entry->message;
         doing.letters[doing.letter_count].queue = (uint8_t)(queue - r->queues);
         doing.letters[doing.letter_count].reason = (uint8_t)reason;
-        doing.letters[doing.letter_count].awaited = entry->awaited;
+        /* What is on its way to the disk stays there until the dead letter is, too. */
+        doing.letters[doing.letter_count].awaited = entry->awaited && entry->batch == r->batch;
         doing.letters[doing.letter_count++].options = queue->options;
     }
     remove_entry(r, queue, entry);
@@ -311,6 +312,14 @@ static void warm(struct model_queue *queue, unsigned level)
     queue->cold &= (uint8_t) ~(1u << level);
 }
 
+static void chill(struct model_queue *queue)
+{
+    queue->cold = 0;
+    for (uint32_t i = 0; i < queue->count; i++)
+        if (is_ready(&queue->entries[i]))
+            queue->cold |= (uint8_t)(1u << queue->entries[i].level);
+}
+
 /* What is due does not count: it goes first, and not for want of room. */
 static void drop_overflow_now(struct reference *r, struct model_queue *queue)
 {
@@ -326,11 +335,19 @@ static void drop_overflow_now(struct reference *r, struct model_queue *queue)
     }
 }
 
+/* Whether it makes a difference when that happens: for those that get its dead letters, or because
+ * one that is too large alone takes those of lower levels with it that are there by then. */
+static bool shows_when_it_drops(const struct model_queue *queue)
+{
+    return queue->options.dlx != MODEL_NONE ||
+           (queue->options.bytes != MODEL_NONE && queue->options.priorities > 0);
+}
+
 static void drop_overflow(struct reference *r, struct model_queue *queue)
 {
     if (queue->options.overflow != 0 || !is_over(queue, 0, 0))
         return;
-    if (queue->cold && queue->options.dlx != MODEL_NONE && choose(2) == 1)
+    if (queue->cold && shows_when_it_drops(queue) && choose(2) == 1)
         queue->late = true;
     else
         drop_overflow_now(r, queue);
@@ -886,12 +903,27 @@ static uint64_t next_due(const struct model_queue *queue)
     return due;
 }
 
-/* Levels come back from the disk one after another. */
-static void expire_next_level(struct reference *r, struct model_queue *queue)
+static unsigned count_due(const struct reference *r, const struct model_queue *queue)
+{
+    unsigned count = 0;
+
+    for (uint32_t i = 0; i < queue->count; i++)
+        count += is_ready(&queue->entries[i]) && queue->entries[i].deadline <= r->now;
+    return count;
+}
+
+/* What is due of a queue comes back from the disk part by part: after a start level by level, else
+ * as it was given up. */
+static void expire_part(struct reference *r, struct model_queue *queue)
 {
     struct model_entry *entry;
     int level = 0;
 
+    if (r->scarce) {
+        for (unsigned left = 1 + choose(count_due(r, queue)); left > 0; left--)
+            bury(r, queue, first_due(r, queue, LEVELS_MAX), EXPIRED);
+        return;
+    }
     while (first_due(r, queue, level) == NULL)
         level++;
     while ((entry = first_due(r, queue, level)) != NULL)
@@ -921,10 +953,10 @@ static bool run_timers(struct reference *r)
         if (count == 0)
             return any;
         struct model_queue *queue = burying[choose(count)];
-        if (queue->cold && choose(2) == 1) { /* some of it is still being read */
-            expire_next_level(r, queue);
-            if (choose(2) == 1) /* and the letters of others go out meanwhile */
-                return true;
+        if (queue->cold && doing.letter_count > 0 && choose(2) == 1)
+            return true; /* the letters of others go out while it is read */
+        if (queue->cold && choose(2) == 1) {
+            expire_part(r, queue);
             continue;
         }
         if (queue->unused_deadline <= r->now && choose(2) == 0) /* either comes first */
@@ -990,6 +1022,8 @@ static void run(struct world *world)
         submit(world);
         again |= drop_late(r, again);
     } while (again && !r->full);
+    for (int i = 0; i < MODEL_QUEUES && r->scarce; i++)
+        chill(&r->queues[i]);
 }
 
 /* ---- starting again ---- */
@@ -1011,9 +1045,7 @@ static void recover_queue(struct reference *r, struct model_queue *queue, bool c
     }
     memset(&queue->entries[kept], 0, (queue->count - kept) * sizeof(queue->entries[0]));
     queue->count = kept;
-    queue->cold = 0;
-    for (uint32_t i = 0; i < kept; i++)
-        queue->cold |= (uint8_t)(1u << queue->entries[i].level);
+    chill(queue);
     queue->late = false;
     memset(queue->consumers, 0, sizeof(queue->consumers));
     queue->active = MODEL_NONE;
@@ -1076,10 +1108,12 @@ static void recover(struct reference *r, bool clean)
 static void crash(struct world *world)
 {
     const uint64_t now = world->now.now;
+    const bool scarce = world->now.scarce;
 
     if (world->now.held)
         world->now = world->durable;
     world->now.now = now;
+    world->now.scarce = scarce;
     world->has_under_way = false;
     recover(&world->now, false);
 }
@@ -1498,6 +1532,9 @@ static void act(struct world *world, const struct command *command)
         return;
     case COMMAND_BREAK:
         end_connection(r, command->connection);
+        return;
+    case COMMAND_MEMORY:
+        r->scarce = !command->ample;
         return;
     case COMMAND_HOLD:
         world->durable = *r;

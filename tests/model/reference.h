@@ -85,8 +85,8 @@ struct model_queue {
     bool exists;
     struct command options; /* as declared */
     int owner;              /* connection; MODEL_NONE */
-    uint8_t cold; /* levels, a bit each, that may still have to be read from disk since a restart */
-    bool late;    /* so what is too much of it goes later */
+    uint8_t cold;           /* levels, a bit each: some of it may have to be read from disk */
+    bool late;              /* so what is too much of it goes later */
     uint32_t next_position, next_place;
     uint64_t unused_deadline;
     int active; /* channel of the single active consumer, or MODEL_NONE */
@@ -144,6 +144,7 @@ struct reference {
     uint32_t durable;    /* all up to this one are */
     bool dirty;          /* the open batch has something beside entries */
     bool held;           /* batches wait */
+    bool scarce;         /* memory: what is ready may go to disk at the end of any command */
     struct model_queue queues[MODEL_QUEUES];
     struct model_channel channels[MODEL_CHANNELS];
     uint32_t binding_count;

@@ -40,6 +40,7 @@ static struct {
     struct publishes confirms[MODEL_CHANNELS];
     int committing[MODEL_CONNECTIONS]; /* channel whose commit-ok waits for the disk, or NONE */
     bool held;                         /* the disk */
+    uint64_t memory;                   /* for messages, octets */
     const struct command *command;     /* under way */
 } subject;
 
@@ -229,6 +230,7 @@ static void start_again(bool killed)
         harness_start(h, &harness_limits);
     }
     subject.held = false;
+    paging_set_limit(&h->broker.paging, subject.memory);
     forget_clients();
     come_to_rest();
 }
@@ -724,6 +726,12 @@ static void sync_disk(bool all)
         hold_disk(false);
 }
 
+static void limit_memory(const struct command *command)
+{
+    subject.memory = command->ample ? PAGING_LIMIT_DEFAULT : (uint64_t)command->kilobytes * 1024;
+    paging_set_limit(&subject.harness.broker.paging, subject.memory);
+}
+
 static void say(const struct command *command)
 {
     struct buf out = BUF_EMPTY;
@@ -741,6 +749,9 @@ void subject_do(const struct command *command, struct sights *sights)
     switch (command->kind) {
     case COMMAND_BREAK:
         break_connection(command->connection);
+        break;
+    case COMMAND_MEMORY:
+        limit_memory(command);
         break;
     case COMMAND_HOLD:
         hold_disk(true);
@@ -840,6 +851,7 @@ void subject_begin(const char *lmdb, struct sights *sights)
     begin_to_look(NULL, sights);
     subject.lmdb = lmdb;
     subject.held = false;
+    subject.memory = PAGING_LIMIT_DEFAULT;
     remove_store();
     harness_init_over(&subject.harness, NULL, open_store());
     log_level = LOG_ERROR;
