@@ -30,7 +30,7 @@ static const struct rule rules[] = {
     {"x-message-ttl", CLASSIC, true, INTEGER, 0, MS_MAX, NULL, "value_too_large"},
     {"x-dead-letter-exchange", CLASSIC | QUORUM, true, STRING, 0, 0, NULL, NULL},
     {"x-dead-letter-routing-key", CLASSIC | QUORUM, true, STRING, 0, 0, NULL, NULL},
-    {"x-dead-letter-strategy", QUORUM, false, STRING, 0, 0, "at-most-once at-least-once",
+    {"x-dead-letter-strategy", QUORUM, true, STRING, 0, 0, "at-most-once at-least-once",
      "invalid_dlx_strategy"},
     {"x-expires", QUORUM, true, INTEGER, 1, MS_MAX, NULL, "value_too_large"},
     {"x-max-length", CLASSIC | QUORUM, true, INTEGER, 0, INT64_MAX, NULL, NULL},

@@ -375,6 +375,47 @@ static void publish_letter(struct broker *broker, const struct dead_letter *lett
         message_unref(&made);
 }
 
+/* NULL: it has somewhere to go, and nobody refuses. Where it would go round does not count. */
+static const char *find_obstacle(const struct dead_letters *letters,
+                                 const struct dead_letter *letter, const struct message *made)
+{
+    const struct slice headers =
+        amqp_properties_find(message_properties(letter->message), AMQP_PROPERTY_HEADERS);
+    size_t count = 0;
+
+    for (size_t i = 0; i < letters->route.count; i++) {
+        struct queue *target = letters->route.queues[i];
+        if (is_cycle(letter, headers, target))
+            continue;
+        if (!queue_has_room(target, made->body_size))
+            return "a queue they go to is full";
+        count++;
+    }
+    return count == 0 ? "their exchange leads them to no queue" : NULL;
+}
+
+const char *dead_letter_publish(struct queue *queue, struct message *message, enum death death)
+{
+    struct broker *broker = queue->broker;
+    struct dead_letters *letters = &broker->dead_letters;
+    const struct dead_letter letter = {.queue = queue, .message = message, .death = death};
+    struct exchange *exchange = find_exchange(&letter);
+
+    if (exchange == NULL)
+        return "there is no such exchange";
+    struct message *made = make_letter(&letter, broker->clock->wall_ms / 1000);
+    exchange_preview(exchange, made, &letters->route);
+    const char *obstacle = find_obstacle(letters, &letter, made);
+    if (obstacle == NULL) {
+        exchange_route_message(exchange, made, &letters->route);
+        obstacle = find_obstacle(letters, &letter, made); /* some exchanges choose at random */
+    }
+    if (obstacle == NULL)
+        deliver_letter(letters, &letter, made);
+    message_unref(&made);
+    return obstacle;
+}
+
 void dead_letters_run(struct broker *broker)
 {
     struct dead_letters *letters = &broker->dead_letters;

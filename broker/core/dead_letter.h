@@ -6,6 +6,9 @@
  * has gathered, and what that drops in turn, until nothing is left. So the delete here and the
  * insert there are in one batch, and a chain of overflowing queues is a loop, not a recursion.
  *
+ * A queue that keeps its dead letters until they are taken hands them over by itself, through
+ * dead_letter_publish: core/outbox.h.
+ *
  * A message whose delay is over takes the same two steps, out of the queue of its delayed exchange:
  * nobody has died, so it goes on as it was, through that exchange (core/exchange_delayed.c). */
 #ifndef CORE_DEAD_LETTER_H
@@ -49,6 +52,10 @@ size_t dead_letters_count_awaited(const struct broker *broker, const struct mess
  * its own reference. */
 void dead_letters_await(struct broker *broker, struct message *message, size_t since,
                         struct publisher *publisher, uint64_t sequence);
+
+/* Publishes the dead letter of this message at once if it has somewhere to go, and all its targets take
+ * it: then the answer is NULL, and the caller deletes the message in the same turn. Else why not. */
+const char *dead_letter_publish(struct queue *queue, struct message *message, enum death death);
 
 /* Routes all that waits. */
 void dead_letters_run(struct broker *broker);

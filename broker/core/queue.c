@@ -1,7 +1,8 @@
 /* How an entry ends:
  *
  *     acknowledged ──▶ forgotten; purged, deleted with the queue ──▶ dropped
- *     rejected, expired, over the limit ──▶ retired: dropped, and a dead letter if the queue's settings name an exchange;
+ *     rejected, expired, over the limit ──▶ retired: dropped, and a dead letter if the queue's settings name an exchange,
+ *         or kept aside until that is taken (outbox.h);
  *         of the queue of a delayed exchange: expired is what has waited long enough, and goes on through that exchange
  *
  * A queue with priorities has a window for each; the highest with something ready is served first,
@@ -11,6 +12,7 @@
 #include "amqp/properties.h"
 #include "base/alloc.h"
 #include "base/fault.h"
+#include "base/log.h"
 #include "core/argument.h"
 #include "core/definition.h"
 #include "core/delivery_count.h"
@@ -59,6 +61,10 @@ static void read_settings(struct queue *queue)
                       .operator_policy = policy_definition(&queue->policies, POLICY_OPERATOR),
                   });
     queue->settings.dead_letters |= queue->delayed_by != NULL;
+    if (queue->settings.wants_dead_letters_kept && !queue->settings.keeps_dead_letters)
+        log_warning("queue '%.*s' in vhost '%.*s': dead-letter-strategy is at-most-once, as "
+                    "at-least-once needs a dead-letter exchange and overflow reject-publish",
+                    SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name));
 }
 
 static struct queue *queue_make(struct vhost *vhost, const struct queue_options *options)
@@ -143,7 +149,7 @@ void queue_unref(struct queue **queue)
     if (--gone->refs > 0)
         return;
     assert(gone->deleted && gone->consumer_count == 0 && TAILQ_EMPTY(&gone->bindings));
-    assert(gone->retries == NULL);
+    assert(gone->retries == NULL && gone->outbox == NULL);
     release_windows(gone);
     policy_set_release(&gone->policies);
     vhost_unref(&gone->vhost);
@@ -174,8 +180,7 @@ struct queue_depth queue_depth_of_levels(const struct queue *queue)
     return depth;
 }
 
-/* Drops the entry, into a dead letter if it may have one. */
-static void retire(struct queue *queue, struct place place, enum death death)
+void queue_let_go(struct queue *queue, struct place place, enum death death)
 {
     struct message *message = place_entry(place)->message;
 
@@ -185,6 +190,15 @@ static void retire(struct queue *queue, struct place place, enum death death)
     }
     dead_letters_add(queue->broker, queue, message, death, queue_take_wait(queue, place));
     queue_forget_entry_quietly(queue, place);
+}
+
+/* Its time here is over: dropped, or kept aside until its dead letter is taken. */
+static void retire(struct queue *queue, struct place place, enum death death)
+{
+    if (unlikely(queue->settings.keeps_dead_letters) && !queue->deleted)
+        outbox_add(&queue->outbox, queue, place, death);
+    else
+        queue_let_go(queue, place, death);
 }
 
 /* The first ready entry of this priority, after those whose time is over. */
@@ -269,6 +283,10 @@ static bool is_over(const struct queue *queue, uint64_t more, uint64_t more_byte
     if (likely(settings->length_max == SETTING_NONE && settings->bytes_max == SETTING_NONE))
         return false;
     struct queue_depth depth = queue_depth_of_levels(queue);
+    if (unlikely(queue->outbox != NULL)) {
+        more += outbox_count(queue->outbox);
+        more_bytes += queue->outbox->bytes;
+    }
     return depth.ready + more > settings->length_max ||
            depth.ready_bytes + more_bytes > settings->bytes_max;
 }
@@ -348,7 +366,8 @@ static size_t retire_due(struct queue *queue, struct segment *segment)
     for (uint32_t slot = 0; slot < end && !gone; slot++) {
         if (!segment_is_ready(segment, slot) || segment->deadlines.slots[slot] > due_ms)
             continue;
-        gone = segment->count == 1; /* the segment goes with its last entry */
+        /* The segment goes with its last entry. */
+        gone = segment->count == 1 && !queue->settings.keeps_dead_letters;
         if (segment_is_on_disk(segment))
             queue_forget_in_stub(queue, segment, slot);
         else
@@ -371,7 +390,8 @@ static void on_entries_due(struct timer *timer)
     struct segment *segment;
     size_t left = RETIRE_AT_ONCE_MAX;
 
-    while (left > 0 && (segment = expiry_first(&queue->expiry, now_ms)) != NULL) {
+    while (left > 0 && !outbox_is_full(queue->outbox) &&
+           (segment = expiry_first(&queue->expiry, now_ms)) != NULL) {
         if (segment_is_on_disk(segment) && queue->settings.dead_letters) {
             queue_read(queue, segment);
             return;
@@ -383,12 +403,22 @@ static void on_entries_due(struct timer *timer)
         timer_set(queue->expiry.wheel, timer, now_ms);
 }
 
+void queue_on_outbox_free(struct queue *queue)
+{
+    on_entries_due(&queue->expiry.timer);
+}
+
+bool queue_has_room(struct queue *queue, uint64_t body_size)
+{
+    if (queue->settings.overflow == OVERFLOW_DROP_HEAD || !is_over(queue, 1, body_size))
+        return true;
+    deliver(queue); /* what someone waits for is not in the way */
+    return !is_over(queue, 1, body_size);
+}
+
 static bool refuses(struct queue *queue, struct message *message)
 {
-    if (queue->settings.overflow == OVERFLOW_DROP_HEAD || !is_over(queue, 1, message->body_size))
-        return false;
-    deliver(queue); /* what someone waits for is not in the way */
-    if (!is_over(queue, 1, message->body_size))
+    if (likely(queue_has_room(queue, message->body_size)))
         return false;
     if (queue->settings.overflow == OVERFLOW_REJECT_PUBLISH_DLX && queue->settings.dead_letters)
         dead_letters_add(queue->broker, queue, message, DEATH_MAXLEN, NULL);
@@ -661,6 +691,8 @@ void queue_apply_policies(struct queue *queue)
         timer_cancel(&queue->unused_timer);
         queue_used(queue);
     }
+    if (queue->outbox != NULL)
+        outbox_try(queue->outbox);
     if (queue->retries != NULL)
         on_retries_due(&queue->retries->timer);
     queue_drop_overflow(queue);
@@ -705,6 +737,7 @@ void queue_delete(struct queue *queue)
     timer_cancel(&queue->unused_timer);
     drop_all_ready(queue);
     retries_free(&queue->retries); /* the entries go with their windows */
+    outbox_free(&queue->outbox);
     if (queue->durable) {
         map_remove(&broker->queues, &queue->by_id);
         definition_delete_queue(queue);
@@ -743,6 +776,7 @@ void queue_free(struct queue **queue)
     }
     timer_cancel(&gone->unused_timer);
     retries_free(&gone->retries);
+    outbox_free(&gone->outbox);
     release_windows(gone);
     policy_set_release(&gone->policies);
     vhost_unref(&gone->vhost);

@@ -19,6 +19,7 @@
 #include "core/consumer.h"
 #include "core/dead_letter.h"
 #include "core/expiry.h"
+#include "core/outbox.h"
 #include "core/policy.h"
 #include "core/retry.h"
 #include "core/settings.h"
@@ -75,6 +76,7 @@ struct queue {
     struct window window;    /* entries of priority 0: all of them, unless it is a priority queue */
     struct window *higher;   /* settings.priority_max windows, of priorities 1 and up; or NULL */
     struct expiry expiry;    /* of all windows */
+    struct outbox *outbox;   /* NULL: no dead letter has ever had to be kept */
     struct retries *retries; /* NULL: nothing has ever waited for its retry */
     struct timer unused_timer; /* x-expires: runs while it has no consumer */
     struct consumers consumers;
@@ -138,6 +140,9 @@ static inline uint64_t queue_ready_count(const struct queue *queue)
  * batch and message->unsynced counts it. false: the queue is full and refuses (reject-publish); it
  * has seen to the message's dead letter. */
 bool queue_push(struct queue *queue, struct message *message);
+
+/* Whether it would take one more message of this size, after what consumers can be handed. */
+bool queue_has_room(struct queue *queue, uint64_t body_size);
 
 /* Whether it would take one more message of this size beside those reserved before under the same
  * mark (a transaction's): reserves that if so. */

@@ -78,6 +78,12 @@ void queue_on_loaded(struct queue *queue);
  * being read. In queue.c. */
 enum window_next queue_first_ready(struct queue *queue, struct place *place);
 
+/* Drops the entry, into a dead letter at most once if it may have one. In queue.c. */
+void queue_let_go(struct queue *queue, struct place place, enum death death);
+
+/* There is room again for what deadlines bring. In queue.c. */
+void queue_on_outbox_free(struct queue *queue);
+
 /* Drops what is over the limit and in memory. In queue.c. */
 void queue_drop_overflow(struct queue *queue);
 

@@ -105,6 +105,7 @@ void settings_read(struct settings *settings, const struct settings_source *sour
 {
     const bool quorum = argument_queue_type(source->arguments) == QUEUE_QUORUM;
     uint64_t priority_max = 0;
+    struct slice strategy;
 
     if (!quorum)
         find_number(source->arguments, SLICE("x-max-priority"), &priority_max);
@@ -127,6 +128,11 @@ void settings_read(struct settings *settings, const struct settings_source *sour
     };
     settings->dead_letters =
         read_string(source, SLICE("x-dead-letter-exchange"), &settings->dead_letter_exchange);
+    settings->wants_dead_letters_kept =
+        quorum && read_string(source, SLICE("x-dead-letter-strategy"), &strategy) &&
+        slice_equal(strategy, SLICE("at-least-once"));
+    settings->keeps_dead_letters = settings->wants_dead_letters_kept && settings->dead_letters &&
+                                   settings->overflow == OVERFLOW_REJECT_PUBLISH;
     settings->has_dead_letter_key =
         read_string(source, SLICE("x-dead-letter-routing-key"), &settings->dead_letter_key);
 }

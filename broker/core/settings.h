@@ -17,8 +17,9 @@ struct settings {
     uint64_t length_max;     /* ready messages */
     uint64_t bytes_max;      /* their body octets */
     enum overflow overflow;
-    bool dead_letters;                                  /* there is a dead-letter exchange */
-    bool has_dead_letter_key;                           /* else the message's own keys */
+    bool dead_letters;                                /* there is a dead-letter exchange */
+    bool wants_dead_letters_kept, keeps_dead_letters; /* at-least-once, and can be: see outbox.h */
+    bool has_dead_letter_key;                         /* else the message's own keys */
     struct slice dead_letter_exchange, dead_letter_key; /* in the source */
     bool quorum; /* it stores every message (12), and counts deliveries: see delivery_count.h */
     uint64_t delivery_limit;             /* of those; SETTING_NONE when negative */

@@ -199,16 +199,21 @@ enum window_next window_first_ready(struct window *window, struct place *place)
     return WINDOW_READY;
 }
 
-void window_take(struct window *window, struct place place)
+void window_set_aside(struct window *window, struct place place)
 {
     uint64_t size = place_entry(place)->message->body_size;
 
     clear_ready(place.segment, place.slot);
-    window->delivered = max_of(window->delivered, place_position(place) + 1);
     window->ready_count--;
     window->ready_bytes -= size;
     window->unacked_count++;
     window->unacked_bytes += size;
+}
+
+void window_take(struct window *window, struct place place)
+{
+    window->delivered = max_of(window->delivered, place_position(place) + 1);
+    window_set_aside(window, place);
 }
 
 void window_requeue(struct window *window, struct place place)

@@ -158,6 +158,8 @@ enum window_next { WINDOW_NOTHING, WINDOW_READY, WINDOW_ON_DISK };
 enum window_next window_first_ready(struct window *window, struct place *place);
 
 void window_take(struct window *window, struct place place); /* ready -> unacked */
+/* The same without a consumer: it was not handed out. */
+void window_set_aside(struct window *window, struct place place);
 void window_requeue(struct window *window,
                     struct place place); /* unacked -> ready, where it stands; sets redelivered */
 void window_remove(struct window *window,

@@ -1,0 +1,64 @@
+/* Dead letters that must not be lost: dead-letter-strategy at-least-once of a quorum queue that
+ * overflows by reject-publish (13.3).
+ *
+ *     retire ─▶ waiting ─▶ trying, OUTBOX_TRYING_MAX at a time ─▶ published and deleted, in one batch
+ *                             ▲    │ the exchange is not there, no queue is bound, or one refuses
+ *                             └────┘ OUTBOX_RETRY_MS later
+ *
+ * Until then the message stays where it stands in its queue, set aside: in its window it is
+ * unacked, and no consumer holds it. For the limits of its queue it still counts, so that publishers
+ * are refused in the end and not memory filled. Those that cannot go keep their place among those
+ * that are tried, so that the work for them is bounded, however many wait behind; and while all
+ * places are taken, deadlines bring no more.
+ *
+ * What is set aside is on disk as it was before it died: after a restart it is ready again, to expire
+ * at once if that was its end, to be delivered again if it was a reject.
+ *
+ * A queue has one of these from the first message that dies so. */
+#ifndef CORE_OUTBOX_H
+#define CORE_OUTBOX_H
+
+#include "core/dead_letter.h"
+#include "core/window.h"
+#include "net/loop.h"
+
+enum { OUTBOX_TRYING_MAX = 32, OUTBOX_RETRY_MS = 1000 };
+
+struct outgoing {
+    struct place place;
+    enum death death;
+    bool tried; /* in vain, since the timer was set */
+};
+
+struct outbox {
+    struct queue *queue;
+    struct outgoing trying[OUTBOX_TRYING_MAX];
+    size_t trying_count;
+    struct outgoing *waiting; /* a ring, the oldest first */
+    size_t waiting_first, waiting_count, waiting_capacity;
+    uint64_t bytes;     /* body octets of all of them */
+    bool told;          /* the log knows that some cannot go */
+    struct task task;   /* tries those that are new */
+    struct timer timer; /* set while some have been tried in vain */
+};
+
+/* Sets the entry aside, which is ready or unacked, and sees to the rest. *outbox: the queue's, made
+ * when it is NULL. */
+void outbox_add(struct outbox **outbox, struct queue *queue, struct place place, enum death death);
+
+/* Something has changed: all are tried again soon. */
+void outbox_try(struct outbox *outbox);
+
+/* With its queue, or before that; the entries are the caller's. Harmless when NULL. */
+void outbox_free(struct outbox **outbox);
+
+static inline size_t outbox_count(const struct outbox *outbox)
+{
+    return outbox == NULL ? 0 : outbox->trying_count + outbox->waiting_count;
+}
+static inline bool outbox_is_full(const struct outbox *outbox)
+{
+    return outbox_count(outbox) >= OUTBOX_TRYING_MAX;
+}
+
+#endif
