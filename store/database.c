@@ -254,10 +254,12 @@ static int check_format(struct database *database, const char *directory,
     if (rc == 0) {
         read_state(database, txn, meta);
         if (read_meta(txn, meta, SLICE("format"), 4, &row) &&
-            get_u32(row.data + HEADER_SIZE) > FORMAT_VERSION)
+            get_u32(row.data + HEADER_SIZE) != FORMAT_VERSION)
             rc = refuse(error, -EPROTONOSUPPORT,
-                        "%s was written by a newer version (format %" PRIu32 ", this one knows %d)",
-                        directory, get_u32(row.data + HEADER_SIZE), FORMAT_VERSION);
+                        "%s was written by %s version (format %" PRIu32 ", this one reads %d)",
+                        directory,
+                        get_u32(row.data + HEADER_SIZE) > FORMAT_VERSION ? "a newer" : "an older",
+                        get_u32(row.data + HEADER_SIZE), FORMAT_VERSION);
     }
     mdb_txn_abort(txn);
     return rc == -EPROTONOSUPPORT ? rc : 0;

@@ -49,7 +49,7 @@
 
 enum {
     RECORD_VERSION = 1,
-    FORMAT_VERSION = 1,
+    FORMAT_VERSION = 2,
     HEADER_SIZE = 8,
     PART_HEADER_SIZE = 4,
     PART_MAX = 15 * 4096 - 16, /* with LMDB's page header: fifteen pages, to the byte */

@@ -58,7 +58,7 @@ struct store_options {
 enum { STORE_ERROR_SIZE = 256 };
 
 /* Opens or creates the store and starts its threads. 0, or -errno with a sentence for the operator
- * in error. A format version that is newer than ours is -EPROTONOSUPPORT and nothing is
+ * in error. A format version that is not ours is -EPROTONOSUPPORT and nothing is
  * modified. */
 int store_open(const struct store_options *options, struct store **store,
                char error[STORE_ERROR_SIZE]);

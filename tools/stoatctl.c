@@ -328,8 +328,10 @@ static int run_stop(struct client *client, const struct options *options, const 
 enum { ANY = 1000 };
 
 static const char backup_details[] =
-    "Clients are served meanwhile. The broker makes the copy in its data directory, which needs the\n"
-    "room, and FILE is there only when it is complete and on disk; one that was there is replaced.\n"
+    "Clients are served meanwhile. The broker makes the copy in its data directory, which needs "
+    "the\n"
+    "room, and FILE is there only when it is complete and on disk; one that was there is "
+    "replaced.\n"
     "To restore, put it as data.mdb into an empty data directory and start the broker:\n\n"
     "  install -d -m 0700 DIR && cp FILE DIR/data.mdb\n";
 
