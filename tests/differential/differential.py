@@ -66,7 +66,7 @@ class Pair:
         self.stack.close()
 
     def _broker(self, vhost):
-        return broker.Broker(['default_vhost=' + vhost], data_dir=os.path.join(self.temp, vhost))
+        return broker.Broker(['default_vhost=' + vhost, 'handshake_timeout=60000'], data_dir=os.path.join(self.temp, vhost))
 
     def ours(self):
         return [(play.Broker(one.host, one.port, os.path.join(one.data_dir, 'control.sock')), vhost)

@@ -17,7 +17,7 @@ import protocol
 import wire
 
 WAIT = 20           # seconds for an answer; a broker that needs longer is silent
-HANDSHAKE_WAIT = 30
+HANDSHAKE_WAIT = 60 # the brokers are given as long
 INSPECTOR = 8       # the channel of a connection that asks after queues
 
 FLOW = protocol.method('channel.flow', {'active': True})

@@ -29,6 +29,7 @@ MEMORY = '/dev/shm'
 
 CONFIG = """\
 listeners.tcp.default = 127.0.0.1:%(port)d
+handshake_timeout = 60000
 default_user = guest
 default_pass = guest
 load_definitions = %(home)s/definitions.json
