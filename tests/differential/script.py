@@ -94,6 +94,10 @@ def text(step):
     return ('%s %s %s' % (step.at, step.method, said)).rstrip()
 
 
+def has_short_time(name, flags):
+    return any(argument[0] == name and argument[2] in (1, 30) for argument in flags['arguments'])
+
+
 def limits_length(definition):
     return any(key.startswith('max-length') for key in definition)
 
@@ -131,6 +135,7 @@ class Writer:
         self.durable = {name: self.chance(0.5) for name in EXCHANGES}
         self.exchange_arguments = {name: self._exchange_arguments() for name in EXCHANGES}
         self.type_arguments = {name: self._type_arguments(self.types[name]) for name in EXCHANGES}
+        self.hasty = any(has_short_time('x-message-ttl', flags) for flags in self.flags.values())   # a message must be left to its queue
         self.queues, self.exchanges = [], []    # declared so far
         self.bindings = []                      # fields of queue.bind
         self.exchange_bindings = []
@@ -274,7 +279,7 @@ class Writer:
         if draw < 0.08:
             if not no_wait:     # without a reply nobody learns the name
                 self.generated += 1
-            return self.add(at, 'queue.declare', queue='', **dict(self._queue_flags(), no_wait=no_wait))
+            return self.declare(at, '', no_wait, self._queue_flags())
         if draw < 0.20:
             return self.add(at, 'queue.declare', queue=self.queue(), passive=True, no_wait=no_wait,
                             **self.one({}, {'durable': True}, {'exclusive': True}))
@@ -291,11 +296,16 @@ class Writer:
         if self.chance(0.03):
             wrong = self._invalid_argument()
             flags['arguments'] = [given for given in flags['arguments'] if given[0] != wrong[0]] + [wrong]
-        self.add(at, 'queue.declare', queue=name, no_wait=no_wait, **flags)
-        if any(argument[0] == 'x-expires' and argument[2] in (1, 30) for argument in flags['arguments']):
-            self.wait(at)
+        self.declare(at, name, no_wait, flags)
         if name not in self.queues:
             self.queues.append(name)
+
+    def declare(self, at, name, no_wait, flags):
+        """A queue that has little time is left alone until it is gone."""
+        self.add(at, 'queue.declare', queue=name, no_wait=no_wait, **flags)
+        self.hasty |= has_short_time('x-message-ttl', flags)
+        if has_short_time('x-expires', flags):
+            self.wait(at)
 
     def queue_bind(self, at):
         exchange = '' if self.chance(0.01) else self.exchange()
@@ -415,13 +425,8 @@ class Writer:
         content = (dict(self.properties(), **properties), self.body())
         self.add(at, 'basic.publish', content, exchange=exchange, routing_key=key, mandatory=mandatory)
         self.modes[at].holds = self.modes[at].kind == 'tx'
-        if self.is_hasty() or content[0].get('expiration') in SHORT_TIMES:
+        if self.hasty or content[0].get('expiration') in SHORT_TIMES:
             self.wait(at)
-
-    def is_hasty(self):
-        """Whether a queue of the script has so short a time-to-live that a message must be left to it at once."""
-        return any(argument[0] == 'x-message-ttl' and argument[2] in (1, 30)
-                   for flags in self.flags.values() for argument in flags['arguments'])
 
     def body(self):
         self.messages += 1
@@ -615,7 +620,7 @@ class Writer:
         self.modes[at].free = True
         if 'q1' not in self.queues:
             self.end_transactions()
-            self.add(at, 'queue.declare', queue='q1', **self.flags['q1'])
+            self.declare(at, 'q1', False, self.flags['q1'])
             self.queues.append('q1')
         self.publish(at, '', 'q1')
         for _ in range(self.random.randint(1, 3)):
