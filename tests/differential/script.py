@@ -305,7 +305,7 @@ class Writer:
         self.add(at, 'queue.declare', queue=name, no_wait=no_wait, **flags)
         self.hasty |= has_short_time('x-message-ttl', flags)
         if has_short_time('x-expires', flags):
-            self.wait(at)
+            self.wait(at, 300)      # the reference needs a while to delete one
 
     def queue_bind(self, at):
         exchange = '' if self.chance(0.01) else self.exchange()
@@ -610,8 +610,8 @@ class Writer:
 
     # Features
 
-    def wait(self, at):
-        self.add(at, 'wait', ms=120)
+    def wait(self, at, ms=120):
+        self.add(at, 'wait', ms=ms)
 
     def die(self, at):
         """A message that mostly comes back to its queue when it is rejected, rejected some times."""
