@@ -8,6 +8,7 @@
 #   make differential  COUNT=N SEED=S FEATURES=ttl,...: the same scripts on RabbitMQ, every answer compared
 #   make crash    KILLS=N SEED=S: the broker killed N times under load, and with every planted bug
 #   make power-cuts  COUNT=N SEED=S: the power cut N times under load, on an ext4 in a file
+#   make disk-full COUNT=N: full disks of three kinds, each filled and drained N times
 #   make crash-states  COUNT=N SEED=S: what power cuts can leave of the store, enumerated
 #   make bit-rot  COUNT=N SEED=S KINDS='flip zero truncate swap old': data files damaged while nobody looks
 #   make bench    the benchmarks in tests/bench
@@ -60,7 +61,7 @@ SIM := $(BUILD)/sim
 MODEL := $(BUILD)/model
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: all run test check asan tsan differential crash power-cuts crash-states bit-rot bench format install clean deps test-deps tests
+.PHONY: all run test check asan tsan differential crash disk-full power-cuts crash-states bit-rot bench format install clean deps test-deps tests
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -197,6 +198,13 @@ power-cuts: test-deps
 	@$(MAKE) --no-print-directory $(BUILD)/stoatmq $(BUILD)/stoatmq-faults
 	@$(rig) TEST_POWER_ROUNDS=$(call count,100) TEST_POWER_SEED=$(SEED) \
 		tests/crash/test_power.py test_what_was_confirmed_survives
+
+DISK_FULL_COUNT := $(if $(filter-out file,$(origin COUNT)),$(COUNT),50)
+
+disk-full: test-deps
+	@$(MAKE) --no-print-directory $(BUILD)/stoatmq $(BUILD)/stoatctl
+	@TEST_BUILD=$(BUILD) TEST_DISK_FULL_CYCLES=$(DISK_FULL_COUNT) PYTHONPATH=tests/lib /usr/bin/python3 \
+		tests/crash/test_disk_full.py
 
 crash-states: test-deps
 	@$(MAKE) --no-print-directory $(STATES)

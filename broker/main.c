@@ -226,6 +226,7 @@ static int signals_open(struct signals *signals)
     sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a write beyond RLIMIT_FSIZE is one that finds no room */
     *signals = (struct signals){.source = {.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC),
                                            .on_ready = on_signals_ready}};
     return signals->source.fd < 0 ? -errno : 0;

@@ -13,6 +13,7 @@
 #include "manage/http.h"
 #include "net/tls.h"
 #include "session/service.h"
+#include "store/store.h"
 
 enum { STOP_GRACE_MS = 1000 };
 
@@ -65,6 +66,11 @@ static void on_store_failure(struct broker *broker)
     server_stop(server);
 }
 
+static void on_store_full(struct broker *broker)
+{
+    service_on_store_full(&container_of(broker, struct server, broker)->service);
+}
+
 static void on_grace_over(struct timer *timer)
 {
     server_stop(container_of(timer, struct server, grace));
@@ -79,6 +85,7 @@ static struct alarm_readings read_resources(void *context)
     return (struct alarm_readings){
         .memory_used = resources_memory_used(),
         .disk_free = resources_disk_free(server->config->data_dir),
+        .store_full = store_is_full(server->broker.store),
     };
 }
 
@@ -263,6 +270,7 @@ struct server *server_new(const struct config *config, struct clock *clock, stru
     }
     *store = NULL; /* the broker's from here */
     server->broker.on_store_failure = on_store_failure;
+    server->broker.on_store_full = on_store_full;
     server->broker.limits = (struct broker_limits){.queue_max = config->queue_max,
                                                    .exchange_max = config->exchange_max,
                                                    .vhost_max = config->vhost_max};

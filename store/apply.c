@@ -22,7 +22,9 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "store/datasync.h"
 #include "store/rebuild.h"
+#include "store/room.h"
 
 void apply_init(struct apply *apply, const struct database *database)
 {
@@ -75,6 +77,17 @@ static void write_state(struct apply *apply, bool closes)
     apply_put(apply, DB_META, database_state_key(), slice_of(row, sizeof row), 0);
 }
 
+/* LMDB panics when it could not write a meta page: that was not the want of room that it seemed. */
+static bool has_panicked(struct apply *apply)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(apply->database->env, NULL, 0, &txn);
+
+    if (rc == 0)
+        mdb_txn_abort(txn);
+    return rc == MDB_PANIC;
+}
+
 /* Cursors of a write transaction end with it. */
 static int end(struct apply *apply)
 {
@@ -85,6 +98,9 @@ static int end(struct apply *apply)
     apply->txn = NULL;
     if (apply->rc != 0) {
         apply->state = apply->saved;
+        if (room_is_wanting(apply->database, apply->rc) && !datasync_has_failed() &&
+            !has_panicked(apply))
+            return APPLY_NO_ROOM;
         log_critical("the store could not commit: %s", mdb_strerror(apply->rc));
     }
     return database_errno(apply->rc);
@@ -174,9 +190,9 @@ static void list_operations(struct apply *apply, const struct batch *batch)
 {
     for (uint32_t i = 0; i < batch->creates.count; i++)
         add_operation(apply, batch->creates.items[i].queue_id, OP_CREATE, 0, i);
-    for (uint32_t i = 0; i < batch->deletes.count; i++)
-        add_operation(apply, batch->deletes.items[i].queue_id, OP_DELETE,
-                      batch->deletes.items[i].position, i);
+    for (uint32_t i = 0; i < batch->deletes.count + batch->tied.count; i++)
+        add_operation(apply, batch_delete_at(batch, i)->queue_id, OP_DELETE,
+                      batch_delete_at(batch, i)->position, i);
     for (uint32_t i = 0; i < batch->ranges.count; i++)
         add_operation(apply, batch->ranges.items[i].queue_id, OP_RANGE, 0, i);
     for (uint32_t i = 0; i < batch->entries.count; i++)
@@ -291,7 +307,7 @@ static void apply_operations(struct apply *apply, struct apply_queue *queue,
     case OP_DELETE:
         erase_entries(apply, queue, items, count);
         for (uint32_t i = 0; i < count; i++)
-            subtract(&queue->row, 1, batch->deletes.items[items[i].value].weight);
+            subtract(&queue->row, 1, batch_delete_at(batch, items[i].value)->weight);
         break;
     case OP_RANGE:
         for (uint32_t i = 0; i < count; i++) {
@@ -365,7 +381,7 @@ int apply_batch(struct apply *apply, struct batch *batch)
     blob_finish(apply);
     if (apply->trimming)
         trim_slice(apply);
-    else
+    else if (!apply->tight)
         reclaim_slice(apply, BLOB_SIZE_MAX + batch->body_bytes, false);
     write_state(apply, batch->closes);
     fault_point(FAULT_COMMIT_APPLIED);

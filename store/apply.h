@@ -38,6 +38,8 @@ struct apply {
     bool gone_found;              /* it has a row of its own */
 
     bool trimming; /* ranges are left to trim */
+    bool tight; /* set by the caller: room is short (room.h). Bodies are cut into single pages, and
+                   nothing is moved */
 
     /* What is being moved, while reclaim.c moves it. */
     ARRAY_OF(struct moved) moved;
@@ -70,17 +72,20 @@ struct apply_queue {
 void apply_init(struct apply *apply, const struct database *database);
 void apply_release_memory(struct apply *apply);
 
+/* Undone before anything that counts was written; it may be tried again. */
+enum { APPLY_NO_ROOM = 1 };
+
 /* Applies the batch and one slice of trimming or reclaiming in one transaction, synced when it
- * returns. 0 or -errno. */
+ * returns. 0, APPLY_NO_ROOM, or -errno: then nothing may be written any more. */
 int apply_batch(struct apply *apply, struct batch *batch);
 
-/* One slice of trimming and nothing else. 0 or -errno. */
+/* One slice of trimming and nothing else. The same. */
 int apply_trim(struct apply *apply);
 
 /* There is something to reclaim once the store has been idle for a while. */
 bool apply_may_reclaim(const struct apply *apply);
 
-/* One slice of that and nothing else. 0 or -errno. */
+/* One slice of that and nothing else. The same. */
 int apply_reclaim(struct apply *apply);
 
 /* ---- helpers, for the other files ------------------------------------------------------------ */

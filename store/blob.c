@@ -37,9 +37,15 @@ struct new_blob *blob_begin(struct apply *apply)
     return blob;
 }
 
-static bool is_small(const struct batch_body *body)
+/* What a part holds: fifteen pages, or one while room is short. */
+static uint32_t part_body_max(const struct apply *apply)
 {
-    return body->bytes.size <= PART_BODY_MAX;
+    return apply->tight ? SEGMENT_MAX - PART_HEADER_SIZE : PART_BODY_MAX;
+}
+
+static bool is_small(const struct apply *apply, const struct batch_body *body)
+{
+    return body->bytes.size <= part_body_max(apply);
 }
 
 static void put_in_blob(struct new_blob *blob, struct batch_body *body, uint32_t part,
@@ -75,7 +81,7 @@ static void place_small(struct apply *apply, struct blob_place *place, struct ba
         place->queue_id = queue_id;
         place->queues++;
     }
-    if (body->bytes.size > PART_BODY_MAX - place->offset) {
+    if (body->bytes.size > part_body_max(apply) - place->offset) {
         place->part++;
         place->offset = 0;
     }
@@ -95,7 +101,7 @@ static void place_bodies(struct apply *apply, struct batch *batch)
             continue;
         const uint32_t number = batch->entries.items[items[i].value].body;
         struct batch_body *body = &batch->bodies.items[number];
-        if (body->blob != 0 || !is_small(body))
+        if (body->blob != 0 || !is_small(apply, body))
             continue;
         place_small(apply, &place, body, items[i].major);
         *array_add(&apply->placed) = number;
@@ -151,7 +157,7 @@ static void write_large(struct apply *apply, struct batch_body *body)
     seal_body(body);
     struct slice left = body->bytes;
     for (uint32_t part = 0; left.size > 0; part++) {
-        const size_t size = min_of(left.size, (size_t)PART_BODY_MAX);
+        const size_t size = min_of(left.size, (size_t)part_body_max(apply));
         uint8_t *to = blob_reserve_part(apply, body->blob, part, size);
         if (to != NULL)
             memcpy(to, left.data, size);
@@ -167,7 +173,7 @@ void blob_write_bodies(struct apply *apply, struct batch *batch)
     for (uint32_t i = 0; i < apply->placed.count;)
         i = write_part(apply, batch, i);
     for (uint32_t i = 0; i < batch->bodies.count; i++)
-        if (batch->bodies.items[i].live > 0 && !is_small(&batch->bodies.items[i]))
+        if (batch->bodies.items[i].live > 0 && !is_small(apply, &batch->bodies.items[i]))
             write_large(apply, &batch->bodies.items[i]);
 }
 

@@ -3,26 +3,31 @@
 #define STORE_COMMITTER_H
 
 #include "store/apply.h"
+#include "store/room.h"
 
 struct committer {
     pthread_t thread;
     struct mailbox inbox;  /* batches */
     struct mailbox *done;  /* where they go back to */
     struct letter failure; /* goes there, once, when a slice of trimming failed */
+    struct letter stop;    /* posted to inbox, ends the thread */
 
     /* the thread's own */
     struct apply apply;
-    bool idle; /* no batch came for a while */
-    int error; /* sticky: 0 or -errno */
+    struct room room;
+    bool idle;   /* no batch came for a while */
+    bool full;   /* a batch was refused, and there is not ample room yet */
+    bool tidies; /* in idle time; not while there is no room for it */
+    int error;   /* sticky: 0 or -errno */
 };
 
 int committer_start(struct committer *committer, const struct database *database,
                     struct mailbox *done);
 
-/* The batch comes back to done with its error set. One that closes is the last. */
+/* The batch comes back to done with its error set, or refused. */
 void committer_submit(struct committer *committer, struct batch *batch);
 
-/* After a batch that closes came back: waits for the thread and frees. */
-void committer_join(struct committer *committer);
+/* No batch is under way: ends the thread and frees. */
+void committer_stop(struct committer *committer);
 
 #endif

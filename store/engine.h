@@ -29,7 +29,11 @@ struct store {
     struct batch *open;      /* always there */
     struct batch *under_way; /* NULL: idle */
     uint64_t durable;
-    int error; /* 0, or -errno: nothing becomes durable any more */
+    uint64_t durable_max;  /* no more than this is told: later ones left definitions waiting */
+    enum batch_part going; /* what of the open batch may go: less than all while there is no room */
+    bool full;             /* there was no room, and there is not enough yet */
+    bool asking;           /* an empty batch goes, too: is there room again? */
+    int error;             /* 0, or -errno: nothing becomes durable any more */
 
     struct store_stats stats; /* of the owner's side */
     struct store_check check;
@@ -39,10 +43,11 @@ struct store {
 void engine_init(struct store *store, const struct engine *engine, uint64_t durable);
 void engine_release(struct store *store);
 
-/* Makes the open batch the one under way, and opens the next. */
+/* Makes the open batch, or what of it may go, the one under way, and opens the next. */
 struct batch *engine_take_open(struct store *store);
 
-/* The batch under way is over: durable, or failed for good with -errno. Its bodies go back. */
+/* The batch under way is over: durable, or failed for good with -errno, and its bodies go back; or
+ * refused, and it is open again. */
 void engine_settle(struct store *store, int error);
 
 /* Room for the results of a fetch: sets entries and memory, and answers where size bytes of bodies

@@ -48,6 +48,8 @@ static void lmdb_fetch(struct store *store, struct store_fetch *fetch)
 
 static void count_commit(struct store_stats *stats, const struct batch *batch)
 {
+    if (batch->refused)
+        return;
     stats->commits += batch->error == 0;
     stats->bytes_written += batch->bytes_written;
     stats->damaged += batch->damaged;
@@ -145,17 +147,31 @@ static uint64_t lmdb_backup_size(struct store *store)
     return atomic_load(&lmdb_store_of(store)->backup.control.bytes);
 }
 
+/* With as much of the open batch as finds room; nobody was told that the rest is durable. */
+static void submit_last(struct lmdb_store *lmdb)
+{
+    struct store *store = &lmdb->store;
+    uint64_t lsn;
+
+    store_ask_for_room(store);
+    do {
+        struct batch *last = engine_take_open(store);
+        lsn = last->lsn;
+        last->closes = true;
+        committer_submit(&lmdb->committer, last);
+        wait_until_idle(lmdb);
+    } while (store->error == 0 && store->durable < lsn && store->going != BATCH_NOTHING);
+}
+
 static int lmdb_close(struct store *store)
 {
     struct lmdb_store *lmdb = lmdb_store_of(store);
 
     fault_point(FAULT_CLOSE_BEGINS);
     wait_until_idle(lmdb);
-    store->open->closes = true;
-    committer_submit(&lmdb->committer, engine_take_open(store));
-    wait_until_idle(lmdb);
+    submit_last(lmdb);
     fault_point(FAULT_CLOSE_MARKED);
-    committer_join(&lmdb->committer);
+    committer_stop(&lmdb->committer);
     atomic_store(&lmdb->backup.control.cancelled, true);
     background_stop(&lmdb->background);
     reader_stop(&lmdb->reader);

@@ -44,8 +44,10 @@ struct memory {
     ARRAY_OF(struct record) records; /* by key */
     struct letter_list fetches;      /* answered by the next store_process */
 
-    bool auto_sync, synced; /* synced: the batch under way is durable, but not yet settled */
-    bool clean;             /* since the last crash, if any */
+    bool auto_sync,
+        synced; /* synced: the batch under way is durable, or refused, not yet settled */
+    enum store_memory_room room;
+    bool clean; /* since the last crash, if any */
 };
 
 static struct memory *memory_of(struct store *store)
@@ -265,8 +267,8 @@ static void apply_puts(struct memory *memory, const struct batch *batch)
 
 static void apply_deletes(struct memory *memory, const struct batch *batch)
 {
-    for (uint32_t i = 0; i < batch->deletes.count; i++) {
-        const struct batch_delete *delete = &batch->deletes.items[i];
+    for (uint32_t i = 0; i < batch->deletes.count + batch->tied.count; i++) {
+        const struct batch_delete *delete = batch_delete_at(batch, i);
         struct queue *queue = queue_named(memory, delete->queue_id);
         uint64_t bytes = queue->state.bytes;
         uint64_t deleted = queue_delete(queue, delete->position, delete->position + 1);
@@ -501,9 +503,17 @@ void store_memory_sync(struct store *store)
 
     if (store->under_way == NULL || memory->synced || store->error != 0)
         return;
-    apply(memory, store->under_way);
+    store->under_way->refused = (int)batch_refused_part(store->under_way) < (int)memory->room;
+    store->under_way->roomy = memory->room == STORE_MEMORY_ROOM_FOR_ALL;
+    if (!store->under_way->refused)
+        apply(memory, store->under_way);
     memory->synced = true;
     wake(memory);
+}
+
+void store_memory_set_room(struct store *store, enum store_memory_room room)
+{
+    memory_of(store)->room = room;
 }
 
 void store_memory_fail(struct store *store, int error)
@@ -518,13 +528,16 @@ void store_memory_crash(struct store *store)
     struct memory *memory = memory_of(store);
 
     STAILQ_INIT(&memory->fetches);
-    if (memory->synced)
-        store->durable++;
+    if (memory->synced && !store->under_way->refused)
+        store->durable = store->under_way->lsn;
     memory->clean = memory->synced = false;
     if (store->under_way != NULL)
         batch_clear(store->under_way, store->body_done);
     batch_clear(store->open, store->body_done);
     store->under_way = NULL;
     store->error = 0;
-    store->open->lsn = store->durable + 1;
+    store->going = BATCH_ALL;
+    store->durable_max = UINT64_MAX;
+    store->full = store->asking = false;
+    store->open->lsn = store->open->first_lsn = store->durable + 1;
 }

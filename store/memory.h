@@ -15,6 +15,15 @@ void store_memory_sync(struct store *store); /* what was submitted becomes durab
 /* The batch under way and all later ones fail with -error. */
 void store_memory_fail(struct store *store, int error);
 
+/* What finds room in batches submitted from now on. */
+enum store_memory_room {
+    STORE_MEMORY_ROOM_FOR_ALL, /* at first */
+    STORE_MEMORY_ROOM_FOR_DEFINITIONS,
+    STORE_MEMORY_ROOM_FOR_DELETES,
+    STORE_MEMORY_ROOM_FOR_NOTHING,
+};
+void store_memory_set_room(struct store *store, enum store_memory_room room);
+
 /* What a crash and restart leaves: everything but the durable state is forgotten (bodies are handed
  * back), fetches under way are dropped without on_done, and store_recover may be called again. */
 void store_memory_crash(struct store *store);

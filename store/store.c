@@ -6,9 +6,9 @@ enum { RECORD_KEY_MAX = 400, RECORD_VALUE_MAX = 1 << 20 };
 
 void engine_init(struct store *store, const struct engine *engine, uint64_t durable)
 {
-    *store = (struct store){.engine = engine, .durable = durable};
+    *store = (struct store){.engine = engine, .durable = durable, .durable_max = UINT64_MAX};
     store->open = &store->batches[0];
-    store->open->lsn = durable + 1;
+    store->open->lsn = store->open->first_lsn = durable + 1;
 }
 
 void engine_release(struct store *store)
@@ -19,15 +19,60 @@ void engine_release(struct store *store)
     batch_release(&store->batches[1]);
 }
 
+static struct batch *other_batch(struct store *store)
+{
+    return store->open == &store->batches[0] ? &store->batches[1] : &store->batches[0];
+}
+
+static struct batch *take_all(struct store *store)
+{
+    struct batch *batch = store->open, *next = other_batch(store);
+
+    store->open = next;
+    next->lsn = next->first_lsn = batch->lsn + 1;
+    batch_follow(next, batch);
+    return batch;
+}
+
+/* What may go takes the LSN; what must wait is open still, and becomes durable with a later one. */
+static struct batch *take_lean(struct store *store)
+{
+    struct batch *lean = other_batch(store);
+
+    lean->lsn = lean->first_lsn = store->open->lsn++;
+    lean->leaves = !batch_carve(store->open, store->going, lean);
+    if (batch_is_empty(store->open))
+        store->open->first_lsn = store->open->lsn;
+    return lean;
+}
+
 struct batch *engine_take_open(struct store *store)
 {
     assert(store->under_way == NULL);
-    struct batch *batch = store->open;
+    store->under_way = store->going == BATCH_ALL ? take_all(store) : take_lean(store);
+    store->asking = false;
+    return store->under_way;
+}
 
-    store->under_way = batch;
-    store->open = batch == &store->batches[0] ? &store->batches[1] : &store->batches[0];
-    store->open->lsn = batch->lsn + 1;
-    return batch;
+/* Refused: as if it had never gone, with what was added since. */
+static void take_in_again(struct store *store, struct batch *batch)
+{
+    const enum batch_part part = batch_refused_part(batch);
+
+    store->full = true;
+    store->going = max_of(store->going, part == BATCH_ALL    ? BATCH_LEAN
+                                        : part == BATCH_LEAN ? BATCH_DELETES
+                                                             : BATCH_NOTHING);
+    batch_join(batch, store->open, store->body_done);
+    store->open = batch;
+}
+
+static void take_note_of_room(struct store *store, bool roomy)
+{
+    if (!roomy)
+        return;
+    store->going = BATCH_ALL;
+    store->full = store->open->first_lsn < store->open->lsn && !batch_is_empty(store->open);
 }
 
 void engine_settle(struct store *store, int error)
@@ -35,12 +80,20 @@ void engine_settle(struct store *store, int error)
     struct batch *batch = store->under_way;
 
     assert(batch != NULL);
-    assert(error != 0 || batch->lsn == store->durable + 1);
     store->under_way = NULL;
-    if (error == 0)
+    if (error == 0 && batch->refused) {
+        take_in_again(store, batch);
+        return;
+    }
+    assert(error != 0 || batch->lsn > store->durable);
+    if (error == 0) {
+        store->durable_max =
+            batch->leaves ? min_of(store->durable_max, store->durable) : UINT64_MAX;
         store->durable = batch->lsn;
-    else
+        take_note_of_room(store, batch->roomy);
+    } else {
         store->error = error;
+    }
     batch_clear(batch, store->body_done);
 }
 
@@ -108,25 +161,26 @@ uint32_t store_add_body(struct store *store, struct slice bytes, void *body_owne
     assert(bytes.size <= UINT32_MAX);
     *array_add(&batch->bodies) = (struct batch_body){.bytes = bytes, .owner = body_owner};
     batch->body_bytes += bytes.size;
-    return batch->bodies.count - 1;
+    return batch->body_base + batch->bodies.count - 1;
 }
 
 uint32_t store_put_entry(struct store *store, const struct store_entry *entry, uint32_t body)
 {
     struct batch *batch = store->open;
+    const uint32_t index = body - batch->body_base;
 
-    assert(body < batch->bodies.count && !batch->bodies.items[body].returned);
+    assert(index < batch->bodies.count && !batch->bodies.items[index].returned);
     assert(entry->position < STORE_POSITION_END);
-    batch->bodies.items[body].live++;
+    batch->bodies.items[index].live++;
     batch->live++;
     store->stats.entries_put++;
     *array_add(&batch->entries) = (struct batch_entry){.queue_id = entry->queue_id,
                                                        .position = entry->position,
                                                        .expires_ms = entry->expires_ms,
                                                        .weight = entry->weight,
-                                                       .body = body,
+                                                       .body = index,
                                                        .flags = entry->flags};
-    return batch->entries.count - 1;
+    return batch->entry_base + batch->entries.count - 1;
 }
 
 void store_take_back(struct store *store, uint32_t entry_number)
@@ -139,6 +193,12 @@ void store_delete_entry(struct store *store, uint64_t queue_id, uint64_t positio
 {
     store->stats.entries_deleted++;
     *array_add(&store->open->deletes) = (struct batch_delete){queue_id, position, weight};
+}
+
+void store_delete_tied(struct store *store, uint64_t queue_id, uint64_t position, uint32_t weight)
+{
+    store->stats.entries_deleted++;
+    *array_add(&store->open->tied) = (struct batch_delete){queue_id, position, weight};
 }
 
 void store_delete_range(struct store *store, uint64_t queue_id, uint64_t first, uint64_t end,
@@ -169,9 +229,14 @@ bool store_is_busy(const struct store *store)
     return store->under_way != NULL;
 }
 
+bool store_may_submit(const struct store *store)
+{
+    return !store_is_busy(store) && (store->asking || batch_has(store->open, store->going));
+}
+
 uint64_t store_submit(struct store *store)
 {
-    assert(!store_is_busy(store) && !store_open_is_empty(store));
+    assert(store_may_submit(store));
     struct batch *batch = engine_take_open(store);
     uint64_t lsn = batch->lsn; /* the batch is no longer ours to read once submitted */
 
@@ -181,7 +246,32 @@ uint64_t store_submit(struct store *store)
 
 uint64_t store_durable(const struct store *store)
 {
-    return store->durable;
+    return min_of(store->durable, store->durable_max);
+}
+
+uint64_t store_durable_entries(const struct store *store)
+{
+    uint64_t first = store->open->first_lsn;
+
+    if (store->under_way != NULL)
+        first = min_of(first, store->under_way->first_lsn);
+    return min_of(store_durable(store), first - 1);
+}
+
+bool store_lsn_is_open(const struct store *store, uint64_t lsn)
+{
+    return lsn >= store->open->first_lsn && lsn <= store->open->lsn;
+}
+
+bool store_is_full(const struct store *store)
+{
+    return store->full;
+}
+
+void store_ask_for_room(struct store *store)
+{
+    store->going = BATCH_ALL;
+    store->asking = true;
 }
 
 int store_fd(const struct store *store)

@@ -21,8 +21,8 @@
  *      own business, changes behind its back (trim.c, reclaim.c), and is named by no operation.
  *   3. A batch is atomic: all of it survives or none.
  *   4. Batches become durable in LSN order: when LSN n is durable, so is every one below it.
- *   5. A failed write or sync is never retried: store_process reports it, and no LSN beyond durable
- *      ever becomes durable.
+ *   5. A failed sync is never retried: store_process reports it, and no LSN beyond durable ever
+ *      becomes durable. Want of room is not a failure: see below.
  *   6. What is in memory above the store can be rebuilt from it in O(records + queues).
  *
  * A queue, to the store, is a never-reused 64-bit id and entries at increasing 64-bit positions. An
@@ -31,6 +31,21 @@
  * its own thread and copies nothing before.
  *
  * An entry that is taken back while its batch is still open never reaches the disk.
+ *
+ * When there is no room for a batch, it is refused before anything of it counts, and is open again:
+ * what is in it, and what was added meanwhile, is one batch, and all numbers stay good. From then
+ * on, until there is room, the store is *full*, and only the lean part of the open batch goes:
+ *
+ *     entries, and the deletes tied to them      wait; they can still be taken back
+ *     deletes of entries and ranges, marks       go: the store keeps room for them
+ *     records, new queues, deleted queues        go while more than half of that room is left
+ *
+ * so an LSN can be durable while entries put under it, or under one before, are not:
+ * store_durable_entries is the highest of which nothing waits. (What lies in the way of a tied
+ * delete, a range around it or the end of its queue, waits with it; then no LSN is durable that
+ * something other than entries waits for.) Whoever answers for entries goes by
+ * that one. The store does not look for room by itself: the owner asks (store_ask_for_room), now and
+ * then; commits that make room are noticed.
  *
  * What cannot be read (a checksum does not hold, a row is missing) is counted in
  * store_stats.damaged and logged; the rest is served.
@@ -104,6 +119,10 @@ void store_on_body_done(struct store *store, store_body_done *done);
 /* The LSN that the open batch will have: what a reply to anything added now must wait for. */
 uint64_t store_open_lsn(const struct store *store);
 
+/* Whether what was put under this LSN can still be taken back: it is the open batch's, or was that
+ * of one that was refused and is open again. */
+bool store_lsn_is_open(const struct store *store, uint64_t lsn);
+
 /* Nothing has been added to the open batch that needs writing. Taken-back entries do not count. */
 bool store_open_is_empty(const struct store *store);
 
@@ -142,7 +161,11 @@ void store_take_back(struct store *store, uint32_t entry_number);
 /* Deletes an entry put in an earlier batch; it must be alive. weight as it was put. */
 void store_delete_entry(struct store *store, uint64_t queue_id, uint64_t position, uint32_t weight);
 
-/* Deletes every entry alive in [first, end), which count and weigh as given. Costs O(1) now; the
+/* The same, but not without the entries that the open batch puts: where they came from (a dead
+ * letter, a transaction). */
+void store_delete_tied(struct store *store, uint64_t queue_id, uint64_t position, uint32_t weight);
+
+/* Deletes every entry alive in [first, end), which are durable, and count and weigh as given. Costs O(1) now; the
  * work is done in slices behind. Entries of the open batch must be taken back instead, or lie
  * outside. */
 void store_delete_range(struct store *store, uint64_t queue_id, uint64_t first, uint64_t end,
@@ -166,12 +189,23 @@ void store_mark_delivered(struct store *store, uint64_t queue_id, uint64_t posit
 /* A batch is on its way to the disk. */
 bool store_is_busy(const struct store *store);
 
-/* Hands the open batch over and opens the next; the caller has seen that it is not empty and the
- * store not busy. Returns the LSN of what was handed over. */
+/* The store is not busy, and the open batch has something that can go; while the store is full it
+ * may hold only what cannot. */
+bool store_may_submit(const struct store *store);
+
+/* Hands the open batch over, or what of it can go, and opens the next. Returns the LSN of what was
+ * handed over. */
 uint64_t store_submit(struct store *store);
 
-/* The highest LSN that survives a crash. */
+/* There was no room for a batch; some may wait still. */
+bool store_is_full(const struct store *store);
+
+/* The next submit tries everything, even if it is nothing. */
+void store_ask_for_room(struct store *store);
+
+/* The highest LSN that survives a crash, apart from entries that wait for room; and with them. */
 uint64_t store_durable(const struct store *store);
+uint64_t store_durable_entries(const struct store *store);
 
 /* Readable when store_process has something to do. */
 int store_fd(const struct store *store);

@@ -44,8 +44,10 @@ static void set_disk(struct alarm *alarm, bool on)
         return;
     alarm->disk = on;
     log_at(on ? LOG_WARNING : LOG_INFO,
-           "disk resource limit alarm %s: %.1f MiB free, %.1f MiB wanted%s", on ? "set" : "cleared",
-           in_mib(alarm->readings.disk_free), in_mib(alarm->limits.disk_free_min),
+           "disk resource limit alarm %s: %.1f MiB free, %.1f MiB wanted%s%s",
+           on ? "set" : "cleared", in_mib(alarm->readings.disk_free),
+           in_mib(alarm->limits.disk_free_min),
+           alarm->readings.store_full ? ", and the store has no room" : "",
            on ? "; publishers are blocked until this alarm clears" : "");
 }
 
@@ -61,13 +63,14 @@ static bool is_low_on_memory(struct alarm *alarm)
     return alarm->readings.memory_used > alarm->limits.memory_max;
 }
 
-static void look(struct alarm *alarm)
+void alarm_look(struct alarm *alarm)
 {
     const bool was_on = alarm_is_on(alarm);
 
     alarm->readings = alarm->source.read(alarm->source.context);
     set_memory(alarm, is_low_on_memory(alarm));
-    set_disk(alarm, alarm->readings.disk_free < alarm->limits.disk_free_min);
+    set_disk(alarm,
+             alarm->readings.store_full || alarm->readings.disk_free < alarm->limits.disk_free_min);
     timer_set(alarm->wheel, &alarm->timer, alarm->clock->now_ms + wait_ms(alarm));
     if (alarm_is_on(alarm) != was_on)
         alarm->on_change(alarm);
@@ -75,7 +78,7 @@ static void look(struct alarm *alarm)
 
 static void on_timer(struct timer *timer)
 {
-    look(container_of(timer, struct alarm, timer));
+    alarm_look(container_of(timer, struct alarm, timer));
 }
 
 void alarm_init(struct alarm *alarm, void (*on_change)(struct alarm *alarm))
@@ -95,7 +98,7 @@ void alarm_start(struct alarm *alarm, struct wheel *wheel, const struct clock *c
     alarm->clock = clock;
     alarm->limits = *limits;
     alarm->source = *source;
-    look(alarm);
+    alarm_look(alarm);
 }
 
 void alarm_stop(struct alarm *alarm)

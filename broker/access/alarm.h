@@ -7,7 +7,9 @@
  *
  * An alarm is on while its reading is on the wrong side of its limit, at the last look. How soon
  * the next look comes depends on how far the nearer limit is: not longer than half of what it would
- * take to get there at FAST_RATE (alarm.c), whichever side it is on.
+ * take to get there at FAST_RATE (alarm.c), whichever side it is on. The limit of the disk is there
+ * so that its end is not met; where it is (a limit that is too low, a quota, another who was faster)
+ * the store says so, and that is the same alarm.
  *
  * One per process, the loop thread's. It knows no connection: the session asks alarm_is_on at each
  * publish, and hears of the end. */
@@ -20,6 +22,7 @@
 struct alarm_readings {
     uint64_t memory_used; /* octets; 0 when it cannot be known: no alarm */
     uint64_t disk_free;   /* octets; UINT64_MAX likewise */
+    bool store_full;      /* the store has found no room: the disk alarm is on, whatever is free */
 };
 
 struct alarm_limits {
@@ -52,6 +55,7 @@ void alarm_init(struct alarm *alarm, void (*on_change)(struct alarm *alarm));
 /* Looks for the first time, and again and again. */
 void alarm_start(struct alarm *alarm, struct wheel *wheel, const struct clock *clock,
                  const struct alarm_limits *limits, const struct alarm_source *source);
+void alarm_look(struct alarm *alarm); /* once more, now */
 void alarm_stop(struct alarm *alarm); /* harmless twice */
 
 static inline bool alarm_is_on(const struct alarm *alarm)

@@ -1,7 +1,11 @@
 /* The store's side of a turn. Whatever changes something durable calls broker_touch_store; in the
  * STORE phase the open batch is handed over if the one before has come back, else as soon as it
  * does: the store's eventfd wakes the loop, which first releases what waited for that LSN and then,
- * in the same turn, submits what has gathered meanwhile. */
+ * in the same turn, submits what has gathered meanwhile.
+ *
+ * While the store is full what it has no room for stays in the open batch, and publishers are
+ * blocked (access/alarm). It is asked for room every ROOM_MS; consumers go on, and their acks take
+ * entries back that wait, or join what goes. */
 #include "core/broker.h"
 
 #include <poll.h>
@@ -13,7 +17,7 @@
 #include "core/definition.h"
 #include "core/vhost.h"
 
-enum { OPEN_BATCH_SIZE_MAX = 8 * 1024 * 1024 };
+enum { OPEN_BATCH_SIZE_MAX = 8 * 1024 * 1024, ROOM_MS = 200 };
 
 /* The records of the broker's own: the highest queue id ever given out; and that the defaults have
  * been there, so that a user or vhost that was deleted does not come back. Definitions begin with
@@ -30,11 +34,13 @@ static void on_body_done(void *owner)
     message_unref(&message);
 }
 
-/* Up to which LSN replies may leave. */
-static uint64_t certain_lsn(const struct broker *broker)
+static void release_replies(struct broker *broker)
 {
-    return fault_bug(FAULT_CONFIRM_BEFORE_COMMIT) ? store_open_lsn(broker->store) - 1
-                                                  : store_durable(broker->store);
+    uint64_t durable = store_durable(broker->store), entries = store_durable_entries(broker->store);
+
+    if (fault_bug(FAULT_CONFIRM_BEFORE_COMMIT))
+        durable = entries = store_open_lsn(broker->store) - 1;
+    parking_release(&broker->parking, durable, entries);
 }
 
 static void submit(struct task *task)
@@ -49,13 +55,41 @@ static void submit(struct task *task)
      * (tx.commit-ok). */
     if (store_open_is_empty(broker->store))
         parking_release_empty(&broker->parking, store_open_lsn(broker->store));
-    else
+    if (store_may_submit(broker->store))
         store_submit(broker->store);
     fault_point(FAULT_BATCH_SUBMITTED);
     if (fault_bug(FAULT_CONFIRM_BEFORE_COMMIT))
-        parking_release(&broker->parking, certain_lsn(broker));
+        release_replies(broker);
     if (fault_bug(FAULT_SPLIT_DEAD_LETTER))
         dead_letters_run(broker);
+}
+
+/* ---- room ---- */
+
+static void on_room_timer(struct timer *timer)
+{
+    struct broker *broker = container_of(timer, struct broker, room_timer);
+
+    if (!store_is_full(broker->store))
+        return;
+    store_ask_for_room(broker->store);
+    timer_set(&broker->loop->timers, timer, broker->clock->now_ms + ROOM_MS);
+    broker_touch_store(broker);
+}
+
+static void watch_room(struct broker *broker)
+{
+    const bool full = store_is_full(broker->store);
+
+    if (full == broker->was_full)
+        return;
+    broker->was_full = full;
+    if (full)
+        timer_set(&broker->loop->timers, &broker->room_timer, broker->clock->now_ms + ROOM_MS);
+    else
+        timer_cancel(&broker->room_timer);
+    if (broker->on_store_full != NULL)
+        broker->on_store_full(broker);
 }
 
 static void on_store_ready(struct source *source, uint32_t events)
@@ -67,9 +101,10 @@ static void on_store_ready(struct source *source, uint32_t events)
     if (broker->store_error != 0)
         return;
     fault_point(FAULT_BATCH_BACK);
-    parking_release(&broker->parking, certain_lsn(broker));
+    release_replies(broker);
     fault_point(FAULT_REPLIES_RELEASED);
     paging_on_progress(&broker->paging);
+    watch_room(broker);
     broker_touch_store(broker);
     if (error != 0) {
         broker->store_error = error;
@@ -225,6 +260,7 @@ int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
         .store = store,
         .next_queue_id = 1,
         .store_task.run = submit,
+        .room_timer.on_expire = on_room_timer,
         .store_source = {.fd = store_fd(store), .on_ready = on_store_ready},
     };
     users_init(&broker->users);
@@ -286,6 +322,7 @@ void broker_release(struct broker *broker)
     late_confirms_release(broker);
     dead_letters_run(broker); /* of the last turn: their deletes are in the open batch */
 
+    timer_cancel(&broker->room_timer);
     loop_unqueue(broker->loop, &broker->store_task);
     loop_unwatch(broker->loop, &broker->store_source);
     while ((link = map_next(&broker->vhosts, NULL)) != NULL) {

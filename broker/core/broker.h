@@ -62,11 +62,16 @@ struct broker {
     bool is_ending;          /* none begins any more */
     struct scratch *scratch; /* where messages go that the store does not have; NULL: nowhere */
     struct source scratch_source;
-    struct paging paging;        /* memory for messages in queues */
+    struct paging paging; /* memory for messages in queues */
+    bool ties_deletes; /* what is forgotten now is moved, or part of a transaction: its delete goes
+                          with the puts of the open batch or not at all */
     struct broker_limits limits; /* set by the server */
     struct broker_counters counters;
     struct task store_task;     /* hands the open batch over, in the STORE phase */
     struct source store_source; /* the store's eventfd */
+    struct timer room_timer;    /* while the store is full: when it is asked again */
+    void (*on_store_full)(struct broker *broker); /* it is full now, or no longer; may be NULL */
+    bool was_full;                                /* at the last call of it */
     int store_error; /* the store has failed with this errno; on_store_failure was called */
     void (*on_store_failure)(struct broker *broker); /* set by the server */
 };

@@ -47,7 +47,7 @@ void dead_letters_add(struct broker *broker, struct queue *queue, struct message
 
 static bool is_in_open_batch(const struct broker *broker, const struct message *message)
 {
-    return message->unsynced > 0 && message->lsn == store_open_lsn(broker->store);
+    return message->unsynced > 0 && store_lsn_is_open(broker->store, message->lsn);
 }
 
 size_t dead_letters_count_awaited(const struct broker *broker, const struct message *message,

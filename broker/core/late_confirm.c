@@ -35,7 +35,8 @@ static void on_durable(struct parked *parked)
 void late_confirms_init(struct broker *broker)
 {
     for (size_t i = 0; i < countof(broker->late_confirms); i++)
-        broker->late_confirms[i].parked.on_durable = on_durable;
+        broker->late_confirms[i].parked =
+            (struct parked){.entries = true, .on_durable = on_durable};
 }
 
 void late_confirms_release(struct broker *broker)
@@ -52,9 +53,11 @@ void late_confirm(struct broker *broker, struct publisher *publisher, uint64_t s
     const uint64_t lsn = store_open_lsn(broker->store);
     struct late_confirms *late = &broker->late_confirms[lsn % countof(broker->late_confirms)];
 
+    if (late->parked.waiting && late->parked.lsn != lsn)
+        parking_cancel(&broker->parking,
+                       &late->parked); /* its entries wait for room: all do, then */
     if (!late->parked.waiting)
         parking_wait(&broker->parking, &late->parked, lsn);
-    assert(late->parked.lsn == lsn);
     publisher_ref(publisher);
     buf_append(&late->waiting,
                slice_of(&(struct late_confirm){publisher, sequence}, sizeof(struct late_confirm)));

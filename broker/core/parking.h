@@ -1,6 +1,9 @@
 /* Replies that wait for the store: one mechanism for all of them. Every positive reply about
  * something durable is parked on the LSN of the batch that carries it, and released when the store
- * says that this LSN survives a crash. */
+ * says that this LSN survives a crash.
+ *
+ * Most LSNs are the same for all. Only while the store is full is there a difference between what
+ * is durable of definitions and deletes, and of entries: who answers for entries says so. */
 #ifndef CORE_PARKING_H
 #define CORE_PARKING_H
 
@@ -9,14 +12,16 @@
 struct parked { /* embedded in whoever waits */
     TAILQ_ENTRY(parked) link;
     uint64_t lsn;
+    bool entries; /* set before: it answers for entries put under that LSN */
     bool waiting;
     void (*on_durable)(struct parked *parked); /* no longer parked then; may park again */
 };
 TAILQ_HEAD(parked_list, parked);
 
 struct parking {
-    struct parked_list waiting; /* lowest LSN first */
-    uint64_t durable;           /* the highest LSN that survives */
+    struct parked_list waiting, for_entries; /* lowest LSN first */
+    uint64_t durable;                        /* the highest LSN that survives */
+    uint64_t durable_entries;                /* the same with all entries; never above it */
 };
 
 void parking_init(struct parking *parking, uint64_t durable);
@@ -26,8 +31,9 @@ void parking_wait(struct parking *parking, struct parked *parked, uint64_t lsn);
 void parking_cancel(struct parking *parking,
                     struct parked *parked); /* nothing happens when it does not wait */
 
-/* The store has reached durable: releases what waited for it, in LSN order, first parked first. */
-void parking_release(struct parking *parking, uint64_t durable);
+/* The store has reached these: releases what waited for them, those that wait for entries last; in
+ * LSN order, first parked first. */
+void parking_release(struct parking *parking, uint64_t durable, uint64_t durable_entries);
 
 /* Nothing is left in the open batch, lsn, and all before it are durable: releases what waits for
  * it, as there is nothing to wait for. The LSN is not durable by that: who still waits for it after

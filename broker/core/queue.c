@@ -180,7 +180,7 @@ struct queue_depth queue_depth_of_levels(const struct queue *queue)
     return depth;
 }
 
-void queue_let_go(struct queue *queue, struct place place, enum death death)
+static void let_go(struct queue *queue, struct place place, enum death death)
 {
     struct message *message = place_entry(place)->message;
 
@@ -190,6 +190,16 @@ void queue_let_go(struct queue *queue, struct place place, enum death death)
     }
     dead_letters_add(queue->broker, queue, message, death, queue_take_wait(queue, place));
     queue_forget_entry_quietly(queue, place);
+}
+
+/* It does not go from the disk before its dead letter is there, or what it makes way for. */
+void queue_let_go(struct queue *queue, struct place place, enum death death)
+{
+    const bool was_tied = queue->broker->ties_deletes;
+
+    queue->broker->ties_deletes |= queue->settings.dead_letters || death == DEATH_MAXLEN;
+    let_go(queue, place, death);
+    queue->broker->ties_deletes = was_tied;
 }
 
 /* Its time here is over: dropped, or kept aside until its dead letter is taken. */

@@ -53,7 +53,7 @@ void queue_store_entry(struct queue *queue, struct place place, uint64_t deadlin
 
     entry->lsn = store_open_lsn(store);
     /* A body whose entries were all taken back has left the batch. */
-    if (message->lsn != entry->lsn || message->unsynced == 0) {
+    if (!store_lsn_is_open(store, message->lsn) || message->unsynced == 0) {
         message->lsn = entry->lsn;
         message->unsynced = 0;
         message->body_number = store_add_body(store, message_record(message), message_ref(message));
@@ -73,7 +73,7 @@ void queue_store_entry(struct queue *queue, struct place place, uint64_t deadlin
 
 static bool is_in_open_batch(const struct queue *queue, const struct entry *entry)
 {
-    return entry->lsn != 0 && entry->lsn == store_open_lsn(queue->broker->store);
+    return entry->lsn != 0 && store_lsn_is_open(queue->broker->store, entry->lsn);
 }
 
 static bool is_awaited(const struct queue *queue, const struct entry *entry)
@@ -118,8 +118,9 @@ static bool forget(struct queue *queue, struct place place)
         take_back(queue, entry);
     } else if (entry->lsn != 0 && !queue->deleted &&
                !fault_bug_each(FAULT_DROP_ACK, 64, &dropped)) {
-        store_delete_entry(queue->broker->store, store_id(queue, place.segment->window),
-                           place_position(place), entry->message->body_size);
+        (queue->broker->ties_deletes ? store_delete_tied : store_delete_entry)(
+            queue->broker->store, store_id(queue, place.segment->window), place_position(place),
+            entry->message->body_size);
         place.segment->deleted_lsn = store_open_lsn(queue->broker->store);
         broker_touch_store(queue->broker);
         deletes = true;
@@ -504,7 +505,7 @@ static unsigned give_up_rest(struct window *window, uint64_t keep, uint64_t dura
 
 unsigned queue_page_out(struct window *window, uint64_t keep, unsigned segments_max)
 {
-    const uint64_t durable = store_durable(window->queue->broker->store);
+    const uint64_t durable = store_durable_entries(window->queue->broker->store);
     const uint64_t count = window->ready_count - window->disk_count;
     const uint64_t bytes = window->ready_bytes - window->disk_bytes + count * ENTRY_SIZE;
 
@@ -538,7 +539,7 @@ static void note_loaded(struct queue *queue, struct place place)
 {
     struct entry *entry = place_entry(place);
 
-    entry->lsn = store_durable(queue->broker->store);
+    entry->lsn = store_durable_entries(queue->broker->store);
     entry->redelivered = place_position(place) < place.segment->window->delivered;
 }
 

@@ -248,7 +248,7 @@ void channel_send(struct channel *channel, const struct amqp_method *method)
 
 void channel_send_durable(struct channel *channel, const struct amqp_method *method, uint64_t lsn)
 {
-    connection_send_durable(channel->connection, channel->number, method, lsn);
+    connection_send_durable(channel->connection, channel->number, method, lsn, false);
 }
 
 static void release_body(void *owner)

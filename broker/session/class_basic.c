@@ -50,9 +50,10 @@ static void return_message(struct channel *channel, struct message *message)
 /* The LSN that the publish of this message, just routed, waits for; 0 when it waits for nothing. */
 static uint64_t lsn_awaited(const struct channel *channel, const struct message *message)
 {
-    return message->lsn == store_open_lsn(channel->broker->store) && message->unsynced > 0
-               ? message->lsn
-               : 0;
+    struct store *store = channel->broker->store;
+
+    return store_lsn_is_open(store, message->lsn) && message->unsynced > 0 ? store_open_lsn(store)
+                                                                           : 0;
 }
 
 /* A queue may have dropped it already, into a dead letter. letters: how many there were before it was

@@ -16,11 +16,13 @@ bool on_tx_commit(struct channel *channel, const struct amqp_method *method,
                   struct amqp_error *error)
 {
     uint64_t lsn;
+    bool entries;
     (void)method;
 
-    if (!tx_commit(channel->tx, &lsn, error))
+    if (!tx_commit(channel->tx, &lsn, &entries, error))
         return false;
-    channel_send_durable(channel, &(struct amqp_method){.id = AMQP_TX_COMMIT_OK}, lsn);
+    connection_send_durable(channel->connection, channel->number,
+                            &(struct amqp_method){.id = AMQP_TX_COMMIT_OK}, lsn, entries);
     return true;
 }
 

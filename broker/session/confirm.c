@@ -75,7 +75,7 @@ static void ack_run(struct confirms *confirms, uint64_t last, uint64_t count)
 /* Moves base over everything that waits no longer; one frame for each run between refusals. */
 static void flush_prefix(struct confirms *confirms)
 {
-    uint64_t durable = confirms->channel->broker->parking.durable;
+    uint64_t durable = confirms->channel->broker->parking.durable_entries;
     uint64_t last = 0, count = 0;
 
     for (; confirms->base < confirms->next; confirms->base++) {
@@ -147,6 +147,7 @@ struct confirms *confirms_new(struct channel *channel)
     confirms->channel = channel;
     confirms->base = confirms->next = 1;
     confirms->parked.on_durable = on_durable;
+    confirms->parked.entries = true;
     confirms->task.run = flush;
     return confirms;
 }

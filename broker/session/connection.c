@@ -284,21 +284,24 @@ static void on_durable(struct parked *parked)
     connection_unhold(connection);
 }
 
-static void hold_until(struct connection *connection, uint64_t lsn)
+static void hold_until(struct connection *connection, uint64_t lsn, bool entries)
 {
     connection_hold(connection);
+    connection->parked.entries = entries;
     parking_wait(&connection->broker->parking, &connection->parked, lsn);
 }
 
 void connection_send_durable(struct connection *connection, uint16_t channel,
-                             const struct amqp_method *method, uint64_t lsn)
+                             const struct amqp_method *method, uint64_t lsn, bool entries)
 {
-    if (lsn <= connection->broker->parking.durable) {
+    const struct parking *parking = &connection->broker->parking;
+
+    if (lsn <= (entries ? parking->durable_entries : parking->durable)) {
         connection_send(connection, channel, method);
         return;
     }
     amqp_method_encode(&connection->held_reply, channel, method);
-    hold_until(connection, lsn);
+    hold_until(connection, lsn, entries);
 }
 
 void connection_await_store(struct connection *connection)
@@ -306,10 +309,20 @@ void connection_await_store(struct connection *connection)
     struct broker *broker = connection->broker;
 
     if (unlikely(broker_store_is_full(broker)) && store_is_busy(broker->store) && !connection->held)
-        hold_until(connection, broker->parking.durable + 1);
+        hold_until(connection, broker->parking.durable + 1, false);
 }
 
 /* ---- alarms ---- */
+
+bool connection_awaits_confirms(struct connection *connection)
+{
+    map_each (&connection->channels, link) {
+        const struct channel *channel = container_of(link, struct channel, by_number);
+        if (channel->confirms != NULL && confirms_waiting(channel->confirms) > 0)
+            return true;
+    }
+    return false;
+}
 
 /* Told once, however many alarms come and go before the last has cleared (4.6.2). */
 void connection_block(struct connection *connection)

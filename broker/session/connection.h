@@ -107,10 +107,10 @@ void connection_open(struct connection *connection, const struct transport_ops *
 void connection_send(struct connection *connection, uint16_t channel,
                      const struct amqp_method *method);
 
-/* Sends a reply that must not leave before lsn is durable: at once if it is (or is 0), else the
- * connection is held. */
+/* Sends a reply that must not leave before lsn is durable, entries put under it included or not: at
+ * once if it is (or is 0), else the connection is held. */
 void connection_send_durable(struct connection *connection, uint16_t channel,
-                             const struct amqp_method *method, uint64_t lsn);
+                             const struct amqp_method *method, uint64_t lsn, bool entries);
 
 /* Holds the input; connection_unhold lets it go on, in the next turn's INPUT phase at the
  * latest. */
@@ -119,6 +119,9 @@ void connection_unhold(struct connection *connection);
 
 /* It has not taken what it was sent, beyond all measure: whoever can must stop sending to it. */
 bool connection_is_flooded(const struct connection *connection);
+
+/* A publish of it is not confirmed yet. */
+bool connection_awaits_confirms(struct connection *connection);
 
 /* At a publish: no more of the input is looked at until the last alarm clears (4.6.1). */
 void connection_block(struct connection *connection);

@@ -80,6 +80,18 @@ static void on_alarm_change(struct alarm *alarm)
         connection_unblock(connection);
 }
 
+void service_on_store_full(struct service *service)
+{
+    struct connection *connection;
+
+    alarm_look(&service->alarm);
+    if (!alarm_is_on(&service->alarm))
+        return;
+    TAILQ_FOREACH (connection, &service->connections, link)
+        if (!connection->blocked && connection_awaits_confirms(connection))
+            connection_block(connection);
+}
+
 static void on_rehash(struct authenticator *authenticator, struct user *user,
                       const struct password *password)
 {

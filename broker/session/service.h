@@ -43,6 +43,10 @@ struct service {
     void *context;
 };
 
+/* The store is full now, or no longer: the alarm goes on or off. Who waits for the confirm of a
+ * publish that found no room is blocked at once, and told why. */
+void service_on_store_full(struct service *service);
+
 struct service_property { /* server_properties.KEY */
     const char *key, *value;
 };

@@ -160,19 +160,35 @@ static void submit_now(struct store *store)
         store_submit(store);
 }
 
-bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error)
+/* It may put entries: publishes, or dead letters of what it rejects. */
+static bool may_put(const struct tx *tx)
+{
+    size_t publishes, settlements;
+
+    publishes_of(tx, &publishes);
+    const struct tx_settlement *settled = settlements_of(tx, &settlements);
+    for (size_t i = 0; i < settlements; i++)
+        if (settled[i].how != SETTLE_ACK)
+            return true;
+    return publishes > 0;
+}
+
+bool tx_commit(struct tx *tx, uint64_t *lsn, bool *entries, struct amqp_error *error)
 {
     struct store *store = tx->channel->broker->store;
 
     if (!check_publishes(tx, error))
         return false;
+    *entries = may_put(tx);
     apply_publishes(tx);
     fault_point(FAULT_TX_PUBLISHED);
     if (fault_bug(FAULT_SPLIT_TX))
         submit_now(store);
-    tx->channel->broker->in_transaction = true;
+    struct broker *broker = tx->channel->broker;
+    broker->in_transaction = true;
+    broker->ties_deletes = *entries; /* all of it or nothing, even without room */
     apply_settlements(tx);
-    tx->channel->broker->in_transaction = false;
+    broker->in_transaction = broker->ties_deletes = false;
     dead_letters_run(
         tx->channel->broker); /* of what it rejects or crowds out: they are part of it */
     if (tx->channel->global_prefetch > 0)

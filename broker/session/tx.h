@@ -32,9 +32,9 @@ void tx_settle(struct tx *tx, struct delivery *delivery, enum settlement how);
 /* The same for all up to this tag that are not held yet, oldest first. */
 void tx_settle_up_to(struct tx *tx, uint64_t last, enum settlement how);
 
-/* Applies everything; *lsn is what commit-ok must wait for, or 0. false with error filled: nothing
- * was applied. */
-bool tx_commit(struct tx *tx, uint64_t *lsn, struct amqp_error *error);
+/* Applies everything; *lsn is what commit-ok must wait for, or 0, *entries whether for entries put
+ * under it, too: it does more than acknowledge. false with error filled: nothing was applied. */
+bool tx_commit(struct tx *tx, uint64_t *lsn, bool *entries, struct amqp_error *error);
 
 /* Forgets everything: publishes are dropped, deliveries stay unacked (9.17). */
 void tx_rollback(struct tx *tx);

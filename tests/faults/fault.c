@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/slice.h"
+#include "store/datasync.h"
 
 static const char *const point_names[] = {
 #define POINT(NAME, name, text) name,
@@ -85,7 +86,7 @@ bool fault_bug(enum fault_bug bug)
 }
 
 /* LMDB's, of the data file; its meta page is synced by being written. */
-int fdatasync(int fd)
+int datasync_disk(int fd)
 {
     fault_point(FAULT_SYNC_BEGINS);
     const int result = fault_bug(FAULT_SKIP_SYNC) ? 0 : next_fdatasync(fd);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/fault.h"
+#include "store/datasync.h"
 
 enum { FILES_MAX = 64 };
 
@@ -211,7 +212,7 @@ int ftruncate(int fd, off_t size)
 }
 
 /* Nothing is on a disk here, so that the sync itself can be spared. */
-int fdatasync(int fd)
+int datasync_disk(int fd)
 {
     if (!fault_bug(FAULT_SKIP_SYNC))
         log_call(fd, CALL_SYNC, 0);

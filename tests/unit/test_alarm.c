@@ -55,7 +55,7 @@ static void tear_down(void)
 /* Until the next look, at the latest. */
 static void set(uint64_t memory_used, uint64_t disk_free)
 {
-    now = (struct alarm_readings){memory_used, disk_free};
+    now = (struct alarm_readings){.memory_used = memory_used, .disk_free = disk_free};
     harness_advance(&harness, 10000);
 }
 

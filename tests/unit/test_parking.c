@@ -44,11 +44,11 @@ START_TEST(releases_by_lsn_and_then_by_arrival)
     parking_wait(&parking, &w[3].parked, 4);
     parking_wait(&parking, &w[4].parked, 6);
 
-    parking_release(&parking, 3);
+    parking_release(&parking, 3, 3);
     ck_assert_str_eq(order, "");
-    parking_release(&parking, 4);
+    parking_release(&parking, 4, 4);
     ck_assert_str_eq(order, "bd");
-    parking_release(&parking, 6);
+    parking_release(&parking, 6, 6);
     ck_assert_str_eq(order, "bdace");
     ck_assert(TAILQ_EMPTY(&parking.waiting));
 }
@@ -61,10 +61,10 @@ START_TEST(may_park_again)
     w[0].then = 5;
     parking_wait(&parking, &w[0].parked, 4);
     parking_wait(&parking, &w[1].parked, 5);
-    parking_release(&parking, 4);
+    parking_release(&parking, 4, 4);
     ck_assert_str_eq(order, "a");
     ck_assert(w[0].parked.waiting);
-    parking_release(&parking, 5);
+    parking_release(&parking, 5, 5);
     ck_assert_str_eq(order, "aba");
 }
 END_TEST
@@ -79,7 +79,7 @@ START_TEST(an_empty_batch_releases_and_is_not_durable)
     ck_assert_str_eq(order, "a");
     ck_assert_uint_eq(3, parking.durable);
     parking_wait(&parking, &w[0].parked, 4); /* for what is added to the batch now */
-    parking_release(&parking, 5);
+    parking_release(&parking, 5, 5);
     ck_assert_str_eq(order, "aab");
 }
 END_TEST
@@ -92,7 +92,7 @@ START_TEST(forgets_who_cancels)
         parking_wait(&parking, &w[i].parked, 4);
     parking_cancel(&parking, &w[1].parked);
     parking_cancel(&parking, &w[1].parked);
-    parking_release(&parking, 9);
+    parking_release(&parking, 9, 9);
     ck_assert_str_eq(order, "ac");
     ck_assert_uint_eq(parking.durable, 9);
 }

@@ -1,0 +1,213 @@
+#include "store/room.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+enum {
+    PAGE = 4096,
+    RESERVE_MIN = (1 << 20) / PAGE,
+    RESERVE_MAX = (64 << 20) / PAGE,
+    STEP_MIN = (1 << 20) / PAGE, /* by which the file grows ahead */
+    STEP_MAX = (16 << 20) / PAGE,
+    WRITE_MAX = 64 * PAGE, /* bytes: one writev of LMDB's */
+};
+
+/* ---- looking --------------------------------------------------------------------------------- */
+
+static void add_stat(const MDB_stat *stat, uint64_t *trees, uint64_t *pages)
+{
+    *trees += stat->ms_branch_pages + stat->ms_leaf_pages;
+    *pages += stat->ms_branch_pages + stat->ms_leaf_pages + stat->ms_overflow_pages;
+}
+
+/* The free list and the list of databases are LMDB's own trees, 0 and 1. */
+static int count_pages(struct room *room, uint64_t *pages)
+{
+    MDB_stat stat;
+    int rc = 0;
+
+    room->trees = 0;
+    *pages = 2; /* the meta pages */
+    for (MDB_dbi dbi = 0; dbi < 2 && rc == 0; dbi++) {
+        rc = mdb_stat(room->txn, dbi, &stat);
+        if (rc == 0)
+            add_stat(&stat, &room->trees, pages);
+    }
+    for (size_t i = 0; i < DATABASE_COUNT && rc == 0; i++) {
+        rc = mdb_stat(room->txn, room->database->dbi[i], &stat);
+        if (rc == 0)
+            add_stat(&stat, &room->trees, pages);
+    }
+    return rc;
+}
+
+static int look(struct room *room)
+{
+    MDB_envinfo info;
+    uint64_t pages;
+    int rc = mdb_txn_renew(room->txn);
+
+    if (rc != 0)
+        return rc;
+    rc = count_pages(room, &pages);
+    mdb_txn_reset(room->txn);
+    if (rc == 0)
+        rc = mdb_env_info(room->database->env, &info);
+    if (rc != 0)
+        return rc;
+    room->used = info.me_last_pgno + 1;
+    room->backed = max_of(room->backed, room->used);
+    room->map_size = info.me_mapsize / PAGE;
+    room->free[room->looks++ % ROOM_LOOKS] = room->used - min_of(pages, room->used);
+    return 0;
+}
+
+static uint64_t free_pages(const struct room *room)
+{
+    uint64_t least = UINT64_MAX;
+
+    for (unsigned i = 0; i < ROOM_LOOKS; i++)
+        least = min_of(least, room->free[i]);
+    return least;
+}
+
+static uint64_t reserve(const struct room *room)
+{
+    return min_of(RESERVE_MIN + room->trees, (uint64_t)RESERVE_MAX);
+}
+
+/* ---- what a batch takes ---------------------------------------------------------------------- */
+
+static uint64_t pages_of(uint64_t bytes)
+{
+    return bytes / PAGE + 1;
+}
+
+/* Pages that change are copied, each once; new rows split some, fill half-empty ones, or have pages
+ * of their own. */
+static uint64_t wanted(const struct room *room, const struct batch *batch)
+{
+    const uint64_t entries = batch->live, records = batch->records.count;
+    const uint64_t operations = entries + records + batch->deletes.count + batch->tied.count +
+                                batch->creates.count + batch->drops.count + batch->ranges.count;
+    const uint64_t copies = min_of(4 * operations, room->trees);
+    const uint64_t bodies = 2 * pages_of(batch->body_bytes);
+
+    return bodies + bodies / 64 + entries / 16 + operations / 32 + records +
+           2 * pages_of(buf_size(&batch->record_bytes)) + copies + copies / 64 + 32;
+}
+
+/* ---- making room ----------------------------------------------------------------------------- */
+
+static bool allocate(struct room *room, uint64_t end)
+{
+    int rc;
+
+    if (end > room->map_size)
+        return false;
+    do
+        rc = posix_fallocate(room->fd, (off_t)(room->backed * PAGE),
+                             (off_t)((end - room->backed) * PAGE));
+    while (rc == EINTR);
+    if (rc == 0)
+        room->backed = end;
+    return rc == 0;
+}
+
+/* What the file has got already, of an earlier run or an attempt that found less than it wanted. */
+static void take_in_tail(struct room *room)
+{
+    struct stat file;
+
+    if (fstat(room->fd, &file) == 0 && (uint64_t)file.st_size / PAGE > room->backed)
+        allocate(room, min_of((uint64_t)file.st_size / PAGE, room->map_size));
+}
+
+/* Whether so many pages behind those in use are backed now. */
+static bool back(struct room *room, uint64_t pages)
+{
+    const uint64_t end = room->used + pages;
+    const uint64_t step = min_of(max_of(room->used / 16, (uint64_t)STEP_MIN), (uint64_t)STEP_MAX);
+
+    if (end <= room->backed || allocate(room, min_of(end + step, max_of(end, room->map_size))) ||
+        allocate(room, end))
+        return true;
+    take_in_tail(room);
+    return end <= room->backed;
+}
+
+/* All that may be written: free pages, and those behind. */
+static uint64_t at_hand(const struct room *room)
+{
+    return free_pages(room) + (room->backed - room->used);
+}
+
+bool room_make(struct room *room, const struct batch *batch)
+{
+    const enum batch_part part = batch_refused_part(batch);
+
+    room->tight = false;
+    if (look(room) != 0)
+        return true; /* whatever is wrong, the transaction will say so */
+    const uint64_t kept = part == BATCH_ALL    ? reserve(room)
+                          : part == BATCH_LEAN ? reserve(room) / 2
+                                               : 0;
+    const uint64_t pages = wanted(room, batch);
+
+    const uint64_t moved = pages_of(BLOB_SIZE_MAX + batch->body_bytes);
+
+    room->tight = !back(room, reserve(room) + pages + moved + moved / 8);
+    return !room->tight || part == BATCH_DELETES || at_hand(room) >= kept + pages;
+}
+
+bool room_is_ample(struct room *room)
+{
+    if (look(room) != 0)
+        return false;
+    const uint64_t pages = 2 * reserve(room) + STEP_MIN;
+
+    return back(room, pages) || at_hand(room) >= pages;
+}
+
+static bool is_full(int rc)
+{
+    return rc == ENOSPC || rc == EDQUOT || rc == EFBIG;
+}
+
+/* The file cannot grow by what LMDB writes at once. */
+static bool cannot_grow(const struct database *database)
+{
+    struct stat file;
+    int fd;
+
+    return mdb_env_get_fd(database->env, &fd) == 0 && fstat(fd, &file) == 0 &&
+           is_full(posix_fallocate(fd, file.st_size, WRITE_MAX));
+}
+
+/* LMDB calls a write that came to its end too early EIO. */
+bool room_is_wanting(const struct database *database, int rc)
+{
+    return rc == MDB_MAP_FULL || is_full(rc) || (rc == EIO && cannot_grow(database));
+}
+
+int room_open(struct room *room, const struct database *database)
+{
+    *room = (struct room){.database = database};
+    int rc = mdb_env_get_fd(database->env, &room->fd);
+    if (rc == 0)
+        rc = mdb_txn_begin(database->env, NULL, MDB_RDONLY, &room->txn);
+    if (rc != 0)
+        return database_errno(rc);
+    mdb_txn_reset(room->txn);
+    rc = look(room);
+    if (rc == 0)
+        take_in_tail(room);
+    else
+        mdb_txn_abort(room->txn);
+    return database_errno(rc);
+}
+
+void room_close(struct room *room)
+{
+    mdb_txn_abort(room->txn);
+}

@@ -1,0 +1,54 @@
+/* Room in the file: whether a batch can be written is known before it is begun.
+ *
+ *     │ pages in use, and free ones among them │ backed: blocks, no pages yet │      file system
+ *     └──────────────── used ──────────────────┴─────── the reserve ──────────┤
+ *                                                                          backed
+ *
+ * LMDB deletes by writing: copies of the pages that change, and a list of those that it frees. So a
+ * store that has filled its disk could not be emptied. Hence a *reserve* is kept: blocks at the end
+ * of the file, allocated ahead, that nobody else can take, and free pages. It is as large as what
+ * deleting everything in one transaction would write, which is every leaf and branch page there is,
+ * and some: 1 to 64 MiB. Deletes may use it up; entries are let in only while it would be whole
+ * behind them; definitions while half of it would be left.
+ *
+ * What a batch takes is reckoned from above. While the disk has room, the reserve and what the
+ * batch takes are both behind the last page in use. When it has no more, free pages count, too, as
+ * many as were free for some commits (younger ones LMDB does not use yet); it is *tight* then: bodies
+ * are cut into single pages, because nobody knows how free pages lie, and reclaim.c moves nothing.
+ *
+ * Blocks allocated ahead are as good as written to ext4, XFS and tmpfs. A file system that copies on
+ * write may still refuse; then LMDB's write fails and its transaction is undone, before anything
+ * that counts was written: no room, as well. */
+#ifndef STORE_ROOM_H
+#define STORE_ROOM_H
+
+#include "store/batch.h"
+#include "store/database.h"
+
+enum { ROOM_LOOKS = 3 };
+
+struct room {
+    const struct database *database;
+    MDB_txn *txn;      /* to look with; reset in between */
+    int fd;            /* LMDB's */
+    uint64_t map_size; /* no page lies beyond; all that follows is in pages */
+    uint64_t used, backed;
+    uint64_t trees;            /* leaves and branches, of all databases */
+    uint64_t free[ROOM_LOOKS]; /* free pages, at the last looks */
+    unsigned looks;
+    bool tight; /* after room_make: the disk has no more */
+};
+
+int room_open(struct room *room, const struct database *database); /* 0 or -errno */
+void room_close(struct room *room);
+
+/* Whether the batch will find room. Allocates some if it must. */
+bool room_make(struct room *room, const struct batch *batch);
+
+/* Whether more than the reserve is there: enough to let publishers go on. */
+bool room_is_ample(struct room *room);
+
+/* LMDB's code for a write that found no room, on a disk that works otherwise. */
+bool room_is_wanting(const struct database *database, int rc);
+
+#endif
