@@ -25,6 +25,7 @@
 #include "store/datasync.h"
 #include "store/rebuild.h"
 #include "store/room.h"
+#include "store/salvage.h"
 
 void apply_init(struct apply *apply, const struct database *database)
 {
@@ -101,6 +102,8 @@ static int end(struct apply *apply)
         if (room_is_wanting(apply->database, apply->rc) && !datasync_has_failed() &&
             !has_panicked(apply))
             return APPLY_NO_ROOM;
+        if (database_is_damage(apply->rc))
+            salvage_leave_note();
         log_critical("the store could not commit: %s", mdb_strerror(apply->rc));
     }
     return database_errno(apply->rc);

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/thread.h"
+#include "store/salvage.h"
 
 enum { IDLE_MS = 100 };
 
@@ -83,6 +84,7 @@ static void *run(void *argument)
     struct committer *committer = argument;
     struct letter_list letters = STAILQ_HEAD_INITIALIZER(letters);
 
+    salvage_stage("committing");
     for (;;) {
         wait(committer);
         if (!mailbox_take(&committer->inbox, &letters)) {

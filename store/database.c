@@ -24,6 +24,7 @@
 
 #include "base/fault.h"
 #include "base/log.h"
+#include "store/salvage.h"
 #include "store/create.h"
 
 #define MAP_SIZE_DEFAULT ((size_t)1 << 40)
@@ -44,6 +45,12 @@ int database_errno(int rc)
     if (rc == MDB_MAP_FULL)
         return -ENOSPC;
     return rc > 0 ? -rc : -EIO;
+}
+
+bool database_is_damage(int rc)
+{
+    return rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND || rc == MDB_INVALID ||
+           rc == MDB_VERSION_MISMATCH || rc == MDB_INCOMPATIBLE;
 }
 
 struct slice database_state_key(void)
@@ -142,6 +149,7 @@ static void on_assert(MDB_env *env, const char *message)
 {
     (void)env;
     log_critical("the store is damaged: LMDB: %s", message);
+    salvage_leave_note();
 }
 
 static int open_environment_of(MDB_env **env, const char *directory, size_t map_size,

@@ -13,6 +13,7 @@
 #include "store/engine.h"
 #include "store/reader.h"
 #include "store/recover.h"
+#include "store/salvage.h"
 
 enum { BACKUP_IDLE_PERCENT = 50 };
 
@@ -33,7 +34,10 @@ static struct lmdb_store *lmdb_store_of(struct store *store)
 
 static int lmdb_recover(struct store *store, struct store_recovery *recovery)
 {
-    return recover(&lmdb_store_of(store)->database, recovery, &store->stats.damaged);
+    salvage_stage("reading definitions and queues");
+    int rc = recover(&lmdb_store_of(store)->database, recovery, &store->stats.damaged);
+    salvage_stage(NULL);
+    return rc;
 }
 
 static void lmdb_submit(struct store *store, struct batch *batch)
@@ -222,7 +226,12 @@ int store_open(const struct store_options *options, struct store **store,
 {
     struct lmdb_store *lmdb = xcalloc(1, sizeof *lmdb);
 
-    int rc = database_open(&lmdb->database, options, error);
+    int rc = salvage_is_due(options) ? salvage(options, error) : 0;
+    salvage_guard(options->directory);
+    salvage_stage("opening the data file");
+    if (rc == 0)
+        rc = database_open(&lmdb->database, options, error);
+    salvage_stage(NULL);
     if (rc == 0) {
         engine_init(&lmdb->store, &lmdb_engine, lmdb->database.state.lsn);
         rc = start_threads(lmdb);

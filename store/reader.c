@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "store/body.h"
 #include "store/engine.h"
+#include "store/salvage.h"
 #include "base/thread.h"
 
 /* ---- choosing -------------------------------------------------------------------------------- */
@@ -13,6 +14,8 @@
 /* LMDB's code as 0 or -errno, said in the log. */
 static int failed(int rc)
 {
+    if (database_is_damage(rc))
+        salvage_leave_note();
     if (rc != 0)
         log_error("the store could not read: %s", mdb_strerror(rc));
     return database_errno(rc);
@@ -109,6 +112,7 @@ static void *run(void *argument)
     struct reader *reader = argument;
     struct letter_list letters = STAILQ_HEAD_INITIALIZER(letters);
 
+    salvage_stage("reading messages");
     for (bool stops = false; !stops;) {
         mailbox_wait(&reader->inbox);
         mailbox_take(&reader->inbox, &letters);
