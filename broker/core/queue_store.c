@@ -161,6 +161,7 @@ void queue_forget_in_stub(struct queue *queue, struct segment *stub, uint32_t sl
     if (stub_is_stored(stub, slot) && !queue->deleted) {
         store_delete_entry(queue->broker->store, store_id(queue, stub->window), stub->first + slot,
                            stub_weight(stub, slot));
+        stub->deleted_lsn = store_open_lsn(queue->broker->store);
         broker_touch_store(queue->broker);
     }
     window_remove_from_stub(stub->window, stub, slot);

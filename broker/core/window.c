@@ -326,29 +326,32 @@ void window_remove_on_disk(struct window *window, struct segment *segment)
 
 /* ---- paging out ---- */
 
-static bool may_join(const struct segment *range)
+static bool may_grow(const struct segment *range)
 {
     return range != NULL && segment_is_on_disk(range) && !range->is_stub &&
            !range->has_unread_deadlines;
 }
 
-/* A range over [first, end), which lies between these two, alone or as part of one or both. */
+/* A range over [first, end), which lies between these two, alone or as part of one or both. It
+ * never joins over a hole: a segment that stood there may be gone before its deletes are durable,
+ * and until then the store would read back what it had. */
 static struct segment *make_range(struct window *window, struct segment *before,
                                   struct segment *next, uint64_t first, uint64_t end)
 {
+    const bool joins_next = may_grow(next) && next->first == end;
     struct segment *range;
 
-    if (may_join(before)) {
+    if (may_grow(before) && before->end == first) {
         range = before;
         range->end = end;
-    } else if (may_join(next)) {
+    } else if (joins_next) {
         next->first = first;
         return next;
     } else {
         range = segment_new(window, first, end, 0);
         insert_before(window, next, range);
     }
-    if (!may_join(next))
+    if (!joins_next)
         return range;
     range->end = next->end;
     range->count += next->count;
@@ -368,6 +371,7 @@ static struct segment *make_stub(struct window *window, struct segment *segment,
     struct segment *stub = segment_new(window, segment->first + from, segment->end, 0);
 
     stub->is_stub = true;
+    stub->deleted_lsn = segment->deleted_lsn;
     stub->weights = has_deadlines ? xcalloc(end - from, sizeof(uint32_t)) : NULL;
     stub->place = place == NULL ? (struct scratch_place){0} : *place;
     insert_before(window, next, stub);
@@ -497,7 +501,8 @@ void window_drop_from_range(struct window *window, struct segment *range, uint64
 static void learn(struct window *window, struct segment *range, const struct window_learnt *entries,
                   size_t count, bool has_deadlines)
 {
-    const uint64_t first = entries[0].position, end = entries[count - 1].position + 1;
+    const uint64_t first = has_deadlines ? entries[0].position : range->first;
+    const uint64_t end = entries[count - 1].position + 1;
     struct segment *moved;
     uint64_t bytes = 0;
 
@@ -527,6 +532,7 @@ static void learn(struct window *window, struct segment *range, const struct win
     window->ready_count += count - counted;
     window->ready_bytes += bytes - weighed;
     count_on_disk(window, moved, count, bytes);
+    range->first = end;
     if (window->cursor == range)
         window->cursor = moved;
 }
@@ -557,6 +563,7 @@ struct segment *window_load_stub(struct window *window, struct segment *stub,
 
     assert(stub->is_stub && slots <= SEGMENT_LARGE);
     insert_before(window, stub, segment);
+    segment->deleted_lsn = stub->deleted_lsn;
     window->ready_count -= stub->count;
     window->ready_bytes -= stub->bytes;
     uncount_on_disk(window, stub, stub->count, stub->bytes);

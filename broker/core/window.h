@@ -11,7 +11,8 @@
  * What is not in memory is in segments without slots, of which there are two kinds:
  *
  *     range    any stretch of positions, all in the store, all ready, known by count and bytes
- *              alone. Neighbours join. Read from its front, piece by piece.
+ *              alone. Neighbours join where no hole is between them. Read from its front, piece by
+ *              piece.
  *     stub     what one segment held, with a bit (r) for each entry that is alive and, where some
  *              have deadlines, those and the weights: so that one can go at its time without being
  *              read. Read as a whole. Its bodies are in the store or, if that does not have all of
@@ -66,7 +67,7 @@ struct segment {
     uint64_t end;         /* one past the last slot given out, or the last on disk */
     uint64_t count;       /* entries alive: ready or unacked; on disk: its entries */
     uint64_t bytes;       /* on disk: body octets of its entries */
-    uint64_t deleted_lsn; /* loaded: the last batch that deletes one of its entries; 0: none does */
+    uint64_t deleted_lsn; /* the last batch that deletes an entry of its slots; 0: none does */
     uint32_t ready_count;
     uint16_t capacity;          /* slots; 0: on disk */
     bool is_stub;               /* on disk: `ready` says who is alive */
