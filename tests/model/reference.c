@@ -306,10 +306,11 @@ static void expire(struct reference *r, struct model_queue *queue)
         bury(r, queue, entry, EXPIRED);
 }
 
-/* What it holds of this level is in memory: a level comes in one piece. */
-static void warm(struct model_queue *queue, unsigned level)
+/* What it holds of this level is in memory: it comes in one piece, unless memory is short. */
+static void warm(const struct reference *r, struct model_queue *queue, unsigned level)
 {
-    queue->cold &= (uint8_t) ~(1u << level);
+    if (!r->scarce)
+        queue->cold &= (uint8_t) ~(1u << level);
 }
 
 static void chill(struct model_queue *queue)
@@ -318,6 +319,14 @@ static void chill(struct model_queue *queue)
     for (uint32_t i = 0; i < queue->count; i++)
         if (is_ready(&queue->entries[i]))
             queue->cold |= (uint8_t)(1u << queue->entries[i].level);
+}
+
+/* Whether it shows when what is too much goes: to those who get its dead letters, or because one
+ * that is too large alone takes those of lower levels with it that are there by then. */
+static bool shows_when_it_drops(const struct model_queue *queue)
+{
+    return queue->options.dlx != MODEL_NONE ||
+           (queue->options.bytes != MODEL_NONE && queue->options.priorities > 0);
 }
 
 /* What is due does not count: it goes first, and not for want of room. */
@@ -330,17 +339,14 @@ static void drop_overflow_now(struct reference *r, struct model_queue *queue)
         return;
     expire(r, queue);
     while (is_over(queue, 0, 0) && (entry = first_to_drop(queue)) != NULL) {
-        warm(queue, entry->level);
+        warm(r, queue, entry->level);
         bury(r, queue, entry, MAXLEN);
+        if (r->scarce && queue->cold && shows_when_it_drops(queue) && is_over(queue, 0, 0) &&
+            choose(2) == 1) { /* the next has to be read first */
+            queue->late = true;
+            return;
+        }
     }
-}
-
-/* Whether it makes a difference when that happens: for those that get its dead letters, or because
- * one that is too large alone takes those of lower levels with it that are there by then. */
-static bool shows_when_it_drops(const struct model_queue *queue)
-{
-    return queue->options.dlx != MODEL_NONE ||
-           (queue->options.bytes != MODEL_NONE && queue->options.priorities > 0);
 }
 
 static void drop_overflow(struct reference *r, struct model_queue *queue)
@@ -457,7 +463,7 @@ static void hand_out(struct reference *r, struct model_queue *queue, struct mode
 {
     struct model_channel *to = &r->channels[channel];
 
-    warm(queue, entry->level);
+    warm(r, queue, entry->level);
     entry->unacked = true;
     if (no_ack) {
         remove_entry(r, queue, entry);
@@ -1053,10 +1059,12 @@ static void recover_queue(struct reference *r, struct model_queue *queue, bool c
     use(r, queue);
 }
 
-/* Levels come back from the disk one after another, the lowest first, and what of them is due is
- * known only then. */
+/* Levels come back from the disk one after another, the lowest first; what of them is due is known
+ * then, or before. */
 static void drop_recovered_of(struct reference *r, struct model_queue *queue)
 {
+    if (queue->options.priorities > 0 && count_due(r, queue) > 0 && choose(2) == 1)
+        expire(r, queue);
     for (int level = 0; level <= queue->options.priorities; level++) {
         struct model_entry *entry;
         while ((entry = first_due(r, queue, level)) != NULL)
