@@ -8,6 +8,7 @@ enum {
     READ_BYTES_MIN = 4 * 1024,
     READ_BYTES_MAX = 2 * 1024 * 1024,
     RETRY_MS = 10,
+    RETRY_MS_MAX = 1000,
     WRITE_RETRY_MS = 1000,
     WRITING_BYTES_MAX = 8 * 1024 * 1024,
 };
@@ -42,11 +43,19 @@ static void begin_round(struct paging *paging)
 static void end_round(struct paging *paging)
 {
     if (paging->gave_up_some) {
+        paging->retry_ms = RETRY_MS;
         begin_round(paging);
         return;
     }
     paging->share /= 2;
-    paging->retry_ms = paging->loop->clock->now_ms + RETRY_MS;
+    timer_set(&paging->loop->timers, &paging->retry,
+              paging->loop->clock->now_ms + paging->retry_ms);
+    paging->retry_ms = min_of(2 * paging->retry_ms, (uint64_t)RETRY_MS_MAX);
+}
+
+static void on_retry(struct timer *timer)
+{
+    paging_review(container_of(timer, struct paging, retry));
 }
 
 static void go_on(struct task *task)
@@ -78,7 +87,7 @@ static void go_on(struct task *task)
 void paging_review(struct paging *paging)
 {
     if (likely(used(paging) <= paging->limit) || paging->hand != NULL ||
-        paging->loop->clock->now_ms < paging->retry_ms)
+        timer_is_set(&paging->retry))
         return;
     const uint64_t count = max_of(paging->window_count, 1U);
     const uint64_t most = low_mark(paging) / count, least = paging->limit / 64 / count;
@@ -88,7 +97,8 @@ void paging_review(struct paging *paging)
 
 void paging_on_progress(struct paging *paging)
 {
-    paging->retry_ms = 0;
+    timer_cancel(&paging->retry);
+    paging->retry_ms = RETRY_MS;
     paging_review(paging);
 }
 
@@ -184,6 +194,8 @@ void paging_init(struct paging *paging, struct loop *loop)
         .loop = loop,
         .limit = PAGING_LIMIT_DEFAULT,
         .share = UINT64_MAX,
+        .retry_ms = RETRY_MS,
+        .retry.on_expire = on_retry,
         .task.run = go_on,
     };
     TAILQ_INIT(&paging->windows);
@@ -193,6 +205,7 @@ void paging_release(struct paging *paging)
 {
     assert(TAILQ_EMPTY(&paging->windows) && paging->segment_bytes == 0);
     loop_unqueue(paging->loop, &paging->task);
+    timer_cancel(&paging->retry);
 }
 
 void paging_set_limit(struct paging *paging, uint64_t limit)

@@ -11,7 +11,8 @@
  * what it has above that it gives up, as far as the disk has it (queue_page_out). When the sum is
  * above the limit some window is above its share, so a round finds something; if it does not,
  * because much is unacked, shared or not yet written, the next one allows half as much, down to a
- * 64th of the limit for all, and begins when the store has got on, or a little later. Work per turn is bounded.
+ * 64th of the limit for all, and begins when the store has got on, or a little later: at first
+ * RETRY_MS, each time in vain twice as long, up to a second. Work per turn is bounded.
  *
  * Nothing happens on the path of a message: memory is looked at when a segment is added to a
  * window, when a large message comes, and when a batch has become durable. */
@@ -29,7 +30,8 @@ struct paging {
     struct window *hand; /* where the round goes on; NULL: none is under way */
     uint64_t share;      /* octets that a window may keep in this round */
     bool gave_up_some;   /* in this round */
-    uint64_t retry_ms;   /* no round begins before: the last one found nothing */
+    struct timer retry;  /* set: the last round found nothing, and none begins before */
+    uint64_t retry_ms;   /* how long that is next time */
     uint64_t limit, segment_bytes, reading_bytes;
     uint64_t writing_bytes; /* of messages that are being written to scratch: as good as gone */
     uint64_t write_ms;      /* nothing is written before: the last write failed */

@@ -342,17 +342,24 @@ struct page_write {
     struct iovec iov[2 * SEGMENT_LARGE];
 };
 
-/* Whether what was written is what the segment still has, less some perhaps. */
-static bool is_as_written(const struct segment *segment, uint32_t from, uint32_t end)
+/* Whether what was written is what the segment still has, less some perhaps: what was taken and came
+ * back meanwhile may count more deliveries. */
+static bool is_as_written(const struct page_write *write)
 {
+    const struct segment *segment = write->segment;
     uint32_t ready = 0;
 
-    if (segment->end - segment->first != end)
+    if (segment->end - segment->first != write->end)
         return false;
-    for (uint32_t slot = from; slot < end; slot++) {
-        if (segment->entries[slot].message != NULL && !segment_is_ready(segment, slot))
+    for (uint32_t i = 0; i < write->count; i++) {
+        const struct page_head *head = &write->heads[i];
+        const struct entry *entry = &segment->entries[write->from + head->slot];
+        if (entry->message == NULL)
+            continue;
+        if (!segment_is_ready(segment, write->from + head->slot) ||
+            entry->acquired_count != head->acquired_count)
             return false;
-        ready += segment_is_ready(segment, slot);
+        ready++;
     }
     return ready > 0;
 }
@@ -370,7 +377,7 @@ static void on_written(struct scratch_job *job)
                   strerror(-job->error));
     if (segment != NULL) {
         segment->writer = NULL;
-        if (job->error == 0 && is_as_written(segment, write->from, write->end)) {
+        if (job->error == 0 && is_as_written(write)) {
             window_page_out(segment->window, segment, write->from, &job->place);
             dropped = false;
         }

@@ -16,6 +16,11 @@ static void open_broker(struct memory_broker *memory)
         broker_init(&memory->broker, &memory->loop, &memory->clock, &memory->random, memory->store,
                     &defaults) != 0)
         abort();
+    struct scratch *scratch;
+    char error[SCRATCH_ERROR_SIZE];
+    if (scratch_open(NULL, &scratch, error) != 0 ||
+        broker_set_scratch(&memory->broker, scratch) != 0)
+        abort();
     memory->broker.on_store_failure = on_store_failure;
     memory->vhost = vhost_find(&memory->broker, SLICE("/"));
 }

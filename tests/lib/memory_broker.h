@@ -1,5 +1,5 @@
-/* The core without anything around it: a broker with a fake clock, seeded random bytes and the
- * memory store, for tests of core/.
+/* The core without anything around it: a broker with a fake clock, seeded random bytes, the
+ * memory store and scratch in memory, for tests of core/.
  *
  *     struct memory_broker memory;
  *     memory_broker_start(&memory);

@@ -40,8 +40,7 @@ static void rig_begin(struct rig *rig, int in_directory)
 {
     char error[SCRATCH_ERROR_SIZE];
 
-    ck_assert_int_eq(
-        0, scratch_open(in_directory ? P_tmpdir : NULL, &rig->scratch, error));
+    ck_assert_int_eq(0, scratch_open(in_directory ? P_tmpdir : NULL, &rig->scratch, error));
     rig->files = open_files();
 }
 
@@ -136,10 +135,8 @@ START_TEST(many_pieces_come_back_as_they_were)
                 memset(iov[i].iov_base, (int)(i % 251), length);
             size += round == 0 ? length : 0;
         }
-        work[round].job = (struct scratch_job){.place = work[0].job.place,
-                                               .iov = iov,
-                                               .iov_count = COUNT,
-                                               .on_done = on_done};
+        work[round].job = (struct scratch_job){
+            .place = work[0].job.place, .iov = iov, .iov_count = COUNT, .on_done = on_done};
         if (round == 0)
             scratch_write(rig.scratch, &work[round].job, size);
         else
@@ -176,7 +173,7 @@ START_TEST(a_file_goes_with_its_last_place)
     expect_last(&rig, &c, 'c');
     ck_assert_uint_eq(rig.files + 2, open_files());
     scratch_drop(&b);
-    scratch_drop(&c); /* the current one */
+    scratch_drop(&c);                                    /* the current one */
     ck_assert_int_eq(0, write_pieces(&rig, &d, 'd', 1)); /* behind whatever was to be closed */
     ck_assert_uint_eq(rig.files + 1, open_files());
     expect_last(&rig, &d, 'd');

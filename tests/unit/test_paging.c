@@ -1,0 +1,466 @@
+/* Paging: who gives up what when memory is short, and that what changes while it is written or read
+ * is neither lost nor invented. */
+#include "core/paging.h"
+
+#include "amqp/table.h"
+#include "base/alloc.h"
+#include "base/log.h"
+#include "core/queue_store.h"
+#include "store/memory.h"
+#include "tests/lib/memory_broker.h"
+#include "tests/lib/unit.h"
+
+enum { BODY_SIZE = 500, MIB = 1024 * 1024 };
+
+static struct memory_broker memory;
+
+static void set_up(void)
+{
+    memory_broker_start(&memory);
+}
+
+static void tear_down(void)
+{
+    store_memory_set_auto_sync(memory.store, true);
+    memory_broker_sync(&memory);
+    memory_broker_stop(&memory);
+}
+
+static struct queue *declare(const char *name, bool durable, bool quorum)
+{
+    struct buf arguments = BUF_EMPTY;
+    if (quorum)
+        amqp_table_put_string(&arguments, SLICE("x-queue-type"), SLICE("quorum"));
+    struct queue *queue =
+        queue_new(memory.vhost, &(struct queue_options){.name = slice_of_string(name),
+                                                        .durable = durable,
+                                                        .arguments = buf_slice(&arguments)});
+    buf_release(&arguments);
+    return queue;
+}
+
+static void turn(void)
+{
+    loop_turn(&memory.loop, 0);
+    map_each (&memory.vhost->queues, link)
+        ck_assert(window_check(&container_of(link, struct queue, by_name)->window));
+}
+
+/* So many more messages whose bodies begin with their position. */
+static void push(struct queue *queue, size_t count, bool persistent)
+{
+    for (size_t i = 0; i < count; i++) {
+        char body[BODY_SIZE] = {0};
+        snprintf(body, sizeof(body), "%" PRIu64, queue->window.tail);
+        struct message *message =
+            message_new(SLICE(""), SLICE("q"), SLICE("\0\0"), sizeof(body), persistent);
+        message_append_body(message, slice_of(body, sizeof(body)));
+        queue_push(queue, message);
+        message_unref(&message);
+        if (i % 100 == 99)
+            turn();
+    }
+}
+
+/* Everything that can happen at this moment. */
+static void settle(void)
+{
+    memory_broker_sync(&memory);
+    for (int i = 0; i < 50; i++)
+        turn();
+}
+
+/* Time passes, and nobody does anything. */
+static void pass(uint64_t ms)
+{
+    for (uint64_t passed = 0; passed < ms; passed += 10) {
+        memory.clock.now_ms += 10;
+        memory.clock.wall_ms += 10;
+        settle();
+    }
+}
+
+static uint64_t used(void)
+{
+    const struct paging *paging = &memory.broker.paging;
+    return message_memory() + paging->segment_bytes + paging->reading_bytes;
+}
+
+static uint64_t loaded_bytes(const struct queue *queue)
+{
+    return queue->window.ready_bytes - queue->window.disk_bytes;
+}
+
+struct getter {
+    struct queue_waiter waiter;
+    struct queue *queue;
+    enum window_next next;
+    struct place place;
+};
+
+static void try(struct queue_waiter *waiter)
+{
+    struct getter *getter = container_of(waiter, struct getter, waiter);
+
+    getter->next = queue_get(getter->queue, false, &getter->place, &getter->waiter);
+}
+
+/* The next message; false: there is none. */
+static bool get(struct queue *queue, struct place *place)
+{
+    struct getter getter = {.waiter.on_loaded = try, .queue = queue};
+
+    try(&getter.waiter);
+    for (int i = 0; i < 100 && getter.next == WINDOW_ON_DISK; i++)
+        turn();
+    ck_assert_int_ne(WINDOW_ON_DISK, getter.next);
+    *place = getter.place;
+    if (getter.next == WINDOW_READY)
+        ck_assert_uint_eq(
+            place_position(*place),
+            strtoull((const char *)message_body(place_entry(*place)->message).data, NULL, 10));
+    return getter.next == WINDOW_READY;
+}
+
+/* What stands at first to end - 1 comes next, in order. */
+static void expect(struct queue *queue, uint64_t first, uint64_t end)
+{
+    struct place place;
+
+    for (; first < end; first++) {
+        ck_assert(get(queue, &place));
+        ck_assert_uint_eq(first, place_position(place));
+        queue_ack(queue, place, NULL);
+    }
+}
+
+static void expect_nothing(struct queue *queue)
+{
+    struct place place;
+
+    ck_assert(!get(queue, &place));
+    ck_assert_uint_eq(0, queue_ready_count(queue));
+    ck_assert_uint_eq(0, queue->window.ready_bytes);
+}
+
+/* ---- who gives up what ---- */
+
+START_TEST(below_the_limit_nothing_goes)
+{
+    struct queue *queue = declare("q", true, false);
+
+    paging_set_limit(&memory.broker.paging, 4 * MIB);
+    push(queue, 4000, _i == 0);
+    settle();
+    ck_assert_uint_le(used(), 4 * MIB);
+    ck_assert_uint_eq(0, queue->window.disk_count);
+}
+END_TEST
+
+/* Two large ones keep about the same, a small one all; at their heads; the store's and scratch. */
+START_TEST(each_keeps_its_share)
+{
+    struct queue *small = declare("small", true, false), *large = declare("large", true, false),
+                 *larger = declare("larger", true, false);
+
+    paging_set_limit(&memory.broker.paging, MIB);
+    push(small, 100, _i == 0);
+    push(large, 4000, _i == 0);
+    settle();
+    push(larger, 9000, _i == 0);
+    settle();
+    ck_assert_uint_le(used(), MIB);
+    ck_assert_uint_eq(0, small->window.disk_count);
+    ck_assert_uint_gt(large->window.disk_count, 3000);
+    ck_assert_uint_gt(larger->window.disk_count, 8000);
+    ck_assert_uint_gt(loaded_bytes(large), MIB / 8);
+    ck_assert_uint_gt(loaded_bytes(larger), MIB / 8);
+    ck_assert(!segment_is_on_disk(large->window.cursor));
+    ck_assert(!segment_is_on_disk(larger->window.cursor));
+
+    for (uint64_t at = 0; at < 4000; at += 500) { /* by turns, as far as memory goes */
+        expect(large, at, at + 500);
+        expect(larger, at, at + 500);
+        ck_assert_uint_le(used(), MIB + MIB / 4);
+    }
+    expect_nothing(large);
+    expect(larger, 4000, 9000);
+    expect_nothing(larger);
+    expect(small, 0, 100);
+}
+END_TEST
+
+/* What comes when the last round has found nothing goes all the same, a little later. */
+START_TEST(a_burst_after_a_round_in_vain)
+{
+    struct queue *held = declare("held", false, false), *queue = declare("q", false, false);
+    struct place places[100];
+
+    push(held, countof(places), false);
+    for (size_t i = 0; i < countof(places); i++)
+        ck_assert(get(held, &places[i]));
+    paging_set_limit(&memory.broker.paging, 30000);
+    settle();
+    ck_assert_uint_gt(used(), 30000);
+    push(queue, 99, false);
+    settle();
+    ck_assert_uint_eq(0, queue->window.disk_count);
+    pass(20);
+    ck_assert_uint_gt(queue->window.disk_count, 50);
+    for (size_t i = 0; i < countof(places); i++)
+        queue_ack(held, places[i], NULL);
+    expect(queue, 0, 99);
+}
+END_TEST
+
+/* What is unacked cannot go: the others keep less. */
+START_TEST(who_can_gives_up_more)
+{
+    struct queue *held = declare("held", true, false), *queue = declare("q", true, false);
+    struct place places[1000];
+
+    push(held, countof(places), true);
+    for (size_t i = 0; i < countof(places); i++)
+        ck_assert(get(held, &places[i]));
+    settle();
+    push(queue, 800, true);
+    settle();
+    const uint64_t limit = used() - 700 * BODY_SIZE; /* the share of one is more than is left */
+    paging_set_limit(&memory.broker.paging, limit);
+    pass(100);
+    ck_assert_uint_le(used(), limit);
+    ck_assert_uint_gt(queue->window.disk_count, 0);
+    for (size_t i = 0; i < countof(places); i++)
+        queue_ack(held, places[i], NULL);
+    expect(queue, 0, 800);
+}
+END_TEST
+
+/* ---- written ---- */
+
+START_TEST(what_cannot_be_written_stays)
+{
+    struct queue *queue = declare("q", false, false);
+
+    log_level = LOG_NONE;
+    push(queue, 1000, false);
+    scratch_set_error(memory.broker.scratch, ENOSPC);
+    paging_set_limit(&memory.broker.paging, 0);
+    settle();
+    ck_assert_uint_eq(0, queue->window.disk_count);
+    ck_assert_uint_eq(0, memory.broker.paging.writing_bytes);
+    scratch_set_error(memory.broker.scratch, 0);
+    pass(100);
+    ck_assert_uint_eq(0, queue->window.disk_count); /* not at once */
+    pass(2000);
+    ck_assert_uint_eq(1000, queue->window.disk_count);
+    expect(queue, 0, 1000);
+    expect_nothing(queue);
+}
+END_TEST
+
+/* Memory is short, and all that the queue has is being written. */
+static void begin_to_write(const struct queue *queue)
+{
+    const struct segment *segment;
+
+    paging_set_limit(&memory.broker.paging, 0);
+    turn();
+    TAILQ_FOREACH (segment, &queue->window.segments, link)
+        ck_assert_ptr_nonnull(segment->writer);
+    ck_assert_uint_eq(0, queue->window.disk_count);
+}
+
+START_TEST(what_is_taken_while_it_is_written)
+{
+    enum { COUNT = 20 };
+    struct queue *queue = declare("q", false, false);
+    struct place place;
+    uint64_t first = 0;
+
+    push(queue, COUNT, false);
+    begin_to_write(queue);
+    ck_assert(get(queue, &place));
+    switch (_i) {
+    case 0: /* unacked: its segment stays */
+        turn();
+        ck_assert_uint_lt(queue->window.disk_count, COUNT - 1);
+        queue_requeue(queue, place, NULL, false);
+        break;
+    case 1: /* gone: the rest goes without it */
+        queue_ack(queue, place, NULL);
+        turn();
+        ck_assert_uint_eq(COUNT - 1, queue->window.disk_count);
+        first = 1;
+        break;
+    case 2: /* there again */
+        queue_requeue(queue, place, NULL, false);
+        turn();
+        ck_assert_uint_eq(COUNT, queue->window.disk_count);
+        break;
+    case 3: /* all are gone */
+        queue_ack(queue, place, NULL);
+        expect(queue, 1, COUNT);
+        turn();
+        ck_assert_uint_eq(0, queue->window.disk_count);
+        first = COUNT;
+        break;
+    }
+    expect(queue, first, COUNT);
+    expect_nothing(queue);
+}
+END_TEST
+
+START_TEST(what_is_pushed_while_the_tail_is_written)
+{
+    struct queue *queue = declare("q", false, false);
+
+    push(queue, 5, false);
+    begin_to_write(queue);
+    push(queue, 5, false);
+    settle();
+    ck_assert_uint_eq(10, queue->window.disk_count);
+    expect(queue, 0, 10);
+    expect_nothing(queue);
+}
+END_TEST
+
+/* The counts of a quorum queue are in memory alone: what is written must have the last ones. */
+START_TEST(counts_that_change_while_they_are_written)
+{
+    struct queue *queue = declare("q", true, true);
+    struct place place;
+
+    push(queue, 5, true);
+    settle();
+    ck_assert(get(queue, &place));
+    queue_requeue(queue, place, NULL, true);
+    paging_set_limit(&memory.broker.paging, 0);
+    while (place.segment->writer == NULL)
+        turn();
+    ck_assert(get(queue, &place));
+    queue_requeue(queue, place, NULL, true);
+    settle();
+    ck_assert_uint_eq(5, queue->window.disk_count);
+    ck_assert(get(queue, &place));
+    ck_assert_uint_eq(0, place_position(place));
+    ck_assert_uint_eq(2, place_entry(place)->acquired_count);
+    ck_assert_uint_eq(2, place_entry(place)->delivery_count);
+    queue_ack(queue, place, NULL);
+    expect(queue, 1, 5);
+    expect_nothing(queue);
+}
+END_TEST
+
+START_TEST(a_queue_that_goes_while_it_is_written_or_read)
+{
+    struct queue *queue = declare("q", false, false);
+    struct getter getter = {.waiter.on_loaded = try, .queue = queue};
+
+    push(queue, 1000, false);
+    begin_to_write(queue);
+    if (_i == 1) {
+        settle();
+        try(&getter.waiter);
+        ck_assert_int_eq(WINDOW_ON_DISK, getter.next);
+        queue_waiter_cancel(&getter.waiter);
+    }
+    queue_delete(queue);
+    settle();
+    ck_assert_uint_eq(0, memory.broker.fetches);
+    ck_assert_uint_eq(0, used());
+}
+END_TEST
+
+/* ---- read ---- */
+
+/* While a range is read, what stood before it joins it: what was read begins behind that. Or it
+ * joins what stood before it, and is gone. */
+START_TEST(a_range_with_a_new_front)
+{
+    struct queue *queue = declare("q", true, false);
+    const size_t count = _i == 0 ? SEGMENT_SMALL : SEGMENT_SMALL + 2;
+    struct place places[SEGMENT_SMALL + 2], place;
+    struct queue_waiter waiter = {.on_loaded = queue_waiter_cancel};
+
+    push(queue, 1000, true);
+    settle();
+    for (size_t i = 0; i < count; i++)
+        ck_assert(get(queue, &places[i]));
+    paging_set_limit(&memory.broker.paging, 0);
+    settle();
+    ck_assert_uint_eq(1000 - count, queue->window.disk_count);
+    ck_assert_int_eq(WINDOW_ON_DISK, queue_get(queue, false, &place, &waiter));
+    ck_assert_uint_eq(count, queue->window.reading->first);
+    for (size_t i = 0; i < count; i++)
+        queue_requeue(queue, places[i], NULL, false);
+    queue_page_out(&queue->window, 0, 64);
+    if (_i == 0)
+        ck_assert_uint_eq(0, queue->window.reading->first);
+    else
+        ck_assert_ptr_null(queue->window.reading);
+    ck_assert_uint_eq(1000, queue->window.disk_count);
+    expect(queue, 0, 1000);
+    expect_nothing(queue);
+}
+END_TEST
+
+/* What is deleted by a batch that is not durable is still in the store: nobody may read it back. */
+START_TEST(a_delete_under_way)
+{
+    struct queue *queue = declare("q", true, false);
+    struct place places[10];
+    uint64_t lsn;
+
+    push(queue, 100, true);
+    settle();
+    for (size_t i = 0; i < countof(places); i++)
+        ck_assert(get(queue, &places[i]));
+    store_memory_set_auto_sync(memory.store, false);
+    if (_i == 0)
+        ck_assert_uint_eq(90, queue_purge(queue, &lsn));
+    else
+        for (size_t i = 5; i < countof(places); i++)
+            queue_ack(queue, places[i], NULL);
+    for (size_t i = 0; i < (_i == 0 ? countof(places) : 5); i++)
+        queue_requeue(queue, places[i], NULL, false);
+    paging_set_limit(&memory.broker.paging, 0);
+    for (int i = 0; i < 20; i++)
+        turn();
+    if (_i == 0) {
+        expect(queue, 0, 10);
+    } else {
+        expect(queue, 0, 5);
+        expect(queue, 10, 100);
+    }
+    expect_nothing(queue);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("paging");
+    TCase *rounds = tcase_create("rounds");
+    tcase_add_checked_fixture(rounds, set_up, tear_down);
+    tcase_add_loop_test(rounds, below_the_limit_nothing_goes, 0, 2);
+    tcase_add_loop_test(rounds, each_keeps_its_share, 0, 2);
+    tcase_add_test(rounds, a_burst_after_a_round_in_vain);
+    tcase_add_test(rounds, who_can_gives_up_more);
+    suite_add_tcase(suite, rounds);
+
+    TCase *writing = tcase_create("writing");
+    tcase_add_checked_fixture(writing, set_up, tear_down);
+    tcase_add_test(writing, what_cannot_be_written_stays);
+    tcase_add_loop_test(writing, what_is_taken_while_it_is_written, 0, 4);
+    tcase_add_test(writing, what_is_pushed_while_the_tail_is_written);
+    tcase_add_test(writing, counts_that_change_while_they_are_written);
+    tcase_add_loop_test(writing, a_queue_that_goes_while_it_is_written_or_read, 0, 2);
+    suite_add_tcase(suite, writing);
+
+    TCase *reading = tcase_create("reading");
+    tcase_add_checked_fixture(reading, set_up, tear_down);
+    tcase_add_loop_test(reading, a_range_with_a_new_front, 0, 2);
+    tcase_add_loop_test(reading, a_delete_under_way, 0, 2);
+    suite_add_tcase(suite, reading);
+    return unit_main(suite);
+}
