@@ -506,6 +506,7 @@ static void learn(struct window *window, struct segment *range, const struct win
     struct segment *moved;
     uint64_t bytes = 0;
 
+    range->first = end; /* or what is moved would be listed behind it */
     if (has_deadlines) {
         moved = segment_new(window, first, end, 0);
         moved->is_stub = true;

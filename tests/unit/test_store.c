@@ -325,6 +325,48 @@ START_TEST(a_new_store_is_empty)
 }
 END_TEST
 
+/* What the index knows, and no bodies. */
+START_TEST(the_index_alone)
+{
+    struct rig rig;
+
+    rig_begin(&rig, _i);
+    recover(&rig);
+    store_create_queue(rig.store, 5);
+    for (uint64_t position = 10; position < 20; position++)
+        store_put_entry(rig.store,
+                        &(struct store_entry){.queue_id = 5,
+                                              .position = position,
+                                              .expires_ms = position % 2 == 0 ? position * 1000 : 0,
+                                              .weight = (uint32_t)position},
+                        add_body(rig.store, "body", 4));
+    commit(&rig);
+    store_delete_entry(rig.store, 5, 13, 13);
+    commit(&rig);
+    struct store_fetch piece = {
+        .queue_id = 5, .first = 11, .end = 20, .count_max = 5, .index_only = true};
+    for (uint64_t position = 11; position < 20; piece.first = piece.next) {
+        fetch(&rig, &piece);
+        ck_assert_uint_eq(0, piece.damaged);
+        ck_assert_uint_gt(piece.count, 0);
+        ck_assert_uint_le(piece.count, 5);
+        for (size_t i = 0; i < piece.count; i++, position++) {
+            const struct store_fetched *entry = &piece.entries[i];
+            position += position == 13;
+            ck_assert_uint_eq(position, entry->position);
+            ck_assert_uint_eq(position % 2 == 0 ? position * 1000 : 0, entry->expires_ms);
+            ck_assert_uint_eq(position, entry->weight);
+            ck_assert_uint_eq(0, entry->bytes.size);
+            ck_assert(!entry->damaged);
+        }
+        ck_assert_uint_ge(piece.next, position);
+        store_fetch_release(&piece);
+    }
+    ck_assert_uint_eq(20, piece.next);
+    rig_end(&rig);
+}
+END_TEST
+
 START_TEST(records_last_word_wins)
 {
     struct rig rig;
@@ -2252,6 +2294,7 @@ int main(void)
     TCase *both = tcase_create("both"), *lmdb = tcase_create("lmdb");
 
     tcase_add_loop_test(both, a_new_store_is_empty, 0, ENGINES);
+    tcase_add_loop_test(both, the_index_alone, 0, ENGINES);
     tcase_add_loop_test(both, records_last_word_wins, 0, ENGINES);
     tcase_add_loop_test(both, large_records_survive, 0, ENGINES);
     tcase_add_loop_test(both, queues_count_their_entries, 0, ENGINES);

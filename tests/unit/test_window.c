@@ -1,5 +1,6 @@
 /* The window against a plain model: an array with the state of every position. Random pushes,
- * takes, requeues, removals and loads from ranges must agree with it at every step. */
+ * takes, requeues, removals, pages out and loads must agree with it at every step, of ranges and of
+ * stubs, with deadlines and without. */
 #include <check.h>
 
 #include "base/alloc.h"
@@ -14,9 +15,31 @@ enum { POSITIONS_MAX = 20000 };
 struct model {
     struct window window;
     enum state states[POSITIONS_MAX];
+    uint64_t deadlines[POSITIONS_MAX]; /* DEADLINE_NONE: it has none */
     struct place places[POSITIONS_MAX];
     uint64_t tail;
+    uint64_t recovered; /* below it all is stored */
+    bool all_stored;    /* else every third is not, and all that goes to disk goes to scratch */
+    bool has_deadlines;
+    struct wheel wheel;
+    struct expiry expiry;
+    struct scratch *scratch;
 };
+
+static bool is_stored(const struct model *model, uint64_t position)
+{
+    return model->all_stored || position < model->recovered || position % 3 != 0;
+}
+
+static uint32_t weight_of(uint64_t position)
+{
+    return (uint32_t)(position % 7);
+}
+
+static void on_due(struct timer *timer)
+{
+    (void)timer;
+}
 
 static struct message *make_message(uint32_t body_size)
 {
@@ -30,24 +53,44 @@ static struct message *make_message(uint32_t body_size)
 static struct model *model_new(void)
 {
     struct model *model = xcalloc(1, sizeof(*model));
-    window_init(&model->window, NULL, NULL, NULL);
+    char error[SCRATCH_ERROR_SIZE];
+
+    wheel_init(&model->wheel, 0);
+    expiry_init(&model->expiry, &model->wheel, on_due);
+    ck_assert_int_eq(0, scratch_open(NULL, &model->scratch, error));
+    window_init(&model->window, NULL, &model->expiry, NULL);
     return model;
 }
 
 static void model_free(struct model *model)
 {
     window_release(&model->window);
+    expiry_release(&model->expiry);
+    scratch_close(&model->scratch);
     free(model);
 }
 
-static void model_push(struct model *model)
+/* It is in memory, as pushed or read. */
+static void note(struct model *model, struct place place)
 {
-    struct message *message = make_message((uint32_t)(model->tail % 7));
+    const uint64_t at = place_position(place);
+
+    place_entry(place)->lsn = is_stored(model, at);
+    model->places[at] = place;
+    model->states[at] = READY;
+}
+
+static void model_push(struct model *model, uint64_t deadline_ms)
+{
+    struct message *message = make_message(weight_of(model->tail));
     struct place place = window_push(&model->window, message);
     message_unref(&message);
     ck_assert_uint_eq(place_position(place), model->tail);
-    model->places[model->tail] = place;
-    model->states[model->tail++] = READY;
+    model->deadlines[model->tail] = deadline_ms;
+    if (deadline_ms != DEADLINE_NONE)
+        expiry_add(&model->expiry, place.segment, place.slot, deadline_ms);
+    note(model, place);
+    model->tail++;
 }
 
 static uint64_t count_of(const struct model *model, enum state state)
@@ -66,6 +109,65 @@ static uint64_t first_of(const struct model *model, enum state a, enum state b)
     return i;
 }
 
+static uint64_t deadline_of(const struct model *model, uint64_t position)
+{
+    const struct segment *segment;
+
+    TAILQ_FOREACH (segment, &model->window.segments, link)
+        if (segment->first <= position && position < segment->end)
+            return expiry_deadline_of(segment, (uint32_t)(position - segment->first));
+    return DEADLINE_NONE;
+}
+
+/* Of what is ready in memory; the earliest of all is known whatever is on disk. */
+static void check_deadlines(const struct model *model)
+{
+    uint64_t earliest = DEADLINE_NONE, wrong = 0;
+
+    for (uint64_t at = 0; at < model->tail; at++) {
+        if (model->states[at] == READY)
+            wrong += expiry_deadline_of(model->places[at].segment, model->places[at].slot) !=
+                     model->deadlines[at];
+        if ((model->states[at] == READY || model->states[at] == ON_DISK) &&
+            model->window.unlearnt == NULL && model->deadlines[at] < earliest) {
+            earliest = model->deadlines[at];
+            wrong += deadline_of(model, at) != earliest;
+        }
+    }
+    ck_assert_uint_eq(0, wrong);
+    if (earliest != DEADLINE_NONE) {
+        ck_assert_uint_gt(model->expiry.count, 0);
+        ck_assert_uint_le(model->expiry.heap[0]->deadlines.earliest, earliest);
+    }
+}
+
+static void check_stubs(const struct model *model)
+{
+    const struct segment *stub;
+
+    TAILQ_FOREACH (stub, &model->window.on_disk, disk_link) {
+        uint64_t alive = 0, wrong = 0, stored = 0, stored_bytes = 0;
+        for (uint64_t at = stub->first; stub->is_stub && at < stub->end; at++) {
+            const uint32_t slot = (uint32_t)(at - stub->first);
+            wrong += segment_is_ready(stub, slot) != (model->states[at] == ON_DISK);
+            if (model->states[at] != ON_DISK)
+                continue;
+            alive++;
+            stored += is_stored(model, at);
+            stored_bytes += is_stored(model, at) ? weight_of(at) : 0;
+            if (stub->weights != NULL)
+                wrong += stub_weight(stub, slot) != weight_of(at) ||
+                         stub_is_stored(stub, slot) != is_stored(model, at);
+        }
+        ck_assert_uint_eq(0, wrong);
+        if (!stub->is_stub)
+            continue;
+        ck_assert_uint_eq(stub->count, alive);
+        ck_assert_uint_eq(stub->stored_count, stored);
+        ck_assert_uint_eq(stub->stored_bytes, stored_bytes);
+    }
+}
+
 static void check_agrees(struct model *model)
 {
     struct place place;
@@ -74,6 +176,8 @@ static void check_agrees(struct model *model)
     ck_assert(window_check(&model->window));
     ck_assert_uint_eq(model->window.ready_count, count_of(model, READY) + count_of(model, ON_DISK));
     ck_assert_uint_eq(model->window.unacked_count, count_of(model, UNACKED));
+    check_deadlines(model);
+    check_stubs(model);
     switch (window_first_ready(&model->window, &place)) {
     case WINDOW_NOTHING:
         ck_assert_uint_eq(first, model->tail);
@@ -101,23 +205,109 @@ static uint64_t pick(const struct model *model, struct random *random, enum stat
     return model->tail;
 }
 
-static void model_load(struct model *model, struct random *random)
+/* All that lives in it. */
+static void load_stub(struct model *model, struct segment *stub)
 {
-    struct segment *range = window_first_on_disk(&model->window);
-    if (range == NULL)
-        return;
+    struct message *messages[SEGMENT_LARGE] = {NULL};
+    const uint64_t first = stub->first, end = stub->end;
+
+    for (uint64_t at = first; at < end; at++)
+        if (model->states[at] == ON_DISK)
+            messages[at - first] = make_message(weight_of(at));
+    struct segment *segment = window_load_stub(&model->window, stub, messages);
+    ck_assert_ptr_nonnull(segment);
+    ck_assert_uint_eq(first, segment->first);
+    for (uint64_t at = first; at < end; at++)
+        if (model->states[at] == ON_DISK)
+            note(model, (struct place){segment, (uint32_t)(at - first)});
+}
+
+static void load_range(struct model *model, struct random *random, struct segment *range)
+{
     uint64_t end = range->end, at = range->first, left = random_below(random, 300) + 1;
+
     for (; at < end && left > 0; at++) {
         if (model->states[at] != ON_DISK)
             continue;
-        struct message *message = make_message((uint32_t)(at % 7));
-        model->places[at] = window_add_loaded(&model->window, range, at, message, left);
-        ck_assert_uint_eq(place_position(model->places[at]), at);
-        model->states[at] = READY;
+        struct message *message = make_message(weight_of(at));
+        struct place place = window_add_loaded(&model->window, range, at, message, left);
+        ck_assert_uint_eq(place_position(place), at);
         message_unref(&message);
+        if (model->deadlines[at] != DEADLINE_NONE)
+            expiry_add(&model->expiry, place.segment, place.slot, model->deadlines[at]);
+        note(model, place);
         left--;
     }
     window_shorten_range(&model->window, range, at);
+}
+
+static struct segment *pick_on_disk(const struct model *model, struct random *random)
+{
+    struct segment *segment = window_first_on_disk(&model->window);
+
+    while (segment != NULL && TAILQ_NEXT(segment, disk_link) != NULL &&
+           random_below(random, 3) == 0)
+        segment = TAILQ_NEXT(segment, disk_link);
+    return segment;
+}
+
+static void model_load(struct model *model, struct random *random)
+{
+    struct segment *segment = pick_on_disk(model, random);
+
+    if (segment != NULL && segment->is_stub)
+        load_stub(model, segment);
+    else if (segment != NULL)
+        load_range(model, random, segment);
+}
+
+/* Deadlines of a recovered range are read, some at a time. */
+static void model_learn(struct model *model, struct random *random)
+{
+    struct segment *range = model->window.unlearnt;
+    struct window_learnt learnt[400];
+    size_t count = 0;
+
+    if (range == NULL)
+        return;
+    uint64_t at = range->first;
+    for (; at < range->end && count < countof(learnt) && random_below(random, 300) > 0; at++)
+        if (model->states[at] == ON_DISK)
+            learnt[count++] = (struct window_learnt){
+                .position = at, .deadline_ms = model->deadlines[at], .weight = weight_of(at)};
+    window_learn(&model->window, range, learnt, count, at);
+}
+
+/* Some entry of a stub with deadlines goes unread. */
+static void model_expire(struct model *model, struct random *random)
+{
+    struct segment *stub = pick_on_disk(model, random);
+
+    if (stub == NULL || stub->weights == NULL)
+        return;
+    const uint64_t at = stub->first + random_below(random, stub->end - stub->first);
+    if (model->states[at] != ON_DISK)
+        return;
+    window_remove_from_stub(&model->window, stub, (uint32_t)(at - stub->first));
+    model->states[at] = GONE;
+}
+
+static void on_written(struct scratch_job *job)
+{
+    (void)job;
+}
+
+/* Some place in scratch. */
+static struct scratch_place write_octet(struct model *model)
+{
+    uint8_t octet = 1;
+    struct iovec iov = {&octet, 1};
+    struct scratch_job job = {.iov = &iov, .iov_count = 1, .on_done = on_written};
+
+    scratch_write(model->scratch, &job, 1);
+    scratch_process(model->scratch);
+    ck_assert_int_eq(0, job.error);
+    return job.place;
 }
 
 /* Some segment, from some slot on, if all is ready from there. */
@@ -140,20 +330,31 @@ static void model_page_out(struct model *model, struct random *random)
         for (uint64_t at = segment->first + from; at < segment->end; at++)
             if (model->states[at] == READY)
                 model->states[at] = ON_DISK;
-        window_page_out(&model->window, segment, from, NULL);
+        if (model->all_stored && random_below(random, 4) > 0) {
+            window_page_out(&model->window, segment, from, NULL);
+        } else {
+            const struct scratch_place place = write_octet(model);
+            window_page_out(&model->window, segment, from, &place);
+        }
         return;
     }
+}
+
+static uint64_t some_deadline(const struct model *model, struct random *random)
+{
+    return model->has_deadlines && random_below(random, 4) == 0 ? 1000 + random_below(random, 1000)
+                                                                : DEADLINE_NONE;
 }
 
 static void step(struct model *model, struct random *random)
 {
     uint64_t at;
 
-    switch (random_below(random, 9)) {
+    switch (random_below(random, 11)) {
     case 0:
     case 1:
         for (uint64_t n = random_below(random, 40); n > 0 && model->tail < POSITIONS_MAX; n--)
-            model_push(model);
+            model_push(model, some_deadline(model, random));
         break;
     case 2:
     case 3: {
@@ -169,6 +370,7 @@ static void step(struct model *model, struct random *random)
     case 4:
         if ((at = pick(model, random, UNACKED)) < model->tail) {
             window_requeue(&model->window, model->places[at]);
+            expiry_resume(&model->expiry, model->places[at].segment, model->places[at].slot);
             model->states[at] = READY;
         }
         break;
@@ -187,6 +389,12 @@ static void step(struct model *model, struct random *random)
     case 8:
         model_page_out(model, random);
         break;
+    case 9:
+        model_learn(model, random);
+        break;
+    case 10:
+        model_expire(model, random);
+        break;
     }
 }
 
@@ -195,19 +403,25 @@ START_TEST(random_steps)
     struct random random;
     random_init_seeded(&random, (uint64_t)_i + 1);
     struct model *model = model_new();
+    model->has_deadlines = _i / 2 % 2 == 1;
+    model->all_stored = _i % 3 > 0;
 
     if (_i % 2 == 1) { /* a recovered queue with holes */
         uint64_t count = 0, bytes = 0;
-        model->tail = 2000;
+        model->tail = model->recovered = 2000;
         for (uint64_t i = 100; i < 2000; i++)
             if (random_below(&random, 3) > 0) {
                 model->states[i] = ON_DISK;
+                model->deadlines[i] = some_deadline(model, &random);
                 count++;
                 bytes += i % 7;
             }
-        window_recover(
-            &model->window,
-            &(struct window_recovery){.head = 100, .tail = 2000, .count = count, .bytes = bytes});
+        window_recover(&model->window,
+                       &(struct window_recovery){.head = 100,
+                                                 .tail = 2000,
+                                                 .count = count,
+                                                 .bytes = bytes,
+                                                 .deadlines = model->has_deadlines});
     }
     for (int i = 0; i < 600; i++) {
         step(model, &random);
