@@ -694,6 +694,7 @@ static void on_fetched(struct store_fetch *fetch)
 
     take_in(queue, part, fetch);
     store_fetch_release(fetch);
+    fault_point(FAULT_RANGE_READ);
 
     if (!queue->deleted) {
         if (!fetch->index_only)

@@ -66,7 +66,7 @@ class Alarm(unittest.TestCase):
     def test_4_6_3_consumers_end_it(self):
         """A backlog raises the alarm, and draining it clears it: what is used counts, not what was."""
         limit = 150 * 1000 * 1000
-        self.start('vm_memory_high_watermark.absolute=%d' % limit)
+        self.start('vm_memory_high_watermark.absolute=%d' % limit, 'message_memory_limit=1GB')
         self.assertEqual(self.status()['alarms'], [])
         events = []
         publisher = self.connect(blocked_connection_timeout=60)
