@@ -566,6 +566,8 @@ class Writer:
     def end_transaction(self, at):
         self.modes[at].holds = False
         self.add(at, self.one('tx.commit', 'tx.commit', 'tx.rollback'))
+        if 'ttl' in self.features:      # it is now that the messages get to their queues
+            self.wait(at)
 
     def end_transactions(self):
         for at in CHANNELS:
@@ -661,7 +663,8 @@ class Writer:
             self.add(at, 'queue.declare', queue=('reply-to', 0), passive=True)
 
     def policy(self, at):
-        """Set or cleared when all queues are empty. A purge that fails gives back what its channel holds, so that it is done twice."""
+        """Set or cleared when all queues are empty. A purge that fails gives back what its channel holds, so that it is done twice.
+        No two have the same priority: chance would choose."""
         for name in self.queues * 2:
             self.add(at, 'queue.purge', queue=name)
         name = self.one('p1', 'p2')
@@ -675,4 +678,4 @@ class Writer:
                 definition = dict(definition, overflow='reject-publish')
             pattern = self.one('^q1$', '^q')        # no name that the broker makes
         self.add(at, 'policy.set', name=name, pattern=pattern, definition=definition,
-                 priority=self.one(0, 1, 5), apply_to=self.one('all', 'queues', 'exchanges'))
+                 priority=2 * self.one(0, 1, 5) + (name == 'p2'), apply_to=self.one('all', 'queues', 'exchanges'))
