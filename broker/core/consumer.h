@@ -41,7 +41,8 @@ struct consumer {
     int64_t priority;       /* x-priority */
     bool no_ack, exclusive;
     uint16_t prefetch;      /* unacked deliveries allowed; 0: no limit */
-    uint32_t unacked_count; /* kept by queue_deliver and the settling functions of queue.h */
+    uint32_t unacked_count; /* kept by queue_deliver and the settling functions of queue.h; one that
+                             * leaves with its channel has none: what it held is the channel's */
 };
 TAILQ_HEAD(consumer_list, consumer);
 

@@ -68,8 +68,10 @@ static void drop_work(struct channel *channel)
         tx_free(&channel->tx);
     if (channel->confirms != NULL)
         confirms_close(&channel->confirms);
-    channel_requeue_all(channel); /* 6.5; before the consumers: no tag is left to forget one */
-    free_consumers(channel);
+    deliveries_forget_consumers(&channel->deliveries);
+    free_consumers(
+        channel); /* first: a queue may go with its last one, and what is unacked with it (8.12) */
+    channel_requeue_all(channel); /* 6.5 */
     if (channel->message != NULL)
         message_unref(&channel->message);
     channel->expects = EXPECT_METHOD;

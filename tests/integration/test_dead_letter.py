@@ -34,6 +34,17 @@ class DeadLetter(ClientTest):
                 die(queue)
                 self.assertEqual(self.dead(dead).headers['x-first-death-reason'], reason)
 
+    def test_13_1_not_with_the_last_consumer(self):
+        """A channel's end deletes the queue that its consumer was the last of; what it held is not too much for it before."""
+        dead = self.queue(suffix='dead')
+        queue = self.queue(auto_delete=True, arguments=to(dead, max_length=0))
+        channel = self.connection.channel()
+        channel.basic_consume(queue, lambda *_: None)
+        self.publish(queue, 'm')
+        with self.assertRaises(pika.exceptions.ChannelClosedByBroker):
+            channel.queue_declare('nobody-has-this-queue', passive=True)    # a close of ours would cancel the consumer first
+        self.assertEqual(self.connection.channel().queue_declare(dead, passive=True).method.message_count, 0)
+
     def get(self, queue):
         return self.channel.basic_get(queue)[0].delivery_tag
 
