@@ -492,7 +492,7 @@ START_TEST(ranges_do_not_join_over_a_hole)
     struct model *model = model_new();
 
     while (model->tail <= THIRD)
-        model_push(model);
+        model_push(model, DEADLINE_NONE);
     window_page_out(&model->window, model->places[0].segment, 0, NULL);
     for (unsigned i = SECOND; i < THIRD; i++)
         window_remove(&model->window, model->places[i]);
@@ -513,8 +513,8 @@ START_TEST(stubs_remember_deletes)
     struct message *messages[SEGMENT_LARGE] = {NULL};
     struct model *model = model_new();
 
-    model_push(model);
-    model_push(model);
+    model_push(model, DEADLINE_NONE);
+    model_push(model, DEADLINE_NONE);
     model->places[0].segment->deleted_lsn = 7;
     window_remove(&model->window, model->places[0]);
     window_page_out(&model->window, model->places[1].segment, 0, &place);
