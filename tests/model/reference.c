@@ -868,11 +868,12 @@ static void close_channel(struct reference *r, int number)
 
     if (!channel->open)
         return;
-    while (channel->count > 0)
-        settle(r, number, channel->count - 1, RETURN); /* 6.5 */
     for (int i = 0; i < MODEL_QUEUES; i++)
         if (r->queues[i].exists && r->queues[i].consumers[number].turn != ABSENT)
             detach(r, &r->queues[i], number);
+    while (channel->count > 0)
+        settle(r, number, channel->count - 1,
+               RETURN); /* 6.5; a queue that went with its last consumer took its own along */
     memset(channel, 0, sizeof(*channel));
 }
 

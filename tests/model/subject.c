@@ -109,7 +109,7 @@ static bool is_moving(void)
 
 static void await_disk(void)
 {
-    struct pollfd done = {.fd = store_fd(subject.harness.store), .events = POLLIN};
+    struct pollfd done = {.fd = subject.harness.loop.epoll_fd, .events = POLLIN};
 
     if (subject.lmdb != NULL &&
         (store_is_busy(subject.harness.store) || subject.harness.broker.fetches > 0))

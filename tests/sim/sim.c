@@ -267,7 +267,7 @@ _Noreturn static void tell_unrest(void)
 /* A real disk takes its time: a turn while it works would count for nothing. */
 static void await_disk(void)
 {
-    struct pollfd done = {.fd = store_fd(sim.harness.store), .events = POLLIN};
+    struct pollfd done = {.fd = sim.harness.loop.epoll_fd, .events = POLLIN};
 
     if (options.lmdb != NULL &&
         (store_is_busy(sim.harness.store) || sim.harness.broker.fetches > 0))
