@@ -2205,15 +2205,20 @@ START_TEST(what_stays_takes_its_own_size)
     close_store(&rig);
     ck_assert_uint_eq(count_findings(&rig), 0);
     struct live_row sum = count_blobs(&rig, &blobs);
-    for (int i = 0; idle && blobs > 1 && i < 50; i++) { /* a busy machine: it had no time yet */
+    const uint64_t own_size = 30 * 1000 + 90 * blob_cost(0);          /* shared bodies once */
+    for (int i = 0; idle && sum.size > 2 * own_size && i < 50; i++) { /* it had no time yet */
         open_lmdb(&rig);
         usleep(400000);
         close_store(&rig);
         sum = count_blobs(&rig, &blobs);
     }
-    ck_assert_uint_eq(blobs, 1);
     ck_assert_uint_eq(sum.entries, 90);
-    ck_assert_uint_eq(sum.size, 30 * 1000 + 90 * blob_cost(0)); /* shared bodies moved once */
+    if (idle) { /* in slices, which the clock ends: a blob each, and what is shared may be cut */
+        ck_assert_uint_le(sum.size, 2 * own_size);
+    } else {
+        ck_assert_uint_eq(blobs, 1);
+        ck_assert_uint_eq(sum.size, own_size);
+    }
     rig_remove_files(&rig);
 }
 END_TEST
