@@ -74,28 +74,31 @@ static void on_verified(struct attempt *attempt)
         accept_as(connection, attempt->user);
 }
 
-static bool log_in_plain(struct connection *connection, struct slice response,
-                         struct amqp_error *error)
+typedef bool decode_response(struct slice response, struct slice *name, struct slice *password,
+                             struct amqp_error *error);
+
+static bool log_in_by(decode_response *decode, struct connection *connection, struct slice response,
+                      struct amqp_error *error)
 {
     struct slice name, password;
 
-    if (!amqp_sasl_plain(response, &name, &password, error))
+    if (!decode(response, &name, &password, error))
         return false;
     keep_name(connection, name);
     login_verify(connection, name, password, on_verified);
     return true;
 }
 
+static bool log_in_plain(struct connection *connection, struct slice response,
+                         struct amqp_error *error)
+{
+    return log_in_by(amqp_sasl_plain, connection, response, error);
+}
+
 static bool log_in_amqplain(struct connection *connection, struct slice response,
                             struct amqp_error *error)
 {
-    struct slice name, password;
-
-    if (!amqp_sasl_amqplain(response, &name, &password, error))
-        return false;
-    keep_name(connection, name);
-    login_verify(connection, name, password, on_verified);
-    return true;
+    return log_in_by(amqp_sasl_amqplain, connection, response, error);
 }
 
 /* ---- without ---- */
