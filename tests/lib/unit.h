@@ -28,6 +28,13 @@
 
 #include <check.h>
 
+/* Built with a sanitizer: everything takes its time, children most of all. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { UNIT_SANITIZED = 1 };
+#else
+enum { UNIT_SANITIZED = 0 };
+#endif
+
 /* Runs and frees the suite. Returns 0 when every test passed, else 1: the program's exit status. */
 int unit_main(Suite *suite);
 
