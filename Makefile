@@ -127,7 +127,7 @@ $(BUILD)/stoatdump: $(BUILD)/obj/tools/dump.o $(call archive,store base)
 PERF_OBJECTS := $(filter $(BUILD)/obj/tools/stoatperf%,$(call objects,tools))
 
 $(BUILD)/stoatperf: $(PERF_OBJECTS) $(call archive,amqp base)
-	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) -ljansson -lm
+	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) -lssl -lcrypto -ljansson -lm
 
 # A unit test may use the whole broker and tests/lib; those of stoatperf's files use these too.
 $(filter $(BUILD)/unit/test_stoatperf_%,$(UNIT_TESTS)): $(filter-out %/stoatperf.o,$(PERF_OBJECTS))

@@ -2,13 +2,7 @@
  * afterwards `in` holds only what the stream could not use yet. */
 #include "tools/stoatperf_client.h"
 
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "amqp/client.h"
 #include "amqp/frame.h"
@@ -17,61 +11,15 @@
 
 enum { FRAME_MAX_WANTED = 131072, CALL_TIMEOUT_S = 30, CLOSE_TIMEOUT_S = 2 };
 
-static void set_timeouts(int fd, int seconds)
-{
-    const struct timeval timeout = {.tv_sec = seconds};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
-}
-
-/* A connected socket, or -errno of the last address tried. */
-static int connect_any(const struct addrinfo *addresses)
-{
-    int status = -EADDRNOTAVAIL;
-    for (const struct addrinfo *address = addresses; address != NULL; address = address->ai_next) {
-        const int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (fd < 0) {
-            status = -errno;
-            continue;
-        }
-        set_timeouts(fd, CALL_TIMEOUT_S);
-        if (connect(fd, address->ai_addr, address->ai_addrlen) == 0) {
-            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-            return fd;
-        }
-        status = -errno;
-        close(fd);
-    }
-    return status;
-}
-
-static bool connect_to(struct client *client, const struct uri *uri)
-{
-    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    struct addrinfo *addresses;
-    const int status = getaddrinfo(uri->host, uri->port, &hints, &addresses);
-    if (status != 0)
-        return failure_set(client->failure, "cannot find %s: %s", uri->host, gai_strerror(status));
-    client->fd = connect_any(addresses);
-    freeaddrinfo(addresses);
-    if (client->fd >= 0)
-        return true;
-
-    const int error = -client->fd;
-    client->fd = -1;
-    return failure_set(client->failure, "cannot connect to %s:%s: %s", uri->host, uri->port,
-                       strerror(error));
-}
-
 bool client_send_all(struct client *client)
 {
     while (buf_size(&client->out) > 0) {
         const struct slice out = buf_slice(&client->out);
-        const ssize_t sent = send(client->fd, out.data, out.size, MSG_NOSIGNAL);
+        const ssize_t sent = socket_send(&client->socket, out.data, out.size);
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent < 0)
-            return failure_set(client->failure, "cannot write to the broker: %s", strerror(errno));
+            return failure_set(client->failure, "cannot write to the broker: %s", socket_error());
         buf_consume(&client->out, (size_t)sent);
     }
     return true;
@@ -83,7 +31,7 @@ static bool receive_failed(struct client *client, ssize_t received)
         return failure_set(client->failure, "the broker closed the connection without a reason");
     if (errno == EAGAIN)
         return failure_set(client->failure, "no answer from the broker for %d s", CALL_TIMEOUT_S);
-    return failure_set(client->failure, "cannot read from the broker: %s", strerror(errno));
+    return failure_set(client->failure, "cannot read from the broker: %s", socket_error());
 }
 
 /* Blocking: more into `in`. */
@@ -93,7 +41,7 @@ static bool receive_more(struct client *client)
     uint8_t *const room = buf_reserve(&client->in, PIECE);
     ssize_t received;
     do
-        received = recv(client->fd, room, PIECE, 0);
+        received = socket_receive(&client->socket, room, PIECE);
     while (received < 0 && errno == EINTR);
     if (received <= 0)
         return receive_failed(client, received);
@@ -195,12 +143,15 @@ static bool handshake(struct client *client, const struct uri *uri, const char *
     return client_send_all(client) && await_method(client, AMQP_CONNECTION_OPEN_OK, &method);
 }
 
-bool client_open(struct client *client, const struct uri *uri, const char *name,
+bool client_open(struct client *client, const struct options *options, const char *name,
                  struct failure *failure, struct broker_identity *identity)
 {
-    *client = (struct client){.fd = -1, .frame_max = FRAME_MAX_WANTED, .failure = failure};
+    const struct uri *const uri = &options->uri;
+    *client = (struct client){.frame_max = FRAME_MAX_WANTED, .failure = failure};
     struct amqp_method answer;
-    return connect_to(client, uri) && handshake(client, uri, name, identity) &&
+    return socket_open(&client->socket, uri->host, uri->port, CALL_TIMEOUT_S, failure) &&
+           (!uri->tls || socket_encrypt(&client->socket, uri->host, options->ca_file, failure)) &&
+           handshake(client, uri, name, identity) &&
            client_call(client, &(struct amqp_method){.id = AMQP_CHANNEL_OPEN}, AMQP_CHANNEL_OPEN_OK,
                        &answer);
 }
@@ -221,8 +172,8 @@ bool client_attach(struct client *client, int epoll, const struct stream_events 
     client->events = EPOLLIN;
     client->on_ready = on_ready;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = client};
-    if (fcntl(client->fd, F_SETFL, O_NONBLOCK) < 0 ||
-        epoll_ctl(epoll, EPOLL_CTL_ADD, client->fd, &event) < 0)
+    socket_set_blocking(&client->socket, false);
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, client->socket.fd, &event) < 0)
         return failure_set(client->failure, "cannot wait for a socket: %s", strerror(errno));
     return true;
 }
@@ -244,13 +195,14 @@ static bool feed(struct client *client, struct slice input)
     return true;
 }
 
-bool client_read(struct client *client, uint8_t *scratch)
+static bool read_once(struct client *client, uint8_t *scratch)
 {
     const size_t kept = buf_size(&client->in);
     assert(kept < CLIENT_SCRATCH_SIZE);
     if (kept > 0)
         memcpy(scratch, buf_slice(&client->in).data, kept);
-    const ssize_t received = recv(client->fd, scratch + kept, CLIENT_SCRATCH_SIZE - kept, 0);
+    const ssize_t received =
+        socket_receive(&client->socket, scratch + kept, CLIENT_SCRATCH_SIZE - kept);
     if (received < 0 && (errno == EAGAIN || errno == EINTR))
         return true;
     if (received <= 0)
@@ -259,14 +211,23 @@ bool client_read(struct client *client, uint8_t *scratch)
     return feed(client, slice_of(scratch, kept + (size_t)received));
 }
 
+bool client_read(struct client *client, uint8_t *scratch)
+{
+    bool fine;
+    do
+        fine = read_once(client, scratch);
+    while (fine && socket_has_more(&client->socket));
+    return fine;
+}
+
 ssize_t client_write(struct client *client, const uint8_t *data, size_t size)
 {
-    const ssize_t sent = send(client->fd, data, size, MSG_NOSIGNAL);
+    const ssize_t sent = socket_send(&client->socket, data, size);
     if (sent >= 0)
         return sent;
     if (errno == EAGAIN || errno == EINTR)
         return 0;
-    failure_set(client->failure, "cannot write to the broker: %s", strerror(errno));
+    failure_set(client->failure, "cannot write to the broker: %s", socket_error());
     return -1;
 }
 
@@ -290,7 +251,7 @@ void client_await_output(struct client *client, bool await)
         return;
     client->events = events;
     struct epoll_event event = {.events = events, .data.ptr = client};
-    if (epoll_ctl(client->epoll, EPOLL_CTL_MOD, client->fd, &event) < 0)
+    if (epoll_ctl(client->epoll, EPOLL_CTL_MOD, client->socket.fd, &event) < 0)
         failure_set(client->failure, "cannot wait for a socket: %s", strerror(errno));
 }
 
@@ -331,7 +292,8 @@ static void await_close_ok(struct client *client)
     const uint64_t until_ns = clock_monotonic_ns() + CLOSE_TIMEOUT_S * UINT64_C(1000000000);
     size_t kept = 0;
     while (clock_monotonic_ns() < until_ns) {
-        const ssize_t received = recv(client->fd, scratch + kept, sizeof(scratch) - kept, 0);
+        const ssize_t received =
+            socket_receive(&client->socket, scratch + kept, sizeof(scratch) - kept);
         if (received <= 0)
             return;
         const size_t size = kept + (size_t)received;
@@ -345,20 +307,19 @@ static void await_close_ok(struct client *client)
 
 void client_close(struct client *client, struct slice rest)
 {
-    if (client->fd < 0)
+    if (client->socket.fd < 0)
         return;
     struct failure ignored = {0};
     client->failure = &ignored;
-    fcntl(client->fd, F_SETFL, 0);
-    set_timeouts(client->fd, CLOSE_TIMEOUT_S);
+    socket_set_blocking(&client->socket, true);
+    socket_set_timeout(&client->socket, CLOSE_TIMEOUT_S);
     buf_append(&client->out, rest);
     amqp_method_encode(&client->out, 0,
                        &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE,
                                              .connection_close.reply_code = AMQP_REPLY_SUCCESS});
     if (client_send_all(client))
         await_close_ok(client);
-    close(client->fd);
-    client->fd = -1;
+    socket_close(&client->socket);
     client->failure = NULL;
     buf_release(&client->in);
     buf_release(&client->out);

@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "tools/stoatperf_failure.h"
 #include "tools/stoatperf_options.h"
+#include "tools/stoatperf_socket.h"
 #include "tools/stoatperf_stream.h"
 
 enum { CLIENT_CHANNEL = 1, CLIENT_SCRATCH_SIZE = 256 * 1024 };
@@ -20,7 +21,7 @@ struct broker_identity { /* from its server-properties; empty strings where it d
 };
 
 struct client {
-    int fd;                                                   /* -1 while not open */
+    struct socket socket;                                     /* fd -1 while not open */
     int epoll;                                                /* valid once attached */
     uint32_t events;                                          /* that the epoll waits for */
     void (*on_ready)(struct client *client, uint32_t events); /* set by the owner */
@@ -33,8 +34,8 @@ struct client {
     struct failure *failure; /* the run's */
 };
 
-/* Connects and opens the connection and channel 1. identity may be NULL. */
-bool client_open(struct client *client, const struct uri *uri, const char *name,
+/* Connects to the broker of the options and opens the connection and channel 1. identity may be NULL. */
+bool client_open(struct client *client, const struct options *options, const char *name,
                  struct failure *failure, struct broker_identity *identity);
 
 /* Sends the method and waits for the one called reply; *answer borrows from the client until its
@@ -49,7 +50,8 @@ bool client_send_all(struct client *client);
 bool client_attach(struct client *client, int epoll, const struct stream_events *events,
                    void *owner, void (*on_ready)(struct client *client, uint32_t events));
 
-/* Reads once, at most what scratch of CLIENT_SCRATCH_SIZE takes, and feeds the stream. */
+/* Reads once, at most what scratch of CLIENT_SCRATCH_SIZE takes, and feeds the stream; with TLS again until no
+ * decrypted input is left. */
 bool client_read(struct client *client, uint8_t *scratch);
 
 /* Writes as much as the socket takes. The number of octets, or -1. */

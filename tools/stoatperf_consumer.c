@@ -78,7 +78,7 @@ bool consumer_open(struct consumer *consumer, uint32_t index, const struct topol
     struct amqp_method answer;
     consumer->index = index;
     consumer->topology = topology;
-    if (!client_open(client, &topology->options->uri, "stoatperf consumer", failure, NULL))
+    if (!client_open(client, topology->options, "stoatperf consumer", failure, NULL))
         return false;
     const struct amqp_method qos = {
         .id = AMQP_BASIC_QOS, .basic_qos.prefetch_count = (uint16_t)topology->options->prefetch};

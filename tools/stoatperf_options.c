@@ -15,8 +15,11 @@ static const char help[] =
     "PerfTest.\n"
     "\n"
     "Load\n"
-    "* -h, --uri URI            amqp://user:password@host:port/vhost\n"
+    "* -h, --uri URI            amqp://user:password@host:port/vhost, or amqps:// for TLS\n"
     "                           (default amqp://guest:guest@localhost:5672/)\n"
+    "      --cacert FILE        with amqps: the certificates that the broker's must lead to; "
+    "without "
+    "it any will do\n"
     "* -x, --producers N        publishers, each with a connection (default 1)\n"
     "* -y, --consumers N        consumers, each with a connection (default 1)\n"
     "  -q, --queues N           queues (default 1); publishers and consumers are dealt over them\n"
@@ -129,12 +132,12 @@ static const char *find_any(const char *text, const char *end, const char *which
 const char *uri_parse(struct uri *uri, const char *text)
 {
     *uri = (struct uri){0};
-    if (strncmp(text, "amqps://", 8) == 0)
-        return "TLS is not supported";
-    if (strncmp(text, "amqp://", 7) != 0)
-        return "it must begin with amqp://";
-    text += 7;
+    uri->tls = strncmp(text, "amqps://", 8) == 0;
+    if (!uri->tls && strncmp(text, "amqp://", 7) != 0)
+        return "it must begin with amqp:// or amqps://";
+    text += uri->tls ? 8 : 7;
 
+    const char *const default_port = uri->tls ? "5671" : "5672";
     const char *const end = text + strcspn(text, "?#");
     const char *const slash = find_any(text, end, "/");
     const char *const at = find_any(text, slash, "@");
@@ -149,7 +152,7 @@ const char *uri_parse(struct uri *uri, const char *text)
     uri->password =
         has_user && user_end < at ? decode_part(user_end + 1, at, "") : xstrdup("guest");
     uri->host = decode_part(host + bracket, host_end, "localhost");
-    uri->port = port < slash ? decode_part(port + 1, slash, "5672") : xstrdup("5672");
+    uri->port = port < slash ? decode_part(port + 1, slash, default_port) : xstrdup(default_port);
     uri->vhost = slash < end ? decode_part(slash + 1, end, "/") : xstrdup("/");
     uint64_t number;
     const char *problem = NULL;
@@ -167,6 +170,7 @@ const char *uri_parse(struct uri *uri, const char *text)
 
 enum option_id {
     OPTION_URI = 256,
+    OPTION_CACERT,
     OPTION_PUBLISHERS,
     OPTION_CONSUMERS,
     OPTION_QUEUES,
@@ -199,6 +203,7 @@ enum option_id {
 
 static const struct option long_options[] = {
     {"uri", required_argument, NULL, OPTION_URI},
+    {"cacert", required_argument, NULL, OPTION_CACERT},
     {"producers", required_argument, NULL, OPTION_PUBLISHERS},
     {"publishers", required_argument, NULL, OPTION_PUBLISHERS},
     {"consumers", required_argument, NULL, OPTION_CONSUMERS},
@@ -344,6 +349,9 @@ static void set_option(struct options *options, int id, const char *value)
         if (problem != NULL)
             usage_error("bad --uri '%s': %s", value, problem);
         break;
+    case OPTION_CACERT:
+        options->ca_file = value;
+        break;
     case OPTION_FAN_OUT:
         options->fan_out = true;
         break;
@@ -405,6 +413,8 @@ static void check_options(const struct options *options)
         usage_error("-x 0 publishes nothing, so that only --time can say how long");
     if (options->publishers + options->consumers == 0)
         usage_error("neither publishers nor consumers");
+    if (options->ca_file != NULL && !options->uri.tls)
+        usage_error("--cacert is for amqps://, and the URI is not");
     if (options->backlog > 0 && options->messages > 0)
         usage_error("--backlog and --messages exclude each other");
     if (options->backlog > 0 && options->consumers == 0)

@@ -6,10 +6,13 @@
 
 struct uri {
     char *user, *password, *host, *port, *vhost; /* on the heap, decoded */
+    bool tls;                                    /* amqps */
 };
 
 struct options {
     struct uri uri;
+    const char
+        *ca_file; /* with TLS: what the broker's certificate must lead to; NULL: any will do */
 
     uint32_t publishers, consumers, queues;
     uint64_t body_size;
@@ -38,7 +41,7 @@ struct options {
 void options_parse(struct options *options, int argc, char **argv);
 void options_release(struct options *options);
 
-/* amqp://user:password@host:port/vhost, every part of it optional, percent-encoded. NULL, or what
+/* amqp:// or amqps://user:password@host:port/vhost, every part of it optional, percent-encoded. NULL, or what
  * is wrong with it; then *uri is empty. */
 const char *uri_parse(struct uri *uri, const char *text);
 void uri_release(struct uri *uri);

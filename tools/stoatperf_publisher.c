@@ -160,7 +160,7 @@ bool publisher_open(struct publisher *publisher, uint32_t index, const struct to
     publisher->index = index;
     publisher->topology = topology;
     publisher->queue = index % options->queues;
-    if (!client_open(client, &options->uri, "stoatperf publisher", failure, NULL))
+    if (!client_open(client, options, "stoatperf publisher", failure, NULL))
         return false;
     if (options->confirm_window > 0 &&
         !client_call(client, &(struct amqp_method){.id = AMQP_CONFIRM_SELECT},

@@ -9,7 +9,7 @@
 
 void topology_init(struct topology *topology, const struct options *options)
 {
-    *topology = (struct topology){.options = options, .control.fd = -1};
+    *topology = (struct topology){.options = options, .control.socket.fd = -1};
     topology->digits = (uint32_t)snprintf(NULL, 0, "%" PRIu32, options->queues - 1);
     if (options->queue_prefix != NULL)
         snprintf(topology->prefix, PREFIX_SIZE, "%s", options->queue_prefix);
@@ -120,7 +120,7 @@ static bool declare_all(struct topology *topology)
 static bool open_control(struct topology *topology, struct failure *failure,
                          struct broker_identity *identity)
 {
-    return client_open(&topology->control, &topology->options->uri, "stoatperf control", failure,
+    return client_open(&topology->control, topology->options, "stoatperf control", failure,
                        identity);
 }
 

@@ -131,6 +131,19 @@ class Serving(TlsTest):
         self.connect(self.context(version=ssl.TLSVersion.TLSv1_3))
         self.refused(self.context(version=ssl.TLSVersion.TLSv1_2))
 
+    def test_stoatperf(self):
+        self.start()
+        def perf(host, authority):
+            return subprocess.run(
+                [broker.BUILD / 'stoatperf', '--uri', 'amqps://%s:%d' % (host, self.port), '--cacert', made.all.path(authority),
+                 '--messages', '30000', '--size', '1000', '--persistent', '--confirm', '1000', '--ack', '10', '--verify'],
+                capture_output=True, text=True, timeout=60)
+        for host in ('localhost', '127.0.0.1'):
+            self.assertEqual(perf(host, 'root').returncode, 0)
+        stranger = perf('localhost', 'stranger')
+        self.assertEqual(stranger.returncode, 69)
+        self.assertIn('unable to get local issuer certificate', stranger.stderr)
+
     def test_ciphers_that_are_named(self):
         self.start('server', 'ssl_options.ciphers.1=ECDHE-ECDSA-AES128-GCM-SHA256',
                    'ssl_options.ciphers.2=TLS_AES_128_GCM_SHA256')

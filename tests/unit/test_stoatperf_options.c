@@ -4,20 +4,23 @@
 
 static const struct {
     const char *text, *user, *password, *host, *port, *vhost;
+    bool tls;
 } uris[] = {
-    {"amqp://", "guest", "guest", "localhost", "5672", "/"},
-    {"amqp:///", "guest", "guest", "localhost", "5672", "/"},
-    {"amqp://broker", "guest", "guest", "broker", "5672", "/"},
-    {"amqp://broker:1234", "guest", "guest", "broker", "1234", "/"},
-    {"amqp://broker:", "guest", "guest", "broker", "5672", "/"},
-    {"amqp://me:secret@broker:1234/one", "me", "secret", "broker", "1234", "one"},
-    {"amqp://me:@broker", "me", "", "broker", "5672", "/"},
-    {"amqp://me@broker", "me", "guest", "broker", "5672", "/"},
-    {"amqp://a%40b:c%3Ad%2f@h/%2f", "a@b", "c:d/", "h", "5672", "/"},
-    {"amqp://h/a%2Fb", "guest", "guest", "h", "5672", "a/b"},
-    {"amqp://[::1]", "guest", "guest", "::1", "5672", "/"},
-    {"amqp://[::1]:99/v", "guest", "guest", "::1", "99", "v"},
-    {"amqp://h/v?heartbeat=0", "guest", "guest", "h", "5672", "v"},
+    {"amqp://", "guest", "guest", "localhost", "5672", "/", false},
+    {"amqp:///", "guest", "guest", "localhost", "5672", "/", false},
+    {"amqp://broker", "guest", "guest", "broker", "5672", "/", false},
+    {"amqp://broker:1234", "guest", "guest", "broker", "1234", "/", false},
+    {"amqp://broker:", "guest", "guest", "broker", "5672", "/", false},
+    {"amqp://me:secret@broker:1234/one", "me", "secret", "broker", "1234", "one", false},
+    {"amqp://me:@broker", "me", "", "broker", "5672", "/", false},
+    {"amqp://me@broker", "me", "guest", "broker", "5672", "/", false},
+    {"amqp://a%40b:c%3Ad%2f@h/%2f", "a@b", "c:d/", "h", "5672", "/", false},
+    {"amqp://h/a%2Fb", "guest", "guest", "h", "5672", "a/b", false},
+    {"amqp://[::1]", "guest", "guest", "::1", "5672", "/", false},
+    {"amqp://[::1]:99/v", "guest", "guest", "::1", "99", "v", false},
+    {"amqp://h/v?heartbeat=0", "guest", "guest", "h", "5672", "v", false},
+    {"amqps://", "guest", "guest", "localhost", "5671", "/", true},
+    {"amqps://me:secret@broker:1234/one", "me", "secret", "broker", "1234", "one", true},
 };
 
 START_TEST(takes_a_uri_apart)
@@ -29,6 +32,7 @@ START_TEST(takes_a_uri_apart)
     ck_assert_str_eq(uri.host, uris[_i].host);
     ck_assert_str_eq(uri.port, uris[_i].port);
     ck_assert_str_eq(uri.vhost, uris[_i].vhost);
+    ck_assert_int_eq(uri.tls, uris[_i].tls);
     uri_release(&uri);
 }
 END_TEST
@@ -36,7 +40,7 @@ END_TEST
 static const char *const bad_uris[] = {
     "",
     "localhost",
-    "amqps://h",
+    "amqpss://h",
     "http://h",
     "amqp://h:x",
     "amqp://h:70000",

@@ -1,0 +1,44 @@
+/* A connected socket, plain or with TLS on it, read and written as with recv and send: -1 with EAGAIN
+ * when a non-blocking one has nothing or takes nothing.
+ *
+ * TLS takes whole records from the kernel, one at a time: what was decrypted and not read is seen by
+ * no epoll, so whoever waits on one reads until socket_has_more says no. And a write that was not taken must be
+ * tried again with the same octets first, which is how stoatperf writes anyway. */
+#ifndef TOOLS_STOATPERF_SOCKET_H
+#define TOOLS_STOATPERF_SOCKET_H
+
+#include <openssl/types.h>
+#include <sys/types.h>
+
+#include "base/base.h"
+#include "tools/stoatperf_failure.h"
+
+struct socket {
+    int fd;   /* -1: not open */
+    SSL *tls; /* NULL: plain */
+};
+
+/* Connects, blocking, to the first address of host that answers; every wait of a blocking socket
+ * ends after timeout_s. False with the failure set. */
+bool socket_open(struct socket *sock, const char *host, const char *port, int timeout_s,
+                 struct failure *failure);
+
+/* TLS on an open, blocking socket, which is closed where that fails. ca_file: certificates that the broker's must lead to, and be for
+ * host; NULL: any will do. */
+bool socket_encrypt(struct socket *sock, const char *host, const char *ca_file,
+                    struct failure *failure);
+
+ssize_t socket_receive(struct socket *sock, void *data, size_t size);
+ssize_t socket_send(struct socket *sock, const void *data, size_t size);
+bool socket_has_more(const struct socket *sock);
+
+/* What the last -1 means, for people. */
+const char *socket_error(void);
+
+void socket_set_timeout(struct socket *sock, int timeout_s);
+void socket_set_blocking(struct socket *sock, bool blocking);
+
+/* Without a word to the other side. */
+void socket_close(struct socket *sock);
+
+#endif
