@@ -263,6 +263,7 @@ int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
         .room_timer.on_expire = on_room_timer,
         .store_source = {.fd = store_fd(store), .on_ready = on_store_ready},
     };
+    STAILQ_INIT(&broker->overfull);
     users_init(&broker->users);
     paging_init(&broker->paging, loop);
     store_on_body_done(store, on_body_done);

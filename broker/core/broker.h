@@ -53,6 +53,7 @@ struct broker {
     struct parking parking;         /* replies that wait for the store */
     struct late_confirms late_confirms[2]; /* of the open batch and the one under way, by LSN */
     struct dead_letters dead_letters;      /* dropped in this turn, not yet routed */
+    STAILQ_HEAD(overfull_queues, queue) overfull; /* see queues_drop_overflow */
     bool in_transaction;     /* what is acknowledged now holds when the open batch does */
     uint64_t next_queue_id;  /* never used before, in any run */
     uint64_t last_record_id; /* of definitions in the store: counted up, see core/definition.h */

@@ -616,6 +616,14 @@ static void on_retries_due(struct timer *timer)
     queue_wake(queue);
 }
 
+static void note_overflow(struct queue *queue)
+{
+    if (queue->overfull || !is_over(queue, 0, 0))
+        return;
+    queue->overfull = true;
+    STAILQ_INSERT_TAIL(&queue->broker->overfull, queue, by_overfull);
+}
+
 void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed)
 {
     if (unlikely(queue->settings.quorum))
@@ -628,10 +636,21 @@ void queue_requeue(struct queue *queue, struct place place, struct consumer *con
         wait_for_retry(queue, place);
     } else {
         make_ready(queue, place);
-        queue_drop_overflow(queue);
+        note_overflow(queue);
         queue_wake(queue);
     }
     give_credit_back(consumer);
+}
+
+void queues_drop_overflow(struct broker *broker)
+{
+    struct queue *queue;
+
+    while ((queue = STAILQ_FIRST(&broker->overfull)) != NULL) {
+        STAILQ_REMOVE_HEAD(&broker->overfull, by_overfull);
+        queue->overfull = false;
+        queue_drop_overflow(queue);
+    }
 }
 
 /* Returns whether the store has to hear of it. */
@@ -736,7 +755,7 @@ void queue_delete(struct queue *queue)
 {
     struct broker *broker = queue->broker;
 
-    assert(!queue->deleted);
+    assert(!queue->deleted && !queue->overfull);
     queue->deleted = true;
     if (queue->delayed_by == NULL)
         map_remove(&queue->vhost->queues, &queue->by_name);

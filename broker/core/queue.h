@@ -56,6 +56,7 @@ struct queue {
     struct map_link by_name;     /* in vhost->queues, unless delayed_by is set */
     struct map_link by_id;       /* in broker->queues, when durable */
     TAILQ_ENTRY(queue) by_owner; /* when owner is set */
+    STAILQ_ENTRY(queue) by_overfull;
     struct vhost *vhost;
     struct broker *broker;
     uint32_t refs; /* the vhost's, and one per unacked delivery */
@@ -64,6 +65,7 @@ struct queue {
     struct slice arguments;
     bool durable, exclusive, auto_delete;
     bool deleted;
+    bool overfull;     /* something went back to it over its limit: in broker->overfull */
     bool cycle_logged; /* a dead letter came round to it: said once (13.7) */
     struct queue_owner *owner;
     uint64_t id;                 /* in the store; level n of a priority queue is id + n there */
@@ -170,6 +172,9 @@ void queue_reject(struct queue *queue, struct place place, struct consumer *cons
 /* Back to where it stood, at once or later (11.8); failed: its delivery counts against the delivery
  * limit, above which it is dropped (10.19). */
 void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed);
+/* After all that goes back at once: what is too much now is dropped, in the order of its queue and
+ * not in that of its return (11.5). */
+void queues_drop_overflow(struct broker *broker);
 
 /* It was redeclared, or asked by basic.get: x-expires counts from now (8.14). */
 void queue_used(struct queue *queue);

@@ -119,10 +119,11 @@ bool channel_publish(struct channel *channel, struct amqp_error *error);
 void channel_route(struct channel *channel, struct exchange *exchange, struct message *message,
                    bool mandatory);
 
-/* Settles one delivery now. */
+/* Settles one delivery now. Whoever gives something back calls queues_drop_overflow when all of it
+ * is. */
 void channel_settle(struct channel *channel, struct delivery *delivery, enum settlement how);
 
-/* Everything unacked goes back to its queues, the youngest first. */
+/* Everything unacked goes back to its queues. */
 void channel_requeue_all(struct channel *channel);
 
 #endif

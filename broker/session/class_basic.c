@@ -567,8 +567,11 @@ bool on_basic_nack(struct channel *channel, const struct amqp_method *method,
 {
     const struct amqp_basic_nack *nack = &method->basic_nack;
 
-    return settle(channel, nack->delivery_tag, nack->multiple,
-                  nack->requeue ? SETTLE_REQUEUE : SETTLE_REJECT, error);
+    if (!settle(channel, nack->delivery_tag, nack->multiple,
+                nack->requeue ? SETTLE_REQUEUE : SETTLE_REJECT, error))
+        return false;
+    queues_drop_overflow(channel->broker);
+    return true;
 }
 
 bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
@@ -576,16 +579,20 @@ bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
 {
     const struct amqp_basic_reject *reject = &method->basic_reject;
 
-    return settle(channel, reject->delivery_tag, false,
-                  reject->requeue ? SETTLE_RETURN : SETTLE_REJECT, error);
+    if (!settle(channel, reject->delivery_tag, false,
+                reject->requeue ? SETTLE_RETURN : SETTLE_REJECT, error))
+        return false;
+    queues_drop_overflow(channel->broker);
+    return true;
 }
 
 void channel_requeue_all(struct channel *channel)
 {
     struct delivery *delivery;
 
-    while ((delivery = deliveries_youngest(&channel->deliveries)) != NULL)
+    while ((delivery = deliveries_oldest(&channel->deliveries)) != NULL)
         channel_settle(channel, delivery, SETTLE_RETURN);
+    queues_drop_overflow(channel->broker);
 }
 
 /* What a transaction holds is settled already, as far as the client goes (9.15). */
@@ -600,6 +607,7 @@ static bool recover(struct channel *channel, bool requeue, struct amqp_error *er
             channel_settle(channel, delivery, SETTLE_RETURN);
         delivery = next;
     }
+    queues_drop_overflow(channel->broker);
     channel_wake_consumers(channel);
     return true;
 }

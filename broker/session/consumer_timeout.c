@@ -65,6 +65,7 @@ static void requeue_unsettled(struct subscription *subscription)
         channel_settle(channel, delivery, SETTLE_REQUEUE);
         delivery = next;
     }
+    queues_drop_overflow(channel->broker);
 }
 
 static void refuse_channel(struct channel *channel, uint64_t timeout_ms)

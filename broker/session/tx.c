@@ -147,6 +147,7 @@ static void apply_settlements(struct tx *tx)
         assert(delivery != NULL && delivery->held);
         channel_settle(tx->channel, delivery, settlements[i].how);
     }
+    queues_drop_overflow(tx->channel->broker);
     buf_release(&tx->settlements);
     tx->held_up_to = 0;
 }

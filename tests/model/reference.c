@@ -147,6 +147,8 @@ static struct {
         struct command options; /* of that queue */
     } letters[LETTERS_MAX];
     size_t letter_count;
+    struct model_queue *overfull[MODEL_QUEUES]; /* something went back there, over the limit */
+    size_t overfull_count;
 } doing;
 
 static struct event *tell(struct event event)
@@ -802,6 +804,24 @@ static void detach(struct reference *r, struct model_queue *queue, int channel)
 
 /* ---- settling ---- */
 
+static void note_overflow(struct model_queue *queue)
+{
+    if (queue->options.overflow != 0 || !is_over(queue, 0, 0))
+        return;
+    for (size_t i = 0; i < doing.overfull_count; i++)
+        if (doing.overfull[i] == queue)
+            return;
+    doing.overfull[doing.overfull_count++] = queue;
+}
+
+/* When all that goes back at once is there. */
+static void drop_overflows(struct reference *r)
+{
+    for (size_t i = 0; i < doing.overfull_count; i++)
+        drop_overflow(r, doing.overfull[i]);
+    doing.overfull_count = 0;
+}
+
 /* Back to where it stood (10.17). */
 static void requeue(struct reference *r, struct model_queue *queue, struct model_entry *entry,
                     bool failed)
@@ -817,7 +837,7 @@ static void requeue(struct reference *r, struct model_queue *queue, struct model
     }
     entry->unacked = false;
     entry->redelivered = true;
-    drop_overflow(r, queue);
+    note_overflow(queue);
 }
 
 static void settle(struct reference *r, int number, uint32_t index, enum model_settlement how)
@@ -871,9 +891,10 @@ static void close_channel(struct reference *r, int number)
     for (int i = 0; i < MODEL_QUEUES; i++)
         if (r->queues[i].exists && r->queues[i].consumers[number].turn != ABSENT)
             detach(r, &r->queues[i], number);
-    while (channel->count > 0)
-        settle(r, number, channel->count - 1,
-               RETURN); /* 6.5; a queue that went with its last consumer took its own along */
+    while (channel->count >
+           0) /* 6.5; a queue that went with its last consumer took its own along */
+        settle(r, number, 0, RETURN);
+    drop_overflows(r);
     memset(channel, 0, sizeof(*channel));
 }
 
@@ -1364,6 +1385,7 @@ static void do_settle(struct reference *r, const struct command *command, enum m
             i += channel->count == before;
         }
     }
+    drop_overflows(r);
     if (limited)
         wake_channel(r, command->channel);
 }
@@ -1378,6 +1400,7 @@ static void do_recover(struct reference *r, const struct command *command)
             settle(r, command->channel, i, RETURN);
         else
             i++;
+    drop_overflows(r);
     wake_channel(r, command->channel);
 }
 
@@ -1414,9 +1437,10 @@ static void settle_held(struct reference *r, int number)
                  channel->deliveries[i].held_place < channel->deliveries[first].held_place))
                 first = i;
         if (first == channel->count)
-            return;
+            break;
         settle(r, number, first, (enum model_settlement)channel->deliveries[first].held);
     }
+    drop_overflows(r);
 }
 
 static void commit(struct reference *r, const struct command *command)

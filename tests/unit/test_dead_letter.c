@@ -134,6 +134,61 @@ START_TEST(reject_publish_is_no_death) /* 11.5 */
 }
 END_TEST
 
+/* ---- 11.5: what goes back to a queue that is full ---- */
+
+static void by_close(void)
+{
+    close_channel(peer);
+    open_channel(peer);
+}
+
+static void by_recover(void)
+{
+    peer_call(peer, 1,
+              &(struct amqp_method){.id = AMQP_BASIC_RECOVER, .basic_recover.requeue = true},
+              AMQP_BASIC_RECOVER_OK);
+}
+
+static void by_nack_of_all(void)
+{
+    peer_send(peer, 1,
+              &(struct amqp_method){
+                  .id = AMQP_BASIC_NACK, .basic_nack.multiple = true, .basic_nack.requeue = true});
+}
+
+static void by_commit(void)
+{
+    by_nack_of_all();
+    peer_call(peer, 1, &(struct amqp_method){.id = AMQP_TX_COMMIT}, AMQP_TX_COMMIT_OK);
+}
+
+static void (*const ways_back[])(void) = {by_close, by_recover, by_nack_of_all, by_commit};
+
+/* The tags are not in the order of the queue: the first was given back once before. */
+START_TEST(of_what_goes_back_the_oldest_goes_first) /* 11.5, 6.5, 10.17, 10.18 */
+{
+    declare_queue(peer, "dead", true, NULL);
+    declare_queue(peer, "q", true, TO_DEAD ",x-max-length-bytes=I10");
+    publish(peer, "q", "first");
+    const uint64_t first = get_unacked(peer, "q", "first");
+    publish(peer, "q", "the second");
+    get_unacked(peer, "q", "the second");
+    reject(peer, first, true);
+    get_unacked(peer, "q", "first");
+    publish(peer, "q", "third, too");
+    get_unacked(peer, "q", "third, too");
+    publish(peer, "q", "4");
+    if (ways_back[_i] == by_commit)
+        peer_call(peer, 1, &(struct amqp_method){.id = AMQP_TX_SELECT}, AMQP_TX_SELECT_OK);
+    ways_back[_i]();
+    get_one(peer, "dead", "first");
+    get_one(peer, "dead", "the second");
+    get_one(peer, "dead", "third, too");
+    get_one(peer, "q", "4");
+    get_nothing(peer, "q");
+}
+END_TEST
+
 /* ---- 13.2, 13.3: where it goes ---- */
 
 START_TEST(keys_of_the_message_or_of_the_queue) /* 13.2, 10.15 */
@@ -556,6 +611,7 @@ int main(void)
     tcase_add_loop_test(tests, each_death_has_its_reason, 0, countof(deaths));
     tcase_add_test(tests, purge_delete_and_ack_are_no_deaths);
     tcase_add_test(tests, reject_publish_is_no_death);
+    tcase_add_loop_test(tests, of_what_goes_back_the_oldest_goes_first, 0, countof(ways_back));
     tcase_add_loop_test(tests, keys_of_the_message_or_of_the_queue, 0, 2);
     tcase_add_test(tests, every_queue_bound_there_gets_one);
     tcase_add_test(tests, an_absent_exchange_takes_them_silently);
