@@ -164,7 +164,7 @@ static void on_record(void *context, struct slice key, struct slice value)
     keep_queue_id(recovery->broker, amqp_read_u64(&reader));
 }
 
-/* A priority queue has an id for each priority, upwards from its own. */
+/* A queue with priorities has an id for each, upwards from its own. */
 static struct queue *find_queue(const struct broker *broker, uint64_t id)
 {
     for (unsigned level = 0; level <= UINT8_MAX && level < id; level++) {
@@ -190,8 +190,9 @@ static void on_queue(void *context, const struct store_queue_state *state)
         recovery->skipped++;
         return;
     }
+    recovery->queues += state->queue_id == queue->id;
+    keep_queue_id(recovery->broker, queue->id + queue->settings.priority_max);
     queue_recover_entries(queue, state);
-    recovery->queues++;
     recovery->messages += state->count;
 }
 

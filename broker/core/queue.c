@@ -6,7 +6,9 @@
  *         of the queue of a delayed exchange: expired is what has waited long enough, and goes on through that exchange
  *
  * A queue with priorities has a window for each; the highest with something ready is served first,
- * the lowest overflows first. */
+ * after what has come back to a quorum queue; the lowest overflows first. A quorum queue always has
+ * priorities (11.7) and seldom needs them: it is like a queue without, but for the ids that it keeps
+ * free in the store, until the first message of another priority than the plain one. */
 #include "core/queue.h"
 
 #include "amqp/properties.h"
@@ -31,24 +33,36 @@ static void on_retries_due(struct timer *timer);
 
 /* ---- life ---- */
 
+static void make_others(struct queue *queue)
+{
+    const uint8_t count = queue->settings.priority_max;
+
+    queue->others = xcalloc(count, sizeof(*queue->others));
+    for (uint8_t i = 0; i < count; i++)
+        window_init(&queue->others[i], queue, &queue->expiry, &queue->broker->paging);
+    queue->level_max = queue->settings.priority_plain;
+}
+
+void queue_use_levels(struct queue *queue, unsigned level)
+{
+    if (queue->others == NULL)
+        make_others(queue);
+    queue->level_max = max_of(queue->level_max, level);
+}
+
 static void make_windows(struct queue *queue)
 {
-    uint8_t levels = queue->settings.priority_max;
-
     window_init(&queue->window, queue, &queue->expiry, &queue->broker->paging);
-    if (levels == 0)
-        return;
-    queue->higher = xcalloc(levels, sizeof(*queue->higher));
-    for (uint8_t i = 0; i < levels; i++)
-        window_init(&queue->higher[i], queue, &queue->expiry, &queue->broker->paging);
+    if (queue->settings.priority_max > 0 && !queue->settings.quorum)
+        queue_use_levels(queue, queue->settings.priority_max);
 }
 
 static void release_windows(struct queue *queue)
 {
     window_release(&queue->window);
-    for (uint8_t i = 0; i < queue->settings.priority_max; i++)
-        window_release(&queue->higher[i]);
-    free(queue->higher);
+    for (uint8_t i = 0; queue->others != NULL && i < queue->settings.priority_max; i++)
+        window_release(&queue->others[i]);
+    free(queue->others);
     expiry_release(&queue->expiry);
 }
 
@@ -170,7 +184,7 @@ struct queue_depth queue_depth_of_levels(const struct queue *queue)
 {
     struct queue_depth depth = {0};
 
-    for (unsigned level = 0; level <= queue->settings.priority_max; level++) {
+    for (unsigned level = 0; level <= queue->level_max; level++) {
         const struct window *window = queue_window(queue, level);
         depth.ready += window->ready_count;
         depth.ready_bytes += window->ready_bytes;
@@ -212,9 +226,8 @@ static void retire(struct queue *queue, struct place place, enum death death)
 }
 
 /* The first ready entry of this priority, after those whose time is over. */
-static enum window_next first_of_level(struct queue *queue, unsigned level, struct place *place)
+static enum window_next first_of(struct queue *queue, struct window *window, struct place *place)
 {
-    struct window *window = queue_window(queue, level);
     uint64_t now_ms = queue->broker->clock->now_ms;
     enum window_next next;
 
@@ -227,14 +240,41 @@ static enum window_next first_of_level(struct queue *queue, unsigned level, stru
     return next;
 }
 
+static bool has_come_back(struct place place)
+{
+    return place_entry(place)->acquired_count > 0;
+}
+
+/* Of those that came back to a quorum queue. They stand first in their windows. */
+static enum window_next first_come_back(struct queue *queue, struct place *place)
+{
+    for (unsigned level = queue->level_max + 1; level > 0; level--) {
+        struct window *window = queue_window(queue, level - 1);
+        enum window_next next = window_first_ready(window, place);
+        if (next == WINDOW_NOTHING ||
+            !(next == WINDOW_READY ? has_come_back(*place) : window->cursor->has_come_back))
+            continue;
+        next = first_of(queue, window, place);
+        if (next == WINDOW_ON_DISK || (next == WINDOW_READY && has_come_back(*place)))
+            return next;
+    }
+    return WINDOW_NOTHING;
+}
+
+/* What came back to a quorum queue is before the priorities of others (11.5, 11.7). */
+static enum window_next first_of_levels(struct queue *queue, struct place *place)
+{
+    enum window_next next = queue->settings.quorum ? first_come_back(queue, place) : WINDOW_NOTHING;
+
+    for (unsigned level = queue->level_max + 1; level > 0 && next == WINDOW_NOTHING; level--)
+        next = first_of(queue, queue_window(queue, level - 1), place);
+    return next;
+}
+
 enum window_next queue_first_ready(struct queue *queue, struct place *place)
 {
-    enum window_next next = WINDOW_NOTHING;
-
-    for (unsigned level = queue->settings.priority_max + 1u; level > 0 && next == WINDOW_NOTHING;
-         level--)
-        next = first_of_level(queue, level - 1, place);
-    return next;
+    return likely(queue->others == NULL) ? first_of(queue, &queue->window, place)
+                                         : first_of_levels(queue, place);
 }
 
 /* ---- handing out ---- */
@@ -317,9 +357,8 @@ void queue_drop_overflow(struct queue *queue)
             return;
         }
         enum window_next next = WINDOW_NOTHING;
-        for (unsigned level = 0; level <= queue->settings.priority_max && next == WINDOW_NOTHING;
-             level++)
-            next = first_of_level(queue, level, &place);
+        for (unsigned level = 0; level <= queue->level_max && next == WINDOW_NOTHING; level++)
+            next = first_of(queue, queue_window(queue, level), &place);
         if (next != WINDOW_READY)
             return;
         if (is_over(queue, 0, 0)) /* still: what was due may have stood before it */
@@ -353,16 +392,39 @@ static uint64_t deadline_of(const struct queue *queue, const struct message *mes
     return ttl_ms == DEADLINE_NONE ? DEADLINE_NONE : queue->broker->clock->now_ms + ttl_ms;
 }
 
-static unsigned level_of(const struct queue *queue, const struct message *message)
+static unsigned priority_of(const struct queue *queue, const struct message *message)
 {
+    const struct settings *settings = &queue->settings;
     struct amqp_properties properties;
 
-    if (likely(queue->higher == NULL))
-        return 0;
+    if ((amqp_properties_flags(message_properties(message)) & AMQP_PROPERTY_PRIORITY) == 0)
+        return settings->priority_plain;
     amqp_properties_decode(message_properties(message), &properties);
-    return properties.flags & AMQP_PROPERTY_PRIORITY
-               ? min_of(properties.priority, queue->settings.priority_max) /* 11.7 */
-               : 0;
+    return min_of(properties.priority, settings->priority_max);
+}
+
+/* The first message of so high a priority, or of another than the plain one, has come. */
+static __attribute__((noinline)) void need_levels(struct queue *queue, unsigned level)
+{
+    const unsigned first = queue->others == NULL ? 0 : queue->level_max + 1;
+
+    queue_use_levels(queue, level);
+    for (level = first; level <= queue->level_max; level++)
+        if (queue_window(queue, level) != &queue->window)
+            queue_store_create_level(queue, level);
+}
+
+/* Of messages of its priority (11.7). */
+static struct window *window_for(struct queue *queue, const struct message *message)
+{
+    if (likely(queue->settings.priority_max == 0))
+        return &queue->window;
+    const unsigned level = priority_of(queue, message);
+    if (level == queue->settings.priority_plain)
+        return &queue->window;
+    if (unlikely(queue->others == NULL || level > queue->level_max))
+        need_levels(queue, level);
+    return queue_window(queue, level);
 }
 
 /* The ready entries of the segment that are due at its earliest deadline go. Answers how many. */
@@ -467,7 +529,7 @@ bool queue_push(struct queue *queue, struct message *message)
 {
     if (unlikely(refuses(queue, message)))
         return false;
-    struct place place = window_push(queue_window(queue, level_of(queue, message)), message);
+    struct place place = window_push(window_for(queue, message), message);
     uint64_t deadline_ms = deadline_of(queue, message);
 
     queue->counters.published++;
@@ -658,7 +720,7 @@ static bool drop_all_ready(struct queue *queue)
 {
     bool stored = false;
 
-    for (unsigned level = 0; level <= queue->settings.priority_max; level++)
+    for (unsigned level = 0; level <= queue->level_max; level++)
         stored |= queue_drop_ready(queue, queue_window(queue, level));
     return stored;
 }

@@ -68,18 +68,20 @@ struct queue {
     bool overfull;     /* something went back to it over its limit: in broker->overfull */
     bool cycle_logged; /* a dead letter came round to it: said once (13.7) */
     struct queue_owner *owner;
-    uint64_t id;                 /* in the store; level n of a priority queue is id + n there */
+    uint64_t id;                 /* in the store, of its own window; those of `others` follow it */
     uint64_t lsn;                /* the batch that holds its definition; 0 when not durable */
     struct policy_set policies;  /* that apply */
     struct settings settings;    /* by these and the arguments */
     struct exchange *delayed_by; /* no client's queue, but where the messages of an exchange wait:
                                     see core/exchange_delayed.c. NULL otherwise, as nearly always */
 
-    struct window window;    /* entries of priority 0: all of them, unless it is a priority queue */
-    struct window *higher;   /* settings.priority_max windows, of priorities 1 and up; or NULL */
-    struct expiry expiry;    /* of all windows */
-    struct outbox *outbox;   /* NULL: no dead letter has ever had to be kept */
-    struct retries *retries; /* NULL: nothing has ever waited for its retry */
+    struct window window;  /* entries of settings.priority_plain, and all while `others` is NULL */
+    struct window *others; /* settings.priority_max windows: of the other priorities, upwards */
+    unsigned level_max;    /* of all these the first 0 to level_max are in use, here and in the
+                                store; priorities are levels, but level 0 is all without `others` */
+    struct expiry expiry;  /* of all windows */
+    struct outbox *outbox; /* NULL: no dead letter has ever had to be kept */
+    struct retries *retries;   /* NULL: nothing has ever waited for its retry */
     struct timer unused_timer; /* x-expires: runs while it has no consumer */
     struct consumers consumers;
     uint32_t consumer_count;
@@ -102,8 +104,8 @@ struct queue {
  * declare-ok waits for. */
 struct queue *queue_new(struct vhost *vhost, const struct queue_options *options);
 
-/* As the store has it; nothing is written. First the definition, later, if the store knows entries,
- * their counters. */
+/* As the store has it; nothing is written. First the definition; then, of each of its levels that
+ * the store knows, the counters. */
 struct queue *queue_recover(struct vhost *vhost, const struct queue_options *options, uint64_t id);
 void queue_recover_entries(struct queue *queue, const struct store_queue_state *state);
 
@@ -135,7 +137,7 @@ struct queue_depth queue_depth_of_levels(const struct queue *queue);
 
 static inline uint64_t queue_ready_count(const struct queue *queue)
 {
-    return queue->higher == NULL ? queue->window.ready_count : queue_depth_of_levels(queue).ready;
+    return queue->others == NULL ? queue->window.ready_count : queue_depth_of_levels(queue).ready;
 }
 
 /* Appends. Takes its own reference on the message. When it is to be stored, the put joins the open

@@ -15,21 +15,27 @@ enum {
 static uint64_t store_id(const struct queue *queue, const struct window *window)
 {
     return window == &queue->window ? queue->id
-                                    : queue->id + 1 + (uint64_t)(window - queue->higher);
+                                    : queue->id + 1 + (uint64_t)(window - queue->others);
+}
+
+void queue_store_create_level(struct queue *queue, unsigned level)
+{
+    store_create_queue(queue->broker->store, store_id(queue, queue_window(queue, level)));
 }
 
 void queue_store_create(struct queue *queue)
 {
-    for (unsigned level = 0; level <= queue->settings.priority_max; level++)
-        store_create_queue(queue->broker->store, queue->id + level);
+    for (unsigned level = 0; level <= queue->level_max; level++)
+        queue_store_create_level(queue, level);
     broker_touch_store(queue->broker);
 }
 
 void queue_store_mark(struct queue *queue)
 {
-    for (unsigned level = 0; level <= queue->settings.priority_max; level++)
-        store_mark_delivered(queue->broker->store, queue->id + level,
-                             queue_window(queue, level)->delivered);
+    for (unsigned level = 0; level <= queue->level_max; level++) {
+        const struct window *window = queue_window(queue, level);
+        store_mark_delivered(queue->broker->store, store_id(queue, window), window->delivered);
+    }
 }
 
 /* ---- putting and taking back ---- */
@@ -186,9 +192,10 @@ static void take_back_unacked(struct queue *queue, struct window *window)
 
 void queue_store_delete(struct queue *queue)
 {
-    for (unsigned level = 0; level <= queue->settings.priority_max; level++) {
-        take_back_unacked(queue, queue_window(queue, level));
-        store_delete_queue(queue->broker->store, queue->id + level);
+    for (unsigned level = 0; level <= queue->level_max; level++) {
+        struct window *window = queue_window(queue, level);
+        take_back_unacked(queue, window);
+        store_delete_queue(queue->broker->store, store_id(queue, window));
     }
     broker_touch_store(queue->broker);
 }
@@ -836,7 +843,7 @@ void queue_read(struct queue *queue, struct segment *segment)
 /* A level at a time, for none of them is read before the one above it is served. */
 void queue_read_ahead(struct queue *queue)
 {
-    for (unsigned level = queue->settings.priority_max + 1u; level > 0; level--) {
+    for (unsigned level = queue->level_max + 1; level > 0; level--) {
         struct window *window = queue_window(queue, level - 1);
         if (window->ready_count == 0)
             continue;
@@ -848,7 +855,7 @@ void queue_read_ahead(struct queue *queue)
 
 static void learn_deadlines(struct queue *queue)
 {
-    for (unsigned level = 0; level <= queue->settings.priority_max; level++) {
+    for (unsigned level = 0; level <= queue->level_max; level++) {
         struct segment *range = queue_window(queue, level)->unlearnt;
         if (queue->fetching != NULL || queue->broker->is_ending || range == NULL)
             continue;
@@ -860,8 +867,13 @@ static void learn_deadlines(struct queue *queue)
 
 void queue_recover_entries(struct queue *queue, const struct store_queue_state *state)
 {
-    struct window *window = queue_window(queue, (unsigned)(state->queue_id - queue->id));
+    const unsigned plain = queue->settings.priority_plain;
+    const unsigned number = (unsigned)(state->queue_id - queue->id);
+    const unsigned level = number == 0 ? plain : number <= plain ? number - 1 : number;
 
+    if (number > 0)
+        queue_use_levels(queue, level);
+    struct window *window = queue_window(queue, level);
     window_recover(window, &(struct window_recovery){.head = state->head,
                                                      .tail = state->tail,
                                                      .count = state->count,
@@ -869,5 +881,7 @@ void queue_recover_entries(struct queue *queue, const struct store_queue_state *
                                                      .deadlines = state->deadlines});
     window->delivered = state->delivered;
     learn_deadlines(queue);
-    queue_drop_overflow(queue); /* what was unacked is ready again */
+    /* What was unacked is ready again. Nothing goes before it has been read, and all levels are back
+     * before that. */
+    queue_drop_overflow(queue);
 }

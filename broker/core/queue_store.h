@@ -21,7 +21,7 @@
  * An entry that was deleted may be read back while its delete is not durable: so a segment is not
  * given up before the deletes of its entries are (deleted_lsn), and a stub's bits say who is alive.
  *
- * Each window of a priority queue is a queue of its own to the store: ids id, id + 1, ...
+ * Each window of a queue with priorities is a queue of its own to the store: ids id, id + 1, ...
  *
  * For queue.c alone. */
 #ifndef CORE_QUEUE_STORE_H
@@ -29,12 +29,18 @@
 
 #include "core/queue.h"
 
+/* Of the levels 0 to level_max. */
 static inline struct window *queue_window(const struct queue *queue, unsigned level)
 {
-    return level == 0 ? (struct window *)(uintptr_t)&queue->window : &queue->higher[level - 1];
+    const unsigned plain = queue->settings.priority_plain;
+
+    if (queue->others == NULL || level == plain)
+        return (struct window *)(uintptr_t)&queue->window;
+    return &queue->others[level < plain ? level : level - 1];
 }
 
 void queue_store_create(struct queue *queue);
+void queue_store_create_level(struct queue *queue, unsigned level);
 void queue_store_delete(struct queue *queue); /* what of it is in the open batch is taken back */
 void queue_store_mark(struct queue *queue);   /* what has been handed out, for after a clean stop */
 
@@ -83,6 +89,9 @@ void queue_let_go(struct queue *queue, struct place place, enum death death);
 
 /* There is room again for what deadlines bring. In queue.c. */
 void queue_on_outbox_free(struct queue *queue);
+
+/* The levels up to this one are in use. In queue.c. */
+void queue_use_levels(struct queue *queue, unsigned level);
 
 /* Drops what is over the limit and in memory. In queue.c. */
 void queue_drop_overflow(struct queue *queue);

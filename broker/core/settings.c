@@ -3,7 +3,8 @@
 #include "amqp/table.h"
 #include "core/argument.h"
 
-enum { DELIVERY_LIMIT_DEFAULT = 20 }; /* of quorum queues (8.11) */
+/* Of quorum queues (8.11, 11.7). */
+enum { DELIVERY_LIMIT_DEFAULT = 20, QUORUM_PRIORITY_MAX = 31, QUORUM_PRIORITY_PLAIN = 4 };
 
 static bool find_number(struct slice table, struct slice key, uint64_t *found)
 {
@@ -104,7 +105,7 @@ static enum retry_type read_retry_type(const struct settings_source *source)
 void settings_read(struct settings *settings, const struct settings_source *source)
 {
     const bool quorum = argument_queue_type(source->arguments) == QUEUE_QUORUM;
-    uint64_t priority_max = 0;
+    uint64_t priority_max = quorum ? QUORUM_PRIORITY_MAX : 0;
     struct slice strategy;
 
     if (!quorum)
@@ -125,6 +126,7 @@ void settings_read(struct settings *settings, const struct settings_source *sour
         .retry_min_ms = read_first_number(source, SLICE("x-delayed-retry-min"), 0),
         .retry_max_ms = read_first_number(source, SLICE("x-delayed-retry-max"), SETTING_NONE),
         .priority_max = (uint8_t)priority_max,
+        .priority_plain = quorum ? QUORUM_PRIORITY_PLAIN : 0,
     };
     settings->dead_letters =
         read_string(source, SLICE("x-dead-letter-exchange"), &settings->dead_letter_exchange);

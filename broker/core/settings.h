@@ -27,6 +27,7 @@ struct settings {
     uint64_t retry_min_ms, retry_max_ms; /* 0: none waits; SETTING_NONE: as long as it takes */
     uint64_t consumer_timeout_ms; /* SETTING_NONE: as the consumer or the configuration says */
     uint8_t priority_max;         /* 0: no priorities */
+    uint8_t priority_plain;       /* of a message that says nothing (11.7) */
 };
 
 /* Checked tables: x-arguments, and definitions of policies, whose keys are the same without the x-.

@@ -381,6 +381,7 @@ static struct segment *make_stub(struct window *window, struct segment *segment,
         if (!segment_is_ready(segment, slot))
             continue;
         set_ready(stub, slot - from);
+        stub->has_come_back |= entry->acquired_count > 0;
         stub->stored_count += is_stored;
         stub->stored_bytes += is_stored ? entry->message->body_size : 0;
         if (has_deadlines)

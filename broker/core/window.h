@@ -75,6 +75,7 @@ struct segment {
     struct segment **writer;    /* loaded: who writes it to scratch; cleared when it goes */
     struct scratch_place place; /* of a stub: where its bodies are; none: in the store */
     uint32_t stored_count;      /* of a stub in scratch: those of its entries that the store has */
+    bool has_come_back;         /* of a stub: some came back to a quorum queue, and stand first */
     uint64_t stored_bytes;
     struct deadlines deadlines; /* of slots that have one */
     uint32_t *weights;          /* of a stub with deadlines, by slot: see stub_weight; else NULL */

@@ -23,6 +23,7 @@ What 3.10 does by accident is not generated, where no single answer would show i
     consumers and publishers learn late; limits of channels, which it refuses now and ignores then; basic.nack with requeue, which
     it counts like a reject (10.19); priorities of consumers one of which is active, where it goes by age alone (10.11);
     no delivery limit, where what is given back goes to the end (10.17);
+  - of messages where there are quorum queues, priorities other than 4: those of 3.10 have none (11.7);
   - drop-head on queues with priorities: 3.10 drops the highest priority (11.5);
   - a second destination of an exchange that chooses one of them, by chance or by a hash of its own; a second binding to the same
     one, of which 3.10 forgets both when one goes;
@@ -433,6 +434,9 @@ class Writer:
         size = self.random.choices((0, 1, 20, 5000, 140000), (4, 2, 90, 3, 0.15))[0]
         return ('m%d ' % self.messages * (size // 3 + 1))[:size]
 
+    def priorities(self, *choices):
+        return (4,) if 'quorum' in self.features else choices
+
     def properties(self):
         found = {}
         if self.chance(0.5):
@@ -440,7 +444,7 @@ class Writer:
         if self.chance(0.35):
             found['headers'] = self.headers()
         if self.has('priority', 0.7):
-            found['priority'] = self.random.choice((0, 1, 2, 3, 5, 200))
+            found['priority'] = self.random.choice(self.priorities(0, 1, 2, 3, 5, 200))
         if self.has('ttl', 0.3):
             found['expiration'] = self.one('60000', *(() if 'length' in self.features else ('0', *SHORT_TIMES)))
         if self.chance(0.12):
@@ -448,7 +452,7 @@ class Writer:
         return found
 
     def _uncommon_properties(self, found):
-        for field, choices in (('content_type', ('text/plain', '')), ('content_encoding', ('gzip',)), ('priority', (0, 4, 255)),
+        for field, choices in (('content_type', ('text/plain', '')), ('content_encoding', ('gzip',)), ('priority', self.priorities(0, 4, 255)),
                                ('correlation_id', ('1', UMLAUT)), ('reply_to', ('q1', '')), ('message_id', ('x' * 255,)),
                                ('timestamp', (0, 1700000000, (1 << 64) - 1)), ('type', ('t',)), ('app_id', ('app',)),
                                ('cluster_id', ('c',))):

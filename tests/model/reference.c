@@ -207,8 +207,16 @@ static bool is_over(const struct model_queue *queue, uint32_t more, int more_byt
            (options->bytes != MODEL_NONE && count_bytes(queue) + more_bytes > options->bytes);
 }
 
+/* 11.7 */
+static bool has_levels(const struct model_queue *queue)
+{
+    return queue->options.quorum || queue->options.priorities > 0;
+}
+
 static unsigned level_of(const struct model_queue *queue, const struct model_message *message)
 {
+    if (queue->options.quorum)
+        return message->priority == MODEL_NONE ? 4 : (unsigned)message->priority; /* 11.7 */
     if (queue->options.priorities == 0 || message->priority == MODEL_NONE)
         return 0;
     return (unsigned)min_of(message->priority, queue->options.priorities); /* 11.7 */
@@ -242,14 +250,22 @@ static void bury(struct reference *r, struct model_queue *queue, struct model_en
     remove_entry(r, queue, entry);
 }
 
-/* Who is delivered next: the highest level, and the oldest of it. */
+static bool is_before(const struct model_entry *a, const struct model_entry *b)
+{
+    if ((a->acquired > 0) != (b->acquired > 0))
+        return a->acquired > 0;
+    return a->level > b->level;
+}
+
+/* Who is delivered next: what has come back to a quorum queue, then the highest level, and the
+ * oldest of it. */
 static struct model_entry *first_ready(struct model_queue *queue)
 {
     struct model_entry *first = NULL;
 
     for (uint32_t i = 0; i < queue->count; i++) {
         struct model_entry *entry = &queue->entries[i];
-        if (is_ready(entry) && (first == NULL || entry->level > first->level))
+        if (is_ready(entry) && (first == NULL || is_before(entry, first)))
             first = entry;
     }
     return first;
@@ -268,35 +284,35 @@ static struct model_entry *first_to_drop(struct model_queue *queue)
     return first;
 }
 
-/* Up to this level. */
-static struct model_entry *first_due(const struct reference *r, struct model_queue *queue,
-                                     int level_max)
+static struct model_entry *first_due_of(const struct reference *r, struct model_queue *queue,
+                                        unsigned level)
 {
     struct model_entry *first = NULL;
-    unsigned equals = 0;
 
     for (uint32_t i = 0; i < queue->count; i++) {
         struct model_entry *entry = &queue->entries[i];
-        if (!is_ready(entry) || entry->deadline > r->now || entry->level > level_max)
-            continue;
-        if (first == NULL || entry->deadline < first->deadline)
+        if (is_ready(entry) && entry->level == level && entry->deadline <= r->now &&
+            (first == NULL || entry->deadline < first->deadline))
             first = entry;
     }
-    if (first == NULL || queue->options.priorities == 0 || queue->options.dlx == MODEL_NONE)
-        return first;
-    /* Of those due at once each level has an order, the levels have none. */
-    struct model_entry *by_level[LEVELS_MAX + 1] = {NULL};
-    for (uint32_t i = 0; i < queue->count; i++) {
-        struct model_entry *entry = &queue->entries[i];
-        if (is_ready(entry) && entry->deadline == first->deadline && entry->level <= level_max &&
-            by_level[entry->level] == NULL)
-            by_level[entry->level] = entry;
+    return first;
+}
+
+/* Of those due at once each level has an order, the levels have none. */
+static struct model_entry *first_due(const struct reference *r, struct model_queue *queue)
+{
+    struct model_entry *candidates[LEVELS_MAX + 1] = {NULL};
+    unsigned equals = 0;
+
+    for (unsigned level = 0; level <= LEVELS_MAX; level++) {
+        struct model_entry *entry = first_due_of(r, queue, level);
+        if (entry == NULL || (equals > 0 && entry->deadline > candidates[0]->deadline))
+            continue;
+        if (equals > 0 && entry->deadline < candidates[0]->deadline)
+            equals = 0;
+        candidates[equals++] = entry;
     }
-    struct model_entry *candidates[LEVELS_MAX + 1];
-    for (unsigned level = 0; level <= LEVELS_MAX; level++)
-        if (by_level[level] != NULL)
-            candidates[equals++] = by_level[level];
-    return candidates[choose(equals)];
+    return equals == 0 ? NULL : candidates[queue->options.dlx == MODEL_NONE ? 0 : choose(equals)];
 }
 
 /* A message leaves at its own deadline, wherever it stands. */
@@ -304,8 +320,20 @@ static void expire(struct reference *r, struct model_queue *queue)
 {
     struct model_entry *entry;
 
-    while ((entry = first_due(r, queue, LEVELS_MAX)) != NULL)
+    while ((entry = first_due(r, queue)) != NULL)
         bury(r, queue, entry, EXPIRED);
+}
+
+/* All that is due of one level; false: nothing is. */
+static bool expire_level(struct reference *r, struct model_queue *queue)
+{
+    struct model_entry *entry = first_due(r, queue);
+
+    if (entry == NULL)
+        return false;
+    for (const unsigned level = entry->level; entry != NULL; entry = first_due_of(r, queue, level))
+        bury(r, queue, entry, EXPIRED);
+    return true;
 }
 
 /* What it holds of this level is in memory: it comes in one piece, unless memory is short. */
@@ -323,12 +351,13 @@ static void chill(struct model_queue *queue)
             queue->cold |= (uint8_t)(1u << queue->entries[i].level);
 }
 
-/* Whether it shows when what is too much goes: to those who get its dead letters, or because one
- * that is too large alone takes those of lower levels with it that are there by then. */
+/* Whether it shows when what is too much goes: to those who get its dead letters, because consumers
+ * may be handed it meanwhile, or because one that is too large alone takes those of lower levels with
+ * it that are there by then. */
 static bool shows_when_it_drops(const struct model_queue *queue)
 {
-    return queue->options.dlx != MODEL_NONE ||
-           (queue->options.bytes != MODEL_NONE && queue->options.priorities > 0);
+    return queue->options.dlx != MODEL_NONE || model_count_consumers(queue) > 0 ||
+           (queue->options.bytes != MODEL_NONE && has_levels(queue));
 }
 
 /* What is due does not count: it goes first, and not for want of room. */
@@ -944,18 +973,12 @@ static unsigned count_due(const struct reference *r, const struct model_queue *q
  * as it was given up. */
 static void expire_part(struct reference *r, struct model_queue *queue)
 {
-    struct model_entry *entry;
-    int level = 0;
-
-    if (r->scarce) {
-        for (unsigned left = 1 + choose(count_due(r, queue)); left > 0; left--)
-            bury(r, queue, first_due(r, queue, LEVELS_MAX), EXPIRED);
+    if (!r->scarce) {
+        expire_level(r, queue);
         return;
     }
-    while (first_due(r, queue, level) == NULL)
-        level++;
-    while ((entry = first_due(r, queue, level)) != NULL)
-        bury(r, queue, entry, EXPIRED);
+    for (unsigned left = 1 + choose(count_due(r, queue)); left > 0; left--)
+        bury(r, queue, first_due(r, queue), EXPIRED);
 }
 
 /* Whatever time has brought about. What is due in several queues comes in any order. */
@@ -1081,20 +1104,12 @@ static void recover_queue(struct reference *r, struct model_queue *queue, bool c
     use(r, queue);
 }
 
-/* Levels come back from the disk one after another, the lowest first; what of them is due is known
- * then, or before. */
-static void drop_recovered_of(struct reference *r, struct model_queue *queue)
+/* What is due comes back from the disk level by level, or all at once. */
+static void expire_recovered(struct reference *r, struct model_queue *queue)
 {
-    if (queue->options.priorities > 0 && count_due(r, queue) > 0 && choose(2) == 1)
-        expire(r, queue);
-    for (int level = 0; level <= queue->options.priorities; level++) {
-        struct model_entry *entry;
-        while ((entry = first_due(r, queue, level)) != NULL)
-            bury(r, queue, entry, EXPIRED);
-        while (is_over(queue, 0, 0) && (entry = first_to_drop(queue)) != NULL &&
-               entry->level <= level)
-            bury(r, queue, entry, MAXLEN);
-    }
+    if (count_due(r, queue) > 0 && choose(2) == 1)
+        while (expire_level(r, queue))
+            ;
 }
 
 /* What was unacked is ready again, and may be too much. In which order queues come to that is not
@@ -1105,12 +1120,15 @@ static void drop_recovered(struct reference *r)
         struct model_queue *over[MODEL_QUEUES];
         unsigned count = 0;
         for (int i = 0; i < MODEL_QUEUES; i++)
-            if (r->queues[i].exists && r->queues[i].options.overflow == 0 &&
+            if (r->queues[i].exists && r->queues[i].options.overflow == 0 && !r->queues[i].late &&
                 is_over(&r->queues[i], 0, 0))
                 over[count++] = &r->queues[i];
         if (count == 0)
             return;
-        drop_recovered_of(r, over[choose(count)]);
+        struct model_queue *queue = over[choose(count)];
+        if (has_levels(queue))
+            expire_recovered(r, queue);
+        drop_overflow(r, queue);
     }
 }
 

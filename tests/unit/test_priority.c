@@ -49,6 +49,10 @@ static const struct {
     {"x-max-priority=I255", "a1 b3 c2", "bca"},
     {"x-max-priority=I0", "a1 b3 c2", "abc"},
     {NULL, "a1 b3 c2", "abc"},
+    {"x-queue-type=Squorum", "a1 b3 c2 d3 e5", "ebdca"},
+    {"x-queue-type=Squorum", "a3 b- c4 d5 e-", "dbcea"}, /* none is 4 */
+    {"x-queue-type=Squorum", "aO bZ cN dO e-", "abdce"}, /* 31, above it, 30 */
+    {"x-queue-type=Squorum", "a- b- c4", "abc"},
 };
 
 START_TEST(the_highest_comes_first) /* 11.7 */
@@ -97,6 +101,41 @@ START_TEST(old_and_new_ones_mix) /* 11.7 */
 }
 END_TEST
 
+/* What a quorum queue had before it needed priorities, and after. */
+START_TEST(a_quorum_queue_gets_levels_when_it_needs_them) /* 11.7, 12 */
+{
+    declare_queue(peer, "q", true, "x-queue-type=Squorum");
+    declare_queue(peer, "next", true, "x-max-priority=I5"); /* its ids follow */
+    publish_each("q", "a- b4");
+    restart(_i == 1);
+    publish_each("next", "x1 y5");
+    publish_each("q", "c3 d- e0");
+    restart(_i == 1);
+    publish_each("q", "f8 g9 hO");
+    restart(_i == 1);
+    declare_queue(peer, "other", true, NULL);
+    publish_each("other", "z-");
+    restart(_i == 1);
+    ck_assert_uint_eq(8, count_ready(peer, "q"));
+    get_each("q", "hgfabdce");
+    get_each("next", "yx");
+    get_each("other", "z");
+}
+END_TEST
+
+START_TEST(what_comes_back_to_a_quorum_queue_is_first) /* 11.5, 11.7, 10.17 */
+{
+    declare_queue(peer, "q", true, "x-queue-type=Squorum");
+    publish_each("q", "a1 b3 c3");
+    const uint64_t b = get_unacked(peer, "q", "b"), c = get_unacked(peer, "q", "c");
+    nack(peer, get_unacked(peer, "q", "a"), true);
+    publish_each("q", "d5");
+    nack(peer, c, true);
+    nack(peer, b, true);
+    get_each("q", "bcad");
+}
+END_TEST
+
 START_TEST(a_requeued_message_goes_to_its_place) /* 11.7, 10.17 */
 {
     declare_queue(peer, "q", true, "x-max-priority=I5");
@@ -140,6 +179,37 @@ START_TEST(the_lowest_may_be_on_disk) /* 11.5, 11.7 */
     harness_run(&harness);
     ck_assert_uint_eq(3, count_ready(peer, "q"));
     get_each("q", "dac");
+}
+END_TEST
+
+/* What was unacked is ready again, and too much. */
+static const struct {
+    const char *arguments;
+    bool crash;
+} overflow_cases[] = {
+    {"x-max-priority=I5,x-max-length=I3", false},
+    {"x-max-priority=I5,x-max-length=I3", true},
+    {"x-queue-type=Squorum,x-max-length=I3", false},
+    {"x-queue-type=Squorum,x-max-length=I3", true},
+};
+
+START_TEST(the_lowest_overflows_first_after_a_restart) /* 11.5, 11.7, 12 */
+{
+    char arguments[160];
+
+    declare_queue(peer, "dead", true, NULL);
+    snprintf(arguments, sizeof(arguments),
+             "%s,x-dead-letter-exchange=S,x-dead-letter-routing-key=Sdead",
+             overflow_cases[_i].arguments);
+    declare_queue(peer, "q", true, arguments);
+    publish_each("q", "a5 b4 c1");
+    get_unacked(peer, "q", "a");
+    get_unacked(peer, "q", "b");
+    publish_each("q", "d2 e0");
+    restart(overflow_cases[_i].crash);
+    ck_assert_uint_eq(3, count_ready(peer, "q"));
+    get_each("dead", "ec");
+    get_each("q", "abd");
 }
 END_TEST
 
@@ -201,10 +271,14 @@ int main(void)
     tcase_add_loop_test(tests, consumers_get_them_in_order, 0, countof(order_cases));
     tcase_add_loop_test(tests, priorities_survive_a_restart, 0, 2 * countof(order_cases));
     tcase_add_test(tests, old_and_new_ones_mix);
+    tcase_add_loop_test(tests, a_quorum_queue_gets_levels_when_it_needs_them, 0, 2);
+    tcase_add_test(tests, what_comes_back_to_a_quorum_queue_is_first);
     tcase_add_test(tests, a_requeued_message_goes_to_its_place);
     tcase_add_test(tests, the_lowest_priority_overflows_first);
     tcase_add_test(tests, limits_count_all_priorities);
     tcase_add_test(tests, the_lowest_may_be_on_disk);
+    tcase_add_loop_test(tests, the_lowest_overflows_first_after_a_restart, 0,
+                        countof(overflow_cases));
     tcase_add_test(tests, deadlines_hold_in_every_priority);
     tcase_add_test(tests, a_dead_letter_keeps_its_priority);
     tcase_add_test(tests, purge_and_delete_take_all_priorities);
