@@ -27,6 +27,7 @@ enum {
 };
 
 static void queue_deliver(struct task *task);
+static bool retire_all_due(struct queue *queue);
 static void on_entries_due(struct timer *timer);
 static void on_unused(struct timer *timer);
 static void on_retries_due(struct timer *timer);
@@ -341,16 +342,26 @@ static bool is_over(const struct queue *queue, uint64_t more, uint64_t more_byte
            depth.ready_bytes + more_bytes > settings->bytes_max;
 }
 
-/* The oldest of the lowest priority goes first (11.5). What must be read from disk first goes when
- * it has been; when a limit that came with a policy is far exceeded, the rest goes in the turns
- * that follow. A queue that refuses drops nothing: what is requeued may take it over its limit. */
+/* After a start deadlines are read level by level (learn_deadlines). */
+static bool knows_deadlines(const struct queue *queue)
+{
+    for (unsigned level = 0; level <= queue->level_max; level++)
+        if (queue_window(queue, level)->unlearnt != NULL)
+            return false;
+    return true;
+}
+
+/* The oldest of the lowest priority goes first (11.5), after all that is due, which does not count.
+ * Until that is known and gone, or what must be read from disk has been, this waits to be called
+ * again; when a limit that came with a policy is far exceeded, the rest goes in the turns that
+ * follow. A queue that refuses drops nothing: what is requeued may take it over its limit. */
 void queue_drop_overflow(struct queue *queue)
 {
     struct place place;
 
-    if (queue->settings.overflow != OVERFLOW_DROP_HEAD || !is_over(queue, 0, 0))
+    if (queue->settings.overflow != OVERFLOW_DROP_HEAD || !is_over(queue, 0, 0) ||
+        !knows_deadlines(queue) || !retire_all_due(queue))
         return;
-    on_entries_due(&queue->expiry.timer); /* what is due does not count */
     for (size_t left = RETIRE_AT_ONCE_MAX; is_over(queue, 0, 0); left--) {
         if (left == 0) {
             loop_queue(queue->broker->loop, LOOP_DEFERRED, &queue->task);
@@ -451,13 +462,11 @@ static size_t retire_due(struct queue *queue, struct segment *segment)
     return retired;
 }
 
-/* A timer says that something may be due, or what was due has been read: all that is goes, wherever
- * it stands, in order of deadline and then of position. What is on disk is read if it has somewhere
- * to go. */
-static void on_entries_due(struct timer *timer)
+/* All that is due goes, wherever it stands, in order of deadline and then of position. What is on
+ * disk is read first, if it has somewhere to go. Returns whether all of it is gone; if not the rest
+ * goes when it has been read, or in the next turn. */
+static bool retire_all_due(struct queue *queue)
 {
-    struct queue *queue =
-        container_of(container_of(timer, struct expiry, timer), struct queue, expiry);
     uint64_t now_ms = queue->broker->clock->now_ms;
     struct segment *segment;
     size_t left = RETIRE_AT_ONCE_MAX;
@@ -466,18 +475,28 @@ static void on_entries_due(struct timer *timer)
            (segment = expiry_first(&queue->expiry, now_ms)) != NULL) {
         if (segment_is_on_disk(segment) && queue->settings.dead_letters) {
             queue_read(queue, segment);
-            return;
+            return false;
         }
         const size_t retired = retire_due(queue, segment);
         left -= min_of(left, retired);
     }
     if (left == 0)
-        timer_set(queue->expiry.wheel, timer, now_ms);
+        timer_set(queue->expiry.wheel, &queue->expiry.timer, now_ms);
+    return left > 0;
+}
+
+static void on_entries_due(struct timer *timer)
+{
+    struct queue *queue =
+        container_of(container_of(timer, struct expiry, timer), struct queue, expiry);
+
+    retire_all_due(queue);
+    queue_drop_overflow(queue); /* it may have waited */
 }
 
 void queue_on_outbox_free(struct queue *queue)
 {
-    on_entries_due(&queue->expiry.timer);
+    retire_all_due(queue);
 }
 
 bool queue_has_room(struct queue *queue, uint64_t body_size)
@@ -515,7 +534,7 @@ static void trim(struct queue *queue, bool due)
 {
     deliver(queue);
     if (due)
-        on_entries_due(&queue->expiry.timer);
+        retire_all_due(queue);
     queue_drop_overflow(queue);
 }
 
@@ -562,10 +581,11 @@ static void serve_waiters(struct queue *queue)
 
 void queue_on_loaded(struct queue *queue)
 {
-    on_entries_due(&queue->expiry.timer);
+    retire_all_due(queue);
     serve_waiters(queue);
+    if (consumers_first(&queue->consumers) != NULL) /* else nothing more is read for them, either */
+        deliver(queue);
     queue_drop_overflow(queue);
-    queue_wake(queue);
 }
 
 enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place,

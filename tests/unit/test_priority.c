@@ -213,6 +213,29 @@ START_TEST(the_lowest_overflows_first_after_a_restart) /* 11.5, 11.7, 12 */
 }
 END_TEST
 
+static void publish_for(const char *body, uint8_t priority, const char *expiration)
+{
+    publish_with(peer, "q", body,
+                 &(struct sent){.persistent = true,
+                                .has_priority = true,
+                                .priority = priority,
+                                .expiration = expiration});
+}
+
+/* What is due makes room for the others, whatever its priority. */
+START_TEST(what_is_due_does_not_overflow_after_a_restart) /* 11.5, 11.7, 12 */
+{
+    declare_queue(peer, "q", true, "x-max-priority=I5,x-max-length=I2");
+    publish_for("a", 0, "100000");
+    get_unacked(peer, "q", "a");
+    publish_for("b", 0, "100000");
+    publish_for("c", 5, "1000");
+    harness.clock.wall_ms += 2000;
+    restart(true);
+    get_each("q", "ab");
+}
+END_TEST
+
 START_TEST(deadlines_hold_in_every_priority) /* 11.1, 11.2, 11.7 */
 {
     declare_queue(peer, "q", true, "x-max-priority=I5");
@@ -279,6 +302,7 @@ int main(void)
     tcase_add_test(tests, the_lowest_may_be_on_disk);
     tcase_add_loop_test(tests, the_lowest_overflows_first_after_a_restart, 0,
                         countof(overflow_cases));
+    tcase_add_test(tests, what_is_due_does_not_overflow_after_a_restart);
     tcase_add_test(tests, deadlines_hold_in_every_priority);
     tcase_add_test(tests, a_dead_letter_keeps_its_priority);
     tcase_add_test(tests, purge_and_delete_take_all_priorities);
