@@ -327,12 +327,10 @@ static void queue_deliver(struct task *task)
 
 /* ---- limits and deadlines ---- */
 
-static bool is_over(const struct queue *queue, uint64_t more, uint64_t more_bytes)
+static __attribute__((noinline)) bool is_over_limits(const struct queue *queue, uint64_t more,
+                                                     uint64_t more_bytes)
 {
     const struct settings *settings = &queue->settings;
-
-    if (likely(settings->length_max == SETTING_NONE && settings->bytes_max == SETTING_NONE))
-        return false;
     struct queue_depth depth = queue_depth_of_levels(queue);
     if (unlikely(queue->outbox != NULL)) {
         more += outbox_count(queue->outbox);
@@ -340,6 +338,14 @@ static bool is_over(const struct queue *queue, uint64_t more, uint64_t more_byte
     }
     return depth.ready + more > settings->length_max ||
            depth.ready_bytes + more_bytes > settings->bytes_max;
+}
+
+static inline bool is_over(const struct queue *queue, uint64_t more, uint64_t more_bytes)
+{
+    const struct settings *settings = &queue->settings;
+
+    return unlikely(settings->length_max != SETTING_NONE || settings->bytes_max != SETTING_NONE) &&
+           is_over_limits(queue, more, more_bytes);
 }
 
 /* After a start deadlines are read level by level (learn_deadlines). */
