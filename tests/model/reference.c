@@ -147,6 +147,7 @@ static struct {
         struct command options; /* of that queue */
     } letters[LETTERS_MAX];
     size_t letter_count;
+    bool batch_leaves; /* at the end of the turn, if there is anything in it */
     struct model_queue *overfull[MODEL_QUEUES]; /* something went back there, over the limit */
     size_t overfull_count;
 } doing;
@@ -516,10 +517,22 @@ static void hand_out(struct reference *r, struct model_queue *queue, struct mode
     }
 }
 
-/* While it is read, a dead letter that is under way may come before it. */
-static bool is_read_for(const struct model_queue *queue, const struct model_entry *entry)
+static bool has_puts(const struct reference *r)
 {
-    return (queue->cold >> entry->level & 1) != 0 && doing.letter_count > 0;
+    for (int i = 0; i < MODEL_QUEUES; i++)
+        for (uint32_t n = 0; n < r->queues[i].count; n++)
+            if (r->queues[i].entries[n].stored && r->queues[i].entries[n].batch == r->batch)
+                return true;
+    return false;
+}
+
+/* While it is read, a dead letter that is under way may come before it, or a batch leave without
+ * it. */
+static bool may_miss_turn(const struct reference *r, const struct model_queue *queue,
+                          const struct model_entry *entry)
+{
+    return (queue->cold >> entry->level & 1) != 0 &&
+           (doing.letter_count > 0 || (doing.batch_leaves && r->held && (r->dirty || has_puts(r))));
 }
 
 /* Equals take turns, one message each (10.7); who has no room loses its turn until it has. */
@@ -539,8 +552,8 @@ static bool deliver(struct reference *r, struct model_queue *queue)
             bury(r, queue, entry, EXPIRED);
             continue;
         }
-        if (is_read_for(queue, entry) && choose(2) == 1)
-            return any;
+        if (may_miss_turn(r, queue, entry) && choose(2) == 1)
+            return true;
         const int channel = (int)(consumer - queue->consumers);
         tell((struct event){.kind = DELIVERED,
                             .channel = channel,
@@ -1017,15 +1030,6 @@ static bool run_timers(struct reference *r)
     }
 }
 
-static bool has_puts(const struct reference *r)
-{
-    for (int i = 0; i < MODEL_QUEUES; i++)
-        for (uint32_t n = 0; n < r->queues[i].count; n++)
-            if (r->queues[i].entries[n].stored && r->queues[i].entries[n].batch == r->batch)
-                return true;
-    return false;
-}
-
 /* The end of a turn: what has changed goes to the disk, one batch at a time. */
 static void submit(struct world *world)
 {
@@ -1066,15 +1070,16 @@ static void run(struct world *world)
     bool again;
 
     do {
+        doing.batch_leaves = !world->has_under_way;
         again = run_timers(r);
         for (int i = 0; i < MODEL_QUEUES && !r->full; i++)
             again |= r->queues[i].exists && deliver(r, &r->queues[i]);
         again |= run_letters(r);
         submit(world);
         again |= drop_late(r, again);
+        for (int i = 0; i < MODEL_QUEUES && r->scarce; i++)
+            chill(&r->queues[i]);
     } while (again && !r->full);
-    for (int i = 0; i < MODEL_QUEUES && r->scarce; i++)
-        chill(&r->queues[i]);
 }
 
 /* ---- starting again ---- */
@@ -1621,6 +1626,7 @@ void world_do(struct world *world, const struct command *command, struct choices
     choosing = choices;
     doing.events = events;
     doing.letter_count = 0;
+    doing.batch_leaves = false;
     events->count = 0;
     if (uses_channel(command->kind))
         world->now.channels[command->channel].open = true;
@@ -1634,6 +1640,7 @@ void world_advance(struct world *world, uint64_t now, struct choices *choices,
     choosing = choices;
     doing.events = events;
     doing.letter_count = 0;
+    doing.batch_leaves = false;
     events->count = 0;
     world->now.now = now;
     run(world);
