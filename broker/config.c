@@ -96,6 +96,7 @@ static const struct key keys[] = {
     {"ssl_cert_login_san_index", KEY_NUMBER, FIELD(ssl_options.login_san_index), "0", 0, 255,
      false},
     {"tcp_listen_options.backlog", KEY_NUMBER, FIELD(backlog), "128", 1, 65535, false},
+    {"proxy_protocol", KEY_BOOL, FIELD(proxy_protocol), "false", 0, 0, false},
     {"handshake_timeout", KEY_NUMBER, FIELD(handshake_timeout_ms), "10000", 1, 3600000, false},
     {"connection_max", KEY_NUMBER, FIELD(connection_max), "0", 0, UINT32_MAX, true},
     {"channel_max_per_node", KEY_NUMBER, FIELD(channel_max_per_node), "0", 0, UINT32_MAX, true},

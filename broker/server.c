@@ -383,14 +383,13 @@ void server_reload(struct server *server)
 
 /* ---- listeners ---- */
 
-static void on_accept(struct listener *listener, int fd, const struct endpoint *peer)
+static void on_accept(struct listener *listener, int fd, const struct endpoint *local,
+                      const struct endpoint *peer)
 {
     const struct server_listener *opened = container_of(listener, struct server_listener, listener);
     struct server *server = listener->context;
-    struct endpoint local;
 
-    endpoint_local(&local, fd);
-    service_accept(&server->service, fd, opened->protocol->tls ? server->tls_context : NULL, &local,
+    service_accept(&server->service, fd, opened->protocol->tls ? server->tls_context : NULL, local,
                    peer);
 }
 
@@ -411,6 +410,8 @@ static bool open_listeners(struct server *server, const struct protocol *protoco
             return false;
         }
         opened->protocol = protocol;
+        if (server->config->proxy_protocol)
+            opened->listener.proxy_timeout_ms = server->config->handshake_timeout_ms;
         opened->listener.context = server;
         opened->listener.on_accept = on_accept;
         TAILQ_INSERT_TAIL(&server->listeners, opened, link);

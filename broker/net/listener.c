@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "net/proxied.h"
 
 enum { SHARE_MAX = 64, RETRY_MS = 100 };
 
@@ -134,9 +135,14 @@ static bool accept_one(struct listener *listener)
     if (fd < 0)
         return true;
 
-    struct endpoint peer;
+    struct endpoint local, peer;
     endpoint_of(&peer, (const struct sockaddr *)&address);
-    listener->on_accept(listener, fd, &peer);
+    if (listener->proxy_timeout_ms > 0) {
+        proxied_await(listener, fd, &peer);
+    } else {
+        endpoint_local(&local, fd);
+        listener->on_accept(listener, fd, &local, &peer);
+    }
     return listener->source.fd >= 0;
 }
 
@@ -229,6 +235,7 @@ int listener_open(struct listener *listener, struct loop *loop, const char *host
     listener->task = (struct task){.run = run_listener};
     listener->retry = (struct timer){.on_expire = on_listener_retry};
     listener->starved = false;
+    TAILQ_INIT(&listener->proxied);
     listener->reserve_fd = -1;
     endpoint_local(&listener->local, fd);
     const int result = loop_watch(loop, &listener->source);
@@ -250,6 +257,7 @@ void listener_close(struct listener *listener)
     timer_cancel(&listener->retry);
     close(listener->source.fd);
     listener->source.fd = -1;
+    proxied_drop_all(listener);
     if (listener->reserve_fd >= 0)
         close(listener->reserve_fd);
     listener->reserve_fd = -1;

@@ -1,4 +1,4 @@
-/* Accepting connections on one address. When descriptors run out, accepting pauses and resumes by
+/* Accepting connections on one address; behind a proxy they first say whose they are (proxied.h). When descriptors run out, accepting pauses and resumes by
  * itself; those already connected do not notice. */
 #ifndef NET_LISTENER_H
 #define NET_LISTENER_H
@@ -19,17 +19,20 @@ struct listener {
     struct task task;   /* accepts again next turn when a turn's share was taken */
     struct timer retry; /* set while accepting is paused for want of descriptors */
     bool starved;       /* since the last time that nobody was left waiting: it is logged once */
+    TAILQ_HEAD(proxied_list, proxied) proxied; /* accepted, and have yet to say whose they are */
     int reserve_fd; /* a descriptor to give up for the one that cannot be had; -1: could not be had either */
     struct endpoint local;
+    uint64_t proxy_timeout_ms; /* for a header of the PROXY protocol; 0: none comes */
     void *context;
     /* fd is connected, non-blocking, close-on-exec, TCP_NODELAY, and the callee's, who may close
      * the listener. */
-    void (*on_accept)(struct listener *listener, int fd, const struct endpoint *peer);
+    void (*on_accept)(struct listener *listener, int fd, const struct endpoint *local,
+                      const struct endpoint *peer);
 };
 
 /* host: an address in print, or NULL for every address, IPv6 and IPv4. port 0: any free one, found
- * in local.port afterwards. Sets everything but context and on_accept, which the caller has set. 0
- * or -errno. */
+ * in local.port afterwards. Sets everything but the last three, which the caller has set. 0 or
+ * -errno. */
 int listener_open(struct listener *listener, struct loop *loop, const char *host, uint16_t port,
                   int backlog);
 void listener_close(struct listener *listener); /* harmless twice */

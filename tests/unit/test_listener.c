@@ -17,14 +17,16 @@ static struct listener listener;
 enum { ACCEPTED_MAX = 300 };
 static int accepted[ACCEPTED_MAX];
 static size_t accepted_count;
-static struct endpoint last_peer;
+static struct endpoint last_local, last_peer;
 static bool close_when_accepted;
 
-static void on_accept(struct listener *from, int fd, const struct endpoint *peer)
+static void on_accept(struct listener *from, int fd, const struct endpoint *local,
+                      const struct endpoint *peer)
 {
     ck_assert_ptr_eq(from, &listener);
     ck_assert_uint_lt(accepted_count, ACCEPTED_MAX);
     accepted[accepted_count++] = fd;
+    last_local = *local;
     last_peer = *peer;
     if (close_when_accepted)
         listener_close(from);
@@ -185,6 +187,101 @@ static bool is_turned_away(int fd)
     return recv(fd, &octet, 1, MSG_DONTWAIT) == 0;
 }
 
+/* ---- behind a proxy ---- */
+
+static int connect_through(const char *octets)
+{
+    listener.proxy_timeout_ms = 1000;
+    if (listener.source.fd < 0)
+        ck_assert_int_eq(listener_open(&listener, &loop, "127.0.0.1", 0, 16), 0);
+    const int fd = connect_to(AF_INET, listener.local.port);
+    ck_assert_int_eq(send(fd, octets, strlen(octets), 0), (ssize_t)strlen(octets));
+    for (int i = 0; i < 3; i++)
+        loop_turn(&loop, 20);
+    return fd;
+}
+
+START_TEST(a_proxy_says_whose_it_is) /* 1.1 */
+{
+    const int fd = connect_through("PROXY TCP4 192.0.2.1 198.51.100.7 51234 5672\r\nAMQP");
+    char octets[8];
+
+    ck_assert_uint_eq(accepted_count, 1);
+    ck_assert_str_eq(last_peer.host, "192.0.2.1");
+    ck_assert_uint_eq(last_peer.port, 51234);
+    ck_assert(!last_peer.loopback);
+    ck_assert_str_eq(last_local.host, "198.51.100.7");
+    ck_assert_uint_eq(last_local.port, 5672);
+    ck_assert_int_eq(recv(accepted[0], octets, sizeof(octets), 0), 4); /* and no more */
+    ck_assert_int_eq(memcmp(octets, "AMQP", 4), 0);
+    ck_assert(TAILQ_EMPTY(&listener.proxied));
+    close(fd);
+}
+END_TEST
+
+START_TEST(a_header_may_come_in_pieces) /* 1.1 */
+{
+    const int fd = connect_through("PRO");
+
+    ck_assert_uint_eq(accepted_count, 0);
+    ck_assert_int_eq(send(fd, "XY TCP4 127.0.0.1 127.0.0.1 1", 29, 0), 29);
+    loop_turn(&loop, 1000);
+    ck_assert_uint_eq(accepted_count, 0);
+    ck_assert_int_eq(send(fd, " 2\r\n", 4, 0), 4);
+    loop_turn(&loop, 1000);
+    ck_assert_uint_eq(accepted_count, 1);
+    ck_assert_uint_eq(last_peer.port, 1);
+    ck_assert(last_peer.loopback); /* the proxy is on this machine, too */
+    close(fd);
+}
+END_TEST
+
+START_TEST(a_proxy_may_come_for_itself) /* 1.1 */
+{
+    const int fd = connect_through("PROXY UNKNOWN\r\n");
+    struct endpoint own;
+
+    endpoint_local(&own, fd);
+    ck_assert_uint_eq(accepted_count, 1);
+    ck_assert_uint_eq(last_peer.port, own.port);
+    ck_assert(last_peer.loopback);
+    ck_assert_uint_eq(last_local.port, listener.local.port);
+    close(fd);
+}
+END_TEST
+
+/* With what it said unread. */
+static bool has_ended(int fd)
+{
+    char octet;
+    const ssize_t size = recv(fd, &octet, 1, MSG_DONTWAIT);
+    return size == 0 || (size < 0 && errno == ECONNRESET);
+}
+
+START_TEST(who_says_nothing_or_something_else_is_turned_away) /* 1.1 */
+{
+    const int other = connect_through("AMQP"), silent = connect_through("PROXY ");
+
+    ck_assert(has_ended(other));
+    ck_assert(!has_ended(silent));
+    clock_advance(&test_clock, 999);
+    loop_turn(&loop, 0);
+    ck_assert(!has_ended(silent));
+    clock_advance(&test_clock, 1);
+    loop_turn(&loop, 0);
+    ck_assert(has_ended(silent));
+    const int gone = connect_through("PROXY ");
+    close(gone);
+    const int waiting = connect_through("PROXY TCP4");
+    listener_close(&listener);
+    ck_assert(has_ended(waiting));
+    ck_assert_uint_eq(accepted_count, 0);
+    close(other);
+    close(silent);
+    close(waiting);
+}
+END_TEST
+
 static void limit_descriptors(rlim_t limit)
 {
     struct rlimit limits;
@@ -278,6 +375,10 @@ int main(void)
     tcase_add_test(tests, a_turn_has_its_share);
     tcase_add_test(tests, closing_from_within_on_accept);
     tcase_add_test(tests, without_descriptors_it_pauses_and_resumes);
+    tcase_add_test(tests, a_proxy_says_whose_it_is);
+    tcase_add_test(tests, a_header_may_come_in_pieces);
+    tcase_add_test(tests, a_proxy_may_come_for_itself);
+    tcase_add_test(tests, who_says_nothing_or_something_else_is_turned_away);
     tcase_add_test(tests, endpoints_in_print);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
