@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "store/salvage.h"
 
 enum {
     START_MS = 1000, /* clients come first */
@@ -96,6 +97,7 @@ static void *run(void *argument)
     const uint64_t begin = clock_monotonic_ns();
     bool verifies = true;
 
+    salvage_stage("verifying or copying");
     setpriority(PRIO_PROCESS, (id_t)gettid(), NICE);
     mailbox_wait_ms(&background->inbox, START_MS);
     while (take_letters(background)) {

@@ -4,7 +4,7 @@
 
 #include <pthread.h>
 
-/* With all signals blocked: they are the loop's. 0 or -errno. */
+/* With signals blocked, which are the loop's, but for faults of its own. 0 or -errno. */
 int thread_start(pthread_t *thread, void *(*function)(void *), void *argument);
 
 #endif

@@ -1,0 +1,592 @@
+/* A data file read without LMDB: sound, and injured in one place at a time.
+ *
+ * The template is what a SIGKILL leaves behind: records, many small queues, gone rows of small segments and of
+ * large ones, bodies that queues share, entries that expire, a large body, and ranges of a purged and of a deleted
+ * queue that wait to be trimmed. To have these wait, the clock leaps, so that a slice of trimming is one
+ * step, and the sync of the next slice is held up while the file is copied. */
+#include "store/salvage.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "store/array.h"
+#include "store/crc32c.h"
+#include "store/datasync.h"
+#include "store/offline.h"
+#include "tests/lib/unit.h"
+
+/* ---- syncs that wait, a clock that leaps ----------------------------------------------------- */
+
+static atomic_int syncs_allowed = INT_MAX, syncs_waiting;
+static atomic_bool clock_leaps;
+
+int datasync_disk(int fd)
+{
+    atomic_fetch_add(&syncs_waiting, 1);
+    while (atomic_load(&syncs_allowed) == 0)
+        usleep(1000);
+    atomic_fetch_sub(&syncs_waiting, 1);
+    atomic_fetch_sub(&syncs_allowed, 1);
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+int clock_gettime(clockid_t id, struct timespec *now)
+{
+    static atomic_int leaps;
+    const int result = (int)syscall(SYS_clock_gettime, id, now);
+
+    if (atomic_load(&clock_leaps))
+        now->tv_sec += atomic_fetch_add(&leaps, 1);
+    return result;
+}
+
+/* ---- a store --------------------------------------------------------------------------------- */
+
+struct rig {
+    char directory[64];
+    struct store *store;
+};
+
+static int open_store(struct rig *rig)
+{
+    const struct store_options options = {.directory = rig->directory};
+    char error[STORE_ERROR_SIZE] = "";
+
+    return store_open(&options, &rig->store, error);
+}
+
+static void rig_begin(struct rig *rig)
+{
+    log_level = LOG_NONE;
+    *rig = (struct rig){0};
+    snprintf(rig->directory, sizeof rig->directory, "%s/test_salvage.XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    ck_assert_ptr_nonnull(mkdtemp(rig->directory));
+}
+
+static int unlink_one(const char *path, const struct stat *status, int type, struct FTW *walk)
+{
+    (void)status, (void)type, (void)walk;
+    return remove(path);
+}
+
+static void rig_end(struct rig *rig)
+{
+    if (rig->store != NULL)
+        ck_assert_int_eq(store_close(&rig->store), 0);
+    nftw(rig->directory, unlink_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static void wait_once(struct rig *rig)
+{
+    struct pollfd poll_fd = {.fd = store_fd(rig->store), .events = POLLIN};
+
+    ck_assert_int_eq(poll(&poll_fd, 1, 30000), 1);
+    ck_assert_int_eq(store_process(rig->store), 0);
+}
+
+static void commit(struct rig *rig)
+{
+    store_submit(rig->store);
+    while (store_is_busy(rig->store))
+        wait_once(rig);
+}
+
+static void on_body_done(void *body_owner)
+{
+    free(body_owner);
+}
+
+static uint32_t add_body(struct rig *rig, uint64_t number, size_t size)
+{
+    uint8_t *bytes = xmalloc(size);
+
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (uint8_t)(number * 31 + i * 7);
+    return store_add_body(rig->store, slice_of(bytes, size), bytes);
+}
+
+static void put_entry(struct rig *rig, uint64_t queue_id, uint64_t position, uint32_t body)
+{
+    const struct store_entry entry = {.queue_id = queue_id,
+                                      .position = position,
+                                      .weight = 8,
+                                      .expires_ms = queue_id == 6 ? 5000 + position : 0,
+                                      .flags = position % 3 == 0};
+
+    store_put_entry(rig->store, &entry, body);
+}
+
+static void put_many(struct rig *rig, uint64_t queue_id, uint64_t first, uint64_t end)
+{
+    for (uint64_t position = first; position < end; position++)
+        put_entry(rig, queue_id, position, add_body(rig, position, 10 + position % 30));
+}
+
+static void delete_many(struct rig *rig, uint64_t queue_id, uint64_t first, uint64_t end,
+                        uint64_t step)
+{
+    for (uint64_t position = first; position < end; position += step)
+        store_delete_entry(rig->store, queue_id, position, 8);
+}
+
+/* ---- what a store holds, as text ------------------------------------------------------------- */
+
+struct listing {
+    FILE *text;
+    ARRAY_OF(struct store_queue_state) queues;
+};
+
+static void on_record(void *context, struct slice key, struct slice value)
+{
+    struct listing *listing = context;
+
+    fprintf(listing->text, "record %u/%" PRIu64 " %.*s\n", key.data[0], get_u64(key.data + 1),
+            SLICE_ARG(value));
+}
+
+static void on_queue(void *context, const struct store_queue_state *state)
+{
+    struct listing *listing = context;
+
+    *array_add(&listing->queues) = *state;
+}
+
+static bool fetched;
+
+static void on_fetched(struct store_fetch *fetch)
+{
+    (void)fetch;
+    fetched = true;
+}
+
+static void list_queue(struct rig *rig, struct listing *listing,
+                       const struct store_queue_state *state)
+{
+    struct store_fetch fetch = {.queue_id = state->queue_id,
+                                .end = STORE_POSITION_END,
+                                .count_max = 10000,
+                                .bytes_max = 1 << 24,
+                                .on_done = on_fetched};
+
+    fprintf(listing->text, "queue %" PRIu64 " to %" PRIu64 ": %" PRIu64 " of %" PRIu64 "%s\n",
+            state->queue_id, state->tail, state->count, state->bytes,
+            state->deadlines ? ", some expire" : "");
+    fetched = false;
+    store_fetch(rig->store, &fetch);
+    while (!fetched)
+        wait_once(rig);
+    for (size_t i = 0; i < fetch.count; i++) {
+        const struct store_fetched *entry = &fetch.entries[i];
+        fprintf(listing->text, "%" PRIu64 " %" PRIu64 " %u %u %s%zu/%08x\n", entry->position,
+                entry->expires_ms, entry->weight, entry->flags, entry->damaged ? "damaged " : "",
+                entry->bytes.size, crc32c(0, entry->bytes.data, entry->bytes.size));
+    }
+    store_fetch_release(&fetch);
+}
+
+/* The caller frees. */
+static char *list_store(struct rig *rig)
+{
+    struct listing listing = {0};
+    struct store_recovery recovery = {
+        .context = &listing, .on_record = on_record, .on_queue = on_queue};
+    char *text;
+    size_t size;
+
+    listing.text = open_memstream(&text, &size);
+    ck_assert_int_eq(store_recover(rig->store, &recovery), 0);
+    for (uint32_t i = 0; i < listing.queues.count; i++)
+        list_queue(rig, &listing, &listing.queues.items[i]);
+    fclose(listing.text);
+    array_release(&listing.queues);
+    return text;
+}
+
+static void check_same(const char *expected, const char *got)
+{
+    size_t at = 0;
+
+    while (expected[at] == got[at] && expected[at] != '\0')
+        at++;
+    ck_assert_msg(expected[at] == got[at], "expected ...%.60s, got ...%.60s", expected + at,
+                  got + at);
+}
+
+static void check_holds(struct rig *rig, const char *expected)
+{
+    char *got = list_store(rig);
+
+    check_same(expected, got);
+    free(got);
+}
+
+static uint64_t damage_count(const struct rig *rig)
+{
+    struct store_stats stats;
+
+    store_get_stats(rig->store, &stats);
+    return stats.damaged;
+}
+
+/* ---- the template ---------------------------------------------------------------------------- */
+
+enum { RECORDS = 300, QUEUE_FEW = 10, QUEUE_END = 210, SHARED = 300 };
+
+struct template {
+    uint8_t *data;
+    size_t size;
+    char *listing; /* what it holds */
+};
+
+static void build_records(struct rig *rig)
+{
+    uint8_t key[9] = {3};
+    char value[120];
+
+    for (uint64_t i = 0; i < RECORDS; i++) {
+        put_u64(key + 1, i);
+        snprintf(value, sizeof value, "definition %" PRIu64 "%*s", i, (int)(i % 90), "");
+        store_put_record(rig->store, slice_of(key, sizeof key), slice_of_string(value));
+    }
+}
+
+static void build_entries(struct rig *rig)
+{
+    put_many(rig, 1, 0, 10);
+    commit(rig);
+    for (uint64_t first = 0; first < 200; first += 50) {
+        put_many(rig, 2, first, first + 50);
+        commit(rig);
+    }
+    for (uint64_t position = 0; position < SHARED; position++) {
+        const uint32_t body = add_body(rig, position, 100);
+        for (uint64_t queue_id = 3; queue_id <= 5; queue_id++)
+            put_entry(rig, queue_id, position, body);
+        if (position % 50 == 49)
+            commit(rig);
+    }
+    put_many(rig, 6, 0, 1500);
+    put_entry(rig, 6, 1500, add_body(rig, 1500, 150000));
+    commit(rig);
+    for (uint64_t queue_id = QUEUE_FEW; queue_id < QUEUE_END; queue_id++)
+        put_many(rig, queue_id, 0, 3);
+    commit(rig);
+}
+
+static void build_gone(struct rig *rig)
+{
+    delete_many(rig, 2, 0, 5, 1);
+    for (uint64_t first = 0; first < 200; first += 50)
+        delete_many(rig, 2, first + 20, first + 35, 1);
+    delete_many(rig, 3, 3, SHARED, 7);
+    delete_many(rig, 5, 0, 20, 1);
+    delete_many(rig, 6, 5, 1500, 10);
+    commit(rig);
+}
+
+/* Ranges in queues 1, 4 and 5; the one step of trimming that rides along takes that in queue 1. */
+static void build_trims(struct rig *rig)
+{
+    atomic_store(&syncs_allowed, 1);
+    atomic_store(&clock_leaps, true);
+    store_delete_range(rig->store, 1, 0, 10, 10, 80);
+    store_delete_range(rig->store, 4, 0, SHARED, SHARED, 8 * SHARED);
+    store_delete_queue(rig->store, 5);
+    commit(rig);
+    while (atomic_load(&syncs_waiting) == 0)
+        usleep(1000);
+}
+
+static void read_file(const char *path, struct template *template)
+{
+    FILE *file = fopen(path, "rb");
+    struct stat status;
+
+    ck_assert_ptr_nonnull(file);
+    ck_assert_int_eq(fstat(fileno(file), &status), 0);
+    template->size = (size_t)status.st_size;
+    template->data = xmalloc(template->size);
+    ck_assert_uint_eq(fread(template->data, 1, template->size, file), template->size);
+    fclose(file);
+}
+
+static void template_begin(struct template *template)
+{
+    struct rig rig;
+    char path[128];
+
+    rig_begin(&rig);
+    ck_assert_int_eq(open_store(&rig), 0);
+    store_on_body_done(rig.store, on_body_done);
+    build_records(&rig);
+    for (uint64_t queue_id = 1; queue_id < QUEUE_END; queue_id++)
+        if (queue_id < 8 || queue_id >= QUEUE_FEW)
+            store_create_queue(rig.store, queue_id);
+    commit(&rig);
+    build_entries(&rig);
+    build_gone(&rig);
+    build_trims(&rig);
+    snprintf(path, sizeof path, "%s/data.mdb", rig.directory);
+    read_file(path, template);
+    template->listing = list_store(&rig);
+    atomic_store(&clock_leaps, false);
+    atomic_store(&syncs_allowed, INT_MAX);
+    rig_end(&rig);
+}
+
+static void template_end(struct template *template)
+{
+    free(template->data);
+    free(template->listing);
+}
+
+/* ---- a copy of it, opened -------------------------------------------------------------------- */
+
+static void leave_note(const struct rig *rig)
+{
+    char path[128];
+
+    snprintf(path, sizeof path, "%s/salvage", rig->directory);
+    close(open(path, O_WRONLY | O_CREAT, 0600));
+}
+
+static bool has_file(const struct rig *rig, const char *prefix)
+{
+    DIR *directory = opendir(rig->directory);
+    bool found = false;
+
+    for (struct dirent *entry; (entry = readdir(directory)) != NULL;)
+        found = found || strncmp(entry->d_name, prefix, strlen(prefix)) == 0;
+    closedir(directory);
+    return found;
+}
+
+static bool was_salvaged(const struct rig *rig)
+{
+    return has_file(rig, "data.mdb.damaged-");
+}
+
+static void place(struct rig *rig, const struct template *template)
+{
+    char path[128];
+
+    rig_begin(rig);
+    snprintf(path, sizeof path, "%s/data.mdb", rig->directory);
+    FILE *file = fopen(path, "wb");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_uint_eq(fwrite(template->data, 1, template->size, file), template->size);
+    fclose(file);
+}
+
+static void open_again(struct rig *rig)
+{
+    ck_assert_int_eq(open_store(rig), 0);
+    store_on_body_done(rig->store, on_body_done);
+}
+
+static void close_store(struct rig *rig)
+{
+    ck_assert_int_eq(store_close(&rig->store), 0);
+}
+
+/* A salvaged copy. */
+static void begin_salvaged(struct rig *rig, const struct template *template)
+{
+    place(rig, template);
+    leave_note(rig);
+    open_again(rig);
+    ck_assert(was_salvaged(rig));
+    ck_assert(!has_file(rig, "salvage"));
+}
+
+/* Small commits, until trimming must be over. */
+static void let_trim(struct rig *rig)
+{
+    const uint8_t key[9] = {4};
+
+    for (int i = 0; i < 20; i++) {
+        store_put_record(rig->store, slice_of(key, sizeof key), SLICE("x"));
+        commit(rig);
+    }
+    store_delete_record(rig->store, slice_of(key, sizeof key));
+    commit(rig);
+}
+
+static void print_finding(void *context, const char *text)
+{
+    (void)context;
+    fprintf(stderr, "# %s\n", text);
+}
+
+/* What does not add up in the closed store. */
+static uint64_t count_findings(const struct rig *rig)
+{
+    char error[STORE_ERROR_SIZE] = "";
+    struct database database;
+    struct verify verify;
+
+    ck_assert_msg(database_open_read_only(&database, rig->directory, error) == 0, "%s", error);
+    verify_begin(&verify, &database, print_finding, NULL);
+    ck_assert_msg(offline_verify(&verify, error) == 0, "%s", error);
+    database_close(&database);
+    return verify.findings;
+}
+
+static size_t count_rows(const struct rig *rig, enum database_id id)
+{
+    char error[STORE_ERROR_SIZE] = "";
+    struct database database;
+    MDB_txn *txn;
+    MDB_stat stat;
+
+    ck_assert_msg(database_open_read_only(&database, rig->directory, error) == 0, "%s", error);
+    ck_assert_int_eq(mdb_txn_begin(database.env, NULL, MDB_RDONLY, &txn), 0);
+    ck_assert_int_eq(mdb_stat(txn, database.dbi[id], &stat), 0);
+    mdb_txn_abort(txn);
+    database_close(&database);
+    return stat.ms_entries;
+}
+
+/* Deletes every queue. What was counted right leaves nothing behind; the store is closed. */
+static void check_empties(struct rig *rig)
+{
+    for (uint64_t queue_id = 1; queue_id < QUEUE_END; queue_id++)
+        store_delete_queue(rig->store, queue_id);
+    commit(rig);
+    let_trim(rig);
+    ck_assert_uint_eq(damage_count(rig), 0);
+    close_store(rig);
+    for (enum database_id id = 0; id < DATABASE_COUNT; id++)
+        if (id != DB_RECORD && id != DB_META)
+            ck_assert_msg(count_rows(rig, id) == 0, "%s is not empty", database_name(id));
+}
+
+/* The copy holds all that the template does, and goes on as it would. */
+static void check_whole(struct rig *rig, const struct template *template)
+{
+    check_holds(rig, template->listing);
+    close_store(rig);
+    ck_assert_uint_eq(count_findings(rig), 0);
+    open_again(rig);
+    let_trim(rig);
+    check_holds(rig, template->listing);
+    check_empties(rig);
+}
+
+/* ---- a sound file ---------------------------------------------------------------------------- */
+
+START_TEST(a_sound_file_is_left_alone)
+{
+    struct template template;
+    struct rig rig;
+
+    template_begin(&template);
+    place(&rig, &template);
+    open_again(&rig);
+    ck_assert(!was_salvaged(&rig));
+    check_whole(&rig, &template);
+    rig_end(&rig);
+    template_end(&template);
+}
+END_TEST
+
+START_TEST(a_sound_file_is_salvaged_whole)
+{
+    struct template template;
+    struct rig rig;
+
+    template_begin(&template);
+    begin_salvaged(&rig, &template);
+    check_whole(&rig, &template);
+    rig_end(&rig);
+    template_end(&template);
+}
+END_TEST
+
+/* ---- faults ---------------------------------------------------------------------------------- */
+
+static void read_some(struct rig *rig)
+{
+    struct listing listing = {.text = fopen("/dev/null", "w")};
+
+    list_queue(rig, &listing, &(struct store_queue_state){.queue_id = 2});
+}
+
+static void write_some(struct rig *rig)
+{
+    put_many(rig, 2, 1000, 2000);
+    commit(rig);
+}
+
+static void let_verify(struct rig *rig)
+{
+    struct store_check check = {0};
+
+    while (!check.is_done) {
+        wait_once(rig);
+        store_get_check(rig->store, &check);
+    }
+}
+
+/* The child: the file ends behind its meta pages all at once, and somebody reads on. */
+static void fault(struct rig *rig, void (*touch)(struct rig *rig))
+{
+    char path[128];
+
+    signal(SIGBUS, SIG_DFL); /* a sanitizer's would stay */
+    dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);
+    open_again(rig);
+    snprintf(path, sizeof path, "%s/data.mdb", rig->directory);
+    ck_assert_int_eq(truncate(path, 8192), 0);
+    touch(rig);
+    _exit(0);
+}
+
+START_TEST(a_fault_of_a_store_thread_leaves_a_note)
+{
+    static void (*const touches[])(struct rig *rig) = {read_some, write_some, let_verify};
+    struct template template;
+    struct rig rig;
+    int status;
+
+    template_begin(&template);
+    place(&rig, &template);
+    const pid_t child = fork();
+    if (child == 0)
+        fault(&rig, touches[_i]);
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+    ck_assert(has_file(&rig, "salvage"));
+    rig_end(&rig);
+    template_end(&template);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("salvage");
+    TCase *sound = tcase_create("sound");
+
+    tcase_add_test(sound, a_sound_file_is_left_alone);
+    tcase_add_test(sound, a_sound_file_is_salvaged_whole);
+    suite_add_tcase(suite, sound);
+
+    TCase *faults = tcase_create("faults");
+    tcase_add_loop_test(faults, a_fault_of_a_store_thread_leaves_a_note, 0, 3);
+    suite_add_tcase(suite, faults);
+    return unit_main(suite);
+}
