@@ -3,13 +3,12 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-enum {
-    PAGE = 4096,
-    RESERVE_MIN = (1 << 20) / PAGE,
-    RESERVE_MAX = (64 << 20) / PAGE,
-    STEP_MIN = (1 << 20) / PAGE, /* by which the file grows ahead */
-    STEP_MAX = (16 << 20) / PAGE,
-    WRITE_MAX = 64 * PAGE, /* bytes: one writev of LMDB's */
+enum { /* bytes */
+       RESERVE_MIN = 1 << 20,
+       RESERVE_MAX = 64 << 20,
+       STEP_MIN = 1 << 20, /* by which the file grows ahead */
+       STEP_MAX = 16 << 20,
+       WRITE_MAX = 64 << 12, /* one writev of LMDB's */
 };
 
 /* ---- looking --------------------------------------------------------------------------------- */
@@ -57,7 +56,7 @@ static int look(struct room *room)
         return rc;
     room->used = info.me_last_pgno + 1;
     room->backed = max_of(room->backed, room->used);
-    room->map_size = info.me_mapsize / PAGE;
+    room->map_size = info.me_mapsize / room->page_size;
     room->free[room->looks++ % ROOM_LOOKS] = room->used - min_of(pages, room->used);
     return 0;
 }
@@ -73,14 +72,15 @@ static uint64_t free_pages(const struct room *room)
 
 static uint64_t reserve(const struct room *room)
 {
-    return min_of(RESERVE_MIN + room->trees, (uint64_t)RESERVE_MAX);
+    return min_of(RESERVE_MIN / room->page_size + room->trees,
+                  (uint64_t)RESERVE_MAX / room->page_size);
 }
 
 /* ---- what a batch takes ---------------------------------------------------------------------- */
 
-static uint64_t pages_of(uint64_t bytes)
+static uint64_t pages_of(const struct room *room, uint64_t bytes)
 {
-    return bytes / PAGE + 1;
+    return bytes / room->page_size + 1;
 }
 
 /* Pages that change are copied, each once; new rows split some, fill half-empty ones, or have pages
@@ -91,10 +91,10 @@ static uint64_t wanted(const struct room *room, const struct batch *batch)
     const uint64_t operations = entries + records + batch->deletes.count + batch->tied.count +
                                 batch->creates.count + batch->drops.count + batch->ranges.count;
     const uint64_t copies = min_of(4 * operations, room->trees);
-    const uint64_t bodies = 2 * pages_of(batch->body_bytes);
+    const uint64_t bodies = 2 * pages_of(room, batch->body_bytes);
 
     return bodies + bodies / 64 + entries / 16 + operations / 32 + records +
-           2 * pages_of(buf_size(&batch->record_bytes)) + copies + copies / 64 + 32;
+           2 * pages_of(room, buf_size(&batch->record_bytes)) + copies + copies / 64 + 32;
 }
 
 /* ---- making room ----------------------------------------------------------------------------- */
@@ -106,8 +106,8 @@ static bool allocate(struct room *room, uint64_t end)
     if (end > room->map_size)
         return false;
     do
-        rc = posix_fallocate(room->fd, (off_t)(room->backed * PAGE),
-                             (off_t)((end - room->backed) * PAGE));
+        rc = posix_fallocate(room->fd, (off_t)(room->backed * room->page_size),
+                             (off_t)((end - room->backed) * room->page_size));
     while (rc == EINTR);
     if (rc == 0)
         room->backed = end;
@@ -119,15 +119,16 @@ static void take_in_tail(struct room *room)
 {
     struct stat file;
 
-    if (fstat(room->fd, &file) == 0 && (uint64_t)file.st_size / PAGE > room->backed)
-        allocate(room, min_of((uint64_t)file.st_size / PAGE, room->map_size));
+    if (fstat(room->fd, &file) == 0 && (uint64_t)file.st_size / room->page_size > room->backed)
+        allocate(room, min_of((uint64_t)file.st_size / room->page_size, room->map_size));
 }
 
 /* Whether so many pages behind those in use are backed now. */
 static bool back(struct room *room, uint64_t pages)
 {
     const uint64_t end = room->used + pages;
-    const uint64_t step = min_of(max_of(room->used / 16, (uint64_t)STEP_MIN), (uint64_t)STEP_MAX);
+    const uint64_t step = min_of(max_of(room->used / 16, (uint64_t)STEP_MIN / room->page_size),
+                                 (uint64_t)STEP_MAX / room->page_size);
 
     if (end <= room->backed || allocate(room, min_of(end + step, max_of(end, room->map_size))) ||
         allocate(room, end))
@@ -154,7 +155,7 @@ bool room_make(struct room *room, const struct batch *batch)
                                                : 0;
     const uint64_t pages = wanted(room, batch);
 
-    const uint64_t moved = pages_of(BLOB_SIZE_MAX + batch->body_bytes);
+    const uint64_t moved = pages_of(room, BLOB_SIZE_MAX + batch->body_bytes);
 
     room->tight = !back(room, reserve(room) + pages + moved + moved / 8);
     return !room->tight || part == BATCH_DELETES || at_hand(room) >= kept + pages;
@@ -164,7 +165,7 @@ bool room_is_ample(struct room *room)
 {
     if (look(room) != 0)
         return false;
-    const uint64_t pages = 2 * reserve(room) + STEP_MIN;
+    const uint64_t pages = 2 * reserve(room) + STEP_MIN / room->page_size;
 
     return back(room, pages) || at_hand(room) >= pages;
 }
@@ -192,12 +193,17 @@ bool room_is_wanting(const struct database *database, int rc)
 
 int room_open(struct room *room, const struct database *database)
 {
+    MDB_stat stat;
+
     *room = (struct room){.database = database};
-    int rc = mdb_env_get_fd(database->env, &room->fd);
+    int rc = mdb_env_stat(database->env, &stat);
+    if (rc == 0)
+        rc = mdb_env_get_fd(database->env, &room->fd);
     if (rc == 0)
         rc = mdb_txn_begin(database->env, NULL, MDB_RDONLY, &room->txn);
     if (rc != 0)
         return database_errno(rc);
+    room->page_size = stat.ms_psize;
     mdb_txn_reset(room->txn);
     rc = look(room);
     if (rc == 0)

@@ -29,8 +29,9 @@ enum { ROOM_LOOKS = 3 };
 
 struct room {
     const struct database *database;
-    MDB_txn *txn;      /* to look with; reset in between */
-    int fd;            /* LMDB's */
+    MDB_txn *txn; /* to look with; reset in between */
+    int fd;       /* LMDB's */
+    uint32_t page_size;
     uint64_t map_size; /* no page lies beyond; all that follows is in pages */
     uint64_t used, backed;
     uint64_t trees;            /* leaves and branches, of all databases */

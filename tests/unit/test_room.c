@@ -2,6 +2,7 @@
  * filled again there, over and over, and nothing that was durable is lost. */
 #include "store/room.h"
 
+#include <dlfcn.h>
 #include <ftw.h>
 #include <poll.h>
 #include <signal.h>
@@ -14,6 +15,20 @@
 enum { LIMIT = 8 << 20, BODY = 1000, BATCH = 100, MESSAGES_MAX = 1 << 20 };
 
 enum wall { WALL_MAP, WALL_FILE_SIZE, WALLS };
+
+/* Each wall is met with pages of 4 KiB, and as kernels with larger ones have them. */
+enum { ROUNDS = 2 * WALLS };
+
+static long page_size = 4096;
+
+long sysconf(int name)
+{
+    static long (*next)(int name);
+
+    if (next == NULL)
+        next = (long (*)(int))(uintptr_t)dlsym(RTLD_NEXT, "sysconf");
+    return name == _SC_PAGESIZE ? page_size : next(name);
+}
 
 static char directory[64];
 static struct store *store;
@@ -30,10 +45,11 @@ static void open_store(void)
     ck_assert_msg(store_open(&options, &store, error) == 0, "%s", error);
 }
 
-static void begin(int wall_)
+static void begin(int round)
 {
     log_level = LOG_NONE;
-    wall = wall_;
+    wall = (enum wall)(round % WALLS);
+    page_size = round < WALLS ? 4096 : 16384;
     if (wall == WALL_FILE_SIZE) {
         signal(SIGXFSZ, SIG_IGN);
         ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &(struct rlimit){LIMIT, LIMIT}), 0);
@@ -157,7 +173,7 @@ START_TEST(a_full_store_is_emptied_and_filled_again)
     commit();
     for (int cycle = 0; cycle < 12; cycle++) {
         next = fill(first);
-        ck_assert_uint_gt(next - first, 2000);
+        ck_assert_uint_gt(next - first, 1500);
         recover();
         ck_assert_uint_eq(recovered_count, next - first);
         drain(first, next);
@@ -293,10 +309,10 @@ int main(void)
     TCase *tcase = tcase_create("room");
     Suite *suite = suite_create("room");
 
-    tcase_add_loop_test(tcase, a_full_store_is_emptied_and_filled_again, 0, WALLS);
-    tcase_add_loop_test(tcase, what_waits_is_given_up_at_the_end_and_the_rest_is_there, 0, WALLS);
-    tcase_add_loop_test(tcase, deletes_find_room_all_at_once, 0, WALLS);
-    tcase_add_loop_test(tcase, definitions_find_room_until_half_of_it_is_gone, 0, WALLS);
+    tcase_add_loop_test(tcase, a_full_store_is_emptied_and_filled_again, 0, ROUNDS);
+    tcase_add_loop_test(tcase, what_waits_is_given_up_at_the_end_and_the_rest_is_there, 0, ROUNDS);
+    tcase_add_loop_test(tcase, deletes_find_room_all_at_once, 0, ROUNDS);
+    tcase_add_loop_test(tcase, definitions_find_room_until_half_of_it_is_gone, 0, ROUNDS);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
 }
