@@ -125,6 +125,20 @@ const char *database_name(enum database_id id)
     return names[id];
 }
 
+int database_find_all(MDB_txn *txn, MDB_dbi dbi[DATABASE_COUNT])
+{
+    size_t found = 0;
+    int rc = 0;
+
+    for (size_t i = 0; i < DATABASE_COUNT && (rc == 0 || rc == MDB_NOTFOUND); i++) {
+        rc = mdb_dbi_open(txn, names[i], 0, &dbi[i]);
+        found += rc == 0;
+    }
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        return rc;
+    return found == DATABASE_COUNT ? 0 : found == 0 ? MDB_NOTFOUND : MDB_CORRUPTED;
+}
+
 /* ---- opening --------------------------------------------------------------------------------- */
 
 /* Locks and mapped files are not coherent on network file systems. */
@@ -193,11 +207,12 @@ static int complete_file(MDB_env *env)
     return ftruncate(fd, (off_t)size) == 0 ? 0 : errno;
 }
 
-/* With as much address space as is granted. */
-static int open_environment(MDB_env **env, const char *directory, size_t map_size, unsigned flags)
+int database_open_environment(MDB_env **env, const char *directory, size_t map_size, unsigned flags)
 {
     int rc;
 
+    if (map_size == 0)
+        map_size = MAP_SIZE_DEFAULT;
     while ((rc = open_environment_of(env, directory, map_size, flags)) == ENOMEM &&
            map_size / 4 >= MAP_SIZE_MIN)
         map_size /= 4;
@@ -337,6 +352,25 @@ static int mark_unclean(struct database *database, MDB_txn *txn)
     return rc != 0 ? rc : mdb_put(txn, database->dbi[DB_META], &key, &value, 0);
 }
 
+static int create_databases(struct database *database, MDB_txn *txn)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < DATABASE_COUNT && rc == 0; i++)
+        rc = mdb_dbi_open(txn, names[i], MDB_CREATE, &database->dbi[i]);
+    return rc;
+}
+
+static int set_order(struct database *database, MDB_txn *txn)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < DATABASE_COUNT && rc == 0; i++)
+        if (has_numbers(i))
+            rc = mdb_set_compare(txn, database->dbi[i], compare_numbers);
+    return rc;
+}
+
 static int open_databases(struct database *database)
 {
     MDB_txn *txn;
@@ -344,11 +378,11 @@ static int open_databases(struct database *database)
 
     if (rc != 0)
         return rc;
-    for (size_t i = 0; i < DATABASE_COUNT && rc == 0; i++) {
-        rc = mdb_dbi_open(txn, names[i], MDB_CREATE, &database->dbi[i]);
-        if (rc == 0 && has_numbers(i))
-            rc = mdb_set_compare(txn, database->dbi[i], compare_numbers);
-    }
+    rc = database_find_all(txn, database->dbi);
+    if (rc == MDB_NOTFOUND)
+        rc = create_databases(database, txn);
+    if (rc == 0)
+        rc = set_order(database, txn);
     if (rc == 0)
         rc = check_last_blob(database, txn);
     if (rc == 0 && database->state.clean)
@@ -363,8 +397,6 @@ static int open_databases(struct database *database)
 int database_open(struct database *database, const struct store_options *options,
                   char error[STORE_ERROR_SIZE])
 {
-    const size_t map_size = options->map_size != 0 ? options->map_size : MAP_SIZE_DEFAULT;
-
     *database = (struct database){.reclaim_patience = options->reclaim_patience != 0
                                                           ? options->reclaim_patience
                                                           : RECLAIM_PATIENCE_DEFAULT};
@@ -374,7 +406,7 @@ int database_open(struct database *database, const struct store_options *options
     rc = create_data_file(options->directory);
     if (rc != 0)
         return refuse(error, database_errno(rc), "%s: %s", options->directory, mdb_strerror(rc));
-    rc = open_environment(&database->env, options->directory, map_size, 0);
+    rc = database_open_environment(&database->env, options->directory, options->map_size, 0);
     if (rc != 0)
         return refuse(error, database_errno(rc), "%s: %s", options->directory, mdb_strerror(rc));
     close_on_exec(database->env);
@@ -427,11 +459,9 @@ static int open_existing(struct database *database)
 
     if (rc != 0)
         return rc;
-    for (size_t i = 0; i < DATABASE_COUNT && rc == 0; i++) {
-        rc = mdb_dbi_open(txn, names[i], 0, &database->dbi[i]);
-        if (rc == 0 && has_numbers(i))
-            rc = mdb_set_compare(txn, database->dbi[i], compare_numbers);
-    }
+    rc = database_find_all(txn, database->dbi);
+    if (rc == 0)
+        rc = set_order(database, txn);
     if (rc != 0) {
         mdb_txn_abort(txn);
         return rc;
@@ -446,7 +476,7 @@ int database_open_read_only(struct database *database, const char *directory,
     int rc = check_file_system(directory, error);
     if (rc != 0)
         return rc;
-    rc = open_environment(&database->env, directory, MAP_SIZE_DEFAULT, MDB_RDONLY);
+    rc = database_open_environment(&database->env, directory, 0, MDB_RDONLY);
     if (rc != 0)
         return refuse(error, database_errno(rc), "%s: %s", directory, mdb_strerror(rc));
     rc = check_format(database, directory, error);

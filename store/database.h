@@ -38,6 +38,14 @@ void database_close(struct database *database);
 int database_open_read_only(struct database *database, const char *directory,
                             char error[STORE_ERROR_SIZE]);
 
+/* Opens the environment, map_size 0 for the default, with as much address space as is granted. 0 or LMDB's code. */
+int database_open_environment(MDB_env **env, const char *directory, size_t map_size,
+                              unsigned flags);
+
+/* Opens the databases, which are made together. 0; MDB_NOTFOUND: the store is new, and none is there;
+ * MDB_CORRUPTED: some are there and some are not; or another of LMDB's codes. */
+int database_find_all(MDB_txn *txn, MDB_dbi dbi[DATABASE_COUNT]);
+
 const char *database_name(enum database_id id);
 
 /* Where the data file is mapped, so far as it was looked at: for who reads much of it once, and gives

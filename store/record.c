@@ -147,7 +147,7 @@ void number_encode(struct slice key, uint64_t number, uint8_t flags, uint8_t val
 
 bool number_decode(struct slice key, struct slice value, uint64_t *number)
 {
-    if (value.size != NUMBER_ROW_SIZE || !record_check(key, value))
+    if (value.size != NUMBER_ROW_SIZE || !record_check(key, value) || record_count(value) != 0)
         return false;
     *number = get_u64(value.data + HEADER_SIZE);
     return true;
@@ -430,8 +430,8 @@ bool gone_decode(struct slice key, struct slice value, uint16_t count, struct go
 {
     const size_t words = (count + 63U) / 64;
 
-    if (value.size != HEADER_SIZE + 8 * words || !record_check(key, value) ||
-        record_count(value) != count)
+    if (count == 0 || count > SEGMENT_ENTRIES_MAX || value.size != HEADER_SIZE + 8 * words ||
+        !record_check(key, value) || record_count(value) != count)
         return false;
     *gone = (struct gone){0};
     for (size_t i = 0; i < words; i++)

@@ -1,209 +1,54 @@
-/* LMDB's file, as far as salvage reads it (version 1, 64-bit, little-endian, 4096-byte pages):
+/* See salvage.h. From the old file to the new in three steps:
  *
- *     page      number u64 | pad u16 | flags u16 | lower u16, upper u16, or pages u32 of an overflow run | ...
- *     branch,   from byte 16: offsets u16 of its nodes, as far as lower; a node:
- *     leaf          low u16 | high u16 | flags u16 | key size u16 | key | data
- *               of a leaf: low and high are the data's size; flag BIG: data is the number of its first
- *               overflow page, flag DATABASE: a struct of a tree
- *               of a branch: low, high and flags are the number of the page below
- *     meta      pages 0 and 1: magic u32 | version u32 | address u64 | size u64 | tree of free pages |
- *               tree of databases | last page u64 | transaction u64
- *     tree      pad u32 | flags u16 | depth u16 | branches, leaves, overflow pages, entries, root: u64 */
+ *     take    rows, as they are: whatever database holds them, and whatever leaf page
+ *     settle  segment by segment, what lives: not below its queue's head, not marked as gone, in no range that was deleted. A
+ *             segment in which nothing does goes, and with the last of a deleted queue its row. Deleted
+ *             ranges are done with then, so that none is trimmed a second time from what is counted here
+ *     count   blobs: how many living entries need each, and what they cost. Those that nothing needs
+ *             stay behind with the old file
+ *
+ * Nothing that was counted before is believed. */
 #include "store/salvage.h"
 
 #include <fcntl.h>
-#include <signal.h>
-#include <sys/mman.h>
+#include <stdio.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
-#include "store/apply.h"
-#include "store/scan.h"
+#include "store/array.h"
+#include "store/pages.h"
 #include "store/sort.h"
 
 enum {
-    PAGE = 4096,
-    PAGE_HEADER = 16,
-    NODE_HEADER = 8,
-    PAGE_BRANCH = 1,
-    PAGE_LEAF = 2,
-    PAGE_META = 8,
-    NODE_BIG = 1,
-    NODE_DATABASE = 2,
-    TREE_SIZE = 48,
-    TREE_ROOT = 40,
-    META_TREES = PAGE_HEADER + 24,
-    META_TRANSACTION = PAGE_HEADER + 24 + 2 * TREE_SIZE + 8,
-    DEPTH_MAX = 32,
-    VALUE_MAX = 64 << 20,
-    PUTS_MAX = 4096, /* in a transaction */
+    TXN_BYTES = 8 << 20,
+    ROW_BYTES = 1024,   /* what a small row is taken to make of a transaction */
+    SEVERAL = 1U << 31, /* in a use of a blob: it has more than one body */
 };
 
-#define META_MAGIC 0xBEEFC0DEu
-#define NO_PAGE    UINT64_MAX
-#define NOTE       "salvage"
+struct range {
+    uint64_t first, end;
+};
 
 struct salvage {
-    int fd;
-    uint64_t pages;
-    uint8_t *seen; /* a bit a page: met, or free */
-    struct buf value;
+    struct pages old;
 
     struct database database; /* the new one */
     MDB_txn *txn;
-    uint32_t puts;
+    size_t txn_bytes;
     bool sweeps; /* what is found now may be old */
     int rc;      /* of the new one: 0 or LMDB's */
+
+    ARRAY_OF(struct range) ranges; /* deleted, of the queue that is being settled */
+    struct sort_list uses;         /* blob -> cost and number of entries, for each segment */
 
     uint64_t rows, lost; /* copied; unreadable pages and rows */
     uint64_t entries, queues;
     struct state_row state;
 };
 
-/* ---- numbers and pages ----------------------------------------------------------------------- */
-
-static uint16_t le16(const uint8_t *from)
-{
-    uint16_t value;
-    memcpy(&value, from, sizeof value);
-    return value;
-}
-
-static uint32_t le32(const uint8_t *from)
-{
-    uint32_t value;
-    memcpy(&value, from, sizeof value);
-    return value;
-}
-
-static uint64_t le64(const uint8_t *from)
-{
-    uint64_t value;
-    memcpy(&value, from, sizeof value);
-    return value;
-}
-
-static bool read_at(const struct salvage *salvage, uint64_t offset, void *to, size_t size)
-{
-    for (size_t done = 0; done < size;) {
-        ssize_t n = pread(salvage->fd, (uint8_t *)to + done, size - done, (off_t)(offset + done));
-        if (n <= 0 && !(n < 0 && errno == EINTR))
-            return false;
-        done += n > 0 ? (size_t)n : 0;
-    }
-    return true;
-}
-
-static bool read_page(const struct salvage *salvage, uint64_t number, uint8_t page[PAGE])
-{
-    return number < salvage->pages && read_at(salvage, number * PAGE, page, PAGE) &&
-           le64(page) == number;
-}
-
-static bool was_seen(const struct salvage *salvage, uint64_t number)
-{
-    return salvage->seen[number / 8] >> number % 8 & 1;
-}
-
-static void see(struct salvage *salvage, uint64_t number)
-{
-    if (number < salvage->pages)
-        salvage->seen[number / 8] |= (uint8_t)(1 << number % 8);
-}
-
-/* ---- nodes ----------------------------------------------------------------------------------- */
-
-struct node {
-    uint16_t flags;
-    struct slice key, data; /* data of a leaf: as it stands in the page */
-    uint32_t size;          /* of the value */
-    uint64_t child;         /* of a branch */
-};
-
-static unsigned node_count(const uint8_t page[PAGE])
-{
-    const unsigned lower = le16(page + 12);
-
-    return lower < PAGE_HEADER || lower > PAGE ? 0 : (lower - PAGE_HEADER) / 2;
-}
-
-static bool get_node(const uint8_t page[PAGE], unsigned index, struct node *node)
-{
-    const size_t offset = le16(page + PAGE_HEADER + 2 * index);
-    const bool leaf = le16(page + 10) & PAGE_LEAF;
-
-    if (offset < PAGE_HEADER || offset > PAGE - NODE_HEADER)
-        return false;
-    const uint8_t *at = page + offset;
-    const size_t left = PAGE - offset - NODE_HEADER, key_size = le16(at + 6);
-    *node = (struct node){.flags = le16(at + 4), .size = le16(at) | (uint32_t)le16(at + 2) << 16};
-    node->child = node->size | (uint64_t)node->flags << 32;
-    if (key_size > left)
-        return false;
-    node->key = slice_of(at + NODE_HEADER, key_size);
-    const size_t data_size = !leaf ? 0 : node->flags & NODE_BIG ? 8 : node->size;
-    if (data_size > left - key_size)
-        return false;
-    node->data = slice_of(at + NODE_HEADER + key_size, data_size);
-    return true;
-}
-
-/* The value of a leaf's node; from an overflow run, it is valid until the next call. */
-static bool get_value(struct salvage *salvage, const struct node *node, struct slice *value)
-{
-    uint8_t header[PAGE_HEADER];
-
-    *value = node->data;
-    if (!(node->flags & NODE_BIG))
-        return true;
-    const uint64_t number = le64(node->data.data),
-                   pages = (node->size + PAGE_HEADER - 1U) / PAGE + 1;
-    if (node->size > VALUE_MAX || number >= salvage->pages || pages > salvage->pages - number ||
-        !read_at(salvage, number * PAGE, header, sizeof header) || le64(header) != number)
-        return false;
-    for (uint64_t i = 0; i < pages; i++)
-        see(salvage, number + i);
-    buf_clear(&salvage->value);
-    uint8_t *to = buf_reserve(&salvage->value, node->size);
-    if (!read_at(salvage, number * PAGE + PAGE_HEADER, to, node->size))
-        return false;
-    *value = slice_of(to, node->size);
-    return true;
-}
-
-/* ---- trees ----------------------------------------------------------------------------------- */
-
-typedef void node_taker(struct salvage *salvage, const struct node *node, void *context);
-
-/* Every node of the leaves below; what cannot be read is counted. */
-static void walk(struct salvage *salvage, uint64_t number, unsigned depth, node_taker *take,
-                 void *context)
-{
-    uint8_t page[PAGE];
-    struct node node;
-
-    if (number == NO_PAGE)
-        return;
-    if (depth > DEPTH_MAX || number < 2 || number >= salvage->pages || was_seen(salvage, number) ||
-        !read_page(salvage, number, page) || !(le16(page + 10) & (PAGE_BRANCH | PAGE_LEAF))) {
-        salvage->lost++;
-        return;
-    }
-    see(salvage, number);
-    for (unsigned i = 0; i < node_count(page); i++) {
-        if (!get_node(page, i, &node))
-            salvage->lost++;
-        else if (le16(page + 10) & PAGE_LEAF)
-            take(salvage, &node, context);
-        else
-            walk(salvage, node.child, depth + 1, take, context);
-    }
-}
-
-/* ---- rows ------------------------------------------------------------------------------------ */
+/* ---- the new file ---------------------------------------------------------------------------- */
 
 static void renew_txn(struct salvage *salvage)
 {
@@ -212,7 +57,7 @@ static void renew_txn(struct salvage *salvage)
     else if (salvage->txn != NULL)
         mdb_txn_abort(salvage->txn);
     salvage->txn = NULL;
-    salvage->puts = 0;
+    salvage->txn_bytes = 0;
     if (salvage->rc == 0)
         salvage->rc = mdb_txn_begin(salvage->database.env, NULL, 0, &salvage->txn);
 }
@@ -229,280 +74,476 @@ static void put(struct salvage *salvage, enum database_id id, struct slice key, 
         salvage->rows++;
     else if (rc != MDB_KEYEXIST)
         salvage->rc = rc;
-    if (++salvage->puts == PUTS_MAX)
+    salvage->txn_bytes += ROW_BYTES + value.size;
+    if (salvage->txn_bytes >= TXN_BYTES)
         renew_txn(salvage);
 }
 
-/* Of two rows of a queue the later one: nothing in it ever falls. */
-static void put_queue(struct salvage *salvage, struct slice key, struct slice value)
+static bool get(struct salvage *salvage, enum database_id id, struct slice key, struct slice *value)
 {
-    struct queue_row row, old;
     MDB_val k = val_of(key), v;
+    const int rc = salvage->rc != 0 ? 0 : mdb_get(salvage->txn, salvage->database.dbi[id], &k, &v);
 
-    if (salvage->rc == 0 && salvage->sweeps &&
-        mdb_get(salvage->txn, salvage->database.dbi[DB_QUEUE], &k, &v) == 0 &&
-        queue_row_decode(key, value, &row) && queue_row_decode(key, slice_of_val(v), &old) &&
-        row.head >= old.head && row.tail >= old.tail)
-        put(salvage, DB_QUEUE, key, value, 0);
-    else
-        put(salvage, DB_QUEUE, key, value, MDB_NOOVERWRITE);
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        salvage->rc = rc;
+    if (rc != 0 || salvage->rc != 0)
+        return false;
+    *value = slice_of_val(v);
+    return true;
 }
 
-/* Which database a sound row is of: no two have rows alike. DATABASE_COUNT: it is none, or one that is
- * made anew. */
-static enum database_id kind_of(struct slice key, struct slice value)
+static void delete_row(struct salvage *salvage, enum database_id id, struct slice key)
+{
+    MDB_val k = val_of(key);
+    const int rc =
+        salvage->rc != 0 ? 0 : mdb_del(salvage->txn, salvage->database.dbi[id], &k, NULL);
+
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        salvage->rc = rc;
+}
+
+static MDB_cursor *open_cursor(struct salvage *salvage, enum database_id id)
+{
+    MDB_cursor *cursor = NULL;
+
+    if (salvage->rc == 0)
+        salvage->rc = mdb_cursor_open(salvage->txn, salvage->database.dbi[id], &cursor);
+    return cursor;
+}
+
+/* The next row, or with op another. */
+static bool move(struct salvage *salvage, MDB_cursor *cursor, MDB_cursor_op op, struct slice *key,
+                 struct slice *value)
+{
+    if (cursor == NULL || salvage->rc != 0)
+        return false;
+    const int rc = database_get(cursor, op, key, value);
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        salvage->rc = rc;
+    return rc == 0;
+}
+
+static void delete (struct salvage *salvage, MDB_cursor *cursor)
+{
+    if (salvage->rc == 0)
+        salvage->rc = mdb_cursor_del(cursor, 0);
+}
+
+/* ---- taking rows ----------------------------------------------------------------------------- */
+
+/* Whether it is a sound row of that database. Of the databases other than "record", a row is of one at most. */
+static bool is_row_of(enum database_id id, struct slice key, struct slice value)
 {
     static struct segment segment;
     struct queue_row queue;
+    struct live_row live;
     struct gone gone;
     uint64_t number;
 
-    if (!record_check(key, value))
-        return key.size == 12 && part_check(value) ? DB_BLOB : DATABASE_COUNT;
-    if (key.size == 12 && get_u32(key.data + 8) == PART_HOLDERS)
-        return DB_BLOB;
-    if (key.size == 8 && queue_row_decode(key, value, &queue))
-        return DB_QUEUE;
-    if (key.size == 16) {
-        if (value.size == NUMBER_ROW_SIZE && number_decode(key, value, &number))
-            return DB_TRIM;
-        if (gone_decode(key, value, record_count(value), &gone))
-            return DB_GONE;
-        if (segment_decode(key, value, &segment))
-            return DB_INDEX;
+    switch (id) {
+    case DB_BLOB:
+        return key.size == 12 && (get_u32(key.data + 8) == PART_HOLDERS ? record_check(key, value)
+                                                                        : part_check(value));
+    case DB_INDEX:
+        return segment_decode(key, value, &segment);
+    case DB_GONE:
+        return key.size == 16 && record_check(key, value) &&
+               gone_decode(key, value, record_count(value), &gone);
+    case DB_LIVE:
+        return live_decode(key, value, &live);
+    case DB_SPARSE:
+        return key.size == 16 && value.size == SPARSE_ROW_SIZE && record_check(key, value);
+    case DB_QUEUE:
+        return queue_row_decode(key, value, &queue);
+    case DB_TRIM:
+        return key.size == 16 && number_decode(key, value, &number);
+    case DB_META:
+        return (slice_equal(key, SLICE("format")) || slice_equal(key, database_state_key())) &&
+               record_check(key, value);
+    default:
+        return key.size > 0 && record_check(key, value);
     }
-    return DATABASE_COUNT;
 }
 
-/* A row of a known database. */
-static void take_row(struct salvage *salvage, const struct node *node, void *context)
+/* The later of two rows of a queue. */
+static bool queue_is_later(struct slice key, struct slice value, struct slice old)
+{
+    struct queue_row a, b;
+
+    return queue_row_decode(key, value, &a) && queue_row_decode(key, old, &b) && a.head >= b.head &&
+           a.tail >= b.tail;
+}
+
+static bool gone_is_later(struct slice key, struct slice value, struct slice old)
+{
+    struct gone a, b;
+
+    return gone_decode(key, value, record_count(value), &a) &&
+           gone_decode(key, old, record_count(old), &b) && gone_count(&a) > gone_count(&b);
+}
+
+/* What was found first stays; but of a row that a tree has no more, there may be several, and in these two
+ * databases it shows which is the latest. */
+static void take_sound(struct salvage *salvage, enum database_id id, struct slice key,
+                       struct slice value)
+{
+    struct slice old;
+    struct state_row state;
+    bool later = false;
+
+    if (id == DB_LIVE || id == DB_SPARSE)
+        return; /* made anew */
+    if (id == DB_META) {
+        if (state_decode(key, value, &state) && state.lsn > salvage->state.lsn)
+            salvage->state = state;
+        return;
+    }
+    if (salvage->sweeps && (id == DB_QUEUE || id == DB_GONE) && get(salvage, id, key, &old))
+        later = (id == DB_QUEUE ? queue_is_later : gone_is_later)(key, value, old);
+    put(salvage, id, key, value, later ? 0 : MDB_NOOVERWRITE);
+}
+
+typedef void node_taker(struct salvage *salvage, const struct page_node *node, void *context);
+
+/* A row of a database that is known. */
+static void take_row(struct salvage *salvage, const struct page_node *node, void *context)
 {
     const enum database_id id = *(const enum database_id *)context;
     struct slice value;
 
-    if (!get_value(salvage, node, &value)) {
+    if (pages_get_value(&salvage->old, node, &value) && is_row_of(id, node->key, value))
+        take_sound(salvage, id, node->key, value);
+    else
         salvage->lost++;
-    } else if (id == DB_RECORD && record_check(node->key, value)) {
-        put(salvage, DB_RECORD, node->key, value, MDB_NOOVERWRITE);
-    } else if (id == DB_META) {
-        if (slice_equal(node->key, database_state_key()))
-            state_decode(node->key, value, &salvage->state);
-    } else if (id != DB_RECORD && kind_of(node->key, value) == id) {
-        if (id == DB_QUEUE)
-            put_queue(salvage, node->key, value);
-        else
-            put(salvage, id, node->key, value, MDB_NOOVERWRITE);
-    } else {
-        salvage->lost++;
-    }
 }
 
-static void ignore_node(struct salvage *salvage, const struct node *node, void *context)
+/* A row in a leaf that no tree led to: it shows of which database it is. */
+static void take_stray(struct salvage *salvage, const struct page_node *node)
 {
     struct slice value;
-    (void)context;
 
-    get_value(salvage, node, &value);
-}
-
-static void take_database(struct salvage *salvage, const struct node *node, void *context)
-{
-    (void)context;
-    if (!(node->flags & NODE_DATABASE) || node->data.size != TREE_SIZE) {
-        salvage->lost++;
+    if (node->is_database || !pages_get_value(&salvage->old, node, &value))
         return;
-    }
-    const uint64_t root = le64(node->data.data + TREE_ROOT);
     for (enum database_id id = 0; id < DATABASE_COUNT; id++)
-        if (slice_equal(node->key, slice_of_string(database_name(id))))
-            walk(salvage, root, 0, id == DB_LIVE || id == DB_SPARSE ? ignore_node : take_row, &id);
+        if (id != DB_RECORD && is_row_of(id, node->key, value)) {
+            take_sound(salvage, id, node->key, value);
+            return;
+        }
+    if (is_row_of(DB_RECORD, node->key, value))
+        take_sound(salvage, DB_RECORD, node->key, value);
 }
 
-/* A list of free pages: a count and so many numbers. */
-static void take_free(struct salvage *salvage, const struct node *node, void *context)
+/* ---- the old file ---------------------------------------------------------------------------- */
+
+/* Every node of the leaves below; what cannot be read is counted. */
+static void walk(struct salvage *salvage, uint64_t number, unsigned depth, node_taker *take,
+                 void *context)
+{
+    struct pages *old = &salvage->old;
+    uint8_t page[PAGE_SIZE_MAX];
+    struct page_node node;
+
+    if (number == PAGE_NONE)
+        return;
+    if (depth > PAGE_DEPTH_MAX || number < 2 || number >= old->count ||
+        pages_was_seen(old, number) || !pages_read(old, number, page) ||
+        !(page_is_branch(page) || page_is_leaf(page))) {
+        salvage->lost++;
+        return;
+    }
+    pages_see(old, number);
+    for (unsigned i = 0; i < pages_node_count(old, page); i++) {
+        if (!pages_get_node(old, page, i, &node))
+            salvage->lost++;
+        else if (page_is_leaf(page))
+            take(salvage, &node, context);
+        else
+            walk(salvage, node.child, depth + 1, take, context);
+    }
+}
+
+static void take_database(struct salvage *salvage, const struct page_node *node, void *context)
+{
+    uint32_t *found = context;
+    struct page_tree tree;
+
+    for (enum database_id id = 0; id < DATABASE_COUNT; id++)
+        if (slice_equal(node->key, slice_of_string(database_name(id))) &&
+            page_get_tree(node, &tree)) {
+            *found |= 1U << id;
+            walk(salvage, tree.root, 0, take_row, &id);
+        }
+}
+
+static void take_databases(struct salvage *salvage, const struct page_meta *meta)
+{
+    uint32_t found = 0;
+
+    walk(salvage, meta->databases.root, 0, take_database, &found);
+    if (meta->databases.root != PAGE_NONE)
+        salvage->lost += DATABASE_COUNT - (unsigned)__builtin_popcount(found);
+}
+
+/* Free pages hold what was deleted: as good as seen. */
+static void pass_free(struct salvage *salvage, const struct page_node *node, void *context)
 {
     struct slice value;
+    uint64_t count;
     (void)context;
 
-    if (!get_value(salvage, node, &value) || value.size < 8)
+    if (!pages_get_value(&salvage->old, node, &value) || !page_get_free(value, &count)) {
+        salvage->lost++;
         return;
-    const uint64_t count = le64(value.data);
-    for (uint64_t i = 1; i <= count && i < value.size / 8; i++)
-        see(salvage, le64(value.data + 8 * i));
-}
-
-/* A sound row of none of the other databases. */
-static bool is_record(struct slice key, struct slice value)
-{
-    struct live_row live;
-
-    return key.size > 0 && record_check(key, value) && !slice_equal(key, SLICE("format")) &&
-           !slice_equal(key, database_state_key()) && !live_decode(key, value, &live) &&
-           !(key.size == 16 && value.size == SPARSE_ROW_SIZE);
-}
-
-/* A row of a database that is not known: in a leaf that no tree led to. */
-static void take_stray(struct salvage *salvage, const struct node *node)
-{
-    struct slice value;
-
-    if (node->flags & NODE_DATABASE || !get_value(salvage, node, &value))
-        return;
-    enum database_id id = kind_of(node->key, value);
-    if (id == DATABASE_COUNT && is_record(node->key, value))
-        id = DB_RECORD;
-    if (id == DB_QUEUE)
-        put_queue(salvage, node->key, value);
-    else if (id != DATABASE_COUNT)
-        put(salvage, id, node->key, value, MDB_NOOVERWRITE);
+    }
+    for (uint64_t i = 0; i < count; i++)
+        pages_see(&salvage->old, page_free_number(value, i));
 }
 
 static void sweep(struct salvage *salvage)
 {
-    uint8_t page[PAGE];
-    struct node node;
+    struct pages *old = &salvage->old;
+    uint8_t page[PAGE_SIZE_MAX];
+    struct page_node node;
 
-    for (uint64_t number = 2; number < salvage->pages; number++) {
-        if (was_seen(salvage, number) || !read_page(salvage, number, page) ||
-            (le16(page + 10) & (PAGE_BRANCH | PAGE_LEAF)) != PAGE_LEAF)
+    salvage->sweeps = true;
+    for (uint64_t number = 2; number < old->count; number++) {
+        if (pages_was_seen(old, number) || !pages_read(old, number, page) || !page_is_leaf(page))
             continue;
-        for (unsigned i = 0; i < node_count(page); i++)
-            if (get_node(page, i, &node))
+        for (unsigned i = 0; i < pages_node_count(old, page); i++)
+            if (pages_get_node(old, page, i, &node))
                 take_stray(salvage, &node);
     }
 }
 
-/* ---- the whole file -------------------------------------------------------------------------- */
-
-static bool read_meta(const struct salvage *salvage, uint64_t number, uint8_t meta[PAGE])
-{
-    return number < salvage->pages && read_at(salvage, number * PAGE, meta, PAGE) &&
-           le32(meta + PAGE_HEADER) == META_MAGIC && le32(meta + PAGE_HEADER + 4) == 1;
-}
-
-static void take_trees(struct salvage *salvage, const uint8_t meta[PAGE])
-{
-    walk(salvage, le64(meta + META_TREES + TREE_ROOT), 0, take_free, NULL);
-    walk(salvage, le64(meta + META_TREES + TREE_SIZE + TREE_ROOT), 0, take_database, NULL);
-}
-
 static void take_file(struct salvage *salvage)
 {
-    uint8_t metas[2][PAGE];
-    const bool sound[2] = {read_meta(salvage, 0, metas[0]), read_meta(salvage, 1, metas[1])};
-    const int newer = !sound[0] || (sound[1] && le64(metas[1] + META_TRANSACTION) >
-                                                    le64(metas[0] + META_TRANSACTION));
+    struct page_meta metas[2];
+    const bool sound[2] = {pages_read_meta(&salvage->old, 0, &metas[0]),
+                           pages_read_meta(&salvage->old, 1, &metas[1])};
+    const struct page_meta *newer =
+        &metas[!sound[0] || (sound[1] && metas[1].transaction > metas[0].transaction)];
 
-    if (sound[newer])
-        take_trees(salvage, metas[newer]);
-    if (sound[newer] && sound[!newer] && salvage->lost == 0)
+    salvage->lost += !sound[0] + !sound[1];
+    take_databases(salvage, newer);
+    if (salvage->lost == 0)
         return;
-    salvage->lost += !sound[newer] + !sound[!newer];
-    salvage->sweeps = true;
+    walk(salvage, newer->free.root, 0, pass_free, NULL);
     sweep(salvage);
 }
 
-/* ---- counts ---------------------------------------------------------------------------------- */
+/* ---- settling what lives --------------------------------------------------------------------- */
 
-static void count_queue(struct salvage *salvage, uint64_t queue_id, struct queue_row *row,
-                        struct sort_list *uses)
+/* Answers whether the queue was deleted: that is a range without an end, and below where it begins
+ * everything was dead before. */
+static bool load_ranges(struct salvage *salvage, uint64_t queue_id)
 {
-    struct scan scan = {0};
+    const struct key from = key_u64(queue_id);
+    struct slice key = key_slice(&from), value;
+    MDB_cursor *cursor = open_cursor(salvage, DB_TRIM);
+    bool deleted = false;
 
-    row->count = row->bytes = 0;
-    scan_begin(&scan, &salvage->database, salvage->txn, queue_id, row->head, UINT64_MAX);
-    while (scan_next(&scan)) {
-        row->count++;
-        row->bytes += scan.entry.weight;
-        row->deadlines |= scan.entry.expires_ms != 0;
-        row->tail = max_of(row->tail, scan.segment.last + 1);
-        sort_add(uses, scan.blob, blob_cost(scan.entry.place.size), 1);
+    array_clear(&salvage->ranges);
+    for (bool more = move(salvage, cursor, MDB_SET_RANGE, &key, &value);
+         more && get_u64(key.data) == queue_id;
+         more = move(salvage, cursor, MDB_NEXT, &key, &value)) {
+        struct range *range = array_add(&salvage->ranges);
+        range->first = get_u64(key.data + 8);
+        if (!number_decode(key, value, &range->end))
+            range->end = 0;
+        deleted = deleted || range->end == UINT64_MAX;
     }
-    for (uint32_t i = 0; i < scan.trims.count; i++)
-        if (scan.trims.items[i].end != UINT64_MAX)
-            row->tail = max_of(row->tail, scan.trims.items[i].end);
-    if (row->count == 0)
-        row->head = row->tail;
-    row->delivered = row->tail;
-    if (scan.rc != 0 && salvage->rc == 0)
-        salvage->rc = scan.rc;
-    salvage->entries += row->count;
-    salvage->queues++;
-    scan_end(&scan);
+    if (cursor != NULL)
+        mdb_cursor_close(cursor);
+    return deleted;
 }
 
-static void count_queues(struct salvage *salvage, struct sort_list *uses)
+static bool was_deleted(const struct salvage *salvage, uint64_t position)
+{
+    for (uint32_t i = 0; i < salvage->ranges.count; i++)
+        if (position >= salvage->ranges.items[i].first && position < salvage->ranges.items[i].end)
+            return true;
+    return false;
+}
+
+/* Takes what lives in the segment into the row. false: nothing does. */
+static bool settle_segment(struct salvage *salvage, struct slice key, struct slice value,
+                           struct queue_row *row)
+{
+    static struct segment segment;
+    struct segment_reader reader;
+    struct slice gone_value;
+    struct gone gone = {0};
+    uint64_t cost = 0;
+    uint32_t count = 0, several = 0;
+    bool damaged;
+
+    if (!segment_decode(key, value, &segment))
+        return false;
+    if (get(salvage, DB_GONE, key, &gone_value) &&
+        !gone_decode(key, gone_value, segment.count, &gone))
+        gone = (struct gone){0};
+    segment_read(&reader, &segment);
+    while (segment_next(&reader, &damaged)) {
+        const struct segment_entry *entry = &reader.entry;
+        if (entry->position < row->head || gone_has(&gone, reader.index - 1) ||
+            was_deleted(salvage, entry->position))
+            continue;
+        count++;
+        cost += blob_cost(entry->place.size);
+        several |= entry->place.part != 0 || entry->place.offset != 0 ? SEVERAL : 0;
+        row->bytes += entry->weight;
+        row->deadlines |= entry->expires_ms != 0;
+    }
+    row->count += count;
+    row->tail = max_of(row->tail, segment.last + 1);
+    if (count > 0)
+        sort_add(&salvage->uses, segment.blob, cost, count | several);
+    return count > 0;
+}
+
+static void settle_segments(struct salvage *salvage, uint64_t queue_id, bool deleted,
+                            struct queue_row *row)
+{
+    const struct key from = key_u64(queue_id);
+    struct slice key = key_slice(&from), value;
+    MDB_cursor *cursor = open_cursor(salvage, DB_INDEX);
+
+    for (bool more = move(salvage, cursor, MDB_SET_RANGE, &key, &value);
+         more && get_u64(key.data) == queue_id;
+         more = move(salvage, cursor, MDB_NEXT, &key, &value))
+        if (deleted || !settle_segment(salvage, key, value, row))
+            delete (salvage, cursor);
+    if (cursor != NULL)
+        mdb_cursor_close(cursor);
+}
+
+static void settle_queue(struct salvage *salvage, uint64_t queue_id)
+{
+    const struct key name = key_u64(queue_id);
+    const bool deleted = load_ranges(salvage, queue_id);
+    struct queue_row row = {0};
+    uint8_t encoded[QUEUE_ROW_SIZE];
+    struct slice value;
+
+    if (get(salvage, DB_QUEUE, key_slice(&name), &value))
+        queue_row_decode(key_slice(&name), value, &row);
+    row.count = row.bytes = 0;
+    settle_segments(salvage, queue_id, deleted, &row);
+    if (deleted) {
+        delete_row(salvage, DB_QUEUE, key_slice(&name));
+        return;
+    }
+    if (row.count == 0)
+        row.head = row.tail;
+    row.delivered = row.tail;
+    queue_row_encode(queue_id, &row, encoded);
+    put(salvage, DB_QUEUE, key_slice(&name), slice_of(encoded, sizeof encoded), 0);
+    salvage->entries += row.count;
+    salvage->queues++;
+}
+
+/* The queues that rows of the database belong to. */
+static void list_queues(struct salvage *salvage, enum database_id id, struct sort_list *list)
+{
+    MDB_cursor *cursor = open_cursor(salvage, id);
+    struct slice key = {0}, value;
+    uint64_t last = 0;
+
+    for (bool more = move(salvage, cursor, MDB_FIRST, &key, &value); more;
+         more = move(salvage, cursor, MDB_NEXT, &key, &value)) {
+        if (list->list.count == 0 || get_u64(key.data) != last)
+            sort_add(list, get_u64(key.data), 0, 0);
+        last = get_u64(key.data);
+    }
+    if (cursor != NULL)
+        mdb_cursor_close(cursor);
+}
+
+/* Or a segment that comes to have such a key would be taken to be partly gone. */
+static void drop_gone_without_segment(struct salvage *salvage)
+{
+    MDB_cursor *cursor = open_cursor(salvage, DB_GONE);
+    struct slice key = {0}, value, segment;
+
+    for (bool more = move(salvage, cursor, MDB_FIRST, &key, &value); more;
+         more = move(salvage, cursor, MDB_NEXT, &key, &value))
+        if (!get(salvage, DB_INDEX, key, &segment))
+            delete (salvage, cursor);
+    if (cursor != NULL)
+        mdb_cursor_close(cursor);
+}
+
+static void settle(struct salvage *salvage)
 {
     struct sort_list ids = {0};
-    MDB_cursor *cursor;
-    struct slice key = {0}, value;
 
-    renew_txn(salvage);
-    for (int pass = 0; pass < 2 && salvage->rc == 0; pass++) {
-        salvage->rc = mdb_cursor_open(
-            salvage->txn, salvage->database.dbi[pass == 0 ? DB_QUEUE : DB_INDEX], &cursor);
-        for (int rc = salvage->rc == 0 ? database_get(cursor, MDB_FIRST, &key, &value) : 1; rc == 0;
-             rc = database_get(cursor, MDB_NEXT, &key, &value))
-            if (ids.list.count == 0 ||
-                ids.list.items[ids.list.count - 1].major != get_u64(key.data))
-                sort_add(&ids, get_u64(key.data), 0, 0);
-        if (salvage->rc == 0)
-            mdb_cursor_close(cursor);
-    }
+    list_queues(salvage, DB_QUEUE, &ids);
+    list_queues(salvage, DB_INDEX, &ids);
     sort_run(&ids);
-    for (uint32_t i = 0; i < ids.list.count && salvage->rc == 0; i++) {
-        const uint64_t id = ids.list.items[i].major;
-        if (i > 0 && ids.list.items[i - 1].major == id)
-            continue;
-        const struct key wanted = key_u64(id);
-        struct queue_row row = {0};
-        uint8_t encoded[QUEUE_ROW_SIZE];
-        MDB_val k = val_of(key_slice(&wanted)), v;
-        if (mdb_get(salvage->txn, salvage->database.dbi[DB_QUEUE], &k, &v) == 0)
-            queue_row_decode(key_slice(&wanted), slice_of_val(v), &row);
-        count_queue(salvage, id, &row, uses);
-        queue_row_encode(id, &row, encoded);
-        put(salvage, DB_QUEUE, key_slice(&wanted), slice_of(encoded, sizeof encoded), 0);
-    }
+    for (uint32_t i = 0; i < ids.list.count; i++)
+        if (i == 0 || ids.list.items[i].major != ids.list.items[i - 1].major)
+            settle_queue(salvage, ids.list.items[i].major);
     sort_release(&ids);
+    drop_gone_without_segment(salvage);
+    if (salvage->rc == 0)
+        salvage->rc = mdb_drop(salvage->txn, salvage->database.dbi[DB_TRIM], 0);
 }
 
-/* Blobs that nothing living needs are left behind with the old file. */
-static void count_blobs(struct salvage *salvage, struct sort_list *uses)
+/* ---- counting blobs -------------------------------------------------------------------------- */
+
+/* uses is sorted. */
+static void drop_useless_blobs(struct salvage *salvage)
 {
-    MDB_cursor *cursor;
+    const struct sort_item *uses = salvage->uses.list.items;
+    const uint32_t count = salvage->uses.list.count;
+    MDB_cursor *cursor = open_cursor(salvage, DB_BLOB);
     struct slice key = {0}, value;
     uint32_t next = 0;
 
-    sort_run(uses);
-    renew_txn(salvage);
-    if (salvage->rc == 0)
-        salvage->rc = mdb_cursor_open(salvage->txn, salvage->database.dbi[DB_BLOB], &cursor);
-    if (salvage->rc != 0)
-        return;
-    for (int rc = database_get(cursor, MDB_FIRST, &key, &value); rc == 0;
-         rc = database_get(cursor, MDB_NEXT, &key, &value)) {
-        salvage->state.blob = max_of(salvage->state.blob, get_u64(key.data));
-        while (next < uses->list.count && uses->list.items[next].major < get_u64(key.data))
+    for (bool more = move(salvage, cursor, MDB_FIRST, &key, &value); more;
+         more = move(salvage, cursor, MDB_NEXT, &key, &value)) {
+        const uint64_t blob = get_u64(key.data);
+        salvage->state.blob = max_of(salvage->state.blob, blob);
+        while (next < count && uses[next].major < blob)
             next++;
-        if (next == uses->list.count || uses->list.items[next].major != get_u64(key.data))
-            mdb_cursor_del(cursor, 0);
+        if (next == count || uses[next].major != blob)
+            delete (salvage, cursor);
     }
-    mdb_cursor_close(cursor);
-    for (uint32_t i = 0; i < uses->list.count && salvage->rc == 0;) {
-        const uint64_t blob = uses->list.items[i].major;
-        struct live_row row = {0};
-        uint8_t encoded[LIVE_ROW_SIZE];
-        uint64_t cost = 0;
-        for (; i < uses->list.count && uses->list.items[i].major == blob; i++) {
-            row.entries++;
-            cost += uses->list.items[i].minor;
+    if (cursor != NULL)
+        mdb_cursor_close(cursor);
+}
+
+/* As if it had been written now, with what lives. */
+static void put_live(struct salvage *salvage, uint64_t blob, uint64_t entries, uint64_t cost,
+                     bool several)
+{
+    const struct key key = key_u64(blob);
+    struct live_row row = {.entries = (uint32_t)min_of(entries, (uint64_t)LIVE_PINNED)};
+    uint8_t encoded[LIVE_ROW_SIZE];
+
+    row.size = row.alive = (uint32_t)min_of(cost, (uint64_t)UINT32_MAX);
+    row.sparse_at = several ? row.alive / 2 : 0;
+    live_encode(blob, &row, encoded);
+    put(salvage, DB_LIVE, key_slice(&key), slice_of(encoded, sizeof encoded), 0);
+    salvage->state.size += row.size;
+    salvage->state.blob = max_of(salvage->state.blob, blob); /* its bodies may be lost */
+}
+
+static void count_blobs(struct salvage *salvage)
+{
+    sort_run(&salvage->uses);
+    drop_useless_blobs(salvage);
+    const struct sort_item *uses = salvage->uses.list.items;
+    for (uint32_t i = 0; i < salvage->uses.list.count;) {
+        const uint64_t blob = uses[i].major;
+        uint64_t entries = 0, cost = 0;
+        uint32_t several = 0;
+        for (; i < salvage->uses.list.count && uses[i].major == blob; i++) {
+            entries += uses[i].value & ~SEVERAL;
+            several |= uses[i].value & SEVERAL;
+            cost += uses[i].minor;
         }
-        row.size = row.alive = (uint32_t)min_of(cost, (uint64_t)UINT32_MAX);
-        salvage->state.size += row.size;
-        const struct key k = key_u64(blob);
-        live_encode(blob, &row, encoded);
-        put(salvage, DB_LIVE, key_slice(&k), slice_of(encoded, sizeof encoded), 0);
+        put_live(salvage, blob, entries, cost, several != 0);
     }
 }
 
@@ -514,17 +555,6 @@ static void put_state(struct salvage *salvage)
     salvage->state.lsn = max_of(salvage->state.lsn, salvage->state.blob);
     state_encode(database_state_key(), &salvage->state, row);
     put(salvage, DB_META, database_state_key(), slice_of(row, sizeof row), 0);
-}
-
-static void count(struct salvage *salvage)
-{
-    struct sort_list uses = {0};
-
-    salvage->state.size = salvage->state.sparse = 0;
-    count_queues(salvage, &uses);
-    count_blobs(salvage, &uses);
-    put_state(salvage);
-    sort_release(&uses);
 }
 
 /* ---- files ----------------------------------------------------------------------------------- */
@@ -573,20 +603,6 @@ static int change_places(const char *directory, const char *new_directory, char 
     return result;
 }
 
-static int open_old(struct salvage *salvage, const char *directory)
-{
-    char *path = path_of(directory, "data.mdb");
-    struct stat file;
-
-    salvage->fd = open(path, O_RDONLY | O_CLOEXEC);
-    free(path);
-    if (salvage->fd < 0 || fstat(salvage->fd, &file) < 0)
-        return -errno;
-    salvage->pages = (uint64_t)file.st_size / PAGE;
-    salvage->seen = xcalloc(salvage->pages / 8 + 1, 1);
-    return 0;
-}
-
 static int rewrite(struct salvage *salvage, const struct store_options *options,
                    const char *new_directory, char error[STORE_ERROR_SIZE])
 {
@@ -601,7 +617,10 @@ static int rewrite(struct salvage *salvage, const struct store_options *options,
         return rc;
     renew_txn(salvage);
     take_file(salvage);
-    count(salvage);
+    salvage->state.size = salvage->state.sparse = 0;
+    settle(salvage);
+    count_blobs(salvage);
+    put_state(salvage);
     renew_txn(salvage);
     if (salvage->txn != NULL)
         mdb_txn_abort(salvage->txn);
@@ -611,11 +630,11 @@ static int rewrite(struct salvage *salvage, const struct store_options *options,
 
 int salvage(const struct store_options *options, char error[STORE_ERROR_SIZE])
 {
-    struct salvage salvage = {.fd = -1};
+    struct salvage salvage = {0};
     char *new_directory = path_of(options->directory, "salvage.new");
     char aside[512] = "";
 
-    int rc = open_old(&salvage, options->directory);
+    int rc = pages_open(&salvage.old, options->directory);
     if (rc == 0)
         rc = rewrite(&salvage, options, new_directory, error);
     if (rc == 0)
@@ -624,253 +643,15 @@ int salvage(const struct store_options *options, char error[STORE_ERROR_SIZE])
         log_error("the store was salvaged: %" PRIu64 " rows, with %" PRIu64 " messages in %" PRIu64
                   " queues; %" PRIu64 " pages or rows could not be read; the damaged file is %s",
                   salvage.rows, salvage.entries, salvage.queues, salvage.lost, aside);
-        remove_file(options->directory, NOTE);
+        remove_file(options->directory, SALVAGE_NOTE);
     } else {
         snprintf(error, STORE_ERROR_SIZE, "cannot salvage the store in %s: %s", options->directory,
                  strerror(-rc));
     }
     remove_new(new_directory);
-    if (salvage.fd >= 0)
-        close(salvage.fd);
-    free(salvage.seen);
-    buf_release(&salvage.value);
+    pages_release(&salvage.old);
+    array_release(&salvage.ranges);
+    sort_release(&salvage.uses);
     free(new_directory);
     return rc;
-}
-
-/* ---- is it due? ------------------------------------------------------------------------------ */
-
-static uint64_t touched; /* so that no read is optimised away */
-
-static void touch(MDB_val val)
-{
-    const uint8_t *bytes = val.mv_data;
-
-    for (size_t i = 0; i < val.mv_size; i += 64)
-        touched += bytes[i];
-}
-
-static int look_at_tree(MDB_txn *txn, MDB_dbi dbi, bool all)
-{
-    MDB_cursor *cursor;
-    MDB_val key, value;
-    int rc = mdb_cursor_open(txn, dbi, &cursor);
-
-    if (rc == 0)
-        rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
-    for (; rc == 0; rc = mdb_cursor_get(cursor, &key, &value, all ? MDB_NEXT : MDB_LAST)) {
-        touch(key);
-        touch(value);
-        if (!all)
-            break;
-    }
-    if (rc == 0)
-        rc = mdb_cursor_get(cursor, &key, &value, MDB_LAST);
-    return rc == MDB_NOTFOUND ? 0 : rc;
-}
-
-/* What a start reads: the free pages, the definitions, the queues; and where every tree begins and
- * ends. */
-static bool is_whole(const struct store_options *options);
-
-static int look(const struct store_options *options, const char *volatile *stage)
-{
-    MDB_env *env;
-    MDB_txn *txn;
-    MDB_dbi dbi;
-
-    *stage = "opening it";
-    int rc = mdb_env_create(&env);
-    if (rc == 0)
-        rc = mdb_env_set_maxdbs(env, DATABASE_COUNT);
-    if (rc == 0)
-        rc = mdb_env_set_mapsize(env, options->map_size != 0 ? options->map_size : (size_t)1 << 36);
-    if (rc == 0)
-        rc = mdb_env_open(env, options->directory, MDB_RDONLY | MDB_NOLOCK, 0600);
-    if (rc == 0)
-        rc = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
-    if (rc != 0)
-        return rc;
-    *stage = "its list of free pages";
-    rc = look_at_tree(txn, 0, true);
-    for (size_t i = 0; i < DATABASE_COUNT && rc == 0; i++) {
-        *stage = database_name((enum database_id)i);
-        rc = mdb_dbi_open(txn, database_name((enum database_id)i), 0, &dbi);
-        if (rc == 0)
-            rc = look_at_tree(txn, dbi, i == DB_QUEUE || i == DB_RECORD);
-        else if (rc == MDB_NOTFOUND)
-            rc = 0;
-    }
-    *stage = "its trees";
-    return rc == 0 && !is_whole(options) ? MDB_CORRUPTED : rc;
-}
-
-/* ---- are the trees whole? -------------------------------------------------------------------- */
-
-enum { CHECKS_MAX = 100000 }; /* pages: what a start has time for */
-
-struct check {
-    struct salvage file;
-    uint32_t left; /* pages */
-};
-
-/* Every page is where it should be, and leads to such pages; of leaves, the head alone is read. */
-static bool check_tree(struct check *check, uint64_t number, unsigned depth)
-{
-    uint8_t page[PAGE];
-    struct node node;
-
-    if (check->left == 0 || number == NO_PAGE)
-        return true;
-    check->left--;
-    if (depth == 0 || depth > DEPTH_MAX || number < 2 || number >= check->file.pages)
-        return false;
-    if (depth == 1)
-        return read_at(&check->file, number * PAGE, page, PAGE_HEADER) && le64(page) == number &&
-               (le16(page + 10) & (PAGE_BRANCH | PAGE_LEAF)) == PAGE_LEAF;
-    if (!read_page(&check->file, number, page) ||
-        (le16(page + 10) & (PAGE_BRANCH | PAGE_LEAF)) != PAGE_BRANCH)
-        return false;
-    for (unsigned i = 0; i < node_count(page); i++)
-        if (!get_node(page, i, &node) || !check_tree(check, node.child, depth - 1))
-            return false;
-    return node_count(page) > 0;
-}
-
-static bool check_root(struct check *check, const uint8_t tree[TREE_SIZE])
-{
-    return check_tree(check, le64(tree + TREE_ROOT), le16(tree + 6));
-}
-
-/* A store has few databases: all of them are named in one leaf. */
-static bool check_databases(struct check *check, uint64_t number)
-{
-    uint8_t page[PAGE];
-    struct node node;
-
-    if (number == NO_PAGE)
-        return true;
-    if (number < 2 || !read_page(&check->file, number, page))
-        return false;
-    for (unsigned i = 0; i < node_count(page); i++)
-        if (!get_node(page, i, &node) || node.data.size != TREE_SIZE ||
-            !check_root(check, node.data.data))
-            return false;
-    return true;
-}
-
-static bool is_whole(const struct store_options *options)
-{
-    struct check check = {.left = CHECKS_MAX};
-    uint8_t metas[2][PAGE];
-    bool whole = open_old(&check.file, options->directory) == 0 &&
-                 read_meta(&check.file, 0, metas[0]) && read_meta(&check.file, 1, metas[1]);
-
-    if (whole) {
-        const uint8_t *meta =
-            metas[le64(metas[1] + META_TRANSACTION) > le64(metas[0] + META_TRANSACTION)];
-        whole = check_root(&check, meta + META_TREES) &&
-                check_databases(&check, le64(meta + META_TREES + TREE_SIZE + TREE_ROOT));
-    }
-    if (check.file.fd >= 0)
-        close(check.file.fd);
-    free(check.file.seen);
-    return whole;
-}
-
-static bool child_approves(const struct store_options *options)
-{
-    enum { LOOK_S = 60 };
-    const char *volatile *stage =
-        mmap(NULL, sizeof *stage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    int status;
-
-    if (stage == MAP_FAILED)
-        return true;
-    const pid_t child = fork();
-    if (child == 0) {
-        signal(SIGSEGV, SIG_DFL);
-        signal(SIGBUS, SIG_DFL);
-        alarm(LOOK_S);
-        _exit(look(options, stage) == 0 ? 0 : 1);
-    }
-    const bool known = child > 0 && waitpid(child, &status, 0) == child;
-    if (known && WIFSIGNALED(status))
-        log_error("the store is damaged: who looked at the data file died of SIG%s: %s",
-                  sigabbrev_np(WTERMSIG(status)), *stage);
-    else if (known && WEXITSTATUS(status) != 0)
-        log_error("the store is damaged: the data file is not what it should be: %s", *stage);
-    munmap((void *)(uintptr_t)stage, sizeof *stage);
-    return !known || status == 0;
-}
-
-bool salvage_is_due(const struct store_options *options)
-{
-    char *data = path_of(options->directory, "data.mdb"), *note = path_of(options->directory, NOTE);
-    struct stat file;
-    bool due = false;
-
-    if (stat(data, &file) == 0) {
-        due = access(note, F_OK) == 0;
-        if (due)
-            log_error("the store is damaged: the last run died of it");
-        due = due || !child_approves(options);
-    }
-    free(data);
-    free(note);
-    return due;
-}
-
-/* ---- faults of a running store --------------------------------------------------------------- */
-
-static char note_path[512]; /* "": nobody guards */
-static _Thread_local const char *guarded;
-
-void salvage_leave_note(void)
-{
-    const int fd =
-        note_path[0] == '\0' ? -1 : open(note_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-
-    if (fd >= 0)
-        close(fd);
-}
-
-static void say(const char *text)
-{
-    (void)!write(STDERR_FILENO, text, strlen(text));
-}
-
-static void on_fault(int number)
-{
-    if (guarded != NULL) {
-        say("the store is damaged: ");
-        say(number == SIGBUS ? "SIGBUS" : "SIGSEGV");
-        say(" while ");
-        say(guarded);
-        say("; the next start salvages it\n");
-        salvage_leave_note();
-    }
-    signal(number, SIG_DFL);
-    raise(number);
-}
-
-/* Not in place of a sanitizer's. */
-static void catch_signal(int number)
-{
-    struct sigaction old, action = {.sa_handler = on_fault, .sa_flags = SA_NODEFER};
-
-    if (sigaction(number, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
-        sigaction(number, &action, NULL);
-}
-
-void salvage_guard(const char *directory)
-{
-    snprintf(note_path, sizeof note_path, "%s/" NOTE, directory);
-    catch_signal(SIGSEGV);
-    catch_signal(SIGBUS);
-}
-
-void salvage_stage(const char *stage)
-{
-    guarded = stage;
 }

@@ -10,17 +10,21 @@
  * further down shows later, in one of the store's threads: then the process dies with a line in the log and
  * leaves a note (the file `salvage`), and the next start salvages without asking.
  *
- * Salvage reads the file by read(2), page by page, and checks every number before it follows it:
- *   1. the trees, from the newer meta page that leads anywhere; then, if anything of it was amiss,
- *   2. from the other one, and
- *   3. every leaf page that was not met and is not in the list of free ones.
+ * Salvage reads the file by read(2), page by page, and checks every number before it follows it (pages.h):
+ *   1. the trees, from the newer of the two meta pages; and if anything of it was amiss,
+ *   2. every leaf page that was not met and is not in the list of free ones.
  * A row counts when its checksum does; what was found first stays, of two rows of a queue the later one.
  * So an undamaged tree is taken as it is, and only around damage may what had been deleted come back.
- * Counts, and how much of each blob is alive, are made anew from what is there. */
+ * Counts, and how much of each blob is alive, are made anew from what is there; ranges that wait to be
+ * trimmed are. A sound file is salvaged whole.
+ *
+ *     salvage.c   the rows      inspect.c   is it due?      guard.c   faults, and the note */
 #ifndef STORE_SALVAGE_H
 #define STORE_SALVAGE_H
 
 #include "store/database.h"
+
+#define SALVAGE_NOTE "salvage" /* the file */
 
 /* Whether the file must be salvaged; says why in the log. Call it before any thread is started. */
 bool salvage_is_due(const struct store_options *options);

@@ -7,13 +7,14 @@
 #include "store/salvage.h"
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <sys/resource.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -26,6 +27,7 @@
 #include "store/crc32c.h"
 #include "store/datasync.h"
 #include "store/offline.h"
+#include "store/pages.h"
 #include "tests/lib/unit.h"
 
 /* ---- syncs that wait, a clock that leaps ----------------------------------------------------- */
@@ -51,6 +53,29 @@ int clock_gettime(clockid_t id, struct timespec *now)
     if (atomic_load(&clock_leaps))
         now->tv_sec += atomic_fetch_add(&leaps, 1);
     return result;
+}
+
+/* ---- another kernel's pages, and less address space ------------------------------------------ */
+
+static long page_size = 4096;
+static size_t mapping_max = SIZE_MAX;
+
+long sysconf(int name)
+{
+    static long (*next)(int name);
+
+    if (next == NULL)
+        next = (long (*)(int))(uintptr_t)dlsym(RTLD_NEXT, "sysconf");
+    return name == _SC_PAGESIZE ? page_size : next(name);
+}
+
+void *mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)
+{
+    if (size > mapping_max) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    return (void *)syscall(SYS_mmap, address, size, protection, flags, fd, offset);
 }
 
 /* ---- a store --------------------------------------------------------------------------------- */
@@ -246,7 +271,8 @@ static uint64_t damage_count(const struct rig *rig)
 
 enum { RECORDS = 300, QUEUE_FEW = 10, QUEUE_END = 210, SHARED = 300 };
 
-struct template {
+struct template
+{
     uint8_t *data;
     size_t size;
     char *listing; /* what it holds */
@@ -282,6 +308,8 @@ static void build_entries(struct rig *rig)
     put_many(rig, 6, 0, 1500);
     put_entry(rig, 6, 1500, add_body(rig, 1500, 150000));
     commit(rig);
+    put_many(rig, 7, 0, 100);
+    commit(rig);
     for (uint64_t queue_id = QUEUE_FEW; queue_id < QUEUE_END; queue_id++)
         put_many(rig, queue_id, 0, 3);
     commit(rig);
@@ -298,7 +326,8 @@ static void build_gone(struct rig *rig)
     commit(rig);
 }
 
-/* Ranges in queues 1, 4 and 5; the one step of trimming that rides along takes that in queue 1. */
+/* Ranges in queues 1, 4 and 5; the one step of trimming that rides along takes that in queue 1. While the
+ * others wait nothing is moved: what is left of queue 7 stays in its blob. */
 static void build_trims(struct rig *rig)
 {
     atomic_store(&syncs_allowed, 1);
@@ -306,6 +335,7 @@ static void build_trims(struct rig *rig)
     store_delete_range(rig->store, 1, 0, 10, 10, 80);
     store_delete_range(rig->store, 4, 0, SHARED, SHARED, 8 * SHARED);
     store_delete_queue(rig->store, 5);
+    delete_many(rig, 7, 10, 90, 1);
     commit(rig);
     while (atomic_load(&syncs_waiting) == 0)
         usleep(1000);
@@ -334,7 +364,7 @@ static void template_begin(struct template *template)
     store_on_body_done(rig.store, on_body_done);
     build_records(&rig);
     for (uint64_t queue_id = 1; queue_id < QUEUE_END; queue_id++)
-        if (queue_id < 8 || queue_id >= QUEUE_FEW)
+        if (queue_id < 9 || queue_id >= QUEUE_FEW)
             store_create_queue(rig.store, queue_id);
     commit(&rig);
     build_entries(&rig);
@@ -403,16 +433,6 @@ static void close_store(struct rig *rig)
     ck_assert_int_eq(store_close(&rig->store), 0);
 }
 
-/* A salvaged copy. */
-static void begin_salvaged(struct rig *rig, const struct template *template)
-{
-    place(rig, template);
-    leave_note(rig);
-    open_again(rig);
-    ck_assert(was_salvaged(rig));
-    ck_assert(!has_file(rig, "salvage"));
-}
-
 /* Small commits, until trimming must be over. */
 static void let_trim(struct rig *rig)
 {
@@ -468,7 +488,6 @@ static void check_empties(struct rig *rig)
         store_delete_queue(rig->store, queue_id);
     commit(rig);
     let_trim(rig);
-    ck_assert_uint_eq(damage_count(rig), 0);
     close_store(rig);
     for (enum database_id id = 0; id < DATABASE_COUNT; id++)
         if (id != DB_RECORD && id != DB_META)
@@ -484,18 +503,26 @@ static void check_whole(struct rig *rig, const struct template *template)
     open_again(rig);
     let_trim(rig);
     check_holds(rig, template->listing);
+    ck_assert_uint_eq(damage_count(rig), 0);
     check_empties(rig);
 }
 
 /* ---- a sound file ---------------------------------------------------------------------------- */
+
+static const long page_sizes[] = {4096, 16384};
 
 START_TEST(a_sound_file_is_left_alone)
 {
     struct template template;
     struct rig rig;
 
+    page_size = page_sizes[_i];
     template_begin(&template);
     place(&rig, &template);
+    for (enum database_id id = 0; id < DATABASE_COUNT; id++)
+        ck_assert_msg(count_rows(&rig, id) > 0, "no row of %s is tested", database_name(id));
+    ck_assert_uint_eq(count_rows(&rig, DB_TRIM), 2);
+    ck_assert_uint_eq(count_findings(&rig), 0);
     open_again(&rig);
     ck_assert(!was_salvaged(&rig));
     check_whole(&rig, &template);
@@ -509,10 +536,294 @@ START_TEST(a_sound_file_is_salvaged_whole)
     struct template template;
     struct rig rig;
 
+    page_size = page_sizes[_i];
     template_begin(&template);
-    begin_salvaged(&rig, &template);
+    place(&rig, &template);
+    leave_note(&rig);
+    open_again(&rig);
+    ck_assert(was_salvaged(&rig));
+    ck_assert(!has_file(&rig, "salvage"));
     check_whole(&rig, &template);
+    ck_assert(!has_file(&rig, "salvage"));
     rig_end(&rig);
+    template_end(&template);
+}
+END_TEST
+
+/* As under `ulimit -v`. */
+START_TEST(little_address_space_is_no_damage)
+{
+    struct template template;
+    struct rig rig;
+
+    template_begin(&template);
+    place(&rig, &template);
+    mapping_max = (size_t)8 << 30;
+    open_again(&rig);
+    ck_assert(!was_salvaged(&rig));
+    check_holds(&rig, template.listing);
+    rig_end(&rig);
+    template_end(&template);
+}
+END_TEST
+
+/* ---- where in the file ----------------------------------------------------------------------- */
+
+/* The template, as pages.h reads it. */
+struct map {
+    struct rig rig;
+    struct pages pages;
+    struct page_meta newer;
+    unsigned older; /* page */
+    uint8_t page[PAGE_SIZE_MAX];
+};
+
+static void map_begin(struct map *map, const struct template *template)
+{
+    struct page_meta metas[2];
+
+    place(&map->rig, template);
+    ck_assert_int_eq(pages_open(&map->pages, map->rig.directory), 0);
+    ck_assert(pages_read_meta(&map->pages, 0, &metas[0]));
+    ck_assert(pages_read_meta(&map->pages, 1, &metas[1]));
+    map->older = metas[0].transaction > metas[1].transaction;
+    map->newer = metas[!map->older];
+}
+
+static void map_end(struct map *map)
+{
+    pages_release(&map->pages);
+    rig_end(&map->rig);
+}
+
+/* Where in the file the byte of map->page is that stands there. */
+static size_t offset_of(const struct map *map, const uint8_t *at)
+{
+    uint64_t number;
+
+    memcpy(&number, map->page, sizeof number);
+    return number * map->pages.size + (size_t)(at - map->page);
+}
+
+/* The node of the database in the list of all, which is one leaf; map->page is that leaf then. */
+static struct page_node find_database(struct map *map, enum database_id id)
+{
+    struct page_node node;
+
+    ck_assert_uint_eq(map->newer.databases.depth, 1);
+    ck_assert(pages_read(&map->pages, map->newer.databases.root, map->page));
+    for (unsigned i = 0; i < pages_node_count(&map->pages, map->page); i++)
+        if (pages_get_node(&map->pages, map->page, i, &node) &&
+            slice_equal(node.key, slice_of_string(database_name(id))))
+            return node;
+    ck_abort();
+}
+
+static struct page_tree find_tree(struct map *map, enum database_id id)
+{
+    const struct page_node node = find_database(map, id);
+    struct page_tree tree;
+
+    ck_assert(page_get_tree(&node, &tree));
+    return tree;
+}
+
+struct numbers {
+    ARRAY_OF(uint64_t) list;
+};
+
+/* Branches and leaves, in key order: the leaf at the end is the last. */
+static void list_pages(struct map *map, uint64_t number, unsigned depth, struct numbers *numbers)
+{
+    uint8_t page[PAGE_SIZE_MAX];
+    struct page_node node;
+
+    if (depth == 0)
+        return;
+    *array_add(&numbers->list) = number;
+    ck_assert(pages_read(&map->pages, number, page));
+    for (unsigned i = 0; depth > 1 && i < pages_node_count(&map->pages, page); i++) {
+        ck_assert(pages_get_node(&map->pages, page, i, &node));
+        list_pages(map, node.child, depth - 1, numbers);
+    }
+}
+
+static void list_tree(struct map *map, enum database_id id, struct numbers *numbers)
+{
+    const struct page_tree tree = find_tree(map, id);
+
+    array_clear(&numbers->list);
+    list_pages(map, tree.root, tree.depth, numbers);
+}
+
+/* ---- what costs nothing ---------------------------------------------------------------------- */
+
+/* Nobody says that the file is damaged: it shows. */
+static void check_costs_nothing(const struct template *template)
+{
+    struct rig rig;
+
+    place(&rig, template);
+    open_again(&rig);
+    ck_assert(was_salvaged(&rig));
+    check_whole(&rig, template);
+    rig_end(&rig);
+}
+
+START_TEST(a_damaged_name_costs_nothing)
+{
+    struct template template;
+    struct map map;
+
+    template_begin(&template);
+    map_begin(&map, &template);
+    const struct page_node node = find_database(&map, (enum database_id)_i);
+    template.data[offset_of(&map, node.key.data)] ^= 1;
+    check_costs_nothing(&template);
+    map_end(&map);
+    template_end(&template);
+}
+END_TEST
+
+START_TEST(a_damaged_root_costs_nothing)
+{
+    enum { ROOT = 40 };
+    struct template template;
+    struct map map;
+
+    template_begin(&template);
+    map_begin(&map, &template);
+    const struct page_node node = find_database(&map, (enum database_id)_i);
+    template.data[offset_of(&map, node.data.data) + ROOT + 4] ^= 1;
+    check_costs_nothing(&template);
+    map_end(&map);
+    template_end(&template);
+}
+END_TEST
+
+/* The last transaction would be lost without a word. */
+START_TEST(a_damaged_transaction_number_is_noticed)
+{
+    enum { TRANSACTION = 16 + 24 + 2 * 48 + 8 };
+    struct template template;
+    struct map map;
+    struct rig rig;
+
+    template_begin(&template);
+    map_begin(&map, &template);
+    template.data[map.older * map.pages.size + TRANSACTION + 3] ^= 1;
+    place(&rig, &template);
+    open_again(&rig);
+    ck_assert(was_salvaged(&rig));
+    rig_end(&rig);
+    map_end(&map);
+    template_end(&template);
+}
+END_TEST
+
+/* LMDB would write over it. */
+START_TEST(a_page_in_use_that_is_listed_as_free_costs_nothing)
+{
+    struct template template;
+    struct map map;
+    struct page_node node;
+    const uint64_t number = 2;
+
+    template_begin(&template);
+    map_begin(&map, &template);
+    ck_assert_uint_eq(map.newer.free.depth, 1);
+    ck_assert(pages_read(&map.pages, map.newer.free.root, map.page));
+    ck_assert(pages_get_node(&map.pages, map.page, 0, &node));
+    ck_assert(!node.is_big && page_free_number(node.data, 0) > number);
+    const uint64_t used = find_tree(&map, DB_INDEX).root;
+    ck_assert(pages_read(&map.pages, map.newer.free.root, map.page));
+    memcpy(template.data + offset_of(&map, node.data.data) + 8, &used, sizeof used);
+    check_costs_nothing(&template);
+    map_end(&map);
+    template_end(&template);
+}
+END_TEST
+
+/* ---- what costs what it hits ----------------------------------------------------------------- */
+
+/* Lines of one listing that the other does not have, but for those that begin so or hold so. */
+static size_t count_missing(const char *of, const char *in)
+{
+    size_t missing = 0;
+
+    for (const char *line = of, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        char *copy = xasprintf("\n%.*s\n", (int)(end - line), line);
+        missing += strstr(in, copy) == NULL && strncmp(in, copy + 1, strlen(copy + 1)) != 0;
+        free(copy);
+    }
+    return missing;
+}
+
+/* What was lost is lost; but the store goes on, and nothing that was counted is left at the end. */
+static void check_goes_on(const struct template *template, enum database_id id)
+{
+    struct rig rig;
+
+    place(&rig, template);
+    open_again(&rig);
+    char *got = list_store(&rig);
+    if (id == DB_LIVE || id == DB_SPARSE)
+        check_same(template->listing, got);
+    if (id == DB_GONE || id == DB_TRIM || id == DB_META)
+        ck_assert_uint_le(count_missing(template->listing, got), was_salvaged(&rig) ? 5 : 0);
+    for (uint64_t queue_id = 1; queue_id < QUEUE_END; queue_id++) {
+        store_create_queue(rig.store, queue_id);
+        put_many(&rig, queue_id, 5000, 5003);
+    }
+    commit(&rig);
+    put_many(&rig, 2, 5003, 5010);
+    commit(&rig);
+    check_empties(&rig);
+    free(got);
+    rig_end(&rig);
+}
+
+START_TEST(a_lost_page_costs_what_was_in_it)
+{
+    const enum database_id id = (enum database_id)_i;
+    struct numbers numbers = {0};
+    struct template template;
+    struct map map;
+
+    template_begin(&template);
+    map_begin(&map, &template);
+    list_tree(&map, id, &numbers);
+    for (uint32_t i = 0; i < numbers.list.count; i++) {
+        uint8_t *page = template.data + numbers.list.items[i] * map.pages.size;
+        ck_assert(pages_read(&map.pages, numbers.list.items[i], map.page));
+        memset(page, 0, map.pages.size);
+        check_goes_on(&template, id);
+        memcpy(page, map.page, map.pages.size);
+    }
+    array_release(&numbers.list);
+    map_end(&map);
+    template_end(&template);
+}
+END_TEST
+
+/* Segments lead to blobs that nobody else knows of any more: new ones are numbered above. */
+START_TEST(lost_numbers_are_not_given_again)
+{
+    struct numbers numbers = {0};
+    struct template template;
+    struct map map;
+
+    template_begin(&template);
+    map_begin(&map, &template);
+    list_tree(&map, DB_BLOB, &numbers);
+    ck_assert_uint_gt(numbers.list.count, 1);
+    const uint64_t last = numbers.list.items[numbers.list.count - 1];
+    memset(template.data + last * map.pages.size, 0, map.pages.size);
+    list_tree(&map, DB_META, &numbers);
+    memset(template.data + numbers.list.items[0] * map.pages.size, 0, map.pages.size);
+    check_goes_on(&template, DB_BLOB);
+    array_release(&numbers.list);
+    map_end(&map);
     template_end(&template);
 }
 END_TEST
@@ -558,7 +869,7 @@ static void fault(struct rig *rig, void (*touch)(struct rig *rig))
 
 START_TEST(a_fault_of_a_store_thread_leaves_a_note)
 {
-    static void (*const touches[])(struct rig *rig) = {read_some, write_some, let_verify};
+    static void (*const touches[])(struct rig * rig) = {read_some, write_some, let_verify};
     struct template template;
     struct rig rig;
     int status;
@@ -581,9 +892,19 @@ int main(void)
     Suite *suite = suite_create("salvage");
     TCase *sound = tcase_create("sound");
 
-    tcase_add_test(sound, a_sound_file_is_left_alone);
-    tcase_add_test(sound, a_sound_file_is_salvaged_whole);
+    tcase_add_loop_test(sound, a_sound_file_is_left_alone, 0, countof(page_sizes));
+    tcase_add_loop_test(sound, a_sound_file_is_salvaged_whole, 0, countof(page_sizes));
+    tcase_add_test(sound, little_address_space_is_no_damage);
     suite_add_tcase(suite, sound);
+
+    TCase *injured = tcase_create("injured");
+    tcase_add_loop_test(injured, a_damaged_name_costs_nothing, 0, DATABASE_COUNT);
+    tcase_add_loop_test(injured, a_damaged_root_costs_nothing, 0, DATABASE_COUNT);
+    tcase_add_test(injured, a_damaged_transaction_number_is_noticed);
+    tcase_add_test(injured, a_page_in_use_that_is_listed_as_free_costs_nothing);
+    tcase_add_loop_test(injured, a_lost_page_costs_what_was_in_it, 0, DATABASE_COUNT);
+    tcase_add_test(injured, lost_numbers_are_not_given_again);
+    suite_add_tcase(suite, injured);
 
     TCase *faults = tcase_create("faults");
     tcase_add_loop_test(faults, a_fault_of_a_store_thread_leaves_a_note, 0, 3);

@@ -1,0 +1,278 @@
+/* Is a salvage due? A child looks, because a look can be the end of who looks: first as pages.h reads, so that no
+ * tree leads astray or in circles, then as LMDB does.
+ *
+ * Due is what shows damage: the child dies of a fault, or is told that the file is not what it should be. Whatever
+ * else keeps it from looking (memory, rights, a slow disk) is no reason: the start goes on, and says itself
+ * what it cannot do. */
+#include "store/salvage.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "store/pages.h"
+
+enum { CHECK_MS = 5000 }; /* of pages: what a start has time for, if its disk is slow */
+
+/* ---- are the trees whole? -------------------------------------------------------------------- */
+
+struct check {
+    struct pages pages;
+    uint64_t last; /* page in use */
+    uint64_t until_ns;
+    bool late; /* not all was looked at */
+};
+
+/* A page has one use. */
+static bool claim(struct check *check, uint64_t number)
+{
+    if (number < 2 || number > check->last || number >= check->pages.count ||
+        pages_was_seen(&check->pages, number))
+        return false;
+    pages_see(&check->pages, number);
+    return true;
+}
+
+typedef bool node_checker(struct check *check, const struct page_node *node);
+
+static bool check_node(struct check *check, const struct page_node *node)
+{
+    uint64_t first, count;
+
+    if (!node->is_big)
+        return true;
+    bool sound = pages_get_run(&check->pages, node, &first, &count);
+    for (uint64_t i = 0; i < count && sound; i++)
+        sound = claim(check, first + i);
+    return sound;
+}
+
+/* Every page is where it should be, and leads to such pages; values are not read. */
+static bool check_tree(struct check *check, uint64_t number, unsigned depth,
+                       node_checker *check_leaf_node)
+{
+    uint8_t page[PAGE_SIZE_MAX];
+    struct page_node node;
+
+    check->late = check->late || clock_monotonic_ns() > check->until_ns;
+    if (check->late)
+        return true;
+    if (depth == 0 || depth > PAGE_DEPTH_MAX || !claim(check, number) ||
+        !pages_read(&check->pages, number, page) ||
+        !(depth == 1 ? page_is_leaf(page) : page_is_branch(page)))
+        return false;
+    const unsigned count = pages_node_count(&check->pages, page);
+    for (unsigned i = 0; i < count; i++)
+        if (!pages_get_node(&check->pages, page, i, &node) ||
+            !(depth == 1 ? check_leaf_node(check, &node)
+                         : check_tree(check, node.child, depth - 1, check_leaf_node)))
+            return false;
+    return count > 0;
+}
+
+static bool check_root(struct check *check, const struct page_tree *tree,
+                       node_checker *check_leaf_node)
+{
+    return tree->root == PAGE_NONE || check_tree(check, tree->root, tree->depth, check_leaf_node);
+}
+
+static bool check_database(struct check *check, const struct page_node *node)
+{
+    struct page_tree tree;
+
+    return page_get_tree(node, &tree) && check_root(check, &tree, check_node);
+}
+
+/* LMDB writes over the pages that are listed as free: none may be in use. Those at the end may never have
+ * been written. */
+static bool check_free(struct check *check, const struct page_node *node)
+{
+    struct slice value;
+    uint64_t count;
+
+    if (!check_node(check, node) || !pages_get_value(&check->pages, node, &value) ||
+        !page_get_free(value, &count))
+        return false;
+    bool sound = true;
+    for (uint64_t i = 0; i < count && sound; i++) {
+        const uint64_t number = page_free_number(value, i);
+        sound = number <= check->last && (number >= check->pages.count || claim(check, number));
+    }
+    return sound;
+}
+
+/* Transaction n is in page n % 2, and n + 1 in the other. */
+static bool check_metas(const struct page_meta metas[2])
+{
+    const uint64_t even = metas[0].transaction, odd = metas[1].transaction;
+
+    return (even == 0 && odd == 0) || (even % 2 == 0 && (even + 1 == odd || even == odd + 1));
+}
+
+static bool is_whole(const struct store_options *options)
+{
+    struct check check = {.until_ns = clock_monotonic_ns() + UINT64_C(1000000) * CHECK_MS};
+    struct page_meta metas[2];
+    bool whole = pages_open(&check.pages, options->directory) == 0 &&
+                 pages_read_meta(&check.pages, 0, &metas[0]) &&
+                 pages_read_meta(&check.pages, 1, &metas[1]) && check_metas(metas);
+
+    if (whole) {
+        const struct page_meta *meta = &metas[metas[1].transaction > metas[0].transaction];
+        check.last = meta->last;
+        whole = check_root(&check, &meta->databases, check_database) &&
+                check_root(&check, &meta->free, check_free);
+    }
+    pages_release(&check.pages);
+    return whole;
+}
+
+/* ---- as LMDB reads --------------------------------------------------------------------------- */
+
+static uint64_t touched; /* so that no read is optimised away */
+
+static void touch(MDB_val val)
+{
+    const uint8_t *bytes = val.mv_data;
+
+    for (size_t i = 0; i < val.mv_size; i += 64)
+        touched += bytes[i];
+}
+
+/* All of it, or its two ends. */
+static int look_at_tree(MDB_txn *txn, MDB_dbi dbi, bool all)
+{
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    int rc = mdb_cursor_open(txn, dbi, &cursor);
+
+    if (rc == 0)
+        rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
+    while (rc == 0 && all) {
+        touch(key);
+        touch(value);
+        rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+    }
+    if (rc == 0)
+        rc = mdb_cursor_get(cursor, &key, &value, MDB_LAST);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+struct look { /* what the child says; in memory that it shares */
+    const char *stage;
+    int rc;
+};
+
+/* What a start reads: the free pages, the definitions, the queues; and where every tree begins and
+ * ends. */
+static int look_at_trees(volatile struct look *look, MDB_txn *txn)
+{
+    MDB_dbi dbi[DATABASE_COUNT];
+
+    look->stage = "its list of free pages";
+    int rc = look_at_tree(txn, 0, true);
+    look->stage = "its list of databases";
+    if (rc == 0)
+        rc = database_find_all(txn, dbi);
+    if (rc == MDB_NOTFOUND)
+        return 0;
+    for (enum database_id id = 0; id < DATABASE_COUNT && rc == 0; id++) {
+        look->stage = database_name(id);
+        rc = look_at_tree(txn, dbi[id], id == DB_QUEUE || id == DB_RECORD);
+    }
+    return rc;
+}
+
+static int look_at_file(volatile struct look *look, const struct store_options *options)
+{
+    MDB_env *env;
+    MDB_txn *txn;
+
+    look->stage = "its head";
+    int rc = database_open_environment(&env, options->directory, options->map_size,
+                                       MDB_RDONLY | MDB_NOLOCK);
+    if (rc == 0)
+        rc = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
+    if (rc != 0)
+        return rc;
+    look->stage = "its pages";
+    return is_whole(options) ? look_at_trees(look, txn) : MDB_CORRUPTED;
+}
+
+/* ---- the child ------------------------------------------------------------------------------- */
+
+static bool is_fault(int number)
+{
+    return number == SIGSEGV || number == SIGBUS || number == SIGABRT;
+}
+
+/* What the child's end says. */
+static bool shows_damage(int status, const struct look *look)
+{
+    if (WIFSIGNALED(status) && is_fault(WTERMSIG(status)))
+        log_error("the store is damaged: who looked at the data file died of SIG%s: %s",
+                  sigabbrev_np(WTERMSIG(status)), look->stage);
+    else if (WIFEXITED(status) && database_is_damage(look->rc))
+        log_error("the store is damaged: the data file is not what it should be: %s", look->stage);
+    else if (status != 0)
+        log_warning("whether the store is damaged could not be seen: %s",
+                    WIFEXITED(status) ? mdb_strerror(look->rc) : strsignal(WTERMSIG(status)));
+    return (WIFSIGNALED(status) && is_fault(WTERMSIG(status))) ||
+           (WIFEXITED(status) && database_is_damage(look->rc));
+}
+
+static bool child_finds_damage(const struct store_options *options)
+{
+    volatile struct look *look =
+        mmap(NULL, sizeof *look, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int status;
+
+    if (look == MAP_FAILED)
+        return false;
+    const pid_t child = fork();
+    if (child == 0) {
+        signal(SIGSEGV, SIG_DFL);
+        signal(SIGBUS, SIG_DFL);
+        look->rc = look_at_file(look, options);
+        _exit(look->rc != 0);
+    }
+    const struct look *answer = (const struct look *)(uintptr_t)look;
+    const bool due =
+        child > 0 && waitpid(child, &status, 0) == child && shows_damage(status, answer);
+    munmap((void *)(uintptr_t)look, sizeof *look);
+    return due;
+}
+
+static bool file_exists(const char *directory, const char *name, off_t *size)
+{
+    char *path = xasprintf("%s/%s", directory, name);
+    struct stat file;
+    const bool exists = stat(path, &file) == 0;
+
+    *size = exists ? file.st_size : 0;
+    free(path);
+    return exists;
+}
+
+bool salvage_is_due(const struct store_options *options)
+{
+    off_t size, note_size;
+
+    if (!file_exists(options->directory, "data.mdb", &size))
+        return false;
+    if (file_exists(options->directory, SALVAGE_NOTE, &note_size)) {
+        log_error("the store is damaged: the last run died of it");
+        return true;
+    }
+    if (size == 0) {
+        log_error("the store is damaged: the data file is empty");
+        return true;
+    }
+    return child_finds_damage(options);
+}
