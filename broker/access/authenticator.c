@@ -63,21 +63,25 @@ static void run(struct job *job)
 
 /* ---- what the answer is: the loop thread ---- */
 
-/* The user may have gone, or changed its password, since the attempt began. */
+/* The user may have gone, or changed its password, since the attempt began; or another login has
+ * proven the same password meanwhile, and had it kept in our own way. */
 static void judge(struct attempt *attempt)
 {
     struct authenticator *authenticator = attempt->authenticator;
     struct user *user = users_find(authenticator->users, name_of(attempt));
+    const bool proven = is_proven(authenticator, user, offered_of(attempt));
+    const bool matches =
+        attempt->matches && user != NULL && password_equal(&user->password, &attempt->stored);
 
     attempt->why = "invalid credentials";
-    if (!attempt->matches || user == NULL || !password_equal(&user->password, &attempt->stored))
+    if (!matches && !proven)
         return;
     attempt->why = "user can only connect via localhost"; /* 4.2.6 */
     if (!attempt->from_loopback && users_is_restricted(authenticator->users, user->name))
         return;
     attempt->why = NULL;
     attempt->user = user;
-    if (attempt->wants_made)
+    if (matches && attempt->wants_made)
         authenticator->on_rehash(authenticator, user, &attempt->made);
     prove(authenticator, offered_of(attempt), user->proof);
     user->verified = true;
@@ -116,13 +120,25 @@ static struct attempt *take_waiting(struct authenticator *authenticator)
 
 static void on_computed(struct job *job);
 
+/* Whether the slow function is not needed, since another login has proven the same password. */
+static bool needs_no_hash(const struct attempt *attempt)
+{
+    const struct authenticator *authenticator = attempt->authenticator;
+
+    return attempt->is_login &&
+           is_proven(authenticator, users_find(authenticator->users, name_of(attempt)),
+                     offered_of(attempt));
+}
+
 /* Hands the worker what is next, or does without one. */
 static void start_next(struct authenticator *authenticator)
 {
     struct attempt *attempt;
 
     while (authenticator->running == NULL && (attempt = take_waiting(authenticator)) != NULL) {
-        if (authenticator->threaded) {
+        if (needs_no_hash(attempt)) {
+            finish_later(attempt);
+        } else if (authenticator->threaded) {
             authenticator->running = attempt;
             attempt->job = (struct job){.run = run, .done = on_computed};
             worker_post(&authenticator->worker, &attempt->job);
@@ -222,8 +238,7 @@ struct attempt *authenticator_login(struct authenticator *authenticator, struct 
     memcpy(attempt->from, peer->host, sizeof(attempt->from));
     if (user != NULL)
         attempt->stored = user->password;
-    attempt->matches = is_proven(authenticator, user, password);
-    if (attempt->matches) {
+    if (needs_no_hash(attempt)) {
         finish_later(attempt);
         return attempt;
     }

@@ -14,12 +14,14 @@ static struct authenticator authenticator;
 static char order[32]; /* who was told, in what order */
 static bool right;     /* what the last one was told */
 static bool computed;  /* the slow function was run for it, whatever it was compared with */
+static size_t count_right, count_rehashed;
 
 static void on_rehash(struct authenticator *asked, struct user *user,
                       const struct password *password)
 {
     (void)asked;
     user_set_password(user, password);
+    count_rehashed++;
 }
 
 static void add_user(const char *name, const char *clear)
@@ -29,6 +31,15 @@ static void add_user(const char *name, const char *clear)
 
     password_make(&password, salt, COST, slice_of_string(clear));
     user_set_password(user_new(&users, slice_of_string(name)), &password);
+}
+
+static void import_user(const char *name) /* with RabbitMQ's hash of "test12" */
+{
+    struct password imported;
+
+    ck_assert(password_from_text(&imported, SLICE("rabbit_password_hashing_sha256"),
+                                 SLICE("kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR")));
+    user_set_password(user_new(&users, slice_of_string(name)), &imported);
 }
 
 static void open_it(bool threaded)
@@ -62,6 +73,7 @@ static void on_done(struct attempt *attempt)
     order[size + 1] = '\0';
     right = attempt->user != NULL;
     computed = attempt->stored.scheme == PASSWORD_SCRYPT || attempt->made.hash_size > 0;
+    count_right += right;
 }
 
 static struct attempt *begin(const char *name, const char *password, const char *host,
@@ -101,12 +113,8 @@ END_TEST
 /* A user without a password, with RabbitMQ's hash, with ours, and none at all. */
 START_TEST(the_work_is_the_same_whatever_is_wrong)
 {
-    struct password imported;
-
-    ck_assert(password_from_text(&imported, SLICE("rabbit_password_hashing_sha256"),
-                                 SLICE("kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR")));
     user_new(&users, SLICE("none"));
-    user_set_password(user_new(&users, SLICE("imported")), &imported);
+    import_user("imported");
     for (size_t i = 0; i < 4; i++) {
         static const char *const names[] = {"none", "imported", "stoat", "nobody"};
         ck_assert(!log_in(names[i], "wrong"));
@@ -124,6 +132,23 @@ START_TEST(a_proof_spares_the_slow_function)
     ck_assert(log_in("stoat", "secret"));
     user_set_password(user, &user->password);
     ck_assert(!log_in("stoat", "secret"));
+}
+END_TEST
+
+/* The first has the password kept in our own way: the others are neither refused for that, nor made
+ * to wait for the slow function. */
+START_TEST(logins_of_one_user_at_once_are_all_right)
+{
+    tear_down();
+    open_it(_i == 0);
+    import_user("imported");
+    count_right = count_rehashed = 0;
+    for (size_t i = 0; i < 20; i++)
+        begin("imported", "test12", "a", "x");
+    begin("imported", "wrong", "a", "y");
+    wait_for(21);
+    ck_assert_uint_eq(count_right, 20);
+    ck_assert_uint_eq(count_rehashed, 1);
 }
 END_TEST
 
@@ -187,6 +212,7 @@ int main(void)
     tcase_add_test(tests, answers);
     tcase_add_test(tests, the_work_is_the_same_whatever_is_wrong);
     tcase_add_test(tests, a_proof_spares_the_slow_function);
+    tcase_add_loop_test(tests, logins_of_one_user_at_once_are_all_right, 0, 2);
     tcase_add_test(tests, addresses_take_turns);
     tcase_add_test(tests, who_cancels_is_not_told);
     tcase_add_loop_test(tests, it_may_be_closed_at_any_time, 0, 2);
