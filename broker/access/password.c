@@ -11,7 +11,7 @@ enum {
     SCRYPT_HASH_SIZE = 32,
     RABBITMQ_SALT_SIZE = 4,
     MEMORY_MAX = 64 << 20, /* of one hash, whoever made it */
-    WORK_MAX = 1 << 24,    /* N * r * p */
+    WORK_MAX = 1 << 20,    /* N * r * p: eight times that of our own */
     TEXT_SIZE_MAX = 256,
 };
 
@@ -25,7 +25,7 @@ static const struct {
     [PASSWORD_SHA512] = {"rabbit_password_hashing_sha512", 64},
 };
 
-/* The library fails for want of memory alone: parameters are checked where they come from. */
+/* The library fails for want of memory alone: is_affordable looks at parameters where they come from. */
 static void must(bool done)
 {
     if (!done) {
@@ -112,6 +112,8 @@ static bool is_affordable(const struct password *password)
     if (password->scheme != PASSWORD_SCRYPT)
         return password->log2_n == 0 && password->r == 0 && password->p == 0;
     if (password->log2_n == 0 || password->log2_n > 24 || password->r == 0 || password->p == 0)
+        return false;
+    if (password->log2_n >= 16 * password->r) /* N < 2^(128 * r / 8), RFC 7914 section 6 */
         return false;
     const uint64_t blocks = (UINT64_C(1) << password->log2_n) * password->r;
     return blocks * 128 <= MEMORY_MAX && blocks * password->p <= WORK_MAX;

@@ -170,7 +170,8 @@ static const struct {
 } costs[] = {
     {14, 8, 1, true},   {15, 8, 2, true},  {16, 8, 1, true},       {17, 8, 1, false},
     {0, 8, 1, false},   {14, 0, 1, false}, {14, 8, 0, false},      {14, 8, 255, false},
-    {10, 255, 1, true}, {63, 8, 1, false}, {255, 255, 255, false},
+    {10, 255, 1, true}, {63, 8, 1, false}, {255, 255, 255, false}, {15, 1, 1, true},
+    {16, 1, 1, false}, /* the library refuses N of 2 ^ 16 where r is 1 */
 };
 
 START_TEST(costs_are_bounded)
