@@ -69,21 +69,35 @@ static int open_place(const char *path, bool *is_directory)
     *is_directory = S_ISDIR(status.st_mode) || S_ISREG(status.st_mode);
     char *copy = xstrdup(path);
     const int fd = open(S_ISREG(status.st_mode) ? dirname(copy) : path, O_PATH | O_CLOEXEC);
+    const int result = fd < 0 ? -errno : fd;
     free(copy);
-    return fd < 0 ? -errno : fd;
+    return result;
 }
 
-static int allow(int rules, const char *path, uint64_t access)
+static int allow_place(int rules, const char *path, uint64_t access)
 {
     bool is_directory = false;
     const int fd = open_place(path, &is_directory);
 
-    if (fd == -ENOENT)
-        return 0;
     if (fd < 0)
         return fd;
     const int result = add_rule(rules, fd, is_directory ? access : access & OF_A_FILE);
     close(fd);
+    return result;
+}
+
+/* Where the name stands and where its links lead: a renewed certificate is often a link moved to
+ * another file. What cannot be reached now cannot be reached later either. */
+static int allow(int rules, const char *path, uint64_t access)
+{
+    char *const target = realpath(path, NULL);
+
+    if (target == NULL)
+        return 0;
+    int result = allow_place(rules, path, access);
+    if (result == 0)
+        result = allow_place(rules, target, access);
+    free(target);
     return result;
 }
 
@@ -140,7 +154,8 @@ static const char calls[] =
     /* memory */
     "mmap munmap mremap mprotect madvise msync brk "
     /* threads and time */
-    "futex set_robust_list rseq sched_yield sched_getaffinity gettid getpid exit exit_group "
+    "futex set_robust_list rseq sched_yield sched_getaffinity gettid getpid geteuid exit "
+    "exit_group "
     "clock_gettime clock_nanosleep nanosleep gettimeofday getrandom restart_syscall prlimit64 "
     "getrlimit getrusage sysinfo uname "
     /* signals, to ourselves: see below */

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "manage/control_socket.h"
 #include "tests/lib/unit.h"
 
 static char room[64], outside[64];
@@ -94,6 +95,17 @@ static void check_files(void)
     expect(mknod(device, S_IFIFO | 0600, 0) != 0);
 }
 
+/* Whoever the broker runs as may ask it: control_socket.c knows the peer by its user. */
+static void check_the_operator(void)
+{
+    int pair[2];
+
+    expect(getuid() != 0 || setuid(65534) == 0);
+    expect(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    expect(sandbox_calls() == 0);
+    expect(control_socket_admits(pair[0]));
+}
+
 static void check_what_it_needs(void)
 {
     bool missing = false;
@@ -163,6 +175,12 @@ START_TEST(calls_of_a_broker_go_on)
 }
 END_TEST
 
+START_TEST(the_operator_is_known)
+{
+    run_walled_in(check_the_operator);
+}
+END_TEST
+
 START_TEST(other_calls_are_not_there)
 {
     run_walled_in(check_what_it_does_not);
@@ -183,6 +201,7 @@ int main(void)
     tcase_add_test(tests, files_are_where_they_may_be);
     if (SANDBOX_FITS) {
         tcase_add_test(tests, calls_of_a_broker_go_on);
+        tcase_add_test(tests, the_operator_is_known);
         tcase_add_test(tests, other_calls_are_not_there);
         tcase_add_test(tests, threads_that_run_already_are_walled_in_too);
     }
