@@ -1,11 +1,15 @@
 /* The transport over TLS. A stream is the carrier of one; either thread has its SSL, never both:
  *
- *                 something came, or the answer was "more"
+ *     SILENT
+ *       │ the peer's first record is there
+ *       ▼         something came, or the answer was "more"
  *     HANDSHAKE ────────────────────────────────────────▶ AWAY (the worker's: one step)
  *         ▲                                                 │
  *         └──────────── more is wanted ─────────────────────┤
  *     FAILED ◀──── the peer's mistake, a bad certificate ───┤
  *     OPEN   ◀──────────────── done ────────────────────────┘
+ *
+ * A peer that has not said its first word whole costs no SSL and no step: the word waits in the kernel.
  *
  * While it is AWAY reads and writes say EAGAIN, and `again` remembers that the socket had something
  * to say. A transport that is closed then leaves its stream behind, which goes when the worker hands
@@ -24,24 +28,33 @@
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
 #include "net/tls_context.h"
 
-enum { RECORD_SIZE = sizeof(((struct tls *)NULL)->record), DISCARD_SIZE = 1024 * 1024 };
+enum {
+    RECORD_SIZE = sizeof(((struct tls *)NULL)->record),
+    DISCARD_SIZE = 1024 * 1024,
+    READ_AHEAD_SIZE = 64 * 1024, /* of a stream that is open */
+    HEAD_SIZE = 5,               /* of a record: type, version, length */
+    HANDSHAKE_RECORD = 22,
+};
 
-enum stream_state { STREAM_HANDSHAKE, STREAM_AWAY, STREAM_OPEN, STREAM_FAILED };
+enum stream_state { STREAM_SILENT, STREAM_HANDSHAKE, STREAM_AWAY, STREAM_OPEN, STREAM_FAILED };
 
 struct stream {
     struct tls *tls;
     struct transport *transport;
-    SSL *ssl;
+    SSL_CTX *ctx;
+    SSL *ssl; /* NULL while SILENT */
     int fd;
     enum stream_state state;
-    bool again;           /* the socket became ready while it was AWAY */
-    bool read_wants_room; /* a read waits for the socket to take something */
+    bool again;             /* the socket became ready while it was AWAY */
+    bool read_wants_room;   /* a read waits for the socket to take something */
+    _Atomic bool abandoned; /* the transport is gone: the step would be for nobody */
     struct job job;
     int result; /* of the step: SSL_ERROR_... */
     int error;  /* errno, when that is SSL_ERROR_SYSCALL */
@@ -57,6 +70,7 @@ static struct stream *stream_of(const struct transport *transport)
 static void stream_free(struct stream *stream)
 {
     SSL_free(stream->ssl);
+    SSL_CTX_free(stream->ctx);
     close(stream->fd);
     free(stream);
 }
@@ -81,6 +95,8 @@ static void on_step(struct job *job)
 {
     struct stream *stream = container_of(job, struct stream, job);
 
+    if (stream->abandoned)
+        return;
     ERR_clear_error();
     errno = 0;
     const int rc = SSL_accept(stream->ssl);
@@ -119,6 +135,7 @@ static void on_step_done(struct job *job)
     switch (stream->result) {
     case SSL_ERROR_NONE:
         stream->state = STREAM_OPEN;
+        SSL_set_default_read_buffer_len(stream->ssl, READ_AHEAD_SIZE);
         break;
     case SSL_ERROR_WANT_READ:
     case SSL_ERROR_WANT_WRITE:
@@ -132,12 +149,45 @@ static void on_step_done(struct job *job)
     transport_wake(stream->transport, true, true);
 }
 
+/* Whether there is something for OpenSSL to judge: a whole record, what is none, or the end. */
+static bool has_spoken(const struct stream *stream)
+{
+    uint8_t head[HEAD_SIZE];
+    int waiting = 0;
+    const ssize_t size = recv(stream->fd, head, sizeof(head), MSG_PEEK);
+
+    if (size <= 0)
+        return size == 0 || errno != EAGAIN;
+    if (head[0] != HANDSHAKE_RECORD)
+        return true;
+    return size == HEAD_SIZE && ioctl(stream->fd, FIONREAD, &waiting) == 0 &&
+           waiting >= HEAD_SIZE + (head[3] << 8 | head[4]);
+}
+
+static bool begin_handshake(struct stream *stream)
+{
+    stream->ssl = SSL_new(stream->ctx);
+    if (stream->ssl == NULL || SSL_set_fd(stream->ssl, stream->fd) != 1)
+        return false;
+    SSL_set_accept_state(stream->ssl);
+    return true;
+}
+
 /* True when the stream carries bytes; else the answer is in *result. */
 static bool is_open(struct stream *stream, ssize_t *result)
 {
     switch (stream->state) {
     case STREAM_OPEN:
         return true;
+    case STREAM_SILENT:
+        if (!has_spoken(stream))
+            break;
+        if (!begin_handshake(stream)) {
+            *result = -ENOMEM;
+            return false;
+        }
+        step(stream);
+        break;
     case STREAM_HANDSHAKE:
         step(stream);
         break;
@@ -157,6 +207,7 @@ static bool is_open(struct stream *stream, ssize_t *result)
 /* Why nothing moved: 0 for the end of the stream, or -errno. */
 static ssize_t no_progress(struct stream *stream, int rc)
 {
+    const unsigned long code = ERR_peek_error();
     char reason[160];
 
     switch (SSL_get_error(stream->ssl, rc)) {
@@ -171,7 +222,8 @@ static ssize_t no_progress(struct stream *stream, int rc)
         return errno != 0 ? -errno : 0;
     }
     take_reason(reason, sizeof(reason));
-    if (strcmp(reason, "unexpected eof while reading") == 0)
+    if (ERR_GET_LIB(code) == ERR_LIB_SSL &&
+        ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
         return 0; /* without a farewell, as many do */
     log_warning("TLS with %s:%u has broken: %s", stream->peer.host, stream->peer.port, reason);
     return -EPROTO;
@@ -253,7 +305,9 @@ static void on_socket_ready(struct source *source, uint32_t events)
     const bool writable = events & (EPOLLOUT | EPOLLHUP | EPOLLERR);
     const bool readable = events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR);
 
-    transport_wake(transport, readable || (writable && stream->read_wants_room), writable);
+    /* A handshake may wait for room to speak, too. */
+    const bool goes_on = stream->read_wants_room || stream->state != STREAM_OPEN;
+    transport_wake(transport, readable || (writable && goes_on), writable);
 }
 
 /* Unread input would turn the close into a reset, as in transport.c. */
@@ -266,6 +320,7 @@ static void tls_stream_close(struct transport *transport)
     transport->carrier = NULL;
     if (stream->state == STREAM_AWAY) {
         stream->transport = NULL;
+        stream->abandoned = true;
         return;
     }
     if (stream->state == STREAM_OPEN && !transport->broken) {
@@ -284,18 +339,12 @@ static const struct transport_ops tls_ops = {
 static struct stream *stream_new(struct transport *transport, struct tls_context *context, int fd,
                                  const struct endpoint *peer)
 {
-    SSL *ssl = SSL_new(context->ctx);
-
-    if (ssl == NULL || SSL_set_fd(ssl, fd) != 1) {
-        SSL_free(ssl);
-        ERR_clear_error();
-        return NULL;
-    }
-    SSL_set_accept_state(ssl);
     struct stream *stream = xcalloc(1, sizeof(*stream));
+
+    SSL_CTX_up_ref(context->ctx);
     stream->tls = context->tls;
     stream->transport = transport;
-    stream->ssl = ssl;
+    stream->ctx = context->ctx;
     stream->fd = fd;
     stream->peer = *peer;
     stream->job = (struct job){.run = on_step, .done = on_step_done};
@@ -307,20 +356,15 @@ int tls_transport_open(struct transport *transport, struct tls_context *context,
 {
     struct loop *loop = context->tls->loop;
     struct stream *stream = stream_new(transport, context, fd, peer);
-    int result = -ENOMEM;
 
     transport_open(transport, loop, events, &tls_ops);
-    if (stream != NULL) {
-        transport->carrier = stream;
-        transport->source =
-            (struct source){.fd = fd, .wants_output = true, .on_ready = on_socket_ready};
-        result = loop_watch(loop, &transport->source);
-        if (result == 0)
-            return 0;
-        stream_free(stream);
-    } else {
-        close(fd);
-    }
+    transport->carrier = stream;
+    transport->source =
+        (struct source){.fd = fd, .wants_output = true, .on_ready = on_socket_ready};
+    const int result = loop_watch(loop, &transport->source);
+    if (result == 0)
+        return 0;
+    stream_free(stream);
     transport->carrier = NULL;
     transport->source.fd = -1;
     transport->closed = true;

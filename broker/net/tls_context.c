@@ -14,8 +14,6 @@ static const char ciphers_1_2[] = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES25
                                   "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:"
                                   "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256";
 
-enum { READ_AHEAD_SIZE = 64 * 1024 };
-
 /* The sentence, and OpenSSL's reason behind it. */
 printf_like(2, 3) static bool fail(char error[TLS_ERROR_SIZE], const char *format, ...)
 {
@@ -54,7 +52,9 @@ static int give_password(char *room, int size, int writing, void *context)
 static bool fail_key(const struct tls_options *options, const char *key_file,
                      const struct key_password *password, char error[TLS_ERROR_SIZE])
 {
-    if (ERR_GET_REASON(ERR_peek_error()) == X509_R_KEY_VALUES_MISMATCH) {
+    const unsigned long code = ERR_peek_error();
+
+    if (ERR_GET_LIB(code) == ERR_LIB_X509 && ERR_GET_REASON(code) == X509_R_KEY_VALUES_MISMATCH) {
         ERR_clear_error();
         return fail(error, "the private key in %s does not belong to the certificate in %s",
                     key_file, options->certificate_file);
@@ -104,6 +104,9 @@ static bool use_authorities(SSL_CTX *ctx, const struct tls_options *options,
             return fail(error, "ssl_options.verify = verify_peer needs ssl_options.cacertfile: "
                                "the certificates of who may sign those of clients");
         mode = SSL_VERIFY_PEER | (options->require_peer ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0);
+        /* A resumed session would take an old look at the certificate for a new one. */
+        SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
+        SSL_CTX_set_num_tickets(ctx, 0);
     }
     SSL_CTX_set_verify(ctx, mode, NULL);
     SSL_CTX_set_verify_depth(ctx, (int)options->depth);
@@ -119,7 +122,6 @@ static bool use_rules(SSL_CTX *ctx, const struct tls_options *options, char erro
     SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                               SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_read_ahead(ctx, 1);
-    SSL_CTX_set_default_read_buffer_len(ctx, READ_AHEAD_SIZE);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_session_id_context(ctx, session_context, sizeof(session_context) - 1);
     assert(options->tls_1_2 || options->tls_1_3);

@@ -91,6 +91,12 @@ class TlsTest(unittest.TestCase):
         self.addCleanup(stream.close)
         return stream
 
+    def openssl(self, *words):
+        """What openssl s_client says of a connection on which it then talks nonsense."""
+        return subprocess.run(['openssl', 's_client', '-connect', '127.0.0.1:%d' % self.port, '-ign_eof', *words],
+                              input=b'hello, who is there?', timeout=20, check=False, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL).stdout.decode(errors='replace')
+
     def refused(self, context):
         """The handshake fails, or, as TLS 1.3 has it, the first read after it."""
         with self.assertRaises((ssl.SSLError, ConnectionError)):
@@ -170,11 +176,8 @@ class Serving(TlsTest):
         self.start()
         with tempfile.TemporaryDirectory() as directory:
             session = os.path.join(directory, 'session')
-            command = ['openssl', 's_client', '-connect', '127.0.0.1:%d' % self.port, '-tls1_3', '-ign_eof']
-            for words, expected in ((['-sess_out', session], 'New, '), (['-sess_in', session], 'Reused, ')):
-                said = subprocess.run(command + words, input=b'hello, who is there?', timeout=20, check=False,
-                                      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
-                self.assertIn(expected, said.decode(errors='replace'))
+            self.assertIn('New, ', self.openssl('-tls1_3', '-sess_out', session))
+            self.assertIn('Reused, ', self.openssl('-tls1_3', '-sess_in', session))
 
     def test_what_is_on_the_plain_port_stays_there(self):
         self.start()
@@ -191,6 +194,17 @@ class ClientCertificates(TlsTest):
     def test_a_good_one_is_let_in(self):
         self.start_strict()
         self.work(self.connect(self.context('client')))
+
+    def test_it_is_looked_at_each_time(self):
+        """No session is resumed: a certificate may have expired since it began."""
+        self.start_strict()
+        mine = '-cert', made.all.path('client'), '-key', made.all.key('client'), '-cert_chain', made.all.path('middle')
+        for version in ('-tls1_2', '-tls1_3'):
+            with tempfile.TemporaryDirectory() as directory:
+                session = os.path.join(directory, 'session')
+                self.assertIn('New, ', self.openssl(version, *mine, '-sess_out', session))
+                again = ['-sess_in', session] if os.path.exists(session) else []
+                self.assertIn('New, ', self.openssl(version, *mine, *again))
 
     def test_none_is_refused(self):
         self.start_strict()
@@ -319,6 +333,24 @@ class Reloading(TlsTest):
         self.logged('the certificate has been read again')
         self.assertEqual(self.subject(), 'other')
         self.work(old)
+
+    def test_links_to_another_directory_are_followed(self):
+        """As certbot keeps them: what is renewed is the link, and where it leads is not where it stands."""
+        archive, live = tempfile.mkdtemp(prefix='archive-'), tempfile.mkdtemp(prefix='live-')
+        def link(certificate):
+            for end in ('.pem', '.key'):
+                shutil.copy(os.path.join(made.directory, certificate + end), archive)
+                new = os.path.join(live, 'new')
+                os.symlink(os.path.join(archive, certificate + end), new)
+                os.rename(new, os.path.join(live, 'used' + end))
+        link('server')
+        self.start('server', 'ssl_options.certfile=' + os.path.join(live, 'used.pem'),
+                   'ssl_options.keyfile=' + os.path.join(live, 'used.key'))
+        self.assertEqual(self.subject(), 'server')
+        link('other')
+        self.broker.process.send_signal(signal.SIGHUP)
+        self.logged('the certificate has been read again')
+        self.assertEqual(self.subject(), 'other')
 
     def test_what_cannot_be_used_changes_nothing(self):
         self.start_copy()
