@@ -7,6 +7,7 @@
  * group. */
 #include "access/resources.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <malloc.h>
 #include <sys/statvfs.h>
@@ -76,13 +77,16 @@ uint64_t resources_memory_total(void)
 
 uint64_t resources_memory_used(void)
 {
+    /* Stays open: it is needed most when no descriptor is to be had. */
+    static int file = -1;
     uint64_t size, resident, of_files;
-    FILE *file = fopen("/proc/self/statm", "re");
+    char line[128];
 
-    if (file == NULL)
-        return 0;
-    const int count = fscanf(file, "%" SCNu64 " %" SCNu64 " %" SCNu64, &size, &resident, &of_files);
-    fclose(file);
+    if (file < 0)
+        file = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    const ssize_t length = file < 0 ? 0 : pread(file, line, sizeof(line) - 1, 0);
+    line[max_of(length, (ssize_t)0)] = '\0';
+    const int count = sscanf(line, "%" SCNu64 " %" SCNu64 " %" SCNu64, &size, &resident, &of_files);
     return count == 3 && resident > of_files
                ? (resident - of_files) * (uint64_t)sysconf(_SC_PAGESIZE)
                : 0;
