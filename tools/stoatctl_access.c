@@ -4,6 +4,7 @@
  *
  * A password may be the last word, as scripts have it, or else is the first line of standard input,
  * where no other user of the machine can see it. */
+#include <signal.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -112,25 +113,43 @@ static json_t *body_of(const char *key, const char *text)
 
 /* ---- passwords ---- */
 
+static struct termios shown; /* how the terminal was before it was told to show nothing */
+
+/* Ends the process as the signal would have, but not with a terminal that shows nothing. */
+static void on_signal(int number)
+{
+    tcsetattr(STDIN_FILENO, TCSAFLUSH, &shown);
+    raise(number);
+}
+
+static void hide_input(void)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGTSTP};
+    const struct sigaction ending = {.sa_handler = on_signal,
+                                     .sa_flags = SA_RESETHAND | SA_NODEFER};
+    struct termios silent = shown;
+
+    for (size_t i = 0; i < countof(signals); i++)
+        sigaction(signals[i], &ending, NULL);
+    silent.c_lflag &= ~(tcflag_t)ECHO;
+    tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
+}
+
 /* The first line of standard input, without the terminal showing it. To be freed; NULL: there is
  * none. */
 static char *ask_password(void)
 {
-    const bool is_terminal = isatty(STDIN_FILENO);
-    struct termios before, silent;
+    const bool is_terminal = tcgetattr(STDIN_FILENO, &shown) == 0;
     char *line = NULL;
     size_t room = 0;
 
     if (is_terminal) {
         fputs("Password: ", stderr);
-        tcgetattr(STDIN_FILENO, &before);
-        silent = before;
-        silent.c_lflag &= ~(tcflag_t)ECHO;
-        tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
+        hide_input();
     }
     const ssize_t size = getline(&line, &room, stdin);
     if (is_terminal) {
-        tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
+        tcsetattr(STDIN_FILENO, TCSAFLUSH, &shown);
         fputc('\n', stderr);
     }
     if (size > 0)
