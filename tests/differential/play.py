@@ -41,7 +41,9 @@ import wire
 from link import CHANNEL_CLOSE_OK, CHANNEL_OPEN, FLOW, FRAME_MAX, INSPECTOR, WAIT, Channel, Link, Poll, Wait, frame
 
 JANITOR = 9         # the channel that deletes what a script has left
-QUORUM_PAUSE = 0.03 # seconds after a step: nothing tells when a quorum queue of the reference is done with it
+# Seconds after a step of which nothing tells when the reference is done with it: one that moves messages of quorum queues, or a bind
+# that brings several at once, which the reference counts one by one.
+PAUSE = 0.03
 
 HOPS = {'dead-letter', 'quorum', 'policy'}   # features by which a message goes from queue to queue
 
@@ -109,7 +111,7 @@ class Lane:
         self.poll = poll            # a Poll
         self.links = {letter: Link(self, letter) for letter in 'AB'}
         self.with_features = False  # the script has some
-        self.pause = None           # after a step
+        self.pauses = False         # after each step
         self.quiet = QUIET
         self.with_hops = False      # messages go from queue to queue
         self.coroutine = None
@@ -128,7 +130,7 @@ class Lane:
         self.transcript = []
         self.with_features = bool(played.features)
         self.with_hops = bool(played.features & HOPS)
-        self.pause = QUORUM_PAUSE if 'quorum' in played.features else None
+        self.pauses = 'quorum' in played.features
         self.quiet = QUIET - ACTIVE_BINDS if 'exchange-types' in played.features else QUIET
         self.coroutine = self.play(played.steps)
         self.advance(None)
@@ -193,8 +195,8 @@ class Lane:
                     lines.append('silence')
             mended = yield from self.mend(lines)
             if mended or step.method not in self.quiet:
-                if self.pause:
-                    yield Wait(lambda: False, self.pause)
+                if self.pauses or step.method in ACTIVE_BINDS:
+                    yield Wait(lambda: False, PAUSE)
                 yield from self.inspect(self.durable if '' in self.consumed else self.consumed)
                 for _ in range(2 if self.with_hops else 1):
                     yield from self.settle_all()

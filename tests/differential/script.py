@@ -23,7 +23,12 @@ What 3.10 does by accident is not generated, where no single answer would show i
     consumers and publishers learn late; limits of channels, which it refuses now and ignores then; basic.nack with requeue, which
     it counts like a reject (10.19); priorities of consumers one of which is active, where it goes by age alone (10.11);
     no delivery limit, where what is given back goes to the end (10.17);
+    limits of consumers where a delivery limit may be reached, at which 3.10 gives the consumer credit for two; a second consumer where
+    they have limits: in 3.10 who has had no credit goes to the end of the line (10.7); length limits where there are dead letters,
+    of which some overtake what is routed there directly;
   - of messages where there are quorum queues, priorities other than 4: those of 3.10 have none (11.7);
+  - dead letters of what several consumers got and reject at once, which 3.10 takes consumer by consumer;
+  - a reply to a direct address in a transaction: 3.10 sends it at once (9.15, 14.3);
   - drop-head on queues with priorities: 3.10 drops the highest priority (11.5);
   - a second destination of an exchange that chooses one of them, by chance or by a hash of its own; a second binding to the same
     one, of which 3.10 forgets both when one goes;
@@ -118,6 +123,7 @@ class Mode:
         self.tags = set()       # of its consumers
         self.limited = False    # as a whole: basic.qos with global
         self.consumers = 0      # it has or had
+        self.selected = False   # tx.select may have been taken, at some time
         self.free = False       # it has or had what no such limit should count
         self.holds = False      # publishes of a transaction
 
@@ -127,6 +133,8 @@ class Writer:
         self.random = random.Random('%s %s' % (seed, ' '.join(sorted(features))))
         self.features = frozenset(features)
         self.steps = []
+        self.limits_consumers = 'quorum' not in self.features or self.chance(0.5)   # otherwise deliveries
+        self.consumed = set()                   # queues, where each may have one consumer
         self.flags = {name: self._queue_flags() for name in QUEUES}     # with which each is declared
         if self.has('dead-letter', 0.7):
             self.flags['q1'] = {'durable': self.chance(0.5), 'exclusive': False, 'auto_delete': False,
@@ -244,7 +252,7 @@ class Writer:
         if self.has('ttl', 0.1) and not quorum:
             arguments.append(('x-expires', 'I', self.one(1, 30)))
         priority = not quorum and self.has('priority', 0.6)
-        if self.has('length', 0.7) and not quorum:
+        if self.has('length', 0.7) and not quorum and not self.features >= {'quorum', 'dead-letter'}:
             arguments.append(self.one(('x-max-length', 'I', self.random.randrange(4)),
                                       ('x-max-length-bytes', 'I', self.one(0, 10, 100))))
             overflows = ('reject-publish', 'reject-publish-dlx') + (() if priority else ('drop-head',))
@@ -260,7 +268,7 @@ class Writer:
             arguments.append(('x-single-active-consumer', 't', self.chance(0.9)))
         if quorum:
             arguments.append(('x-queue-type', 'S', 'quorum'))
-            arguments.append(('x-delivery-limit', 'I', self.one(0, 1, 2, 50, 50, 50)))
+            arguments.append(('x-delivery-limit', 'I', 50 if self.limits_consumers else self.one(0, 1, 2, 50)))
         elif self.has('quorum', 0.2):
             arguments.append(self.one(('x-queue-type', 'S', 'classic'), ('x-delivery-limit', 'I', 1)))
         return list({key: (key, tag, what) for key, tag, what in arguments}.values())
@@ -485,14 +493,21 @@ class Writer:
     # Class basic: consuming
 
     def basic_qos(self, at):
+        if not self.limits_consumers:
+            return
         mode = self.modes[at]
         may_limit = not mode.free and mode.consumers < 2 and 'quorum' not in self.features
         mode.limited = mode.limited or may_limit and self.chance(0.15)
         self.add(at, 'basic.qos', prefetch_count=self.one(0, 1, 1, 2, 3, 10), **{'global': mode.limited})
 
     def basic_consume(self, at):
-        if self.modes[at].limited and self.modes[at].consumers:
+        queue = self.queue()
+        if self.modes[at].limited and self.modes[at].consumers or queue in self.consumed:
             return
+        if 'quorum' in self.features and self.limits_consumers:
+            if queue == '':     # which may be any
+                return
+            self.consumed.add(queue)
         self.modes[at].consumers += 1
         tags = self.modes[at].tags
         no_ack = self.chance(0.3) and not self.modes[at].limited
@@ -505,7 +520,7 @@ class Writer:
         if self.has('priority', 0.5) and not self.features >= {'quorum', 'single-active'}:
             arguments.append(('x-priority', 'I', self.one(-1, 0, 1, 5)))
         no_wait = bool(tag) and self.chance(0.07)
-        self.add(at, 'basic.consume', queue=self.queue(), consumer_tag=tag, no_ack=no_ack, no_local=self.chance(0.05),
+        self.add(at, 'basic.consume', queue=queue, consumer_tag=tag, no_ack=no_ack, no_local=self.chance(0.05),
                  exclusive=self.chance(0.07), no_wait=no_wait, arguments=arguments)
 
     def basic_cancel(self, at):
@@ -526,8 +541,8 @@ class Writer:
             return self.one(0, 1, 7, 1 << 40, (1 << 64) - 1)
         return ('delivery', self.random.randrange(12))
 
-    def settle(self, at, method, **fields):
-        fields['multiple'] = self.chance(0.25)
+    def settle(self, at, method, may_be_multiple=True, **fields):
+        fields['multiple'] = self.chance(0.25) and may_be_multiple
         tag = 0 if fields['multiple'] and self.chance(0.3) else self.delivery()
         self.add(at, method, delivery_tag=tag, **fields)
 
@@ -539,7 +554,9 @@ class Writer:
         self.settle(at, 'basic.ack')
 
     def basic_nack(self, at):
-        self.settle(at, 'basic.nack', requeue='quorum' not in self.features and self.gives_back())
+        requeue = 'quorum' not in self.features and self.gives_back()
+        one_source = self.modes[at].consumers + self.modes[at].free < 2
+        self.settle(at, 'basic.nack', requeue or one_source or not self.features & {'dead-letter', 'policy'}, requeue=requeue)
 
     def basic_reject(self, at):
         self.add(at, 'basic.reject', delivery_tag=self.delivery(), requeue=self.gives_back())
@@ -557,6 +574,7 @@ class Writer:
         if 'exchange-types' in self.features:
             return
         self.modes[at].kind = self.modes[at].kind or 'tx'
+        self.modes[at].selected = True
         self.add(at, 'tx.select')
 
     def tx_end(self, at):
@@ -660,6 +678,8 @@ class Writer:
 
     def reply(self, at):
         """To the address in the last request that the script has seen; also what else one may try with it."""
+        if self.modes[at].selected:
+            return
         draw = self.random.random()
         if draw < 0.8:
             self.publish(at, '', ('reply-to', 0), mandatory=self.chance(0.5))
@@ -676,6 +696,8 @@ class Writer:
             return self.add(at, 'policy.clear', name=name)
         may_limit = not self.features & {'ttl', 'quorum'}
         definition = self.one(*(each for each in POLICIES if may_limit or not limits_length(each)))
+        if 'quorum' in self.features and self.limits_consumers and 'delivery-limit' in definition:
+            definition = {'nonsense': 1}
         pattern = self.one('q1', '^q', 'e', '.*')
         if limits_length(definition):
             if 'priority' in self.features:
