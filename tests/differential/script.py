@@ -27,6 +27,7 @@ What 3.10 does by accident is not generated, where no single answer would show i
     they have limits: in 3.10 who has had no credit goes to the end of the line (10.7); length limits where there are dead letters,
     of which some overtake what is routed there directly;
   - of messages where there are quorum queues, priorities other than 4: those of 3.10 have none (11.7);
+  - a millisecond in a queue that dead letters come to: whether it has passed before a consumer gets them is chance;
   - dead letters of what several consumers got and reject at once, which 3.10 takes consumer by consumer;
   - a reply to a direct address in a transaction: 3.10 sends it at once (9.15, 14.3);
   - drop-head on queues with priorities: 3.10 drops the highest priority (11.5);
@@ -247,7 +248,7 @@ class Writer:
             arguments.append(self.one(('x-message-ttl', 'I', 3600000), ('x-expires', 'l', 3600000), ('unknown', 'S', 'x'),
                                       ('x-max-length', 'I', 100000), ('x-max-length-bytes', 'l', 1 << 30)))
         if self.has('ttl', 0.25):
-            arguments.append(('x-message-ttl', 'I', self.one(0, 0, 1, 30)))
+            arguments.append(('x-message-ttl', 'I', self.one(0, 0, 30, 30 if 'dead-letter' in self.features else 1)))
         quorum = durable and not exclusive and not auto_delete and self.has('quorum', 0.6)
         if self.has('ttl', 0.1) and not quorum:
             arguments.append(('x-expires', 'I', self.one(1, 30)))
