@@ -15,6 +15,7 @@ What 3.10 does by accident is not generated, where no single answer would show i
   - a consumer without acknowledgements, or a get, on a channel with a limit of its own: 3.10 holds back the one and sometimes counts
     the other (10.4);
   - a second consumer on such a channel: 3.10 serves them in random order;
+  - what such a channel gives back, which 3.10 hands out before the channel has room again;
   - a limit for consumers after one for the channel: 3.10 then drops the latter (10.3);
   - two arguments of one name: 3.10 compares them pair by pair.
 
@@ -547,23 +548,24 @@ class Writer:
         tag = 0 if fields['multiple'] and self.chance(0.3) else self.delivery()
         self.add(at, method, delivery_tag=tag, **fields)
 
-    def gives_back(self):
+    def gives_back(self, at):
         """Seldom where there are dead letters: some are to die more than once."""
-        return self.chance(0.2 if 'dead-letter' in self.features else 0.65)
+        return not self.modes[at].limited and self.chance(0.2 if 'dead-letter' in self.features else 0.65)
 
     def basic_ack(self, at):
         self.settle(at, 'basic.ack')
 
     def basic_nack(self, at):
-        requeue = 'quorum' not in self.features and self.gives_back()
+        requeue = 'quorum' not in self.features and self.gives_back(at)
         one_source = self.modes[at].consumers + self.modes[at].free < 2
         self.settle(at, 'basic.nack', requeue or one_source or not self.features & {'dead-letter', 'policy'}, requeue=requeue)
 
     def basic_reject(self, at):
-        self.add(at, 'basic.reject', delivery_tag=self.delivery(), requeue=self.gives_back())
+        self.add(at, 'basic.reject', delivery_tag=self.delivery(), requeue=self.gives_back(at))
 
     def basic_recover(self, at):
-        self.add(at, self.one('basic.recover', 'basic.recover', 'basic.recover-async'), requeue=True)
+        if not self.modes[at].limited:
+            self.add(at, self.one('basic.recover', 'basic.recover', 'basic.recover-async'), requeue=True)
 
     # Modes and ends
 
