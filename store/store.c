@@ -60,6 +60,7 @@ static void take_in_again(struct store *store, struct batch *batch)
     const enum batch_part part = batch_refused_part(batch);
 
     store->full = true;
+    store->asking = false; /* this is the answer */
     store->going = max_of(store->going, part == BATCH_ALL    ? BATCH_LEAN
                                         : part == BATCH_LEAN ? BATCH_DELETES
                                                              : BATCH_NOTHING);

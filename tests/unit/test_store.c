@@ -1319,6 +1319,8 @@ static void commit_what_may_go(struct rig *rig, struct work *work)
 {
     for (uint64_t i = draw(work, 5); i > 0; i--) {
         store_memory_set_room(rig->store, (enum store_memory_room)draw(work, 4));
+        if (draw(work, 3) == 0)
+            store_ask_for_room(rig->store); /* while a batch is under way: its answer counts */
         finish(rig);
         if (draw(work, 3) == 0)
             store_ask_for_room(rig->store);
@@ -1342,6 +1344,35 @@ static void commit_all(struct rig *rig)
     ck_assert(!store_is_full(rig->store));
     ck_assert_uint_eq(store_durable_entries(rig->store), store_open_lsn(rig->store) - 1);
 }
+
+/* Who asks while a batch is under way has its answer when that comes back. */
+START_TEST(a_refusal_answers_who_asked)
+{
+    struct rig rig;
+
+    rig_begin(&rig, MEMORY);
+    store_create_queue(rig.store, 1);
+    put_many(&rig, 1, 0, 2);
+    commit(&rig);
+    store_memory_set_auto_sync(rig.store, false);
+    store_memory_set_room(rig.store, STORE_MEMORY_ROOM_FOR_NOTHING);
+    store_delete_entry(rig.store, 1, 0, 4);
+    store_submit(rig.store);
+    store_ask_for_room(rig.store);
+    store_memory_sync(rig.store);
+    finish(&rig);
+    ck_assert(store_is_full(rig.store));
+    ck_assert(!store_may_submit(rig.store));
+    store_memory_set_room(rig.store, STORE_MEMORY_ROOM_FOR_ALL);
+    store_ask_for_room(rig.store);
+    store_submit(rig.store);
+    store_memory_sync(rig.store);
+    finish(&rig);
+    ck_assert(!store_is_full(rig.store));
+    ck_assert_str_eq("1:0001 ", contents(&rig, 1, 0, 2, true, 10));
+    rig_end(&rig);
+}
+END_TEST
 
 /* One store finds room now and then, the other always. */
 START_TEST(what_waits_for_room_is_not_lost)
@@ -2316,6 +2347,7 @@ int main(void)
     suite_add_tcase(suite, both);
 
     tcase_add_loop_test(lmdb, engines_agree, 0, 12);
+    tcase_add_test(lmdb, a_refusal_answers_who_asked);
     tcase_add_loop_test(lmdb, what_waits_for_room_is_not_lost, 0, 16);
     tcase_add_test(lmdb, emptied_queues_leave_nothing);
     tcase_add_test(lmdb, acknowledging_from_the_front_writes_no_gone_rows);
