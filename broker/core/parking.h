@@ -35,9 +35,10 @@ void parking_cancel(struct parking *parking,
  * LSN order, first parked first. */
 void parking_release(struct parking *parking, uint64_t durable, uint64_t durable_entries);
 
-/* Nothing is left in the open batch, lsn, and all before it are durable: releases what waits for
- * it, as there is nothing to wait for. The LSN is not durable by that: who still waits for it after
- * this call waits for what is added later. */
+/* Nothing is left in the open batch, lsn, which may hold what was refused of those before it, and
+ * none is under way: releases what waits for any of them, as there is nothing to wait for. Those
+ * LSNs are not durable by that: who still waits for one after this call waits for what is added
+ * later. */
 void parking_release_empty(struct parking *parking, uint64_t lsn);
 
 #endif

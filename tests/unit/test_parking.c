@@ -81,6 +81,11 @@ START_TEST(an_empty_batch_releases_and_is_not_durable)
     parking_wait(&parking, &w[0].parked, 4); /* for what is added to the batch now */
     parking_release(&parking, 5, 5);
     ck_assert_str_eq(order, "aab");
+    parking_wait(&parking, &w[0].parked, 6); /* refused, and open again with what came later */
+    parking_wait(&parking, &w[1].parked, 7);
+    parking_release_empty(&parking, 7);
+    ck_assert_str_eq(order, "aabab");
+    ck_assert_uint_eq(5, parking.durable);
 }
 END_TEST
 
