@@ -347,6 +347,30 @@ START_TEST(a_letter_is_in_one_place) /* 13.3, 12 */
 }
 END_TEST
 
+/* While there is room for deletes alone, the letter waits, and what it was stays with it. */
+START_TEST(a_letter_takes_its_message_along_when_there_is_room)
+{
+    const bool finds_room = _i == 1;
+
+    declare_queue(peer, "dead", true, NULL);
+    declare_queue(peer, "q", true, TO_DEAD);
+    publish(peer, "q", "m");
+    harness_run(&harness);
+    store_memory_set_room(harness.store, STORE_MEMORY_ROOM_FOR_DELETES);
+    publish(peer, "dead", "the last straw");
+    ck_assert(store_is_full(harness.store));
+    reject_one("q", "m");
+    if (finds_room)
+        store_memory_set_room(harness.store, STORE_MEMORY_ROOM_FOR_ALL);
+    harness_advance(&harness, 1000);
+    ck_assert_uint_eq(!finds_room, store_is_full(harness.store));
+    restart(true);
+    ck_assert_uint_eq(!finds_room, count_ready(peer, "q"));
+    ck_assert_uint_eq(finds_room ? 2 : 0, count_ready(peer, "dead"));
+    store_memory_set_room(harness.store, STORE_MEMORY_ROOM_FOR_ALL);
+}
+END_TEST
+
 /* The publisher is told when its message is durable, wherever that is. */
 START_TEST(confirms_wait_for_either_place) /* 9.10, 13.3 */
 {
@@ -391,6 +415,7 @@ int main(void)
     tcase_add_test(tests, a_policy_says_so_and_takes_it_back);
     tcase_add_test(tests, a_deleted_queue_takes_them_along);
     tcase_add_loop_test(tests, a_letter_is_in_one_place, 0, 2 * SYNCS_MAX);
+    tcase_add_loop_test(tests, a_letter_takes_its_message_along_when_there_is_room, 0, 2);
     tcase_add_loop_test(tests, confirms_wait_for_either_place, 0, 2);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
