@@ -244,26 +244,28 @@ static void drop_on_disk(struct segment *part, struct run *run)
     window_remove_on_disk(part->window, part);
 }
 
-/* Those that are ready; a stored one that is not ends the run. Returns whether one has ended. */
+/* Those that are ready; a durable one that is not ends the run. What is not durable may yet be
+ * refused, and does not belong into a run. Returns whether the open batch deletes any so far. */
 static bool drop_loaded(struct queue *queue, struct segment *segment, struct run *run)
 {
     struct window *window = segment->window;
+    const uint64_t durable = store_durable_entries(queue->broker->store);
     const uint32_t end = (uint32_t)(segment->end - segment->first);
-    bool stored = false, gone = segment->count == 0;
+    bool deletes = false, gone = segment->count == 0;
 
     for (uint32_t slot = 0; slot < end && !gone; slot++) {
         const struct place place = {segment, slot};
         const struct entry *entry = place_entry(place);
-        const bool is_stored = entry->lsn != 0 && !is_in_open_batch(queue, entry);
+        const bool is_durable = entry->lsn != 0 && entry->lsn <= durable;
         if (entry->message == NULL)
             continue;
         if (!segment_is_ready(segment, slot)) {
-            stored |= is_stored && end_run(queue, window, run);
+            deletes |= is_durable && end_run(queue, window, run);
             continue;
         }
         gone = segment->count == 1; /* the segment goes with its last entry */
-        if (!is_stored) {
-            queue_drop_entry(queue, place);
+        if (!is_durable) {
+            deletes |= queue_drop_entry(queue, place);
             continue;
         }
         lengthen(run, place_position(place), place_position(place) + 1, 1,
@@ -271,23 +273,23 @@ static bool drop_loaded(struct queue *queue, struct segment *segment, struct run
         segment->deleted_lsn = store_open_lsn(queue->broker->store);
         window_remove(window, place);
     }
-    return stored;
+    return deletes;
 }
 
 bool queue_drop_ready(struct queue *queue, struct window *window)
 {
     struct segment *segment, *next;
     struct run run = {0};
-    bool stored = false;
+    bool deletes = false;
 
     for (segment = TAILQ_FIRST(&window->segments); segment != NULL; segment = next) {
         next = TAILQ_NEXT(segment, link);
         if (segment_is_on_disk(segment))
             drop_on_disk(segment, &run);
         else
-            stored |= drop_loaded(queue, segment, &run);
+            deletes |= drop_loaded(queue, segment, &run);
     }
-    return end_run(queue, window, &run) || stored;
+    return end_run(queue, window, &run) || deletes;
 }
 
 /* ---- giving up what is in memory ---- */
