@@ -173,8 +173,10 @@ void queue_forget_in_stub(struct queue *queue, struct segment *stub, uint32_t sl
     window_remove_from_stub(stub->window, stub, slot);
 }
 
-/* Unacked entries of the open batch need not wait for the disk any more. */
-static void take_back_unacked(struct queue *queue, struct window *window)
+/* Only unacked entries are left. Those of the open batch need not wait for the disk any more. Those
+ * of the one under way go with their queue, in that batch too if it is refused: nobody takes them
+ * back. */
+static void disown_unacked(struct queue *queue, struct window *window)
 {
     struct segment *segment;
 
@@ -182,11 +184,13 @@ static void take_back_unacked(struct queue *queue, struct window *window)
         for (uint32_t slot = 0; slot < segment->end - segment->first && segment->capacity > 0;
              slot++) {
             struct entry *entry = &segment->entries[slot];
-            if (entry->message == NULL || !is_in_open_batch(queue, entry))
+            if (entry->message == NULL)
                 continue;
             if (is_last_awaited(queue, entry))
                 tell_publisher(queue, entry->message, true);
-            take_back(queue, entry);
+            if (is_in_open_batch(queue, entry))
+                take_back(queue, entry);
+            entry->lsn = 0;
         }
 }
 
@@ -194,7 +198,7 @@ void queue_store_delete(struct queue *queue)
 {
     for (unsigned level = 0; level <= queue->level_max; level++) {
         struct window *window = queue_window(queue, level);
-        take_back_unacked(queue, window);
+        disown_unacked(queue, window);
         store_delete_queue(queue->broker->store, store_id(queue, window));
     }
     broker_touch_store(queue->broker);

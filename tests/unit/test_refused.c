@@ -1,5 +1,5 @@
 /* A batch that comes back refused, for want of room, while what is in it has been acknowledged,
- * or purged: all of that holds, and everybody is answered. */
+ * purged or deleted with its queue: all of that holds, and everybody is answered. */
 #include "core/vhost.h"
 #include "store/memory.h"
 #include "tests/lib/queue_client.h"
@@ -105,6 +105,39 @@ START_TEST(what_is_purged_meanwhile_is_gone)
 }
 END_TEST
 
+/* A consumer holds what is under way when its queue goes, and acknowledges it late. */
+START_TEST(a_late_ack_of_a_deleted_queue_is_harmless)
+{
+    static const enum store_memory_room rooms[] = {STORE_MEMORY_ROOM_FOR_DEFINITIONS,
+                                                   STORE_MEMORY_ROOM_FOR_DELETES,
+                                                   STORE_MEMORY_ROOM_FOR_NOTHING};
+    const struct amqp_method delete = {.id = AMQP_QUEUE_DELETE, .queue_delete.queue = SLICE("q")};
+    struct buf out = BUF_EMPTY;
+
+    select_confirms();
+    for (int i = 0; i < 2; i++)
+        put_publish(&out, "", i == 0 ? "q" : "other", "m", &(struct sent){.persistent = true});
+    peer_send_bytes(peer, buf_slice(&out));
+    buf_release(&out);
+    const uint64_t tag = get_unacked(peer, "q", "m");
+    set_room(rooms[_i]);
+    peer_send(peer, 1, &delete);
+    sync();
+    sync();
+    ack(peer, tag);
+    harness_run(&harness);
+    if (_i == 0)
+        peer_expect(peer, 1, AMQP_QUEUE_DELETE_OK);
+    peer_expect_nothing(peer);
+    make_room();
+    if (_i > 0)
+        peer_expect(peer, 1, AMQP_QUEUE_DELETE_OK);
+    ck_assert_uint_eq(2, peer_expect(peer, 1, AMQP_BASIC_ACK).basic_ack.delivery_tag);
+    crash();
+    ck_assert_uint_eq(1, count_ready(peer, "other"));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("refused");
@@ -112,6 +145,7 @@ int main(void)
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, what_is_acked_meanwhile_is_confirmed_and_gone);
     tcase_add_loop_test(tests, what_is_purged_meanwhile_is_gone, 0, 2);
+    tcase_add_loop_test(tests, a_late_ack_of_a_deleted_queue_is_harmless, 0, 3);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
 }
