@@ -219,14 +219,16 @@ bool model_delete_queue(struct model *model, const char *name, const void *askin
 
 /* The LSN of an end that an answer must wait for: none when nothing of it was ever handed to the
  * store. */
-static void end_entry(struct model_entry *entry, uint64_t now, uint64_t *lsn)
+static void end_entry(const struct model *model, struct model_entry *entry, uint64_t *lsn)
 {
+    const uint64_t now = open_lsn(model);
+
     end_life(&entry->life, now);
-    if (entry->life.durable && entry->life.made_lsn != now)
+    if (entry->life.durable && !store_lsn_is_open(model->broker->store, entry->life.made_lsn))
         await(lsn, now);
 }
 
-static struct queue *broker_queue(struct model *model, const char *name)
+static struct queue *broker_queue(const struct model *model, const char *name)
 {
     struct vhost *vhost = vhost_find(model->broker, SLICE("/"));
     struct map_link *link = map_find(&vhost->queues, slice_of_string(name));
@@ -265,7 +267,7 @@ bool model_purge_queue(struct model *model, const char *name, const void *asking
         struct model_entry *entry = &queue->entries[i];
         if (entry->life.ended || is_loaded(real, entry->id))
             continue;
-        end_entry(entry, open_lsn(model), lsn);
+        end_entry(model, entry, lsn);
         ++*count;
     }
     return true;
@@ -392,7 +394,7 @@ static bool leads_to(struct model *model, const struct model_message *message,
 /* Forgets entries whose end nothing can undo any more. */
 static void compact(struct model *model, struct model_queue *queue)
 {
-    const uint64_t durable = store_durable(model->broker->store);
+    const uint64_t durable = store_durable_entries(model->broker->store);
     size_t kept = 0;
 
     for (size_t i = 0; i < queue->count; i++) {
@@ -437,14 +439,16 @@ void model_route(struct model *model, uint32_t id)
         }
 }
 
-void model_settle(struct model *model, struct model_queue *queue, uint32_t id, uint64_t *lsn)
+void model_settle(struct model *model, struct model_queue *queue, uint32_t id, bool tied,
+                  uint64_t *lsn)
 {
     if (queue->life.ended)
         return;
     struct model_entry *entry = model_find_entry(queue, id);
     check(entry != NULL && !entry->life.ended, "message %u of %s was lost while unacked", id,
           queue->name);
-    end_entry(entry, open_lsn(model), lsn);
+    end_entry(model, entry, lsn);
+    entry->life.tied = tied;
 }
 
 void model_remove_consumer(struct model *model, struct model_queue *queue, bool exclusive,
@@ -618,7 +622,7 @@ void model_compare(struct model *model)
 
 void model_check_stored(struct model *model, uint32_t id)
 {
-    const uint64_t durable = store_durable(model->broker->store);
+    const uint64_t durable = store_durable_entries(model->broker->store);
     struct model_queue *queue;
 
     TAILQ_FOREACH (queue, &model->queues, link) {
@@ -633,43 +637,85 @@ void model_check_stored(struct model *model, uint32_t id)
 /* ---- after a crash ---- */
 
 /* What has survived is as old as the disk; the rest is over for good. */
-static void judge(struct model_life *life, uint64_t durable)
+static void judge_as(struct model_life *life, bool alive)
 {
-    const bool alive = survives(life, durable);
-
     *life = alive ? (struct model_life){.durable = true}
                   : (struct model_life){.durable = false, .ended = true};
 }
 
-static void recover_queue(struct model_queue *queue, uint64_t durable)
+static void judge(struct model_life *life, uint64_t durable)
+{
+    judge_as(life, survives(life, durable));
+}
+
+static void on_looked(struct store_fetch *fetch)
+{
+    fetch->queue_id = 0; /* done */
+}
+
+static bool store_has(const struct model *model, const struct model_queue *queue, uint64_t position)
+{
+    struct store *store = model->broker->store;
+    struct store_fetch look = {.queue_id = broker_queue(model, queue->name)->id,
+                               .first = position,
+                               .end = position + 1,
+                               .count_max = 1,
+                               .index_only = true,
+                               .on_done = on_looked};
+
+    store_fetch(store, &look);
+    while (look.queue_id != 0)
+        store_process(store);
+    const bool found = look.count > 0;
+    store_fetch_release(&look);
+    return found;
+}
+
+static bool entry_survives(const struct model *model, const struct model_queue *queue,
+                           const struct model_entry *entry, const struct model_durable *durable)
+{
+    const struct model_life *life = &entry->life;
+
+    if (!life->durable || life->made_lsn > durable->entries)
+        return false;
+    if (!life->ended || life->ended_lsn > durable->any)
+        return true;
+    if (life->tied)
+        return life->ended_lsn > durable->entries;
+    return life->ended_lsn > durable->all && store_has(model, queue, entry->position);
+}
+
+static void recover_queue(struct model *model, struct model_queue *queue,
+                          const struct model_durable *durable)
 {
     size_t kept = 0;
 
-    judge(&queue->life, durable);
-    for (size_t i = 0; i < queue->count; i++) {
+    judge(&queue->life, durable->all);
+    for (size_t i = 0; i < queue->count && !queue->life.ended; i++) {
         struct model_entry *entry = &queue->entries[i];
-        judge(&entry->life, durable);
+        judge_as(&entry->life, entry_survives(model, queue, entry, durable));
         entry->in_flight = false;
         if (!entry->life.ended)
             queue->entries[kept++] = *entry;
     }
-    queue->count = queue->life.ended ? 0 : kept;
+    queue->count = kept;
     queue->owner = NULL;
     queue->consumers = queue->no_ack_takers = 0;
     queue->exclusive_consumer = false;
 }
 
-void model_recover(struct model *model, uint64_t durable)
+void model_recover(struct model *model, const struct model_durable *durable)
 {
     struct model_queue *queue;
     struct model_exchange *exchange;
     struct model_binding *binding;
 
+    model->empty_lsn = 0;
     TAILQ_FOREACH (queue, &model->queues, link)
-        recover_queue(queue, durable);
+        recover_queue(model, queue, durable);
     TAILQ_FOREACH (exchange, &model->exchanges, link)
-        judge(&exchange->life, durable);
+        judge(&exchange->life, durable->all);
     TAILQ_FOREACH (binding, &model->bindings, link)
-        judge(&binding->life, durable);
+        judge(&binding->life, durable->all);
     model_compare(model);
 }

@@ -7,7 +7,11 @@
  * and not ended by one. Ended things stay in the model until their end is durable.
  *
  *     made ≤ D, not ended, or ended > D      there after a crash at D
- *     made > D, or ended ≤ D                 not there */
+ *     made > D, or ended ≤ D                 not there
+ *
+ * While the store has no room for all (store.h) entries, and the deletes that are tied to them, go
+ * by another D than the rest; and of what was deleted since some may be gone that nobody was
+ * promised: there the model looks. */
 #ifndef SIM_MODEL_H
 #define SIM_MODEL_H
 
@@ -19,6 +23,7 @@ enum { MODEL_NAME = 16 };
 struct model_life {
     bool durable; /* what is not dies with the broker */
     bool ended;
+    bool tied; /* its end goes with entries that are made by the same LSN, or not at all */
     uint64_t made_lsn, ended_lsn;
 };
 
@@ -75,6 +80,12 @@ struct model_binding {
 };
 TAILQ_HEAD(model_bindings, model_binding);
 
+struct model_durable { /* LSNs */
+    uint64_t all;      /* all up to it is, apart from entries */
+    uint64_t entries;  /* and entries, and what is tied to them */
+    uint64_t any;      /* nothing beyond it is */
+};
+
 struct model {
     struct broker *broker;
     struct model_queues queues; /* those ended too: whoever has a pointer to one may keep it */
@@ -82,7 +93,8 @@ struct model {
     struct model_bindings bindings;
     struct model_message *messages; /* by id, from 1 on */
     uint32_t message_count;
-    uint64_t batch_lsn;                                  /* the open batch when this turn began */
+    uint64_t batch_lsn; /* the open batch when this turn began */
+    uint64_t empty_lsn; /* the last one in which nothing was left */
     void (*on_queue_deleted)(struct model_queue *queue); /* its consumers are gone */
 };
 
@@ -116,8 +128,9 @@ bool model_unbind(struct model *model, const char *exchange, const char *queue, 
 
 /* The exchange is there. */
 void model_route(struct model *model, uint32_t id);
-/* An entry is acknowledged or rejected for good. */
-void model_settle(struct model *model, struct model_queue *queue, uint32_t id, uint64_t *lsn);
+/* An entry is acknowledged or rejected for good. tied: by a transaction. */
+void model_settle(struct model *model, struct model_queue *queue, uint32_t id, bool tied,
+                  uint64_t *lsn);
 void model_remove_consumer(struct model *model, struct model_queue *queue, bool exclusive,
                            bool no_ack);
 void model_drop_exclusive(struct model *model, const void *owner);
@@ -131,7 +144,7 @@ void model_compare(struct model *model);
 /* A confirm or commit-ok of this message has been read: each entry of it is durable, or gone. */
 void model_check_stored(struct model *model, uint32_t id);
 
-/* The broker has started again over what was durable at this LSN. */
-void model_recover(struct model *model, uint64_t durable);
+/* The broker has started again over what was durable. */
+void model_recover(struct model *model, const struct model_durable *durable);
 
 #endif

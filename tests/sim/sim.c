@@ -10,7 +10,9 @@
  * what comes out is exactly what must be there, in order. The same seed gives the same run, to the
  * byte.
  *
- * In two runs of three memory for messages is short or none, so that queues live on disk.
+ * In two runs of three memory for messages is short or none, so that queues live on disk. In one of
+ * two the disk has no room now and then: what is under way is refused, and what is added meanwhile
+ * takes back, deletes and purges some of it.
  *
  * With --lmdb the store is the real one, on a directory that must be empty, and the broker is only
  * ever stopped in order; then the store's thread decides when a batch is durable, and a run is not
@@ -38,11 +40,11 @@ static struct options {
 
 static struct sim sim;
 static uint64_t memory_limit; /* of this run, for messages in queues */
+static bool room_is_short;    /* in this run, now and then */
 
 /* What of the store is in the test's hands. */
 static struct {
     bool by_itself;          /* batches become durable without help */
-    uint64_t synced;         /* the highest LSN that a crash would leave */
     bool failed;             /* the broker has noticed that the store has failed */
     uint64_t crashes, stops; /* in all */
 } disk;
@@ -65,6 +67,8 @@ static void turn(void)
     sim.model.batch_lsn = store_open_lsn(sim.harness.store);
     loop_turn(&sim.harness.loop, 0);
     model_observe(&sim.model);
+    if (!store_is_busy(sim.harness.store) && store_open_is_empty(sim.harness.store))
+        sim.model.empty_lsn = store_open_lsn(sim.harness.store);
 }
 
 static void reap_clients(void)
@@ -93,11 +97,33 @@ static void read_all(void)
 
 static void sync_disk(void)
 {
+    if (options.lmdb == NULL)
+        store_memory_sync(sim.harness.store);
+}
+
+static void set_room(enum store_memory_room room)
+{
+    static const char *const names[] = {"all", "definitions and deletes", "deletes", "nothing"};
+
     if (options.lmdb != NULL)
         return;
-    if (store_is_busy(sim.harness.store) && !disk.failed)
-        disk.synced = store_open_lsn(sim.harness.store) - 1;
-    store_memory_sync(sim.harness.store);
+    trace("there is room for %s", names[room]);
+    store_memory_set_room(sim.harness.store, room);
+}
+
+static void change_room(void)
+{
+    if (room_is_short)
+        set_room(chance(&sim, 40)
+                     ? STORE_MEMORY_ROOM_FOR_ALL
+                     : (enum store_memory_room)below(&sim, STORE_MEMORY_ROOM_FOR_NOTHING + 1));
+}
+
+/* A store without room is asked for some only now and then. */
+static void let_time_pass(void)
+{
+    if (store_is_full(sim.harness.store))
+        clock_advance(&sim.harness.clock, 100);
 }
 
 static void set_disk(bool by_itself)
@@ -155,7 +181,7 @@ static void forget_clients(void)
         client_free(&client);
 }
 
-static void begin_again(uint64_t durable)
+static void begin_again(const struct model_durable *durable)
 {
     sim.ending = false;
     disk.failed = false;
@@ -167,17 +193,22 @@ static void begin_again(uint64_t durable)
 
 static void crash(void)
 {
-    const uint64_t durable = max_of(disk.synced, store_durable(sim.harness.store));
+    struct store *store = sim.harness.store;
 
-    trace("crash: %" PRIu64 " is durable, %" PRIu64 " is open", durable,
-          store_open_lsn(sim.harness.store));
     disk.crashes++;
     sim.ending = true;
+    store_process(store); /* what is synced counts, whether or not the broker knows */
+    const struct model_durable durable = {
+        .all = store_durable(store),
+        .entries = store_durable_entries(store),
+        .any = store_open_lsn(store) - 1 - store_is_busy(store),
+    };
+    trace("crash: %" PRIu64 " is durable, entries to %" PRIu64 ", %" PRIu64 " is open", durable.all,
+          durable.entries, store_open_lsn(store));
     harness_restart(&sim.harness, true);
     forget_clients();
-    begin_again(durable);
-    store_memory_set_auto_sync(sim.harness.store, false);
-    disk.synced = store_durable(sim.harness.store);
+    store_memory_set_auto_sync(store, false);
+    begin_again(&durable);
 }
 
 static void fail_disk(void)
@@ -212,6 +243,12 @@ static void stop_and_start(void)
 
     trace("stop and start");
     disk.stops++;
+    set_room(STORE_MEMORY_ROOM_FOR_ALL);
+    while (store_is_full(sim.harness.store)) {
+        sync_disk();
+        let_time_pass();
+        turn();
+    }
     TAILQ_FOREACH (client, &sim.clients, link)
         client_end(client);
     sim.ending = true;
@@ -226,8 +263,7 @@ static void stop_and_start(void)
         harness_start(&sim.harness, &harness_limits);
     }
     forget_clients();
-    begin_again(UINT64_MAX);
-    disk.synced = store_durable(sim.harness.store);
+    begin_again(&(struct model_durable){UINT64_MAX, UINT64_MAX, UINT64_MAX});
 }
 
 /* ---- rest ---- */
@@ -282,6 +318,7 @@ static void come_to_rest(void)
     int still = 0;
 
     trace("rest");
+    set_room(STORE_MEMORY_ROOM_FOR_ALL);
     TAILQ_FOREACH (client, &sim.clients, link) {
         client->slow = false;
         client->peer->memory.give_max = SIZE_MAX;
@@ -295,6 +332,7 @@ static void come_to_rest(void)
             client_flush(client, SIZE_MAX);
         const uint64_t reads = sim.reads;
         sync_disk();
+        let_time_pass();
         turn();
         read_all();
         still = is_moving() || sim.reads != reads ? 0 : still + 1;
@@ -343,6 +381,7 @@ static void wait_for_disk(void)
 {
     while (is_moving()) {
         sync_disk();
+        let_time_pass();
         harness_run(&sim.harness);
         await_disk();
     }
@@ -414,6 +453,8 @@ static void step(void)
         fail_disk();
     else if (what < 60)
         set_disk(!disk.by_itself);
+    else if (what < 80)
+        change_room();
     else
         for (uint64_t count = 1 + below(&sim, 3); count > 0; count--)
             client_act(client);
@@ -424,6 +465,8 @@ static void step(void)
     }
     if (disk.by_itself || chance(&sim, 10))
         sync_disk();
+    if (chance(&sim, 20))
+        let_time_pass();
     if (chance(&sim, 80))
         turn();
     read_all();
@@ -451,6 +494,7 @@ static void begin(uint64_t seed)
     empty_directory(options.lmdb);
     random_init_seeded(&sim.random, seed);
     memory_limit = seed % 3 == 0 ? 0 : seed % 3 == 1 ? below(&sim, 40000) : PAGING_LIMIT_DEFAULT;
+    room_is_short = seed / 3 % 2 == 0;
     TAILQ_INIT(&sim.clients);
     sim.next_serial = 0;
     sim.ending = false;
@@ -462,7 +506,6 @@ static void begin(uint64_t seed)
     wait_for_disk();
     if (options.lmdb == NULL)
         store_memory_set_auto_sync(sim.harness.store, false);
-    disk.synced = store_durable(sim.harness.store);
     disk.failed = false;
 }
 
