@@ -131,6 +131,7 @@ static const struct key keys[] = {
     {"consumer_timeout", KEY_NUMBER, FIELD(consumer_timeout_ms), "0", 0, 315360000000, true},
     {"message_memory_limit", KEY_SIZE, FIELD(message_memory_max), "48MiB", 0, INT64_MAX, false},
     {"max_message_size", KEY_SIZE, FIELD(message_size_max), "16777216", 1, 134217728, false},
+    {"user", KEY_STRING, FIELD(user), "", 0, 255, false},
     {"sandbox", KEY_BOOL, FIELD(sandbox), "true", 0, 0, false},
     {"log.console", KEY_BOOL, FIELD(log_console), "true", 0, 0, false},
     {"log.console.level", KEY_LEVEL, FIELD(log_level), "info", 0, 0, false},

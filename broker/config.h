@@ -87,6 +87,7 @@ struct config {
     double disk_free_relative;         /* disk_free_limit.relative (0: the absolute one) */
     uint64_t disk_free_absolute;       /* disk_free_limit.absolute (50MB) */
     uint32_t backlog;                  /* tcp_listen_options.backlog (128) */
+    char *user;                        /* user (empty: whoever starts it): see privileges.h */
     bool sandbox;                      /* sandbox (true): see sandbox.h */
     bool log_console;                  /* log.console (true): there is a log, on stderr */
     enum log_level log_level;          /* log.console.level (info) */

@@ -1,7 +1,7 @@
 /* The process: options, limits, signals, exit status. Everything else is the server's.
  *
- * The order of a start: configuration, process limits, data directory and its lock, store, server,
- * listeners, `ready`. Each step that fails says why in one sentence on stderr (whatever the log is
+ * The order of a start: configuration, process limits, user, data directory and its lock, store,
+ * server, listeners, `ready`. Each step that fails says why in one sentence on stderr (whatever the log is
  * set to) and ends the process with a status of sysexits.h:
  *
  *     64 usage   69 an address cannot be listened on   71 system   73 data directory   74 store   78 configuration
@@ -27,6 +27,7 @@
 #include "base/slice.h"
 #include "config.h"
 #include "data_dir.h"
+#include "privileges.h"
 #include "sandbox.h"
 #include "server.h"
 #include "store/store.h"
@@ -325,11 +326,23 @@ static int serve_data(const struct config *config, struct signals *signals, uint
     return serve_store(config, signals, &store, begin_ns);
 }
 
+static bool become_user(const struct config *config)
+{
+    char error[PRIVILEGES_ERROR_SIZE];
+
+    if (config->user[0] == '\0' || privileges_become(config->user, config->data_dir, error) == 0)
+        return true;
+    complain("%s", error);
+    return false;
+}
+
 static int serve(const struct config *config, uint64_t begin_ns)
 {
     log_info("Starting StoatMQ " STOATMQ_VERSION ", pid %ld, data directory %s", (long)getpid(),
              config->data_dir);
     char error[DATA_DIR_ERROR_SIZE];
+    if (!become_user(config))
+        return EX_CONFIG;
     const int lock_fd = data_dir_lock(config->data_dir, error);
     if (lock_fd < 0) {
         complain("%s", error);

@@ -1,0 +1,71 @@
+#!/usr/bin/python3
+"""Started as root, the broker becomes the user that it is told to be (privileges.h)."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import unittest
+
+import pika
+
+import broker
+import tap
+
+NOBODY = pwd.getpwnam('nobody')
+
+
+@broker.needs_own_broker
+@unittest.skipUnless(os.geteuid() == 0, 'only root can become another user')
+class Privileges(unittest.TestCase):
+    def start(self, *settings):
+        started = broker.Broker(settings)
+        os.chmod(os.environ['TMPDIR'], 0o711)
+        os.chmod(started.temp, 0o711)
+        started.start()
+        self.addCleanup(started.__exit__, None, None, None)
+        return started
+
+    def refused(self, setting, reason, user=None):
+        """As that user, from a copy of the program which anybody may run."""
+        program = os.path.join(os.environ['TMPDIR'], 'stoatmq')
+        shutil.copy(broker.BUILD / 'stoatmq', program)
+        os.chmod(os.environ['TMPDIR'], 0o711)
+        os.chmod(program, 0o755)
+        done = subprocess.run([program, '--data-dir', '/nowhere/at/all', '--set', setting], capture_output=True, text=True,
+                              timeout=20, check=False, user=user)
+        self.assertEqual(done.returncode, 78)
+        self.assertIn(reason, done.stderr)
+
+    def test_it_is_that_user_and_nothing_more(self):
+        running = self.start('user=nobody')
+        with open('/proc/%d/status' % running.process.pid) as file:
+            status = dict(line.rstrip('\n').split(':\t', 1) for line in file if ':\t' in line)
+        self.assertEqual(status['Uid'].split(), [str(NOBODY.pw_uid)] * 4)
+        self.assertEqual(status['Gid'].split(), [str(NOBODY.pw_gid)] * 4)
+        self.assertEqual(status['Groups'].split(), [str(NOBODY.pw_gid)])
+        self.assertEqual([int(status[name], 16) for name in ('CapEff', 'CapPrm', 'CapAmb')], [0] * 3)
+        self.assertEqual(os.stat(running.data_dir).st_uid, NOBODY.pw_uid)
+
+    def test_it_serves_and_is_found_again(self):
+        running = self.start('user=nobody')
+        for publish in (True, False):
+            with pika.BlockingConnection(running.parameters()) as connection:
+                channel = connection.channel()
+                channel.queue_declare('q', durable=True)
+                channel.confirm_delivery()
+                if publish:
+                    channel.basic_publish('', 'q', b'm', pika.BasicProperties(delivery_mode=2))
+            self.assertEqual(running.rows('list_queues', 'name', 'messages'), [['q', '1']])
+            if publish:
+                running.restart()
+
+    def test_a_user_who_is_not_there(self):
+        self.refused('user=somebody-else', 'there is no user somebody-else (user)')
+
+    def test_only_root_can(self):
+        self.refused('user=root', 'only root can become user root (user)', user='nobody')
+
+
+if __name__ == '__main__':
+    tap.main()
