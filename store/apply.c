@@ -23,6 +23,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "store/datasync.h"
+#include "store/mend.h"
 #include "store/rebuild.h"
 #include "store/room.h"
 #include "store/salvage.h"
@@ -274,8 +275,7 @@ static void rebuild(struct apply *apply, struct apply_queue *queue)
         blob_pin(apply, blob);
 }
 
-/* false: there is no such queue. */
-static bool load_queue(struct apply *apply, struct apply_queue *queue)
+bool apply_load_queue(struct apply *apply, struct apply_queue *queue)
 {
     const struct key wanted = key_u64(queue->id);
     struct slice key = key_slice(&wanted), value;
@@ -290,7 +290,7 @@ static bool load_queue(struct apply *apply, struct apply_queue *queue)
     return true;
 }
 
-static void save_queue(struct apply *apply, const struct apply_queue *queue, bool found)
+void apply_save_queue(struct apply *apply, const struct apply_queue *queue, bool found)
 {
     const struct key key = key_u64(queue->id);
     uint8_t row[QUEUE_ROW_SIZE];
@@ -338,7 +338,7 @@ static void apply_queue(struct apply *apply, const struct batch *batch,
                         const struct sort_item *items, uint32_t count)
 {
     struct apply_queue queue = {.id = items[0].major};
-    const bool found = load_queue(apply, &queue),
+    const bool found = apply_load_queue(apply, &queue),
                dropped = apply_kind(&items[count - 1]) == OP_DROP;
 
     if (!found && apply_kind(&items[0]) >= OP_MARK)
@@ -352,7 +352,7 @@ static void apply_queue(struct apply *apply, const struct batch *batch,
         apply_operations(apply, &queue, batch, kind, items + begin, end - begin);
     }
     if (!dropped)
-        save_queue(apply, &queue, found);
+        apply_save_queue(apply, &queue, found);
     else if (found)
         apply_delete(apply, DB_QUEUE);
 }
@@ -397,6 +397,14 @@ int apply_trim(struct apply *apply)
     trim_slice(apply);
     write_state(apply, false);
     return end(apply);
+}
+
+void apply_mend(struct apply *apply, struct mend *mend)
+{
+    begin(apply);
+    mend_rows(apply, mend);
+    write_state(apply, false);
+    mend->error = end(apply);
 }
 
 bool apply_may_reclaim(const struct apply *apply)

@@ -1,5 +1,5 @@
 /* One transaction of the store thread: a batch, a slice of trimming or reclaiming, as rows. Shared
- * by apply.c, blob.c, erase.c, trim.c and reclaim.c.
+ * by apply.c, blob.c, erase.c, trim.c, reclaim.c and mend.c.
  *
  * Errors are sticky: the first one stays in rc, every helper does nothing from then on, and
  * apply_end aborts. */
@@ -82,6 +82,11 @@ int apply_batch(struct apply *apply, struct batch *batch);
 /* One slice of trimming and nothing else. The same. */
 int apply_trim(struct apply *apply);
 
+struct mend;
+
+/* Puts rows right and does nothing else: mend.h. Its results are in it. */
+void apply_mend(struct apply *apply, struct mend *mend);
+
 /* There is something to reclaim once the store has been idle for a while. */
 bool apply_may_reclaim(const struct apply *apply);
 
@@ -100,6 +105,13 @@ void apply_delete(struct apply *apply, enum database_id id); /* where the cursor
 
 /* A row did not hold what it should: counted, said once in a while, and lived with. */
 void apply_damaged(struct apply *apply, const char *what, uint64_t id, uint64_t position);
+
+/* Reads the row of queue->id, made anew from its segments if it cannot be read, and leaves the cursor
+ * there. false: there is none. */
+bool apply_load_queue(struct apply *apply, struct apply_queue *queue);
+
+/* Writes it; found: where the cursor stands. */
+void apply_save_queue(struct apply *apply, const struct apply_queue *queue, bool found);
 
 /* Writes apply->writer as a segment of the queue with bodies in that blob, and begins the next. */
 void apply_flush_segment(struct apply *apply, uint64_t queue_id, uint64_t blob);

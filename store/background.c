@@ -14,7 +14,6 @@
 #include "store/salvage.h"
 
 enum {
-    START_MS = 1000, /* clients come first */
     STEP_NS = 5000000,
     PAUSE_MS = 20, /* after each step */
     NICE = 19,
@@ -27,6 +26,13 @@ static void on_finding(void *context, const char *text)
 
     if (background->verify.findings <= FINDINGS_LOGGED)
         log_error("the store is damaged: %s", text);
+}
+
+static void on_damage(void *context, const struct damage *damage)
+{
+    struct background *background = context;
+
+    *array_add(&background->damages) = *damage;
 }
 
 static void report(const struct background *background)
@@ -85,9 +91,55 @@ static bool take_letters(struct background *background)
         STAILQ_REMOVE_HEAD(&letters, link);
         if (letter == &background->stop)
             goes_on = false;
+        else if (letter == &background->finding.letter)
+            background->awaits = false;
         else
             make_backup(background, container_of(letter, struct background_backup, letter));
     }
+    return goes_on;
+}
+
+/* The owner takes it in before anything else is found. */
+static void tell_owner(struct background *background, const struct store_finding *finding)
+{
+    background->finding.finding = *finding;
+    background->awaits = true;
+    mailbox_post(background->done, &background->finding.letter);
+}
+
+static void mend(struct background *background, const struct damage *damage)
+{
+    const struct mend *mend = committer_mend(background->committer, COMMITTER_BACKGROUND, damage);
+
+    if (mend->error == 0 && mend->lost_count != 0)
+        tell_owner(background, &(struct store_finding){.queue_id = damage->id,
+                                                       .lost_count = mend->lost_count,
+                                                       .lost_bytes = mend->lost_bytes});
+}
+
+static void deal_with(struct background *background, const struct damage *damage)
+{
+    if (damage->kind == DAMAGE_BODY)
+        tell_owner(background, &(struct store_finding){.queue_id = damage->id,
+                                                       .is_entry = true,
+                                                       .position = damage->position});
+    else
+        mend(background, damage);
+}
+
+/* What the step found. false: it is time to stop. */
+static bool deal_with_all(struct background *background)
+{
+    bool goes_on = true;
+
+    for (uint32_t i = 0; i < background->damages.count && goes_on; i++) {
+        deal_with(background, &background->damages.items[i]);
+        while (background->awaits && goes_on) {
+            mailbox_wait(&background->inbox);
+            goes_on = take_letters(background);
+        }
+    }
+    array_clear(&background->damages);
     return goes_on;
 }
 
@@ -99,13 +151,15 @@ static void *run(void *argument)
 
     salvage_stage("verifying or copying");
     setpriority(PRIO_PROCESS, (id_t)gettid(), NICE);
-    mailbox_wait_ms(&background->inbox, START_MS);
+    mailbox_wait_ms(&background->inbox, (int)background->database->check_after_ms);
     while (take_letters(background)) {
         if (!verifies) {
             mailbox_wait(&background->inbox);
             continue;
         }
         verifies = verify_some(background);
+        if (!deal_with_all(background))
+            break;
         if (!verifies) {
             background->verify_ns = clock_monotonic_ns() - begin;
             report(background);
@@ -118,12 +172,14 @@ static void *run(void *argument)
 }
 
 int background_start(struct background *background, const struct database *database,
-                     struct mailbox *done)
+                     struct committer *committer, struct mailbox *done)
 {
     background->database = database;
+    background->committer = committer;
     background->done = done;
     background->mapping = database_mapping(database);
     verify_begin(&background->verify, database, on_finding, background);
+    background->verify.on_damage = on_damage;
     int rc = mailbox_open(&background->inbox);
     if (rc != 0)
         return rc;
@@ -138,9 +194,15 @@ void background_submit(struct background *background, struct background_backup *
     mailbox_post(&background->inbox, &backup->letter);
 }
 
+void background_resume(struct background *background)
+{
+    mailbox_post(&background->inbox, &background->finding.letter);
+}
+
 void background_stop(struct background *background)
 {
     mailbox_post(&background->inbox, &background->stop);
     pthread_join(background->thread, NULL);
     mailbox_close(&background->inbox);
+    array_release(&background->damages);
 }

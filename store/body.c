@@ -33,8 +33,11 @@ bool body_read(struct body_reader *reader, uint64_t blob, const struct segment_e
     uint32_t part = place->part, offset = place->offset, crc = body_checksum(blob, place);
 
     for (uint32_t read = 0; read < place->size; part++, offset = 0) {
-        if (!find_part(reader, blob, part) || reader->bytes.size <= offset)
+        if (!find_part(reader, blob, part) || reader->bytes.size <= offset) {
+            if (to != NULL)
+                memset(to + read, 0, place->size - read);
             return false;
+        }
         const size_t size = min_of(reader->bytes.size - offset, (size_t)(place->size - read));
         crc = crc32c(crc, reader->bytes.data + offset, size);
         if (to != NULL)

@@ -18,7 +18,8 @@ struct body_reader {
 void body_reader_begin(struct body_reader *reader, const struct database *database, MDB_txn *txn);
 
 /* Copies the body of the entry to `to`, which may be NULL to have it checked alone. false: it is
- * not there, not as large as it should be, or its checksum does not hold. */
+ * not there, not as large as it should be, or its checksum does not hold; `to` has what is left of
+ * it then, and zeros. */
 bool body_read(struct body_reader *reader, uint64_t blob, const struct segment_entry *entry,
                uint8_t *to);
 

@@ -10,11 +10,13 @@
  * No timer and no gathering: batches grow because the owner fills the next while this one syncs.
  * After the first failure nothing is written any more; every batch goes back with that error. The
  * kernel may have dropped the pages that it could not write, so that a second sync would succeed
- * without them. An empty batch asks for room and writes nothing. */
+ * without them. An empty batch asks for room and writes nothing. What a reading thread sends to be
+ * mended takes its turn among the batches. */
 #include "store/committer.h"
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/log.h"
 #include "base/thread.h"
 #include "store/salvage.h"
 
@@ -68,6 +70,52 @@ static void tidy(struct committer *committer)
         mailbox_post(committer->done, &committer->failure);
 }
 
+static const char *name_of(enum damage_kind kind)
+{
+    return kind == DAMAGE_QUEUE ? "queue" : kind == DAMAGE_BLOB ? "blob" : "record";
+}
+
+/* In a transaction of its own, after the batches that came before. */
+static void mend(struct committer *committer, struct committer_errand *errand)
+{
+    struct mend *mend = &errand->mend;
+
+    mend->error = committer->error;
+    if (mend->error == 0) {
+        apply_mend(&committer->apply, mend);
+        committer->error = min_of(mend->error, 0);
+        if (committer->error != 0)
+            mailbox_post(committer->done, &committer->failure);
+    }
+    if (mend->error == 0 && (mend->repaired > 0 || mend->removed > 0 || mend->lost_count != 0))
+        log_warning("the store was mended: %s %" PRIu64 ": %u rows repaired, %u removed, %" PRId64
+                    " messages lost",
+                    name_of(mend->damage.kind), mend->damage.id, mend->repaired, mend->removed,
+                    mend->lost_count);
+    mailbox_post(&errand->answered, &errand->letter);
+}
+
+const struct mend *committer_mend(struct committer *committer, enum committer_client client,
+                                  const struct damage *damage)
+{
+    struct committer_errand *errand = &committer->errands[client];
+    struct letter_list answers = STAILQ_HEAD_INITIALIZER(answers);
+
+    errand->mend = (struct mend){.damage = *damage};
+    mailbox_post(&committer->inbox, &errand->letter);
+    mailbox_wait(&errand->answered);
+    mailbox_take(&errand->answered, &answers);
+    return &errand->mend;
+}
+
+static struct committer_errand *errand_of(struct committer *committer, const struct letter *letter)
+{
+    for (size_t i = 0; i < COMMITTER_CLIENTS; i++)
+        if (letter == &committer->errands[i].letter)
+            return &committer->errands[i];
+    return NULL;
+}
+
 /* For a batch, or until it is time to tidy. */
 static void wait(struct committer *committer)
 {
@@ -95,11 +143,52 @@ static void *run(void *argument)
         while (!STAILQ_EMPTY(&letters)) {
             struct letter *letter = STAILQ_FIRST(&letters);
             STAILQ_REMOVE_HEAD(&letters, link);
+            struct committer_errand *errand = errand_of(committer, letter);
             if (letter == &committer->stop)
                 return NULL;
-            commit(committer, container_of(letter, struct batch, letter));
+            if (errand != NULL)
+                mend(committer, errand);
+            else
+                commit(committer, container_of(letter, struct batch, letter));
         }
     }
+}
+
+static void close_errands(struct committer *committer, size_t count)
+{
+    while (count-- > 0)
+        mailbox_close(&committer->errands[count].answered);
+}
+
+static int open_errands(struct committer *committer)
+{
+    for (size_t i = 0; i < COMMITTER_CLIENTS; i++) {
+        const int rc = mailbox_open(&committer->errands[i].answered);
+        if (rc != 0) {
+            close_errands(committer, i);
+            return rc;
+        }
+    }
+    return 0;
+}
+
+/* Where letters arrive. */
+static int open_mailboxes(struct committer *committer)
+{
+    int rc = open_errands(committer);
+
+    if (rc != 0)
+        return rc;
+    rc = mailbox_open(&committer->inbox);
+    if (rc != 0)
+        close_errands(committer, COMMITTER_CLIENTS);
+    return rc;
+}
+
+static void close_mailboxes(struct committer *committer)
+{
+    mailbox_close(&committer->inbox);
+    close_errands(committer, COMMITTER_CLIENTS);
 }
 
 int committer_start(struct committer *committer, const struct database *database,
@@ -113,11 +202,11 @@ int committer_start(struct committer *committer, const struct database *database
     int rc = room_open(&committer->room, database);
     if (rc != 0)
         return rc;
-    rc = mailbox_open(&committer->inbox);
+    rc = open_mailboxes(committer);
     if (rc == 0) {
         rc = thread_start(&committer->thread, run, committer);
         if (rc != 0)
-            mailbox_close(&committer->inbox);
+            close_mailboxes(committer);
     }
     if (rc != 0)
         room_close(&committer->room);
@@ -133,7 +222,7 @@ void committer_stop(struct committer *committer)
 {
     mailbox_post(&committer->inbox, &committer->stop);
     pthread_join(committer->thread, NULL);
-    mailbox_close(&committer->inbox);
+    close_mailboxes(committer);
     room_close(&committer->room);
     apply_release_memory(&committer->apply);
 }

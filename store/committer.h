@@ -3,7 +3,17 @@
 #define STORE_COMMITTER_H
 
 #include "store/apply.h"
+#include "store/mend.h"
 #include "store/room.h"
+
+/* Who reads on a thread of its own, and may find what is to be mended. */
+enum committer_client { COMMITTER_READER, COMMITTER_BACKGROUND, COMMITTER_CLIENTS };
+
+struct committer_errand {
+    struct letter letter;    /* from the client's thread and back */
+    struct mailbox answered; /* where it comes back to */
+    struct mend mend;
+};
 
 struct committer {
     pthread_t thread;
@@ -11,6 +21,7 @@ struct committer {
     struct mailbox *done;  /* where they go back to */
     struct letter failure; /* goes there, once, when a slice of trimming failed */
     struct letter stop;    /* posted to inbox, ends the thread */
+    struct committer_errand errands[COMMITTER_CLIENTS];
 
     /* the thread's own */
     struct apply apply;
@@ -27,7 +38,11 @@ int committer_start(struct committer *committer, const struct database *database
 /* The batch comes back to done with its error set, or refused. */
 void committer_submit(struct committer *committer, struct batch *batch);
 
-/* No batch is under way: ends the thread and frees. */
+/* From the client's thread, which waits: puts right what is amiss, and answers what came of it. */
+const struct mend *committer_mend(struct committer *committer, enum committer_client client,
+                                  const struct damage *damage);
+
+/* No batch is under way, and the clients' threads have ended: ends the thread and frees. */
 void committer_stop(struct committer *committer);
 
 #endif

@@ -30,7 +30,7 @@
 #define MAP_SIZE_DEFAULT ((size_t)1 << 40)
 #define MAP_SIZE_MIN     ((size_t)1 << 30)
 
-enum { RECLAIM_PATIENCE_DEFAULT = 1000 };
+enum { RECLAIM_PATIENCE_DEFAULT = 1000, CHECK_AFTER_MS_DEFAULT = 1000 };
 
 static const char *const names[DATABASE_COUNT] = {
     [DB_BLOB] = "blob", [DB_INDEX] = "index",   [DB_GONE] = "gone",
@@ -397,9 +397,12 @@ static int open_databases(struct database *database)
 int database_open(struct database *database, const struct store_options *options,
                   char error[STORE_ERROR_SIZE])
 {
-    *database = (struct database){.reclaim_patience = options->reclaim_patience != 0
-                                                          ? options->reclaim_patience
-                                                          : RECLAIM_PATIENCE_DEFAULT};
+    *database = (struct database){
+        .reclaim_patience =
+            options->reclaim_patience != 0 ? options->reclaim_patience : RECLAIM_PATIENCE_DEFAULT,
+        .check_after_ms =
+            options->check_after_ms != 0 ? options->check_after_ms : CHECK_AFTER_MS_DEFAULT,
+    };
     int rc = check_file_system(options->directory, error);
     if (rc != 0)
         return rc;

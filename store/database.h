@@ -25,7 +25,7 @@ struct database {
     MDB_env *env;
     MDB_dbi dbi[DATABASE_COUNT];
     struct state_row state; /* when it was opened; clean: the last close was a clean one */
-    uint32_t reclaim_patience;
+    uint32_t reclaim_patience, check_after_ms; /* as in store_options */
 };
 
 /* Opens or creates the environment, and marks it as not cleanly closed. 0, or -errno with a

@@ -24,6 +24,8 @@ struct store {
     const struct engine *engine;
     int fd;                     /* readable when process has something to do; the engine's */
     store_body_done *body_done; /* NULL: nobody wants them */
+    store_found *found;         /* NULL: likewise */
+    void *found_context;
 
     struct batch batches[2];
     struct batch *open;      /* always there */

@@ -5,6 +5,9 @@
  *                ├─── fetch ───▶ reader ────────────────────────┤     └ its eventfd is store_fd
  *                └─── backup ──▶ background ────────────────────┘
  *
+ * The reader and the background thread also send the committer what is to be mended (mend.h), and
+ * wait for it. So they stop before the last batch, which marks the store as cleanly closed.
+ *
  * Recovery alone reads on the owner's thread, before anybody else is served. */
 #include "base/fault.h"
 #include "base/alloc.h"
@@ -74,6 +77,15 @@ static void take_check(struct lmdb_store *lmdb)
     store->stats.damaged += verify->findings;
 }
 
+static void take_finding(struct lmdb_store *lmdb)
+{
+    struct store *store = &lmdb->store;
+
+    if (store->found != NULL)
+        store->found(store->found_context, &lmdb->background.finding.finding);
+    background_resume(&lmdb->background);
+}
+
 static void take_backup(struct lmdb_store *lmdb)
 {
     struct store_backup *backup = &lmdb->store.backup;
@@ -92,6 +104,9 @@ static void take_letter(struct lmdb_store *lmdb, struct letter *letter, bool clo
     if (store->under_way != NULL && letter == &store->under_way->letter) {
         count_commit(&store->stats, store->under_way);
         engine_settle(store, store->under_way->error);
+    } else if (letter == &lmdb->background.finding.letter) {
+        if (!closing)
+            take_finding(lmdb);
     } else if (letter == &lmdb->background.verified) {
         take_check(lmdb);
     } else if (letter == &lmdb->backup.letter) {
@@ -173,12 +188,12 @@ static int lmdb_close(struct store *store)
 
     fault_point(FAULT_CLOSE_BEGINS);
     wait_until_idle(lmdb);
+    atomic_store(&lmdb->backup.control.cancelled, true);
+    background_stop(&lmdb->background); /* nobody mends after the last batch */
+    reader_stop(&lmdb->reader);
     submit_last(lmdb);
     fault_point(FAULT_CLOSE_MARKED);
     committer_stop(&lmdb->committer);
-    atomic_store(&lmdb->backup.control.cancelled, true);
-    background_stop(&lmdb->background);
-    reader_stop(&lmdb->reader);
     take_letters(lmdb, true);
     free(lmdb->backup.path);
     mailbox_close(&lmdb->done);
@@ -203,17 +218,17 @@ static int start_threads(struct lmdb_store *lmdb)
     if (rc != 0)
         return rc;
     lmdb->store.fd = lmdb->done.fd;
-    rc = reader_start(&lmdb->reader, &lmdb->database, &lmdb->done);
+    rc = committer_start(&lmdb->committer, &lmdb->database, &lmdb->done);
     if (rc == 0) {
-        rc = background_start(&lmdb->background, &lmdb->database, &lmdb->done);
+        rc = reader_start(&lmdb->reader, &lmdb->database, &lmdb->committer, &lmdb->done);
         if (rc != 0)
-            reader_stop(&lmdb->reader);
+            committer_stop(&lmdb->committer);
     }
     if (rc == 0) {
-        rc = committer_start(&lmdb->committer, &lmdb->database, &lmdb->done);
+        rc = background_start(&lmdb->background, &lmdb->database, &lmdb->committer, &lmdb->done);
         if (rc != 0) {
-            background_stop(&lmdb->background);
             reader_stop(&lmdb->reader);
+            committer_stop(&lmdb->committer);
         }
     }
     if (rc != 0)

@@ -3,6 +3,7 @@
 #define STORE_READER_H
 
 #include "store/array.h"
+#include "store/committer.h"
 #include "store/scan.h"
 
 struct reader_item { /* an entry that a fetch returns, before its body is read */
@@ -18,12 +19,14 @@ struct reader {
 
     /* the thread's own */
     const struct database *database;
+    struct committer *committer; /* mends what is met */
     MDB_txn *txn; /* reset while waiting, or no page freed since could be used again */
     struct scan scan;
     ARRAY_OF(struct reader_item) items;
 };
 
-int reader_start(struct reader *reader, const struct database *database, struct mailbox *done);
+int reader_start(struct reader *reader, const struct database *database,
+                 struct committer *committer, struct mailbox *done);
 void reader_submit(struct reader *reader, struct store_fetch *fetch);
 
 /* Answers what is in its inbox, ends the thread and frees. */

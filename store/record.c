@@ -67,6 +67,38 @@ bool record_check(struct slice key, struct slice value)
            get_u32(value.data) == checksum(key, value.data, value.size);
 }
 
+/* What turning bits of a value round does to its checksum depends on which they are, not on the
+ * value: CRC32C is linear. So the difference between what it is and what it should be names the bit,
+ * and each bit's is that of the bit eight places on, with one zero octet more behind it. */
+static uint32_t followed_by(uint32_t difference, uint8_t octet)
+{
+    return ~crc32c(~difference, &octet, 1);
+}
+
+bool record_repair(struct slice key, uint8_t *value, size_t size)
+{
+    uint32_t differences[8];
+
+    if (size < HEADER_SIZE)
+        return false;
+    const uint32_t wanted = get_u32(value) ^ checksum(key, value, size);
+    if (__builtin_popcount(wanted) == 1) { /* of the checksum itself */
+        put_u32(value, get_u32(value) ^ wanted);
+        return record_check(key, slice_of(value, size));
+    }
+    for (unsigned bit = 0; bit < 8; bit++)
+        differences[bit] = followed_by(0, (uint8_t)(1 << bit));
+    for (size_t at = size; at-- > CHECKSUM_SIZE;)
+        for (unsigned bit = 0; bit < 8; bit++) {
+            if (differences[bit] == wanted) {
+                value[at] ^= (uint8_t)(1 << bit);
+                return record_check(key, slice_of(value, size));
+            }
+            differences[bit] = followed_by(differences[bit], 0);
+        }
+    return false;
+}
+
 /* ---- rows ------------------------------------------------------------------------------------ */
 
 void queue_row_encode(uint64_t queue_id, const struct queue_row *row, uint8_t value[QUEUE_ROW_SIZE])

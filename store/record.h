@@ -150,6 +150,10 @@ void record_seal(struct slice key, uint8_t *value, size_t size, uint8_t flags, u
 /* Whether the value has a header of our version, and its checksum holds. */
 bool record_check(struct slice key, struct slice value);
 
+/* The checksum of the value does not hold. Whether it does with one bit turned round, which is done
+ * then. */
+bool record_repair(struct slice key, uint8_t *value, size_t size);
+
 static inline uint8_t record_flags(struct slice value)
 {
     return value.data[5];

@@ -1,9 +1,10 @@
-/* Records first, then queues, each in key order, in one read transaction: O(records + queues). A
- * record that is damaged is skipped; a queue whose row is damaged has it rebuilt from its segments,
- * here for the answer and by the committer when it is next written. Damage is counted and logged,
+/* Records first, then queues, each in key order, in one read transaction: O(records + queues). What
+ * one bit has changed in is read as it was; else a record is skipped, and a queue's row rebuilt from
+ * its segments: here for the answer, and on disk when that is mended (mend.h). Damage is counted and logged,
  * and never keeps the store from opening. */
 #include "store/recover.h"
 
+#include "base/alloc.h"
 #include "base/fault.h"
 #include "base/log.h"
 #include "store/rebuild.h"
@@ -15,22 +16,58 @@ struct walk {
     uint64_t damaged;
 };
 
+/* A copy of the value as it was before one bit of it changed: free() it; NULL: more has. */
+static uint8_t *repaired(struct slice key, struct slice value)
+{
+    uint8_t *copy = xmalloc(max_of(value.size, (size_t)1));
+
+    memcpy(copy, value.data, value.size);
+    if (!record_repair(key, copy, value.size)) {
+        free(copy);
+        copy = NULL;
+    }
+    return copy;
+}
+
+/* As it was before it changed, or as its segments have it. */
+static int restore_queue(struct walk *walk, uint64_t queue_id, struct slice key, struct slice value,
+                         struct queue_row *row)
+{
+    uint8_t *copy = repaired(key, value);
+    uint64_t front_blob;
+    const bool known = copy != NULL && queue_row_decode(key, slice_of(copy, value.size), row);
+
+    free(copy);
+    walk->damaged++;
+    log_error("the store is damaged: row of queue %" PRIu64 ": %s", queue_id,
+              known ? "repaired" : "counting its entries");
+    return known ? 0
+                 : rebuild_queue(walk->database, walk->txn, queue_id, row, &front_blob,
+                                 &walk->damaged);
+}
+
 static int on_record_row(struct walk *walk, struct slice key, struct slice value)
 {
-    if (record_check(key, value)) {
-        walk->recovery->on_record(walk->recovery->context, key,
-                                  slice_of(value.data + HEADER_SIZE, value.size - HEADER_SIZE));
-        return 0;
+    uint8_t *copy = NULL;
+
+    if (!record_check(key, value)) {
+        walk->damaged++;
+        copy = repaired(key, value);
+        log_error("the store is damaged: record \"%.*s\"%s", SLICE_ARG(key),
+                  copy != NULL ? ": repaired" : "");
+        if (copy == NULL)
+            return 0;
+        value.data = copy;
     }
-    walk->damaged++;
-    log_error("the store is damaged: record \"%.*s\"", SLICE_ARG(key));
+    walk->recovery->on_record(walk->recovery->context, key,
+                              slice_of(value.data + HEADER_SIZE, value.size - HEADER_SIZE));
+    free(copy);
     return 0;
 }
 
 static int on_queue_row(struct walk *walk, struct slice key, struct slice value)
 {
     struct queue_row row;
-    uint64_t front_blob;
     int rc = 0;
 
     if (key.size != 8) {
@@ -38,11 +75,8 @@ static int on_queue_row(struct walk *walk, struct slice key, struct slice value)
         return 0;
     }
     const uint64_t queue_id = get_u64(key.data);
-    if (!queue_row_decode(key, value, &row)) {
-        walk->damaged++;
-        log_error("the store is damaged: row of queue %" PRIu64 ": counting its entries", queue_id);
-        rc = rebuild_queue(walk->database, walk->txn, queue_id, &row, &front_blob, &walk->damaged);
-    }
+    if (!queue_row_decode(key, value, &row))
+        rc = restore_queue(walk, queue_id, key, value, &row);
     const struct store_queue_state state = {
         .queue_id = queue_id,
         .head = row.head,

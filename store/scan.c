@@ -4,10 +4,13 @@
 
 #include "base/log.h"
 
-static void damaged(struct scan *scan, const char *what, uint64_t position)
+static void damaged(struct scan *scan, enum database_id id, const char *what, uint64_t position)
 {
     scan->damaged++;
-    log_error("the store is damaged: %s %" PRIu64 "/%" PRIu64, what, scan->queue_id, position);
+    scan->damaged_in = id;
+    scan->damaged_key = key_pair(scan->queue_id, position);
+    if (!scan->stops)
+        log_error("the store is damaged: %s %" PRIu64 "/%" PRIu64, what, scan->queue_id, position);
 }
 
 /* Whether a row was found; another outcome than "none" ends the walk. */
@@ -31,7 +34,7 @@ static void load_trims(struct scan *scan)
         if (number_decode(key, value, &range.end))
             *array_add(&scan->trims) = range;
         else
-            damaged(scan, "trim row of queue", range.first);
+            damaged(scan, DB_TRIM, "trim row of queue", range.first);
     }
 }
 
@@ -81,7 +84,7 @@ static void load_gone(struct scan *scan, struct slice wanted)
     scan->gone_of_segment = (struct gone){0};
     if (found(scan, database_get(scan->gone, MDB_SET_KEY, &key, &value)) &&
         !gone_decode(key, value, scan->segment.count, &scan->gone_of_segment))
-        damaged(scan, "gone row of queue", scan->segment.first);
+        damaged(scan, DB_GONE, "gone row of queue", scan->segment.first);
 }
 
 /* The segment that holds scan->first, or the next one. */
@@ -89,9 +92,15 @@ static bool seek_row(struct scan *scan, struct slice *key, struct slice *value)
 {
     const struct key wanted = key_pair(scan->queue_id, scan->first);
 
-    if (found(scan, database_get_below(scan->index, scan->queue_id, scan->first, key, value)) &&
-        segment_decode(*key, *value, &scan->segment) && scan->segment.last >= scan->first)
-        return true;
+    if (found(scan, database_get_below(scan->index, scan->queue_id, scan->first, key, value))) {
+        const bool sound = segment_decode(*key, *value, &scan->segment);
+        if (sound && scan->segment.last >= scan->first)
+            return true;
+        if (!sound && scan->stops && trimmed_until(scan, get_u64(key->data + 8)) == 0) {
+            damaged(scan, DB_INDEX, "segment of queue", get_u64(key->data + 8));
+            return false;
+        }
+    }
     *key = key_slice(&wanted);
     return scan->rc == 0 && found(scan, database_get(scan->index, MDB_SET_RANGE, key, value)) &&
            key->size == 16 && get_u64(key->data) == scan->queue_id;
@@ -109,13 +118,15 @@ static bool next_segment(struct scan *scan)
         if (until > scan->first) {
             scan->first = until;
         } else if (!segment_decode(key, value, &scan->segment)) {
-            damaged(scan, "segment of queue", begins);
+            damaged(scan, DB_INDEX, "segment of queue", begins);
             scan->first = max_of(begins, scan->first) + 1;
         } else {
             load_gone(scan, key);
             segment_read(&scan->reader, &scan->segment);
-            return scan->rc == 0;
+            return scan->rc == 0 && !scan_has_stopped(scan);
         }
+        if (scan_has_stopped(scan))
+            return false;
     }
     return false;
 }
@@ -134,13 +145,13 @@ static bool next_in_segment(struct scan *scan)
         return true;
     }
     if (broken)
-        damaged(scan, "segment of queue", scan->segment.first);
+        damaged(scan, DB_INDEX, "segment of queue", scan->segment.first);
     return false;
 }
 
 bool scan_next(struct scan *scan)
 {
-    while (scan->rc == 0) {
+    while (scan->rc == 0 && !scan_has_stopped(scan)) {
         if (!scan->in_segment && !next_segment(scan))
             return false;
         scan->in_segment = next_in_segment(scan);

@@ -21,14 +21,22 @@ struct scan {
     struct segment_reader reader;
     bool in_segment;
 
-    struct segment_entry entry; /* after scan_next: the entry found */
-    uint64_t blob;              /* in which its body is */
-    uint32_t damaged;           /* rows that could not be read so far */
-    int rc;                     /* 0 or LMDB's error, which ended the walk */
+    struct segment_entry entry;  /* after scan_next: the entry found */
+    uint64_t blob;               /* in which its body is */
+    uint32_t damaged;            /* rows that could not be read so far */
+    bool stops;                  /* set before scan_begin: the first of them ends the walk */
+    enum database_id damaged_in; /* when it did: whose row it is */
+    struct key damaged_key;      /* likewise */
+    int rc;                      /* 0 or LMDB's error, which ended the walk */
 };
 
 /* Over the entries in [first, end) that neither a gone row nor a trim row calls dead; the head is
  * the caller's to mind. */
+static inline bool scan_has_stopped(const struct scan *scan)
+{
+    return scan->stops && scan->damaged > 0;
+}
+
 void scan_begin(struct scan *scan, const struct database *database, MDB_txn *txn, uint64_t queue_id,
                 uint64_t first, uint64_t end);
 bool scan_next(struct scan *scan);

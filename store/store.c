@@ -293,6 +293,7 @@ void store_fetch(struct store *store, struct store_fetch *fetch)
     fetch->count = 0;
     fetch->error = 0;
     fetch->damaged = 0;
+    fetch->lost_count = fetch->lost_bytes = 0;
     fetch->next = fetch->first;
     store->engine->fetch(store, fetch);
 }
@@ -308,6 +309,12 @@ void store_fetch_release(struct store_fetch *fetch)
 void store_get_stats(const struct store *store, struct store_stats *stats)
 {
     *stats = store->stats;
+}
+
+void store_on_finding(struct store *store, store_found *found, void *context)
+{
+    store->found = found;
+    store->found_context = context;
 }
 
 void store_get_check(const struct store *store, struct store_check *check)

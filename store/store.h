@@ -48,7 +48,9 @@
  * then; commits that make room are noticed.
  *
  * What cannot be read (a checksum does not hold, a row is missing) is counted in
- * store_stats.damaged and logged; the rest is served.
+ * store_stats.damaged and logged; the rest is served. Rows are put right where they are met
+ * (mend.h); an entry whose body is damaged stays until its owner deletes it, who hears of it from a
+ * fetch or from the check behind.
  *
  * Two implementations stand behind this header (engine.h): LMDB (lmdb_store.c and what it uses) and
  * memory (memory.c), which loses what was not synced, on demand. */
@@ -68,6 +70,7 @@ struct store_options {
     /* Commits for which bodies written together must have been mostly dead before those left are
      * moved while the store is busy; 0: 1000. */
     uint32_t reclaim_patience;
+    uint32_t check_after_ms; /* after opening the check begins; 0: 1000, for clients come first */
 };
 
 enum { STORE_ERROR_SIZE = 256 };
@@ -222,7 +225,8 @@ struct store_fetched {
     uint64_t expires_ms;
     uint32_t weight;
     uint8_t flags;
-    bool damaged;       /* its checksum or place does not hold: bytes is empty, never deliver it */
+    bool damaged;       /* its checksum or place does not hold: bytes is what is left of it, zeros
+                           where nothing is; never deliver it */
     struct slice bytes; /* the body; inside the fetch, until store_fetch_release */
 };
 
@@ -231,7 +235,7 @@ struct store_fetched {
  * durable batches are seen. The struct is the caller's and must stay until on_done ran. Entries
  * deleted meanwhile by operations not yet durable may still come back: the caller knows what it
  * deleted. Entries whose place in the index is damaged do not come back at all: a range can be at
- * its end with fewer entries than were counted. */
+ * its end with fewer entries than were counted, if lost_count did not say so. */
 struct store_fetch {
     uint64_t queue_id, first, end;
     uint32_t count_max;
@@ -244,7 +248,8 @@ struct store_fetch {
     uint64_t next;    /* where to go on; == end when nothing alive is left in the range */
     int error;        /* 0, or -errno: the store could not be read, there are no results */
     uint32_t damaged; /* entries returned as damaged, and index rows that could not be read */
-    void *memory;     /* the store's, as is the letter */
+    int64_t lost_count, lost_bytes; /* the queue had, as it turned out, so much less; or more */
+    void *memory;                   /* the store's, as is the letter */
     struct letter letter;
 };
 
@@ -272,6 +277,18 @@ struct store_check {
 };
 
 void store_get_check(const struct store *store, struct store_check *check);
+
+/* What the check found, for the owner to act on. */
+struct store_finding {
+    uint64_t queue_id;
+    bool is_entry; /* its body at `position` is damaged; else the queue has lost entries: */
+    uint64_t position;
+    int64_t lost_count, lost_bytes; /* below 0: they came back */
+};
+typedef void store_found(void *context, const struct store_finding *finding);
+
+/* Called from store_process, from now on. */
+void store_on_finding(struct store *store, store_found *found, void *context);
 
 /* Begins to write a consistent copy of the store to the file at path (copied), in place of one
  * that is there: a store again when it stands in a directory as data.mdb. It is synced when it is

@@ -26,6 +26,15 @@ static void found(struct verify *verify, const char *format, ...)
         verify->on_finding(verify->context, text);
 }
 
+/* What the last finding is about. */
+static void tell(struct verify *verify, enum damage_kind kind, uint64_t id, uint64_t position)
+{
+    const struct damage damage = {.kind = kind, .id = id, .position = position};
+
+    if (verify->on_damage != NULL)
+        verify->on_damage(verify->context, &damage);
+}
+
 /* A row by its key; false: it is not there. */
 static bool look_up(struct verify *verify, enum database_id id, struct key wanted,
                     struct slice *value)
@@ -81,16 +90,21 @@ static void found_record(struct verify *verify, struct slice key, const char *wh
 static void check_record(struct verify *verify, struct slice key, struct slice value)
 {
     verify->records++;
-    if (!record_check(key, value))
+    if (!record_check(key, value)) {
+        struct damage damage = {.kind = DAMAGE_RECORD, .key_size = key.size};
+        memcpy(damage.key, key.data, key.size);
         found_record(verify, key, "its checksum does not hold");
-    else if (verify->is_sound != NULL &&
-             !verify->is_sound(key, slice_of(value.data + HEADER_SIZE, value.size - HEADER_SIZE)))
+        if (verify->on_damage != NULL)
+            verify->on_damage(verify->context, &damage);
+    } else if (verify->is_sound != NULL &&
+               !verify->is_sound(key, slice_of(value.data + HEADER_SIZE, value.size - HEADER_SIZE)))
         found_record(verify, key, "it cannot be understood");
 }
 
 static void check_counters(struct verify *verify, uint64_t id, const struct queue_row *row)
 {
     struct scan scan = {0};
+    const uint64_t before = verify->findings;
     uint64_t count = 0, bytes = 0, first = 0, end = 0;
     bool deadlines = false;
 
@@ -116,6 +130,8 @@ static void check_counters(struct verify *verify, uint64_t id, const struct queu
               id, first, end, row->head, row->tail);
     if (deadlines && !row->deadlines)
         found(verify, "queue %" PRIu64 ": entries expire, its row knows of none", id);
+    if (verify->findings > before)
+        tell(verify, DAMAGE_QUEUE, id, 0);
     verify->entries += count;
     verify->rc = verify->rc != 0 ? verify->rc : scan.rc;
     scan_end(&scan);
@@ -123,14 +139,16 @@ static void check_counters(struct verify *verify, uint64_t id, const struct queu
 
 static void check_queue(struct verify *verify, struct slice key, struct slice value)
 {
+    const uint64_t id = key.size == 8 ? get_u64(key.data) : 0;
     struct queue_row row;
 
     verify->queues++;
-    if (queue_row_decode(key, value, &row))
-        check_counters(verify, get_u64(key.data), &row);
-    else
-        found(verify, "queue %" PRIu64 ": its row cannot be read",
-              key.size == 8 ? get_u64(key.data) : 0);
+    if (queue_row_decode(key, value, &row)) {
+        check_counters(verify, id, &row);
+        return;
+    }
+    found(verify, "queue %" PRIu64 ": its row cannot be read", id);
+    tell(verify, DAMAGE_QUEUE, id, 0);
 }
 
 static void check_segment(struct verify *verify, struct slice key, struct slice value)
@@ -143,11 +161,15 @@ static void check_segment(struct verify *verify, struct slice key, struct slice 
     if (!segment_decode(key, value, &segment)) {
         found(verify, "segment %" PRIu64 "/%" PRIu64 ": it cannot be read",
               key.size == 16 ? get_u64(key.data) : 0, key.size == 16 ? get_u64(key.data + 8) : 0);
+        if (key.size == 16)
+            tell(verify, DAMAGE_QUEUE, get_u64(key.data), 0);
         return;
     }
-    if (!look_up(verify, DB_LIVE, key_u64(segment.blob), &row))
+    if (!look_up(verify, DB_LIVE, key_u64(segment.blob), &row)) {
         found(verify, "segment %" PRIu64 "/%" PRIu64 ": blob %" PRIu64 " is not there",
               segment.queue_id, segment.first, segment.blob);
+        tell(verify, DAMAGE_BLOB, segment.blob, 0);
+    }
     if (!look_up(verify, DB_QUEUE, key_u64(segment.queue_id), &row) &&
         !find_trim(verify, &segment, &from))
         found(verify, "segment %" PRIu64 "/%" PRIu64 ": it belongs to no queue", segment.queue_id,
@@ -156,6 +178,7 @@ static void check_segment(struct verify *verify, struct slice key, struct slice 
 
 static void check_gone(struct verify *verify, struct slice key, struct slice value)
 {
+    const uint64_t before = verify->findings;
     struct segment segment;
     struct slice row;
     struct gone gone;
@@ -167,15 +190,19 @@ static void check_gone(struct verify *verify, struct slice key, struct slice val
     else if (segment_decode(key, row, &segment) && !gone_decode(key, value, segment.count, &gone))
         found(verify, "gone row %" PRIu64 "/%" PRIu64 ": it cannot be read", segment.queue_id,
               segment.first);
+    if (verify->findings > before && key.size == 16)
+        tell(verify, DAMAGE_QUEUE, get_u64(key.data), 0);
 }
 
 static void check_trim(struct verify *verify, struct slice key, struct slice value)
 {
     uint64_t end;
 
-    if (key.size != 16 || !number_decode(key, value, &end) || end <= get_u64(key.data + 8))
-        found(verify, "trim row of queue %" PRIu64 ": it cannot be read",
-              key.size == 16 ? get_u64(key.data) : 0);
+    if (key.size == 16 && number_decode(key, value, &end) && end > get_u64(key.data + 8))
+        return;
+    const uint64_t id = key.size == 16 ? get_u64(key.data) : 0;
+    found(verify, "trim row of queue %" PRIu64 ": it cannot be read", id);
+    tell(verify, DAMAGE_QUEUE, id, 0);
 }
 
 static void check_sparse(struct verify *verify, struct slice key, struct slice value)
@@ -187,14 +214,17 @@ static void check_sparse(struct verify *verify, struct slice key, struct slice v
 
     if (key.size != 16 || !record_check(key, value) ||
         !look_up(verify, DB_LIVE, name, &row_value) ||
-        !live_decode(key_slice(&name), row_value, &row) || row.since != get_u64(key.data))
+        !live_decode(key_slice(&name), row_value, &row) || row.since != get_u64(key.data)) {
         found(verify, "sparse row of blob %" PRIu64 ": it does not agree with the live row", blob);
+        tell(verify, DAMAGE_BLOB, blob, 0);
+    }
 }
 
 /* ---- a blob ---------------------------------------------------------------------------------- */
 
 struct blob_check {
     uint64_t blob, entries, alive;
+    bool counts; /* and does nothing else */
     struct body_reader bodies;
 };
 
@@ -220,9 +250,11 @@ static void count_segment(struct verify *verify, struct blob_check *check,
             continue;
         check->entries++;
         check->alive += blob_cost(entry->place.size);
-        if (!trimmed && !body_read(&check->bodies, check->blob, entry, NULL))
+        if (!check->counts && !trimmed && !body_read(&check->bodies, check->blob, entry, NULL)) {
             found(verify, "entry %" PRIu64 "/%" PRIu64 ": its body in blob %" PRIu64 " is damaged",
                   segment->queue_id, entry->position, check->blob);
+            tell(verify, DAMAGE_BODY, segment->queue_id, entry->position);
+        }
         verify->body_bytes += entry->place.size;
     }
     if (damaged)
@@ -264,6 +296,20 @@ static bool check_holders(struct verify *verify, struct blob_check *check)
     return !damaged;
 }
 
+bool verify_count_blob(const struct database *database, MDB_txn *txn, uint64_t blob,
+                       uint64_t *entries, uint64_t *alive)
+{
+    struct blob_check check = {.blob = blob, .counts = true};
+    struct verify verify;
+
+    verify_begin(&verify, database, NULL, NULL);
+    verify.txn = txn;
+    const bool known = check_holders(&verify, &check) && verify.rc == 0;
+    *entries = check.entries;
+    *alive = check.alive;
+    return known;
+}
+
 static void check_live(struct verify *verify, struct slice key, struct slice value)
 {
     struct blob_check check = {.blob = key.size == 8 ? get_u64(key.data) : 0};
@@ -272,22 +318,25 @@ static void check_live(struct verify *verify, struct slice key, struct slice val
     verify->blobs++;
     if (!live_decode(key, value, &row)) {
         found(verify, "blob %" PRIu64 ": its live row cannot be read", check.blob);
+        tell(verify, DAMAGE_BLOB, check.blob, 0);
         return;
     }
     verify->size += row.size;
     verify->sparse += row.since != 0 ? row.size : 0;
     body_reader_begin(&check.bodies, verify->database, verify->txn);
-    if (!check_holders(verify, &check)) {
-        found(verify, "blob %" PRIu64 ": its holders cannot be read", check.blob);
-        return;
-    }
+    const bool known = check_holders(verify, &check);
     if (row.entries == LIVE_PINNED)
         return;
-    if (check.entries != row.entries || min_of(check.alive, (uint64_t)UINT32_MAX) != row.alive)
+    if (!known)
+        found(verify, "blob %" PRIu64 ": its holders cannot be read", check.blob);
+    else if (check.entries != row.entries || min_of(check.alive, (uint64_t)UINT32_MAX) != row.alive)
         found(verify,
               "blob %" PRIu64 ": its row counts %u entries that take %u; the index has %" PRIu64
               " and %" PRIu64,
               check.blob, row.entries, row.alive, check.entries, check.alive);
+    else
+        return;
+    tell(verify, DAMAGE_BLOB, check.blob, 0);
 }
 
 /* Its first row or its last: one look-up for all between. */
@@ -304,8 +353,10 @@ static void check_blob(struct verify *verify, struct slice key, struct slice val
     if (key.size != 12)
         found(verify, "a part of no blob");
     else if (is_end_of_blob(get_u32(key.data + 8)) &&
-             !look_up(verify, DB_LIVE, key_u64(get_u64(key.data)), &row))
+             !look_up(verify, DB_LIVE, key_u64(get_u64(key.data)), &row)) {
         found(verify, "blob %" PRIu64 ": it has no live row", get_u64(key.data));
+        tell(verify, DAMAGE_BLOB, get_u64(key.data), 0);
+    }
 }
 
 static void check_meta(struct verify *verify, struct slice key, struct slice value)

@@ -12,9 +12,8 @@
 #ifndef STORE_VERIFY_H
 #define STORE_VERIFY_H
 
+#include "store/damage.h"
 #include "store/database.h"
-
-enum { VERIFY_KEY_MAX = 511 };
 
 struct verify {
     const struct database *database;
@@ -23,11 +22,12 @@ struct verify {
 
     void *context;
     void (*on_finding)(void *context, const char *text);
+    void (*on_damage)(void *context, const struct damage *damage); /* what it is about; or NULL */
     /* What a record holds is its owner's to judge; NULL: nobody does. false: it cannot be read. */
     bool (*is_sound)(struct slice key, struct slice value);
 
     unsigned phase;
-    uint8_t last[VERIFY_KEY_MAX]; /* the key looked at last in this phase */
+    uint8_t last[DAMAGE_KEY_MAX]; /* the key looked at last in this phase */
     size_t last_size;             /* 0: none yet */
 
     uint64_t records, queues, segments, entries, blobs, body_bytes;
@@ -38,6 +38,11 @@ struct verify {
 
 void verify_begin(struct verify *verify, const struct database *database,
                   void (*on_finding)(void *context, const char *text), void *context);
+
+/* How many entries need the blob, and what they cost. false: nobody knows, its holders cannot be
+ * read. */
+bool verify_count_blob(const struct database *database, MDB_txn *txn, uint64_t blob,
+                       uint64_t *entries, uint64_t *alive);
 
 /* Goes on for about so long in this snapshot. false: it is done. */
 bool verify_step(struct verify *verify, MDB_txn *txn, uint64_t duration_ns);

@@ -91,6 +91,33 @@ START_TEST(queue_row_comes_back_or_is_damaged)
 }
 END_TEST
 
+/* Whichever bit it is; of two, one is never taken for the whole of it. */
+START_TEST(a_bit_is_turned_back)
+{
+    enum { SIZE = 300 };
+    const struct key key = key_pair(7, 8), other = key_pair(7, 9);
+    uint8_t value[SIZE], whole[SIZE];
+
+    for (size_t i = 0; i < SIZE; i++)
+        value[i] = (uint8_t)(i * i);
+    record_seal(key_slice(&key), value, SIZE, 3, 77);
+    memcpy(whole, value, SIZE);
+    for (size_t bit = 0; bit < (size_t)8 * SIZE; bit++) {
+        const size_t second = (bit + 1 + bit * 7 % (8 * SIZE - 1)) % (8 * SIZE);
+        value[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        ck_assert(record_repair(key_slice(&key), value, SIZE));
+        ck_assert_mem_eq(value, whole, SIZE);
+        value[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        value[second / 8] ^= (uint8_t)(1 << second % 8);
+        ck_assert(!record_repair(key_slice(&key), value, SIZE));
+        memcpy(value, whole, SIZE);
+    }
+    ck_assert(!record_repair(key_slice(&other), value, SIZE));
+    for (size_t size = 0; size < SIZE; size++)
+        ck_assert(!record_repair(key_slice(&key), value, size));
+}
+END_TEST
+
 /* Whoever wrote it was wrong, and its entries must be counted again. */
 START_TEST(a_queue_row_that_cannot_be_is_damaged)
 {
@@ -388,6 +415,7 @@ int main(void)
     tcase_add_test(tests, instruction_and_table_agree);
     tcase_add_test(tests, keys_sort_as_numbers_do);
     tcase_add_test(tests, queue_row_comes_back_or_is_damaged);
+    tcase_add_test(tests, a_bit_is_turned_back);
     tcase_add_loop_test(tests, a_queue_row_that_cannot_be_is_damaged, 0, 3);
     tcase_add_test(tests, small_rows_come_back);
     tcase_add_test(tests, holders_come_back);

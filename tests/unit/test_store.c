@@ -76,7 +76,7 @@ enum { MEMORY, LMDB, ENGINES };
 struct rig {
     int engine;
     char directory[64];
-    uint32_t reclaim_patience; /* of LMDB, as in struct store_options */
+    uint32_t reclaim_patience, check_after_ms; /* of LMDB, as in struct store_options */
     struct store *store;
     struct store_recovery recovery;            /* of the last rig_recover */
     ARRAY_OF(struct store_queue_state) queues; /* what it said */
@@ -101,7 +101,8 @@ static void open_lmdb(struct rig *rig)
     char error[STORE_ERROR_SIZE] = "";
     const struct store_options options = {.directory = rig->directory,
                                           .map_size = (size_t)4 << 30,
-                                          .reclaim_patience = rig->reclaim_patience};
+                                          .reclaim_patience = rig->reclaim_patience,
+                                          .check_after_ms = rig->check_after_ms};
 
     ck_assert_msg(store_open(&options, &rig->store, error) == 0, "%s", error);
     store_on_body_done(rig->store, on_body_done);
@@ -1195,7 +1196,8 @@ static size_t vault_count(struct vault *vault, const char *name)
 }
 
 /* Flips a bit in the middle of the n-th row. */
-static void vault_damage(struct vault *vault, const char *name, int row)
+/* So many bits of it are wrong then. */
+static void vault_damage(struct vault *vault, const char *name, int row, unsigned bits)
 {
     static uint8_t copy[1 << 20];
     MDB_dbi dbi;
@@ -1208,7 +1210,8 @@ static void vault_damage(struct vault *vault, const char *name, int row)
     while (row-- > 0)
         ck_assert_int_eq(mdb_cursor_get(cursor, &key, &value, MDB_NEXT), 0);
     memcpy(copy, value.mv_data, value.mv_size);
-    copy[value.mv_size / 2] ^= 4;
+    for (unsigned bit = 0; bit < bits; bit++)
+        copy[value.mv_size / 2 + bit] ^= 4;
     value.mv_data = copy;
     ck_assert_int_eq(mdb_cursor_put(cursor, &key, &value, MDB_CURRENT), 0);
     mdb_cursor_close(cursor);
@@ -1487,9 +1490,10 @@ static void begin_untrimmed(struct rig *rig, int damaged_queue_row)
     ck_assert_int_eq(mdb_dbi_open(vault.txn, "trim", 0, &trim), 0);
     ck_assert_int_eq(mdb_put(vault.txn, trim, &key, &value, 0), 0);
     if (damaged_queue_row)
-        vault_damage(&vault, "queue", 0);
+        vault_damage(&vault, "queue", 0, 2);
     vault_close(&vault);
-    sync_allowed = 1; /* opening; the first slice of trimming has to wait */
+    /* opening; the first slice of trimming has to wait, unless the row must be mended */
+    sync_allowed = damaged_queue_row ? INT_MAX : 1;
     open_lmdb(rig);
     recover(rig);
 }
@@ -1699,7 +1703,7 @@ END_TEST
 
 /* 1000 entries in queue 1, in three segments; every tenth deleted; queue 2 with 10 in the same
  * blob; two records. */
-static void begin_damaged(struct rig *rig, const char *database, int row)
+static void begin_damaged_in(struct rig *rig, const char *database, int row, unsigned bits)
 {
     struct vault vault;
 
@@ -1716,10 +1720,21 @@ static void begin_damaged(struct rig *rig, const char *database, int row)
     close_store(rig);
     vault_open(&vault, rig);
     if (database != NULL)
-        vault_damage(&vault, database, row);
+        vault_damage(&vault, database, row, bits);
     vault_close(&vault);
     open_lmdb(rig);
     recover(rig);
+}
+
+/* In one bit, which a checksum can put right; in more, so that it cannot. */
+static void begin_damaged(struct rig *rig, const char *database, int row)
+{
+    begin_damaged_in(rig, database, row, 1);
+}
+
+static void begin_ruined(struct rig *rig, const char *database, int row)
+{
+    begin_damaged_in(rig, database, row, 3);
 }
 
 static uint64_t damage_count(struct rig *rig)
@@ -1729,6 +1744,8 @@ static uint64_t damage_count(struct rig *rig)
     store_get_stats(rig->store, &stats);
     return stats.damaged;
 }
+
+static uint64_t lost_count; /* what the last count_readable was told to be lost */
 
 /* Reads queue 1 and answers how many come back well; *damaged those that do not. */
 static size_t count_readable(struct rig *rig, size_t *damaged)
@@ -1741,9 +1758,10 @@ static size_t count_readable(struct rig *rig, size_t *damaged)
     for (size_t i = 0; i < all.count; i++) {
         *damaged += all.entries[i].damaged;
         well += !all.entries[i].damaged;
-        ck_assert(all.entries[i].damaged == (all.entries[i].bytes.size == 0));
+        ck_assert_uint_eq(all.entries[i].bytes.size, 4);
     }
     ck_assert_uint_eq(all.next, all.end);
+    lost_count = (uint64_t)all.lost_count;
     store_fetch_release(&all);
     return well;
 }
@@ -1767,12 +1785,18 @@ START_TEST(a_damaged_segment_takes_its_entries_along)
     struct rig rig;
     size_t damaged;
 
-    begin_damaged(&rig, "index", 1);
+    begin_ruined(&rig, "index", 1);
     const size_t well = count_readable(&rig, &damaged);
     ck_assert_uint_gt(well, 300);
     ck_assert_uint_lt(well, 600);
     ck_assert_uint_eq(damaged, 0);
-    ck_assert_uint_eq(damage_count(&rig), 1);
+    ck_assert_uint_eq(lost_count, 900 - well);
+    ck_assert_uint_eq(damage_count(&rig), 2); /* with its gone row */
+    ck_assert_uint_eq(count_readable(&rig, &damaged), well);
+    ck_assert_uint_eq(damage_count(&rig), 2); /* met once */
+    restart(&rig);
+    ck_assert_uint_eq(queue_state(&rig, 1)->count, well);
+    ck_assert_uint_eq(queue_state(&rig, 1)->bytes, 4 * well);
     for (uint64_t position = 0; position < 1000;
          position++) /* the queue goes on, whatever is acknowledged */
         if (position % 10 != 5)
@@ -1792,7 +1816,7 @@ START_TEST(a_damaged_gone_row_brings_entries_back)
     struct rig rig;
     size_t damaged;
 
-    begin_damaged(&rig, "gone", 0);
+    begin_ruined(&rig, "gone", 0);
     const size_t well = count_readable(&rig, &damaged);
     ck_assert_uint_gt(well, 900);
     ck_assert_uint_lt(well, 1000);
@@ -1839,7 +1863,7 @@ START_TEST(a_damaged_record_is_skipped)
 {
     struct rig rig;
 
-    begin_damaged(&rig, "record", 0);
+    begin_ruined(&rig, "record", 0);
     ck_assert_str_eq(rig.records, "b=another one;");
     ck_assert_uint_eq(damage_count(&rig), 1);
     store_put_record(rig.store, SLICE("a"), SLICE("new"));
@@ -1878,6 +1902,121 @@ START_TEST(damaged_meta_rows_do_not_stop_it)
         ck_assert_uint_eq(count_readable(&rig, &damaged), 910);
         rig_end(&rig);
     }
+}
+END_TEST
+
+/* ---- mending --------------------------------------------------------------------------------- */
+
+/* What the owner does when it hears of a damaged entry. */
+static void on_finding(void *context, const struct store_finding *finding)
+{
+    struct rig *rig = context;
+
+    if (finding->is_entry)
+        store_delete_entry(rig->store, finding->queue_id, finding->position, 4);
+}
+
+/* From the next start on. */
+static void check_soon(struct rig *rig)
+{
+    rig->check_after_ms = 1;
+    restart(rig);
+}
+
+/* Waits until the store has been checked, and answers how much was found. */
+static uint64_t check_findings(struct rig *rig)
+{
+    struct store_check check;
+
+    store_on_finding(rig->store, on_finding, rig);
+    for (;;) {
+        store_get_check(rig->store, &check);
+        if (check.is_done)
+            break;
+        wait_once(rig);
+        ck_assert_int_eq(store_process(rig->store), 0);
+    }
+    if (store_may_submit(rig->store))
+        commit(rig);
+    return check.findings;
+}
+
+static const struct {
+    const char *database;
+    int row;
+    uint64_t kept_at_least; /* of the 900, when more than a bit is wrong */
+} mended[] = {{"index", 0, 300}, {"index", 1, 300}, {"gone", 0, 900}, {"gone", 1, 900},
+              {"queue", 0, 900}, {"queue", 1, 900}, {"live", 0, 900}, {"blob", 1, 900}};
+
+/* A bit of a row costs nothing, is found once, and never again; nor is what is worse. */
+START_TEST(damage_is_mended_once)
+{
+    const unsigned bits = _i % 2 == 0 ? 1 : 3;
+    struct rig rig;
+    size_t damaged;
+
+    begin_damaged_in(&rig, mended[_i / 2].database, mended[_i / 2].row, bits);
+    check_soon(&rig);
+    ck_assert_uint_gt(check_findings(&rig), 0);
+    restart(&rig);
+    ck_assert_uint_eq(damage_count(&rig), 0);
+    ck_assert_uint_eq(check_findings(&rig), 0);
+    const uint64_t count = queue_state(&rig, 1)->count;
+    ck_assert_uint_eq(count_readable(&rig, &damaged), count);
+    ck_assert_uint_eq(damaged, 0);
+    ck_assert_uint_ge(count, bits == 1 ? 900 : mended[_i / 2].kept_at_least);
+    if (bits == 1)
+        ck_assert_uint_eq(count, 900);
+    ck_assert_str_eq(contents(&rig, 2, 0, 100, false, 100), "0 1 2 3 4 5 6 7 8 9 ");
+    rig_end(&rig);
+}
+END_TEST
+
+/* The reader comes first: it waits for the row, and misses nothing of it. */
+START_TEST(a_read_waits_for_what_is_mended)
+{
+    struct rig rig;
+    size_t damaged;
+
+    begin_damaged(&rig, mended[_i].database, mended[_i].row);
+    ck_assert_uint_eq(count_readable(&rig, &damaged), 900);
+    ck_assert_uint_eq(lost_count, 0);
+    check_soon(&rig);
+    ck_assert_uint_eq(queue_state(&rig, 1)->count, 900);
+    ck_assert_uint_eq(check_findings(&rig), _i < 5 ? 0 : 1); /* of rows that no read needs */
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(a_damaged_body_is_found_by_the_check)
+{
+    struct rig rig;
+    size_t damaged;
+
+    begin_damaged(&rig, "blob", 0);
+    check_soon(&rig);
+    ck_assert_uint_eq(check_findings(&rig), 1);
+    ck_assert_uint_eq(count_readable(&rig, &damaged), 899);
+    ck_assert_uint_eq(damaged, 0);
+    restart(&rig);
+    ck_assert_uint_eq(queue_state(&rig, 1)->count, 899);
+    ck_assert_uint_eq(check_findings(&rig), 0);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(a_damaged_record_is_mended)
+{
+    struct rig rig;
+
+    begin_damaged(&rig, "record", 0);
+    ck_assert_str_eq(rig.records, "a=a record, long enough;b=another one;");
+    check_soon(&rig);
+    ck_assert_uint_eq(check_findings(&rig), 1);
+    restart(&rig);
+    ck_assert_str_eq(rig.records, "a=a record, long enough;b=another one;");
+    ck_assert_uint_eq(damage_count(&rig), 0);
+    rig_end(&rig);
 }
 END_TEST
 
@@ -2032,7 +2171,7 @@ START_TEST(damage_is_found)
     close_store(&rig);
     ck_assert_uint_eq(count_findings(&rig), 0);
     vault_open(&vault, &rig);
-    vault_damage(&vault, cases[_i].database, cases[_i].row);
+    vault_damage(&vault, cases[_i].database, cases[_i].row, 1);
     vault_close(&vault);
     ck_assert_uint_gt(count_findings(&rig), 0);
     rig_remove_files(&rig);
@@ -2360,6 +2499,10 @@ int main(void)
     tcase_add_loop_test(lmdb, another_format_is_refused_untouched, 0, 2);
     tcase_add_test(lmdb, a_new_file_comes_into_place_whole);
     tcase_add_test(lmdb, a_missing_directory_is_an_error);
+    tcase_add_loop_test(lmdb, damage_is_mended_once, 0, 2 * (int)countof(mended));
+    tcase_add_loop_test(lmdb, a_read_waits_for_what_is_mended, 0, (int)countof(mended));
+    tcase_add_test(lmdb, a_damaged_body_is_found_by_the_check);
+    tcase_add_test(lmdb, a_damaged_record_is_mended);
     tcase_add_test(lmdb, a_damaged_body_is_not_delivered);
     tcase_add_test(lmdb, a_file_that_is_cut_short_is_no_crash);
     tcase_add_test(lmdb, a_damaged_segment_takes_its_entries_along);
