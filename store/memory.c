@@ -24,6 +24,7 @@ struct body {
 struct entry {
     struct store_entry put;
     struct body *body; /* NULL: deleted */
+    bool damaged;
 };
 
 struct queue {
@@ -407,6 +408,7 @@ static void fetch_fill(const struct queue *queue, struct store_fetch *fetch)
                                    .expires_ms = entry->put.expires_ms,
                                    .weight = entry->put.weight,
                                    .flags = entry->put.flags,
+                                   .damaged = entry->damaged && !fetch->index_only,
                                    .bytes = slice_of(bytes, size_to_fetch(fetch, entry))};
         memcpy(bytes, entry->body->bytes, size_to_fetch(fetch, entry));
         bytes += size_to_fetch(fetch, entry);
@@ -509,6 +511,21 @@ void store_memory_sync(struct store *store)
         apply(memory, store->under_way);
     memory->synced = true;
     wake(memory);
+}
+
+void store_memory_damage(struct store *store, uint64_t queue_id, uint64_t position)
+{
+    const struct queue *queue = queue_named(memory_of(store), queue_id);
+    struct entry *entry = &queue->entries.items[queue_seek(queue, position)];
+
+    assert(entry->put.position == position && entry->body != NULL);
+    entry->damaged = true;
+}
+
+void store_memory_find(struct store *store, const struct store_finding *finding)
+{
+    if (store->found != NULL)
+        store->found(store->found_context, finding);
 }
 
 void store_memory_set_room(struct store *store, enum store_memory_room room)

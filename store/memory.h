@@ -15,6 +15,11 @@ void store_memory_sync(struct store *store); /* what was submitted becomes durab
 /* The batch under way and all later ones fail with -error. */
 void store_memory_fail(struct store *store, int error);
 
+/* The entry, which is durable, cannot be read back any more as it was put. */
+void store_memory_damage(struct store *store, uint64_t queue_id, uint64_t position);
+/* What a check of the store would tell the owner of it. */
+void store_memory_find(struct store *store, const struct store_finding *finding);
+
 /* What finds room in batches submitted from now on. */
 enum store_memory_room {
     STORE_MEMORY_ROOM_FOR_ALL, /* at first */

@@ -213,6 +213,8 @@ static void print_figures(json_t *status)
     printf("Bytes written: %" JSON_INTEGER_FORMAT "\n",
            number_at(status, "store", "bytes_written"));
     printf("Damaged records: %" JSON_INTEGER_FORMAT "\n", number_at(status, "store", "damaged"));
+    printf("Quarantined messages: %" JSON_INTEGER_FORMAT "\n",
+           number_at(status, "store", "quarantined"));
     print_verification(json_object_get(json_object_get(status, "store"), "verification"));
     printf("Last commit: %.2f ms, longest: %.2f ms\n",
            (double)number_at(status, "store", "commit_ns_last") / 1e6,
@@ -255,6 +257,21 @@ static int run_status(struct client *client, const struct options *options, cons
     }
     json_decref(reply.body);
     return EX_OK;
+}
+
+static int run_clear_quarantine(struct client *client, const struct options *options,
+                                const char *command, int count, char **words)
+{
+    struct reply reply;
+    (void)command;
+    (void)count;
+    (void)words;
+
+    announce(options, "Clearing the quarantine ...");
+    const int status = client_request(client, "DELETE", "/api/control/quarantine", &reply);
+    if (status == EX_OK)
+        json_decref(reply.body);
+    return status;
 }
 
 static int ping(struct client *client)
@@ -421,6 +438,9 @@ static const struct command {
     {"purge_queue", "QUEUE", "drop the messages of a queue that are ready", 1, 1, run_purge_queue},
     {"delete_queue", "QUEUE [-e|--if-empty] [-u|--if-unused]", "delete a queue", 1, 1,
      run_delete_queue},
+    {"list_quarantine", "[COLUMN]...", "list the messages that were damaged on disk and set aside",
+     0, ANY, run_list},
+    {"clear_quarantine", "", "forget what is left of them", 0, 0, run_clear_quarantine},
     {"backup", "FILE", "write a consistent copy of the running broker's store", 1, 1, run_backup},
     {"verify", "DIR", "check every row and message of a store at rest", 1, 1, run_verify},
     {"compact", "DIR", "make the data file of a store at rest as small as it can be", 1, 1,

@@ -134,6 +134,11 @@ static const struct column limit_columns[] = {
     {"limits", "$value"},
 };
 
+static const struct column quarantine_columns[] = {
+    {"vhost", NULL}, {"queue", NULL},    {"time", NULL},
+    {"size", NULL},  {"queue_id", NULL}, {"position", NULL},
+};
+
 /* What a list is of: everything, one vhost (-p, unless --global), the user who is its first word, or
  * the one of --user if there is one. */
 enum scope { OF_ALL, OF_VHOST, OF_USER, OF_USER_OPTION };
@@ -186,6 +191,8 @@ static const struct list lists[] = {
      .resource = "user-limits", .scope = OF_USER_OPTION, .quoted = true},
     {"vhost_limits", " for vhost", "vhost,limits", COLUMNS(limit_columns), OF_ONE_VHOST,
      .title = "limits", .resource = "vhost-limits", .quoted = true},
+    {"quarantine", NULL, "vhost,queue,time,size", COLUMNS(quarantine_columns),
+     .title = "damaged messages that were set aside", .resource = "control", .part = "quarantine"},
 };
 
 /* Of the command list_WHAT. */
@@ -336,9 +343,13 @@ static int fetch(struct client *client, const struct list *list, const char *nam
                  struct reply *reply)
 {
     const char *resource = list->resource == NULL ? list->what : list->resource;
-    char *path = name != NULL || list->part == NULL
-                     ? api_path((const char *[]){"api", resource, name, list->part, NULL})
-                     : api_path((const char *[]){"api", list->part, NULL});
+    char *path;
+    if (name != NULL || list->part == NULL)
+        path = api_path((const char *[]){"api", resource, name, list->part, NULL});
+    else if (list->scope == OF_ALL)
+        path = api_path((const char *[]){"api", resource, list->part, NULL});
+    else
+        path = api_path((const char *[]){"api", list->part, NULL});
     int status = client_request(client, "GET", path, reply);
     free(path);
     if (status == EX_OK && reply->status != 200) {

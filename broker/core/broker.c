@@ -155,6 +155,8 @@ static void on_record(void *context, struct slice key, struct slice value)
         recovery->has_defaults = true;
         return;
     }
+    if (quarantine_recover_record(&recovery->broker->quarantine, key, value))
+        return;
     if (!slice_equal(key, queue_id_key)) {
         if (!definition_recover(recovery->broker, key, value))
             recovery->skipped++;
@@ -177,12 +179,22 @@ static struct queue *find_queue(const struct broker *broker, uint64_t id)
     return NULL;
 }
 
+static void on_finding(void *context, const struct store_finding *finding)
+{
+    struct queue *queue = find_queue(context, finding->queue_id);
+
+    if (queue != NULL)
+        queue_on_finding(queue, (unsigned)(finding->queue_id - queue->id), finding);
+}
+
 static void on_queue(void *context, const struct store_queue_state *state)
 {
     struct recovery *recovery = context;
     struct queue *queue = find_queue(recovery->broker, state->queue_id);
 
     keep_queue_id(recovery->broker, state->queue_id);
+    if (quarantine_recover_queue(&recovery->broker->quarantine, state))
+        return;
     if (queue == NULL) {
         log_warning("the store holds %" PRIu64 " messages of a queue (%" PRIu64
                     ") whose definition cannot be read; they are left alone",
@@ -267,7 +279,9 @@ int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
     STAILQ_INIT(&broker->overfull);
     users_init(&broker->users);
     paging_init(&broker->paging, loop);
+    quarantine_init(&broker->quarantine, broker);
     store_on_body_done(store, on_body_done);
+    store_on_finding(store, on_finding, broker);
     int error = loop_watch(loop, &broker->store_source);
     if (error != 0)
         return error;
@@ -335,6 +349,7 @@ void broker_release(struct broker *broker)
     map_release(&broker->queues);
     users_release(&broker->users);
     paging_release(&broker->paging);
+    quarantine_release(&broker->quarantine);
     if (broker->scratch != NULL) {
         loop_unwatch(broker->loop, &broker->scratch_source);
         scratch_close(&broker->scratch);

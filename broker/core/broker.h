@@ -14,6 +14,7 @@
 #include "core/late_confirm.h"
 #include "core/paging.h"
 #include "core/parking.h"
+#include "core/quarantine.h"
 #include "net/loop.h"
 #include "store/store.h"
 
@@ -23,7 +24,7 @@ struct broker_counters { /* since start; only ever growing */
     uint64_t logins, logins_refused; /* of those who have said who they are (4.2.7) */
     uint64_t connections_opened, connections_closed, channels_opened, channels_closed;
     uint64_t queues_declared, queues_deleted;
-    uint64_t damaged; /* messages set aside because their record did not check */
+    uint64_t set_aside; /* messages, because they were damaged on disk */
 };
 
 struct broker_limits { /* of all vhosts together, and of their number (17.7); 0: none */
@@ -63,6 +64,7 @@ struct broker {
     bool is_ending;          /* none begins any more */
     struct scratch *scratch; /* where messages go that the store does not have; NULL: nowhere */
     struct source scratch_source;
+    struct quarantine quarantine;
     struct paging paging; /* memory for messages in queues */
     bool ties_deletes; /* what is forgotten now is moved, or part of a transaction: its delete goes
                           with the puts of the open batch or not at all */

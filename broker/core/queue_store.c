@@ -541,18 +541,23 @@ unsigned queue_page_out(struct window *window, uint64_t keep, unsigned segments_
 
 /* ---- taking in what was read ---- */
 
-/* Of what a fetch brought: NULL, said and counted, if it is not what was stored. */
-static struct message *message_of(struct queue *queue, const struct store_fetched *fetched)
+/* Of what a fetch brought: NULL if it is not what was stored. */
+static struct message *message_of(const struct store_fetched *fetched)
 {
-    struct message *message = fetched->damaged ? NULL : message_from_record(fetched->bytes);
+    return fetched->damaged ? NULL : message_from_record(fetched->bytes);
+}
 
-    if (message == NULL) {
-        log_error("queue '%.*s' in vhost '%.*s': the message at position %" PRIu64
-                  " is damaged on disk and was set aside",
-                  SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name), fetched->position);
-        queue->broker->counters.damaged++;
-    }
-    return message;
+/* It is not: out of the queue, and into the quarantine. false: it is out already. */
+static bool set_aside(struct queue *queue, const struct window *window,
+                      const struct store_fetched *fetched)
+{
+    if (!quarantine_take(&queue->broker->quarantine, queue, store_id(queue, window), fetched))
+        return false;
+    log_error("queue '%.*s' in vhost '%.*s': the message at position %" PRIu64
+              " is damaged on disk and was set aside",
+              SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name), fetched->position);
+    queue->broker->counters.set_aside++;
+    return true;
 }
 
 /* It is in memory again, as the store has it. */
@@ -567,10 +572,11 @@ static void note_loaded(struct queue *queue, struct place place)
 static void add_loaded(struct queue *queue, struct segment *range,
                        const struct store_fetched *fetched, size_t more)
 {
-    struct message *message = message_of(queue, fetched);
+    struct message *message = message_of(fetched);
 
     if (message == NULL) {
-        window_drop_from_range(range->window, range, fetched->weight);
+        if (set_aside(queue, range->window, fetched))
+            window_drop_from_range(range->window, range, fetched->weight);
         return;
     }
     struct place place = window_add_loaded(range->window, range, fetched->position, message, more);
@@ -599,8 +605,11 @@ static void take_in_stub(struct queue *queue, struct segment *stub, const struct
 
     for (; *i < fetch->count && fetch->entries[*i].position < stub->end; ++*i) {
         const uint32_t slot = (uint32_t)(fetch->entries[*i].position - stub->first);
-        if (segment_is_ready(stub, slot))
-            messages[slot] = message_of(queue, &fetch->entries[*i]);
+        if (!segment_is_ready(stub, slot))
+            continue;
+        messages[slot] = message_of(&fetch->entries[*i]);
+        if (messages[slot] == NULL)
+            set_aside(queue, stub->window, &fetch->entries[*i]);
     }
     struct segment *segment = window_load_stub(stub->window, stub, messages);
     for (uint32_t slot = 0; segment != NULL && slot < segment->end - segment->first; slot++)
@@ -638,17 +647,20 @@ static void take_in_deadlines(struct queue *queue, struct segment *range,
 {
     const struct clock *clock = queue->broker->clock;
     struct window_learnt *learnt = xcalloc(max_of(fetch->count, (size_t)1), sizeof(*learnt));
+    size_t count = 0;
 
     for (size_t i = 0; i < fetch->count; i++) {
         const struct store_fetched *fetched = &fetch->entries[i];
-        learnt[i] = (struct window_learnt){
+        if (quarantine_has(&queue->broker->quarantine, fetch->queue_id, fetched->position))
+            continue;
+        learnt[count++] = (struct window_learnt){
             .position = fetched->position,
             .deadline_ms =
                 fetched->expires_ms == 0 ? DEADLINE_NONE : from_wall_ms(clock, fetched->expires_ms),
             .weight = fetched->weight,
         };
     }
-    window_learn(range->window, range, learnt, fetch->count, fetch->next);
+    window_learn(range->window, range, learnt, count, fetch->next);
     free(learnt);
 }
 
@@ -658,7 +670,7 @@ static void give_up_part(struct queue *queue, struct segment *part, int error)
     log_error("queue '%.*s' in vhost '%.*s': %" PRIu64
               " messages cannot be read from disk and were set aside: %s",
               SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name), part->count, strerror(-error));
-    queue->broker->counters.damaged += part->count;
+    queue->broker->counters.set_aside += part->count;
     window_remove_on_disk(part->window, part);
 }
 
@@ -703,8 +715,11 @@ static void begin_read(struct queue *queue, struct segment *segment, size_t byte
 static void on_fetched(struct store_fetch *fetch)
 {
     struct queue *queue = container_of(fetch, struct queue, fetch);
+    struct window *window = queue->fetching;
     struct segment *part = end_read(queue);
 
+    if (!queue->deleted && (fetch->lost_count != 0 || fetch->lost_bytes != 0))
+        window_recount(window, fetch->lost_count, fetch->lost_bytes);
     take_in(queue, part, fetch);
     store_fetch_release(fetch);
     fault_point(FAULT_RANGE_READ);
@@ -716,6 +731,72 @@ static void on_fetched(struct store_fetch *fetch)
         learn_deadlines(queue);
     }
     queue_unref(&queue);
+}
+
+/* ---- what the store's check found ---- */
+
+/* One entry is read by itself, to see what is left of it. */
+struct probe {
+    struct store_fetch fetch;
+    struct queue *queue;
+    unsigned level;
+};
+
+/* Where it stands in memory it is better than on disk, and in scratch as good as ever. */
+static void take_in_damaged(struct queue *queue, struct window *window,
+                            const struct store_fetched *fetched)
+{
+    struct segment *part = window_find_on_disk(window, fetched->position);
+
+    if (part == NULL || part->place.file != NULL)
+        return;
+    const uint32_t slot = (uint32_t)(fetched->position - part->first);
+    if ((part->is_stub && !segment_is_ready(part, slot)) || !set_aside(queue, window, fetched))
+        return;
+    if (part->is_stub)
+        window_remove_from_stub(window, part, slot);
+    else
+        window_drop_from_range(window, part, fetched->weight);
+}
+
+static void on_probed(struct store_fetch *fetch)
+{
+    struct probe *probe = container_of(fetch, struct probe, fetch);
+    struct queue *queue = probe->queue;
+
+    queue->broker->fetches--;
+    if (fetch->count == 1 && message_of(&fetch->entries[0]) == NULL && !queue->deleted)
+        take_in_damaged(queue, queue_window(queue, probe->level), &fetch->entries[0]);
+    store_fetch_release(fetch);
+    free(probe);
+    queue_unref(&queue);
+}
+
+static void probe_entry(struct queue *queue, unsigned level, uint64_t position)
+{
+    struct probe *probe = xmalloc(sizeof(*probe));
+
+    queue_ref(queue);
+    queue->broker->fetches++;
+    *probe = (struct probe){.queue = queue,
+                            .level = level,
+                            .fetch = {.queue_id = queue->id + level,
+                                      .first = position,
+                                      .end = position + 1,
+                                      .count_max = 1,
+                                      .bytes_max = SIZE_MAX,
+                                      .on_done = on_probed}};
+    store_fetch(queue->broker->store, &probe->fetch);
+}
+
+void queue_on_finding(struct queue *queue, unsigned level, const struct store_finding *finding)
+{
+    if (queue->broker->is_ending)
+        return;
+    if (finding->is_entry)
+        probe_entry(queue, level, finding->position);
+    else
+        window_recount(queue_window(queue, level), finding->lost_count, finding->lost_bytes);
 }
 
 /* ---- reading scratch ---- */

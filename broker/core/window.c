@@ -495,6 +495,39 @@ void window_drop_from_range(struct window *window, struct segment *range, uint64
     lose_from_disk(window, range, min_of(1, range->count), min_of(bytes, range->bytes));
 }
 
+struct segment *window_find_on_disk(const struct window *window, uint64_t position)
+{
+    struct segment *segment;
+
+    TAILQ_FOREACH (segment, &window->on_disk, disk_link)
+        if (position >= segment->first && position < segment->end)
+            return segment;
+    return NULL;
+}
+
+void window_recount(struct window *window, int64_t count, int64_t bytes)
+{
+    struct segment *segment;
+
+    TAILQ_FOREACH (segment, &window->on_disk, disk_link) {
+        if (segment->is_stub)
+            continue;
+        if (count < 0 || bytes < 0) { /* any range will do: its end puts it right */
+            const uint64_t back = (uint64_t)max_of(-count, (int64_t)0);
+            const uint64_t back_bytes = (uint64_t)max_of(-bytes, (int64_t)0);
+            count_on_disk(window, segment, back, back_bytes);
+            window->ready_count += back;
+            window->ready_bytes += back_bytes;
+            return;
+        }
+        const uint64_t lost = min_of((uint64_t)count, segment->count);
+        const uint64_t lost_bytes = min_of((uint64_t)bytes, segment->bytes);
+        lose_from_disk(window, segment, lost, lost_bytes);
+        count -= (int64_t)lost;
+        bytes -= (int64_t)lost_bytes;
+    }
+}
+
 /* ---- deadlines of ranges, and stubs ---- */
 
 /* These entries, which fit into a segment, leave the range for a part on disk of their own, or for

@@ -201,6 +201,12 @@ struct place window_add_loaded(struct window *window, struct segment *range, uin
  * end. */
 void window_shorten_range(struct window *window, struct segment *range, uint64_t next);
 
+/* The store has so many entries fewer than the ranges count together, as it turned out; or more. */
+void window_recount(struct window *window, int64_t count, int64_t bytes);
+
+/* The part on disk in which the position lies, or NULL. */
+struct segment *window_find_on_disk(const struct window *window, uint64_t position);
+
 /* An entry of the range could not be read back: it counts no more. */
 void window_drop_from_range(struct window *window, struct segment *range, uint64_t bytes);
 

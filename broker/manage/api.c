@@ -70,6 +70,8 @@ const struct http_route api_routes[] = {
     {EVHTTP_REQ_PUT, "/api/control/users/:user/tags", api_control_user_tags},
     {EVHTTP_REQ_POST, "/api/control/backup", api_control_backup},
     {EVHTTP_REQ_GET, "/api/control/backup", api_control_backup_state},
+    {EVHTTP_REQ_GET, "/api/control/quarantine", api_control_quarantine},
+    {EVHTTP_REQ_DELETE, "/api/control/quarantine", api_control_quarantine_clear},
 };
 
 const size_t api_route_count = countof(api_routes);

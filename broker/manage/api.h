@@ -17,6 +17,7 @@ extern const size_t api_route_count;
 manage_handler api_overview;                                               /* api_overview.c */
 manage_handler api_control_status, api_control_ping, api_control_stop;     /* api_control.c */
 manage_handler api_control_backup, api_control_backup_state;               /* likewise */
+manage_handler api_control_quarantine, api_control_quarantine_clear;       /* likewise */
 manage_handler api_control_close_connections;                              /* api_connections.c */
 manage_handler api_vhosts, api_vhost_get, api_vhost_put, api_vhost_delete; /* api_vhosts.c */
 /* api_users.c */

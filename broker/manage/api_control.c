@@ -1,6 +1,8 @@
-/* What the control socket alone offers: is it there, how is it, back it up, stop. */
+/* What the control socket alone offers: is it there, how is it, back it up, what is in its
+ * quarantine, stop. */
 #include <dirent.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "manage/api.h"
@@ -102,7 +104,9 @@ static json_t *store(const struct broker *broker)
     json_put_number(object, "entries_put", stats.entries_put);
     json_put_number(object, "entries_deleted", stats.entries_deleted);
     json_put_number(object, "entries_taken_back", stats.entries_taken_back);
-    json_put_number(object, "damaged", stats.damaged + broker->counters.damaged);
+    json_put_number(object, "damaged", stats.damaged);
+    json_put_number(object, "set_aside", broker->counters.set_aside);
+    json_put_number(object, "quarantined", broker->quarantine.items.count);
     json_put_number(object, "commit_ns_last", stats.commit_ns_last);
     json_put_number(object, "commit_ns_max", stats.commit_ns_max);
     json_put(object, "verification", verification(broker->store));
@@ -172,4 +176,41 @@ void api_control_backup_state(struct manage_request *request)
     json_put_number(object, "size", backup.size);
     json_put(object, "error", backup.error == 0 ? json_null() : json_string(backup.sentence));
     manage_answer(request, HTTP_OK, object, 0);
+}
+
+/* As RFC 3339 has it, in UTC. */
+static void put_time(json_t *object, const char *name, uint64_t wall_ms)
+{
+    const time_t seconds = (time_t)(wall_ms / 1000);
+    struct tm utc;
+    char text[32];
+
+    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &utc));
+    json_put_string(object, name, text);
+}
+
+void api_control_quarantine(struct manage_request *request)
+{
+    const struct quarantine *quarantine = &request->manage->options.broker->quarantine;
+    json_t *list = json_array();
+
+    for (uint32_t i = 0; i < quarantine->items.count; i++) {
+        const struct quarantined *item = &quarantine->items.items[i];
+        json_t *object = json_object();
+        json_put_slice(object, "vhost", item->vhost);
+        json_put_slice(object, "queue", item->queue);
+        put_time(object, "time", item->when_ms);
+        json_put_number(object, "size", item->size);
+        json_put_number(object, "queue_id", item->queue_id);
+        json_put_number(object, "position", item->position);
+        json_array_append_new(list, object);
+    }
+    manage_answer(request, HTTP_OK, list, 0);
+}
+
+void api_control_quarantine_clear(struct manage_request *request)
+{
+    const uint64_t lsn = quarantine_clear(&request->manage->options.broker->quarantine);
+
+    manage_answer(request, HTTP_NOCONTENT, NULL, lsn);
 }

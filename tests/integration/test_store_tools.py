@@ -11,6 +11,7 @@ import unittest
 import pika
 
 import broker
+import lmdb_pages
 import tap
 from client import PERSISTENT
 
@@ -134,13 +135,83 @@ class StoreTools(unittest.TestCase):
         self.assertIn('findings', result.stderr)
 
         self.broker.start()  # and finds it by itself
+        self.assertRegex(self.verified(1), r'Verification: \d+ messages, [1-9]\d* findings')
+        self.assertIn('the store is damaged', self.broker.log())
+
+    def verified(self, quarantined=0):
+        """The status once the broker has verified its store, and set aside so many messages."""
         for _ in range(300):
             status = self.broker.ctl('status')
-            if 'Verification: under way' not in status:
+            if 'Verification: under way' not in status and 'Quarantined messages: %d' % quarantined in status:
                 break
             time.sleep(0.1)
-        self.assertRegex(status, r'Verification: \d+ messages, [1-9]\d* findings')
-        self.assertIn('the store is damaged', self.broker.log())
+        return status
+
+    def flip(self, find):
+        """One bit of the octet at find(data), of a broker that has stopped."""
+        path = os.path.join(self.broker.data_dir, 'data.mdb')
+        with open(path, 'rb') as file:
+            data = bytearray(file.read())
+        data[find(data)] ^= 16
+        with open(path, 'wb') as file:
+            file.write(data)
+
+    def start_again(self, quarantined=0):
+        """What it has logged by the time that it has verified its store, and its status then."""
+        self.broker.start()
+        status = self.verified(quarantined)
+        return self.broker.log(), status
+
+    def test_a_damaged_message_is_set_aside(self):
+        for read, stop in ((False, self.broker.stop), (True, self.broker.kill)):
+            channel = self.connect()
+            self.fill(channel, 'kept', 0, 5)
+            channel.basic_publish('', 'kept', b'a body to be damaged', PERSISTENT)
+            self.fill(channel, 'kept', 5, 7)
+            self.broker.stop()
+            self.damage(b'a body to be damaged', b'a body uo be damaged')
+
+            self.broker.start()
+            if read:  # before the broker comes to it by itself
+                self.assertEqual(len(list(self.bodies(self.connect(), 'kept'))), 7)
+                self.fill(self.connect(), 'kept', 0, 7)
+            self.verified(1)
+            self.assertEqual(self.broker.ctl('list_queues', '--silent', 'name', 'messages').split(), ['kept', '7'])
+            self.assertIn('Quarantined messages: 1', self.broker.ctl('status'))
+            self.assertIn('is damaged on disk and was set aside', self.broker.log())
+            self.assertRegex(self.broker.ctl('list_quarantine', '--silent'), r'/\tkept\t20\S+Z\t\d+\n')
+            stop()
+
+            log, status = self.start_again(1)
+            self.assertNotIn('damaged', log)
+            self.assertIn(' 0 findings', status)
+            self.assertIn('Damaged records: 0', status)
+            self.assertIn('Quarantined messages: 1', status)
+            self.assertEqual(list(self.bodies(self.connect(), 'kept')), ['kept %d' % number for number in range(7)])
+            text = self.passes('stoatdump', '--bodies', self.broker.data_dir)
+            self.assertIn('a body uo be damaged', text)
+            self.broker.ctl('clear_quarantine')
+            self.assertIn('Quarantined messages: 0', self.broker.ctl('status'))
+            self.assertEqual(self.broker.ctl('list_quarantine', '--silent'), '')
+            self.broker.stop()
+            self.assertIn('is sound', self.passes('stoatctl', 'verify', self.broker.data_dir))
+            self.broker.start()
+
+    def test_a_flipped_bit_of_a_row_costs_nothing(self):
+        for database in ('index', 'queue', 'live', 'record'):
+            channel = self.connect()
+            self.fill(channel, 'kept', 0, 5)
+            self.broker.stop()
+            self.flip(lambda data: next(begin + (end - begin) // 2 for begin, end, name in
+                                        lmdb_pages.classify(bytes(data))[1] if name == database))
+            log, status = self.start_again()
+            self.assertIn('the store was mended', log)
+            self.broker.kill()
+            log, status = self.start_again()
+            self.assertNotIn('damaged', log)
+            self.assertIn(' 0 findings', status)
+            self.assertIn('Quarantined messages: 0', status)
+            self.assertEqual(list(self.bodies(self.connect(), 'kept')), ['kept %d' % number for number in range(5)])
 
     def damage(self, old, new):
         path = os.path.join(self.broker.data_dir, 'data.mdb')

@@ -358,7 +358,7 @@ static void check_counters(void)
     check(counters->queues_declared - counters->queues_deleted == queues,
           "%zu queues are left of %" PRIu64 " declared and %" PRIu64 " deleted", queues,
           counters->queues_declared, counters->queues_deleted);
-    check(counters->damaged == 0, "%" PRIu64 " messages were damaged", counters->damaged);
+    check(counters->set_aside == 0, "%" PRIu64 " messages were damaged", counters->set_aside);
     check(TAILQ_EMPTY(&broker->parking.waiting), "somebody still waits for the store");
 }
 
