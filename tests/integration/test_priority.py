@@ -28,6 +28,12 @@ class Priority(ClientTest):
         got, _ = self.consume(queue, auto_ack=True)
         self.assertEqual(self.wait_for(got, 6), list('cfbead'))
 
+    @broker.departs('quorum queues have none')
+    def test_11_7_quorum_queues_have_them_always(self):
+        queue = self.queue(durable=True, arguments={'x-queue-type': 'quorum'})
+        self.publish_each(queue, a=1, b=31, c=None, d=5, e=200, f=4, g=0)
+        self.assertEqual(self.get_all(queue), list('bedcfag'))
+
     @broker.departs('drops the highest first')
     def test_11_5_the_lowest_overflows_first(self):
         queue = self.queue(arguments={'x-max-priority': 3, 'x-max-length': 2})
@@ -38,15 +44,18 @@ class Priority(ClientTest):
 @broker.needs_own_broker
 class Restart(RestartTest):
     def test_11_7_priorities_survive(self):
+        kinds = {'classic': {'x-max-priority': 5}, 'quorum': {'x-queue-type': 'quorum'}}
+        expected = [str(number) for priority in (5, 4, 3, 2, 1, 0) for number in range(priority, 60, 6)]
         for how in ('SIGTERM', 'SIGKILL'):
             with self.subTest(ended_by=how):
                 self.channel.confirm_delivery()
-                self.channel.queue_declare('q', durable=True, arguments={'x-max-priority': 5})
-                for number in range(60):
-                    self.channel.basic_publish('', 'q', str(number), with_priority(number % 6))
+                for queue, arguments in kinds.items():
+                    self.channel.queue_declare(queue, durable=True, arguments=arguments)
+                    for number in range(60):
+                        self.channel.basic_publish('', queue, str(number), with_priority(number % 6))
                 self.end_and_start(how)
-                expected = [str(number) for priority in (5, 4, 3, 2, 1, 0) for number in range(priority, 60, 6)]
-                self.assertEqual([body for body, _, _ in self.drain('q')], expected)
+                for queue in kinds:
+                    self.assertEqual([body for body, _, _ in self.drain(queue)], expected)
 
 
 if __name__ == '__main__':

@@ -344,6 +344,12 @@ static void warm(const struct reference *r, struct model_queue *queue, unsigned 
         queue->cold &= (uint8_t) ~(1u << level);
 }
 
+/* It may have to be read. */
+static bool is_cold(const struct model_queue *queue, const struct model_entry *entry)
+{
+    return (queue->cold >> entry->level & 1) != 0;
+}
+
 static void chill(struct model_queue *queue)
 {
     queue->cold = 0;
@@ -365,19 +371,20 @@ static bool shows_when_it_drops(const struct model_queue *queue)
 static void drop_overflow_now(struct reference *r, struct model_queue *queue)
 {
     struct model_entry *entry;
+    bool any = false;
 
     queue->late = false;
     if (queue->options.overflow != 0 || !is_over(queue, 0, 0))
         return;
     expire(r, queue);
     while (is_over(queue, 0, 0) && (entry = first_to_drop(queue)) != NULL) {
-        warm(r, queue, entry->level);
-        bury(r, queue, entry, MAXLEN);
-        if (r->scarce && queue->cold && shows_when_it_drops(queue) && is_over(queue, 0, 0) &&
-            choose(2) == 1) { /* the next has to be read first */
-            queue->late = true;
+        if (any && is_cold(queue, entry) && shows_when_it_drops(queue) && choose(2) == 1) {
+            queue->late = true; /* it has to be read first */
             return;
         }
+        warm(r, queue, entry->level);
+        bury(r, queue, entry, MAXLEN);
+        any = true;
     }
 }
 
@@ -531,7 +538,7 @@ static bool has_puts(const struct reference *r)
 static bool may_miss_turn(const struct reference *r, const struct model_queue *queue,
                           const struct model_entry *entry)
 {
-    return (queue->cold >> entry->level & 1) != 0 &&
+    return is_cold(queue, entry) &&
            (doing.letter_count > 0 || (doing.batch_leaves && r->held && (r->dirty || has_puts(r))));
 }
 
