@@ -955,10 +955,9 @@ static void refuse(struct reference *r, int channel, uint32_t code)
 
 static void end_connection(struct reference *r, int connection)
 {
-    const int first = 2 * connection + (int)choose(r->channels[2 * connection].count > 0 &&
-                                                           r->channels[2 * connection + 1].count > 0
-                                                       ? 2
-                                                       : 1);
+    const struct model_channel *one = &r->channels[2 * connection], *other = one + 1;
+    const bool differs = one->open && other->open && one->count + other->count > 0;
+    const int first = 2 * connection + (int)choose(differs ? 2 : 1);
 
     close_channel(r, first);
     close_channel(r, first ^ 1);
