@@ -199,17 +199,20 @@ static bool may_define(const struct batch *batch)
     return true;
 }
 
+static bool has_deletes(const struct batch *batch)
+{
+    return batch->deletes.count > 0 || (batch->ranges.count > 0 && may_delete_ranges(batch));
+}
+
 bool batch_has(const struct batch *batch, enum batch_part part)
 {
     switch (part) {
     case BATCH_ALL:
         return !batch_is_empty(batch);
     case BATCH_LEAN:
-        if (has_definitions(batch) && may_define(batch))
-            return true;
-        /* fall through */
+        return (has_definitions(batch) && may_define(batch)) || has_deletes(batch);
     case BATCH_DELETES:
-        return batch->deletes.count > 0 || (batch->ranges.count > 0 && may_delete_ranges(batch));
+        return has_deletes(batch);
     case BATCH_NOTHING:
         return false;
     }
