@@ -4,7 +4,7 @@
         connection = pika.BlockingConnection(broker.parameters())
 
 What is started here is waited for by its log line `ready`, never by time, and is ended by its process id. The log
-goes to <TMPDIR>/broker-N.log, where tests/run finds it when a test has failed. A broker that ends with another
+goes to <TMPDIR>/broker-PID-N.log, where tests/run finds it when a test has failed. A broker that ends with another
 status than 0 after SIGTERM, or whose log holds a sanitizer's report, fails its test.
 
 Environment:
@@ -135,7 +135,7 @@ class Broker:
         assert not self.running()
         if self.port is None:
             self.port = free_port()
-        self.log_path = os.path.join(tempfile.gettempdir(), 'broker-%d.log' % next(self._numbers))
+        self.log_path = os.path.join(tempfile.gettempdir(), 'broker-%d-%d.log' % (os.getpid(), next(self._numbers)))
         self.log_paths.append(self.log_path)
         self._ready = threading.Event()
         self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
