@@ -55,6 +55,7 @@ static void commit(struct committer *committer, struct batch *batch)
     batch->damaged = committer->apply.damaged;
     batch->commit_ns = clock_monotonic_ns() - begin;
     mailbox_post(committer->done, &batch->letter);
+    resident_trim(&committer->resident);
 }
 
 /* Nothing to commit: trims or reclaims. */
@@ -65,6 +66,7 @@ static void tidy(struct committer *committer)
 
     committer->tidies = result == 0;
     committer->error = min_of(result, 0);
+    resident_trim(&committer->resident);
     fault_point(FAULT_TRIM_DONE);
     if (committer->error != 0)
         mailbox_post(committer->done, &committer->failure);
@@ -202,14 +204,17 @@ int committer_start(struct committer *committer, const struct database *database
     int rc = room_open(&committer->room, database);
     if (rc != 0)
         return rc;
+    resident_open(&committer->resident, database);
     rc = open_mailboxes(committer);
     if (rc == 0) {
         rc = thread_start(&committer->thread, run, committer);
         if (rc != 0)
             close_mailboxes(committer);
     }
-    if (rc != 0)
+    if (rc != 0) {
+        resident_close(&committer->resident);
         room_close(&committer->room);
+    }
     return rc;
 }
 
@@ -223,6 +228,7 @@ void committer_stop(struct committer *committer)
     mailbox_post(&committer->inbox, &committer->stop);
     pthread_join(committer->thread, NULL);
     close_mailboxes(committer);
+    resident_close(&committer->resident);
     room_close(&committer->room);
     apply_release_memory(&committer->apply);
 }

@@ -4,6 +4,7 @@
 
 #include "store/apply.h"
 #include "store/mend.h"
+#include "store/resident.h"
 #include "store/room.h"
 
 /* Who reads on a thread of its own, and may find what is to be mended. */
@@ -26,6 +27,7 @@ struct committer {
     /* the thread's own */
     struct apply apply;
     struct room room;
+    struct resident resident;
     bool idle;   /* no batch came for a while */
     bool full;   /* a batch was refused, and there is not ample room yet */
     bool tidies; /* in idle time; not while there is no room for it */

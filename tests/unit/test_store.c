@@ -2433,6 +2433,48 @@ START_TEST(a_damaged_blob_is_left_alone)
 }
 END_TEST
 
+/* Resident pages of files. */
+static uint64_t resident_file_bytes(void)
+{
+    uint64_t pages = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+
+    ck_assert(file != NULL && fscanf(file, "%*u %*u %" SCNu64, &pages) == 1);
+    fclose(file);
+    return pages * 4096;
+}
+
+/* The map of the data file does not stay in memory because all of it was read once. */
+START_TEST(what_was_read_is_given_back)
+{
+    enum { COUNT = 80, SIZE = 1 << 20 };
+    static char body[SIZE];
+    struct rig rig;
+    struct store_fetch all = {
+        .queue_id = 1, .end = COUNT, .count_max = COUNT, .bytes_max = (size_t)COUNT * SIZE};
+
+    memset(body, 'x', sizeof body - 1);
+    rig_begin(&rig, LMDB);
+    rig.check_after_ms = 600000; /* the check gives back what it reads, too */
+    restart(&rig);
+    store_create_queue(rig.store, 1);
+    for (uint64_t position = 0; position < COUNT; position++) {
+        put(&rig, 1, position, body);
+        commit(&rig);
+    }
+    fetch(&rig, &all);
+    ck_assert_uint_eq(all.count, COUNT);
+    store_fetch_release(&all);
+    ck_assert_uint_gt(resident_file_bytes(), 70 << 20);
+    do {
+        usleep(50000);
+        store_put_record(rig.store, SLICE("batch"), SLICE("x"));
+        commit(&rig);
+    } while (resident_file_bytes() > 48 << 20);
+    rig_end(&rig);
+}
+END_TEST
+
 /* Fan-out writes a body once, counted in bytes handed to the database. */
 START_TEST(fan_out_writes_one_body)
 {
@@ -2522,5 +2564,8 @@ int main(void)
     tcase_add_test(lmdb, a_damaged_blob_is_left_alone);
     tcase_add_test(lmdb, fan_out_writes_one_body);
     suite_add_tcase(suite, lmdb);
+    TCase *resident = tcase_create("resident");
+    tcase_add_test(resident, what_was_read_is_given_back);
+    suite_add_tcase(suite, resident);
     return unit_main(suite);
 }
