@@ -99,10 +99,23 @@ static const struct key keys[] = {
     {"proxy_protocol", KEY_BOOL, FIELD(proxy_protocol), "false", 0, 0, false},
     {"handshake_timeout", KEY_NUMBER, FIELD(handshake_timeout_ms), "10000", 1, 3600000, false},
     {"connection_max", KEY_NUMBER, FIELD(connection_max), "0", 0, UINT32_MAX, true},
-    {"channel_max_per_node", KEY_NUMBER, FIELD(channel_max_per_node), "0", 0, UINT32_MAX, true},
-    {"cluster_queue_limit", KEY_NUMBER, FIELD(queue_max), "0", 0, UINT32_MAX, true},
-    {"cluster_exchange_limit", KEY_NUMBER, FIELD(exchange_max), "0", 0, UINT32_MAX, true},
-    {"vhost_max", KEY_NUMBER, FIELD(vhost_max), "0", 0, UINT32_MAX, true},
+    {"connection_max_per_address", KEY_NUMBER, FIELD(connection_max_per_address), "0", 0,
+     UINT32_MAX, true},
+    {"handshake_max_per_address", KEY_NUMBER, FIELD(handshake_max_per_address), "10000", 0,
+     UINT32_MAX, true},
+    {"login_delay_max", KEY_NUMBER, FIELD(login_delay_max_ms), "8000", 0, 60000, false},
+    {"channel_max_per_node", KEY_NUMBER, FIELD(channel_max_per_node), "500000", 0, UINT32_MAX,
+     true},
+    {"cluster_queue_limit", KEY_NUMBER, FIELD(queue_max), "1000000", 0, UINT32_MAX, true},
+    {"cluster_exchange_limit", KEY_NUMBER, FIELD(exchange_max), "200000", 0, UINT32_MAX, true},
+    {"cluster_binding_limit", KEY_NUMBER, FIELD(binding_max), "2000000", 0, UINT32_MAX, true},
+    {"binding_max_per_queue", KEY_NUMBER, FIELD(binding_max_per_queue), "200000", 0, UINT32_MAX,
+     true},
+    {"binding_max_per_exchange", KEY_NUMBER, FIELD(binding_max_per_exchange), "200000", 0,
+     UINT32_MAX, true},
+    {"definition_memory_limit", KEY_SIZE, FIELD(definition_octets_max), "256MiB", 0, INT64_MAX,
+     true},
+    {"vhost_max", KEY_NUMBER, FIELD(vhost_max), "10000", 0, UINT32_MAX, true},
     {"vm_memory_high_watermark.relative", KEY_RATIO, FIELD(memory_relative), "0.6", 0, 1000, false},
     {"vm_memory_high_watermark.absolute", KEY_SIZE, FIELD(memory_absolute), "0", 0, INT64_MAX,
      false},
@@ -126,8 +139,13 @@ static const struct key keys[] = {
     {"initial_frame_max", KEY_SIZE, FIELD(initial_frame_size_max), "16384", 4096, 1048576, false},
     {"max_channels_per_connection", KEY_NUMBER, FIELD(channel_max), "2047", 1, 65535, false},
     {"channel_max", KEY_NUMBER, FIELD(channel_max), NULL, 1, 65535, false},
-    {"consumer_max_per_channel", KEY_NUMBER, FIELD(consumer_max_per_channel), "0", 0, UINT32_MAX,
+    {"consumer_max_per_channel", KEY_NUMBER, FIELD(consumer_max_per_channel), "200000", 0,
+     UINT32_MAX, true},
+    {"consumer_max_per_node", KEY_NUMBER, FIELD(consumer_max_per_node), "1000000", 0, UINT32_MAX,
      true},
+    {"unacked_max_per_channel", KEY_NUMBER, FIELD(unacked_max_per_channel), "100000", 0, UINT32_MAX,
+     true},
+    {"publish_memory_limit", KEY_SIZE, FIELD(publish_size_max), "128MiB", 0, INT64_MAX, true},
     {"consumer_timeout", KEY_NUMBER, FIELD(consumer_timeout_ms), "0", 0, 315360000000, true},
     {"message_memory_limit", KEY_SIZE, FIELD(message_memory_max), "48MiB", 0, INT64_MAX, false},
     {"max_message_size", KEY_SIZE, FIELD(message_size_max), "16777216", 1, 134217728, false},
@@ -963,6 +981,11 @@ bool config_check(const struct config *config, char error[CONFIG_ERROR_SIZE])
 {
     if (!check_permissions(config, error))
         return false;
+    if (config->publish_size_max != 0 && config->publish_size_max < config->message_size_max)
+        return fail(error,
+                    "publish_memory_limit (%" PRIu64 ") is smaller than max_message_size (%" PRIu64
+                    "): no message of that size could come",
+                    config->publish_size_max, config->message_size_max);
     if (config->initial_frame_size_max > config->frame_size_max)
         return fail(error, "initial_frame_max (%" PRIu32 ") is larger than frame_max (%" PRIu32 ")",
                     config->initial_frame_size_max, config->frame_size_max);

@@ -66,31 +66,42 @@ struct config {
     char *default_configure, *default_write, *default_read; /* default_permissions.* (.*) */
     /* loopback_users.NAME (guest): from loopback peers only; loopback_users = none empties it */
     struct config_names loopback_users;
-    uint32_t heartbeat_s;              /* heartbeat (60) */
-    uint32_t frame_size_max;           /* frame_max (131072), 8192 to 134217728 */
-    uint32_t initial_frame_size_max;   /* initial_frame_max (16384) */
-    uint16_t channel_max;              /* max_channels_per_connection, channel_max (2047) */
-    bool proxy_protocol;               /* proxy_protocol (false): see net/proxied.h */
-    uint32_t handshake_timeout_ms;     /* handshake_timeout (10000) */
-    uint64_t message_size_max;         /* max_message_size (16777216), at most 134217728 */
-    uint64_t message_memory_max;       /* message_memory_limit (48MiB) */
-    uint32_t consumer_max_per_channel; /* consumer_max_per_channel (0: no limit) */
-    uint64_t consumer_timeout_ms;      /* consumer_timeout (0: none) */
-    uint32_t connection_max;           /* connection_max (0: as many as descriptors allow) */
-    uint32_t channel_max_per_node;     /* channel_max_per_node (0: no limit) */
-    uint32_t queue_max;                /* cluster_queue_limit (0: no limit) */
-    uint32_t exchange_max;             /* cluster_exchange_limit (0: no limit) */
-    uint32_t vhost_max;                /* vhost_max (0: no limit) */
-    double memory_relative;            /* vm_memory_high_watermark.relative (0.6) */
-    uint64_t memory_absolute;          /* vm_memory_high_watermark.absolute (0: the relative one) */
-    uint64_t memory_total;             /* total_memory_available_override_value (0: as found) */
-    double disk_free_relative;         /* disk_free_limit.relative (0: the absolute one) */
-    uint64_t disk_free_absolute;       /* disk_free_limit.absolute (50MB) */
-    uint32_t backlog;                  /* tcp_listen_options.backlog (128) */
-    char *user;                        /* user (empty: whoever starts it): see privileges.h */
-    bool sandbox;                      /* sandbox (true): see sandbox.h */
-    bool log_console;                  /* log.console (true): there is a log, on stderr */
-    enum log_level log_level;          /* log.console.level (info) */
+    uint32_t heartbeat_s;                /* heartbeat (60) */
+    uint32_t frame_size_max;             /* frame_max (131072), 8192 to 134217728 */
+    uint32_t initial_frame_size_max;     /* initial_frame_max (16384) */
+    uint16_t channel_max;                /* max_channels_per_connection, channel_max (2047) */
+    bool proxy_protocol;                 /* proxy_protocol (false): see net/proxied.h */
+    uint32_t handshake_timeout_ms;       /* handshake_timeout (10000) */
+    uint64_t message_size_max;           /* max_message_size (16777216), at most 134217728 */
+    uint64_t message_memory_max;         /* message_memory_limit (48MiB) */
+    uint32_t consumer_max_per_channel;   /* consumer_max_per_channel (200000); 0 in this and all
+                                        * below to vhost_max: no limit */
+    uint32_t consumer_max_per_node;      /* consumer_max_per_node (1000000) */
+    uint32_t unacked_max_per_channel;    /* unacked_max_per_channel (100000) */
+    uint64_t publish_size_max;           /* publish_memory_limit (128MiB) */
+    uint64_t consumer_timeout_ms;        /* consumer_timeout (0: none) */
+    uint32_t connection_max;             /* connection_max (0: as many as descriptors allow) */
+    uint32_t connection_max_per_address; /* connection_max_per_address (0: likewise) */
+    uint32_t handshake_max_per_address;  /* handshake_max_per_address (10000) */
+    uint32_t login_delay_max_ms;         /* login_delay_max (8000; 0: none) */
+    uint32_t channel_max_per_node;       /* channel_max_per_node (500000) */
+    uint32_t queue_max;                  /* cluster_queue_limit (1000000) */
+    uint32_t exchange_max;               /* cluster_exchange_limit (200000) */
+    uint32_t binding_max;                /* cluster_binding_limit (2000000) */
+    uint32_t binding_max_per_queue;      /* binding_max_per_queue (200000) */
+    uint32_t binding_max_per_exchange;   /* binding_max_per_exchange (200000) */
+    uint64_t definition_octets_max;      /* definition_memory_limit (256MiB) */
+    uint32_t vhost_max;                  /* vhost_max (10000) */
+    double memory_relative;              /* vm_memory_high_watermark.relative (0.6) */
+    uint64_t memory_absolute;    /* vm_memory_high_watermark.absolute (0: the relative one) */
+    uint64_t memory_total;       /* total_memory_available_override_value (0: as found) */
+    double disk_free_relative;   /* disk_free_limit.relative (0: the absolute one) */
+    uint64_t disk_free_absolute; /* disk_free_limit.absolute (50MB) */
+    uint32_t backlog;            /* tcp_listen_options.backlog (128) */
+    char *user;                  /* user (empty: whoever starts it): see privileges.h */
+    bool sandbox;                /* sandbox (true): see sandbox.h */
+    bool log_console;            /* log.console (true): there is a log, on stderr */
+    enum log_level log_level;    /* log.console.level (info) */
     struct config_properties server_properties;
 };
 

@@ -169,8 +169,14 @@ static int start_service(struct server *server)
         .handshake_timeout_ms = config->handshake_timeout_ms,
         .message_size_max = config->message_size_max,
         .consumer_max_per_channel = config->consumer_max_per_channel,
+        .consumer_max_per_node = config->consumer_max_per_node,
+        .unacked_max_per_channel = config->unacked_max_per_channel,
+        .publish_size_max = config->publish_size_max,
         .consumer_timeout_ms = config->consumer_timeout_ms,
         .connection_max = config->connection_max,
+        .connection_max_per_address = config->connection_max_per_address,
+        .handshake_max_per_address = config->handshake_max_per_address,
+        .login_delay_max_ms = config->login_delay_max_ms,
         .channel_max_per_node = config->channel_max_per_node,
     };
     const struct config_property *property;
@@ -271,9 +277,15 @@ struct server *server_new(const struct config *config, struct clock *clock, stru
     *store = NULL; /* the broker's from here */
     server->broker.on_store_failure = on_store_failure;
     server->broker.on_store_full = on_store_full;
-    server->broker.limits = (struct broker_limits){.queue_max = config->queue_max,
-                                                   .exchange_max = config->exchange_max,
-                                                   .vhost_max = config->vhost_max};
+    server->broker.limits = (struct broker_limits){
+        .queue_max = config->queue_max,
+        .exchange_max = config->exchange_max,
+        .vhost_max = config->vhost_max,
+        .binding_max = config->binding_max,
+        .binding_max_per_queue = config->binding_max_per_queue,
+        .binding_max_per_exchange = config->binding_max_per_exchange,
+        .definition_octets_max = config->definition_octets_max,
+    };
     paging_set_limit(&server->broker.paging, config->message_memory_max);
     open_scratch(server);
     restrict_users(server);

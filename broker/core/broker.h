@@ -28,7 +28,15 @@ struct broker_counters { /* since start; only ever growing */
 };
 
 struct broker_limits { /* of all vhosts together, and of their number (17.7); 0: none */
-    uint32_t queue_max, exchange_max, vhost_max;
+    uint32_t queue_max, exchange_max, vhost_max, binding_max;
+    uint32_t binding_max_per_queue, binding_max_per_exchange; /* that lead to it; from or to it */
+    uint64_t definition_octets_max;                           /* see struct broker_totals */
+};
+
+/* What there is, in all vhosts: what the limits above are about. */
+struct broker_totals {
+    size_t queues, exchanges, bindings;
+    uint64_t octets; /* names, keys and arguments of these */
 };
 
 /* What a store is given when it is opened for the first time, and never again. */
@@ -69,6 +77,7 @@ struct broker {
     bool ties_deletes; /* what is forgotten now is moved, or part of a transaction: its delete goes
                           with the puts of the open batch or not at all */
     struct broker_limits limits; /* set by the server */
+    struct broker_totals totals;
     struct broker_counters counters;
     struct task store_task;     /* hands the open batch over, in the STORE phase */
     struct source store_source; /* the store's eventfd */

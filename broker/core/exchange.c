@@ -75,6 +75,8 @@ struct exchange *exchange_new(struct vhost *vhost, const struct exchange_type *t
     TAILQ_INIT(&exchange->bindings);
     TAILQ_INIT(&exchange->incoming);
     map_insert(&vhost->exchanges, &exchange->by_name, exchange->name);
+    vhost->broker->totals.exchanges++;
+    vhost->broker->totals.octets += exchange->name.size + exchange->arguments.size;
     if (type->init != NULL)
         type->init(exchange);
     return exchange;
@@ -109,6 +111,12 @@ static struct binding_list *incoming_of(const struct binding *binding)
     return binding->queue != NULL ? &binding->queue->bindings : &binding->exchange->incoming;
 }
 
+static uint32_t *incoming_count_of(const struct binding *binding)
+{
+    return binding->queue != NULL ? &binding->queue->binding_count
+                                  : &binding->exchange->incoming_count;
+}
+
 struct binding *exchange_add_binding(struct exchange *exchange, struct slice identity,
                                      struct queue *queue, struct exchange *destination)
 {
@@ -123,6 +131,9 @@ struct binding *exchange_add_binding(struct exchange *exchange, struct slice ide
     TAILQ_INSERT_TAIL(incoming_of(binding), binding, by_destination);
     map_insert(&exchange->identities, &binding->by_identity, binding->by_identity.key);
     exchange->binding_count++;
+    (*incoming_count_of(binding))++;
+    exchange->vhost->broker->totals.bindings++;
+    exchange->vhost->broker->totals.octets += identity.size;
     if (exchange->type->add != NULL)
         exchange->type->add(exchange, binding);
     return binding;
@@ -138,6 +149,9 @@ void exchange_remove_binding(struct binding **binding)
     if (exchange->type->remove != NULL)
         exchange->type->remove(exchange, gone);
     exchange->binding_count--;
+    (*incoming_count_of(gone))--;
+    exchange->vhost->broker->totals.bindings--;
+    exchange->vhost->broker->totals.octets -= gone->by_identity.key.size;
     map_remove(&exchange->identities, &gone->by_identity);
     TAILQ_REMOVE(incoming_of(gone), gone, by_destination);
     TAILQ_REMOVE(&exchange->bindings, gone, by_source);

@@ -102,6 +102,7 @@ struct exchange {
     struct map identities;        /* the same by identity: see core/binding.h */
     size_t binding_count;
     struct binding_list incoming; /* that lead here */
+    uint32_t incoming_count;
     uint64_t route_mark;
     uint64_t record_id; /* in the store; 0: not there (not durable, or predeclared) */
     uint64_t lsn;       /* the batch that holds its definition */

@@ -180,7 +180,7 @@ void message_free(struct message *message)
 {
     if (message->publisher != NULL)
         publisher_unref(&message->publisher);
-    const size_t size = sizeof(*message) + message_record(message).size;
+    const size_t size = message_size(message);
     memory -= size;
     pool_free(&blocks, message, size);
 }

@@ -134,5 +134,9 @@ static inline struct slice message_record(const struct message *m)
 {
     return (struct slice){m->record, (size_t)(message_body(m).data - m->record) + m->body_size};
 }
+static inline size_t message_size(const struct message *m) /* octets of memory */
+{
+    return sizeof(*m) + message_record(m).size;
+}
 
 #endif

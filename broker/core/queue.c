@@ -121,6 +121,8 @@ static struct queue *queue_make(struct vhost *vhost, const struct queue_options 
     if (queue->owner != NULL)
         TAILQ_INSERT_TAIL(&queue->owner->queues, queue, by_owner);
     queue->broker->counters.queues_declared++;
+    queue->broker->totals.queues++;
+    queue->broker->totals.octets += queue->name.size + queue->arguments.size;
     queue_used(queue);
     return queue;
 }
@@ -845,8 +847,11 @@ void queue_delete(struct queue *queue)
 
     assert(!queue->deleted && !queue->overfull);
     queue->deleted = true;
-    if (queue->delayed_by == NULL)
+    if (queue->delayed_by == NULL) {
         map_remove(&queue->vhost->queues, &queue->by_name);
+        broker->totals.queues--;
+        broker->totals.octets -= queue->name.size + queue->arguments.size;
+    }
     if (queue->owner != NULL)
         TAILQ_REMOVE(&queue->owner->queues, queue, by_owner);
     vhost_drop_bindings_of_queue(queue->vhost, queue);

@@ -86,6 +86,7 @@ struct queue {
     struct consumers consumers;
     uint32_t consumer_count;
     bool has_exclusive_consumer;
+    uint32_t binding_count;
     struct binding_list bindings; /* that lead here */
     uint64_t route_mark;          /* last message routed here: see core/exchange.h */
 

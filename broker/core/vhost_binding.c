@@ -98,6 +98,36 @@ static bool check_new_binding(const struct edge *edge, struct amqp_error *error)
                                 error));
 }
 
+/* Whether one more may lead from `what` to it, or from it. */
+static bool check_count(size_t count, uint32_t max, const char *what, struct slice name,
+                        const char *key, struct amqp_error *error)
+{
+    return max == 0 || count < max ||
+           amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                     "cannot bind: %s '%.*s' has reached the limit of %" PRIu32 " bindings (%s)",
+                     what, SLICE_ARG(name), max, key);
+}
+
+/* One more at both ends, and in all. */
+static bool check_limits(const struct edge *edge, size_t octets, struct amqp_error *error)
+{
+    const struct vhost *vhost = edge->source->vhost;
+    const struct broker *broker = vhost->broker;
+    const struct broker_limits *limits = &broker->limits;
+
+    return check_count(broker->totals.bindings, limits->binding_max, "the broker behind vhost",
+                       vhost->name, "cluster_binding_limit", error) &&
+           check_count(edge->source->binding_count, limits->binding_max_per_exchange,
+                       "source exchange", edge->source->name, "binding_max_per_exchange", error) &&
+           (edge->queue != NULL
+                ? check_count(edge->queue->binding_count, limits->binding_max_per_queue, "queue",
+                              edge->queue->name, "binding_max_per_queue", error)
+                : check_count(edge->exchange->incoming_count, limits->binding_max_per_exchange,
+                              "destination exchange", edge->exchange->name,
+                              "binding_max_per_exchange", error)) &&
+           vhost_check_octets(vhost, "bind", edge->request.destination, octets, error);
+}
+
 bool vhost_bind(struct vhost *vhost, const struct binding_request *request,
                 const struct asker *asking, uint64_t *lsn, struct amqp_error *error)
 {
@@ -112,10 +142,12 @@ bool vhost_bind(struct vhost *vhost, const struct binding_request *request,
         return false;
     write_identity(&identity, &edge.request);
     struct binding *binding = exchange_find_binding(edge.source, buf_slice(&identity));
-    if (binding == NULL)
+    if (binding == NULL && check_limits(&edge, buf_size(&identity), error))
         binding = create_binding(&edge, buf_slice(&identity));
-    *lsn = binding->lsn;
     buf_release(&identity);
+    if (binding == NULL)
+        return false;
+    *lsn = binding->lsn;
     return true;
 }
 

@@ -50,6 +50,20 @@ bool vhost_check_arguments_size(struct slice arguments, struct amqp_error *error
                      ARGUMENTS_SIZE_MAX);
 }
 
+bool vhost_check_octets(const struct vhost *vhost, const char *what, struct slice name,
+                        size_t octets, struct amqp_error *error)
+{
+    const struct broker *broker = vhost->broker;
+    const uint64_t max = broker->limits.definition_octets_max;
+
+    return max == 0 || (broker->totals.octets <= max && octets <= max - broker->totals.octets) ||
+           amqp_fail(
+               error, AMQP_PRECONDITION_FAILED,
+               "cannot %s '%.*s' in vhost '%.*s': names and arguments of all that is declared "
+               "have reached the limit of %" PRIu64 " octets (definition_memory_limit)",
+               what, SLICE_ARG(name), SLICE_ARG(vhost->name), max);
+}
+
 /* 7.4, 8.7.2: what a redeclare says against what is there. */
 bool vhost_check_equal(const struct argument_owner *owner, const char *property,
                        struct slice received, struct slice current, struct amqp_error *error)

@@ -21,6 +21,8 @@ static void doom_exchange(struct exchange *exchange)
     assert(!exchange->deleted);
     exchange->deleted = true;
     map_remove(&exchange->vhost->exchanges, &exchange->by_name);
+    exchange->vhost->broker->totals.exchanges--;
+    exchange->vhost->broker->totals.octets -= exchange->name.size + exchange->arguments.size;
     TAILQ_INSERT_TAIL(&exchange->vhost->doomed, exchange, by_deleted);
 }
 
@@ -115,15 +117,9 @@ static bool check_exchange_agrees(const struct exchange *exchange,
 static bool check_exchange_limit(const struct vhost *vhost, struct slice name,
                                  struct amqp_error *error)
 {
-    const struct broker *broker = vhost->broker;
-    const uint32_t max = broker->limits.exchange_max;
-    size_t count = 0;
+    const uint32_t max = vhost->broker->limits.exchange_max;
 
-    if (max == 0)
-        return true;
-    map_each (&broker->vhosts, link)
-        count += container_of(link, struct vhost, by_name)->exchanges.count;
-    return count < max ||
+    return max == 0 || vhost->broker->totals.exchanges < max ||
            amqp_fail(error, AMQP_PRECONDITION_FAILED,
                      "cannot declare exchange '%.*s' in vhost '%.*s': exchange limit of %" PRIu32
                      " is reached",
@@ -151,7 +147,9 @@ static bool check_new_exchange(const struct vhost *vhost, const struct exchange_
            check_alternate(options, asking, error) &&
            vhost_check_arguments_size(options->arguments, error) &&
            (type->check_arguments == NULL || type->check_arguments(options->arguments, error)) &&
-           check_exchange_limit(vhost, options->name, error);
+           check_exchange_limit(vhost, options->name, error) &&
+           vhost_check_octets(vhost, "declare exchange", options->name,
+                              options->name.size + options->arguments.size, error);
 }
 
 static struct exchange *create_exchange(struct vhost *vhost, const struct exchange_type *type,

@@ -55,15 +55,9 @@ static bool check_limit_of_vhost(const struct vhost *vhost, struct slice name,
 static bool check_queue_limit(const struct vhost *vhost, struct slice name,
                               struct amqp_error *error)
 {
-    const struct broker *broker = vhost->broker;
-    const uint32_t max = broker->limits.queue_max;
-    size_t count = 0;
+    const uint32_t max = vhost->broker->limits.queue_max;
 
-    if (max == 0)
-        return true;
-    map_each (&broker->vhosts, link)
-        count += container_of(link, struct vhost, by_name)->queues.count;
-    return count < max ||
+    return max == 0 || vhost->broker->totals.queues < max ||
            amqp_fail(error, AMQP_PRECONDITION_FAILED,
                      "cannot declare queue '%.*s': queue limit in cluster (%" PRIu32 ") is reached",
                      SLICE_ARG(name), max);
@@ -95,7 +89,9 @@ static struct queue *create_queue(struct vhost *vhost, const struct queue_option
         !vhost_check_arguments_size(options->arguments, error) ||
         !check_dead_letter_exchange(options, asking, error) ||
         !check_limit_of_vhost(vhost, options->name, error) ||
-        !check_queue_limit(vhost, options->name, error))
+        !check_queue_limit(vhost, options->name, error) ||
+        !vhost_check_octets(vhost, "declare queue", options->name,
+                            options->name.size + options->arguments.size, error))
         return NULL;
     argument_warn(&asked.owner, options->arguments);
     struct queue *queue = queue_new(vhost, options);

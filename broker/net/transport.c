@@ -203,10 +203,11 @@ static void read_into_scratch(struct transport *transport)
 {
     uint8_t *scratch = transport->loop->scratch;
     const size_t old = buf_size(&transport->input);
+    assert(old < transport->share);
     if (old > 0)
         memcpy(scratch, buf_slice(&transport->input).data, old);
 
-    const ssize_t result = transport->ops->read(transport, scratch + old, LOOP_SCRATCH_SIZE - old);
+    const ssize_t result = transport->ops->read(transport, scratch + old, transport->share - old);
     if (!has_read(transport, result))
         return;
 
@@ -396,6 +397,7 @@ void transport_open(struct transport *transport, struct loop *loop,
         .events = events,
         .loop = loop,
         .source = {.fd = -1},
+        .share = LOOP_SCRATCH_SIZE,
         .input_task = {.run = run_input},
         .output_task = {.run = run_output},
         .writable = true,

@@ -66,6 +66,7 @@ struct transport {
     struct buf tail;                /* output being written; sealed into chunks when long */
     struct transport_chunks chunks; /* output before the tail, oldest first */
     size_t chunks_size;
+    size_t share;  /* octets read in a turn, what was left over included */
     bool readable; /* EAGAIN not yet seen */
     bool writable;
     bool hung_up; /* the socket said that its end is near: read until it is there */
@@ -124,6 +125,13 @@ static inline size_t transport_output_size(const struct transport *transport)
 static inline bool transport_is_congested(const struct transport *transport)
 {
     return transport->congested || transport_output_size(transport) > TRANSPORT_HIGH_WATER;
+}
+
+/* So many octets of input are at most with us at a time, at least a frame: less than
+ * LOOP_SCRATCH_SIZE for who is not trusted yet. */
+static inline void transport_set_share(struct transport *transport, size_t share)
+{
+    transport->share = min_of(share, (size_t)LOOP_SCRATCH_SIZE);
 }
 
 /* on_input returns as soon as it can, and is not called again. */

@@ -33,12 +33,43 @@ struct channel *channel_new(struct connection *connection, uint16_t number)
     channel->broker = connection->broker;
     channel->number = number;
     deliveries_init(&channel->deliveries);
+    channel_set_global_prefetch(channel, 0);
 
     map_insert_id(&connection->channels, &channel->by_number, number);
     connection->channel_count++;
     connection->user->channel_count++;
     channel->broker->counters.channels_opened++;
     return channel;
+}
+
+/* ---- what a publish under way may take ---- */
+
+/* A message that is not small: may its body come? It counts as the connection's until it is
+ * whole. */
+static bool reserve(struct channel *channel, const struct amqp_content_header *header,
+                    struct amqp_error *error)
+{
+    const uint64_t max = channel->connection->service->limits.message_size_max;
+
+    if (header->body_size > BODY_SIZE_MAX)
+        return amqp_fail(error, AMQP_FRAME_ERROR,
+                         "content body size %" PRIu64 " exceeds maximum allowed size %d",
+                         header->body_size, BODY_SIZE_MAX);
+    if (header->body_size > max) /* 9.1 */
+        return amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                         "message size %" PRIu64 " is larger than configured max size %" PRIu64,
+                         header->body_size, max);
+    const uint64_t size = header->body_size + header->properties.size;
+    if (!connection_reserve(channel->connection, size, error))
+        return false;
+    channel->reserved_size = (uint32_t)size;
+    return true;
+}
+
+static __attribute__((noinline)) void unreserve(struct channel *channel)
+{
+    connection_unreserve(channel->connection, channel->reserved_size);
+    channel->reserved_size = 0;
 }
 
 /* ---- the end ---- */
@@ -74,6 +105,7 @@ static void drop_work(struct channel *channel)
     channel_requeue_all(channel); /* 6.5 */
     if (channel->message != NULL)
         message_unref(&channel->message);
+    unreserve(channel);
     channel->expects = EXPECT_METHOD;
 }
 
@@ -142,9 +174,11 @@ static void blame_publish(struct amqp_error *error)
     error->method_id = amqp_method_of(AMQP_BASIC_PUBLISH);
 }
 
-static bool finish_publish(struct channel *channel, struct amqp_error *error)
+static inline bool finish_publish(struct channel *channel, struct amqp_error *error)
 {
     channel->expects = EXPECT_METHOD;
+    if (unlikely(channel->reserved_size > 0))
+        unreserve(channel);
     if (unlikely(!channel_publish(channel, error)))
         return channel_refuse(channel, error);
     connection_await_store(channel->connection);
@@ -168,17 +202,10 @@ static bool on_header_frame(struct channel *channel, const struct amqp_frame *fr
                          amqp_get_u16(frame->payload.data));
     if (!amqp_content_header_decode(frame->payload, &header, error))
         return false;
-    if (header.body_size > BODY_SIZE_MAX)
-        return amqp_fail(error, AMQP_FRAME_ERROR,
-                         "content body size %" PRIu64 " exceeds maximum allowed size %d",
-                         header.body_size, BODY_SIZE_MAX);
-    const uint64_t size_max = channel->connection->service->limits.message_size_max;
-    if (header.body_size > size_max) { /* 9.1 */
-        amqp_fail(error, AMQP_PRECONDITION_FAILED,
-                  "message size %" PRIu64 " is larger than configured max size %" PRIu64,
-                  header.body_size, size_max);
+    const uint32_t small = channel->connection->service->reserved_size_min;
+    if (unlikely(header.body_size > small || header.properties.size > small) &&
+        !reserve(channel, &header, error))
         return channel_refuse(channel, error);
-    }
 
     channel->message =
         message_new(slice_of(channel->publish_exchange, channel->publish_exchange_size),
@@ -334,6 +361,15 @@ void channel_remember_queue(struct channel *channel, struct slice name)
 {
     buf_clear(&channel->last_queue);
     buf_append(&channel->last_queue, name);
+}
+
+void channel_set_global_prefetch(struct channel *channel, uint16_t prefetch)
+{
+    const uint32_t max = channel->connection->service->limits.unacked_max_per_channel;
+
+    channel->global_unacked_max = max == 0 ? UINT32_MAX : max;
+    if (prefetch > 0)
+        channel->global_unacked_max = min_of(channel->global_unacked_max, (uint32_t)prefetch);
 }
 
 void channel_wake_consumers(struct channel *channel)

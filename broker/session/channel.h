@@ -35,6 +35,7 @@ struct channel {
     uint8_t publish_exchange_size, publish_key_size;
     uint8_t publish_exchange[255], publish_key[255];
     struct message *message; /* from header to last body octet */
+    uint32_t reserved_size;  /* of its body, with the connection: see connection_reserve */
     /* That it may publish to, whatever the key, as long as `generation` of the broker's users is
      * this. NULL: it has to be asked. */
     const struct exchange *publishable;
@@ -46,9 +47,9 @@ struct channel {
 
     struct map consumers; /* by tag */
     uint32_t consumer_count;
-    uint16_t prefetch;        /* for consumers started from now on */
-    uint16_t global_prefetch; /* shared by the channel's consumers; 0: no limit */
-    uint32_t global_unacked;  /* deliveries to consumers, unacked, all together */
+    uint16_t prefetch;           /* for consumers started from now on */
+    uint32_t global_unacked;     /* deliveries to consumers, unacked, all together */
+    uint32_t global_unacked_max; /* global prefetch, or the limit of the broker */
     struct deliveries deliveries;
 
     struct confirms *confirms; /* confirm mode, or NULL */
@@ -99,6 +100,16 @@ void channel_remember_queue(struct channel *channel, struct slice name);
 
 /* After credit came back: its consumers' queues are woken. */
 void channel_wake_consumers(struct channel *channel);
+
+/* How many deliveries its consumers may have unacked together; prefetch 0: as the broker's limit
+ * says. */
+void channel_set_global_prefetch(struct channel *channel, uint16_t prefetch);
+
+/* No consumer of it gets anything until something is settled. */
+static inline bool channel_is_full(const struct channel *channel)
+{
+    return channel->global_unacked >= channel->global_unacked_max;
+}
 
 /* ---- in class_channel.c ---- */
 

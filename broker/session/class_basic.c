@@ -247,7 +247,7 @@ bool channel_publish(struct channel *channel, struct amqp_error *error)
         !check_properties(channel, exchange, &message, error))
         goto refused;
     if (channel->tx != NULL)
-        tx_publish(channel->tx, message, channel->publish_mandatory);
+        return tx_publish(channel->tx, message, channel->publish_mandatory, error);
     else
         channel_route(channel, exchange, message, channel->publish_mandatory);
     return true;
@@ -268,7 +268,7 @@ bool on_basic_qos(struct channel *channel, const struct amqp_method *method,
         return amqp_fail(error, AMQP_NOT_IMPLEMENTED, "prefetch_size!=0 (%" PRIu32 ")",
                          qos->prefetch_size);
     if (qos->global) {
-        channel->global_prefetch = qos->prefetch_count;
+        channel_set_global_prefetch(channel, qos->prefetch_count);
         channel_wake_consumers(channel);
     } else {
         channel->prefetch = qos->prefetch_count; /* 10.2: of consumers started afterwards */
@@ -288,11 +288,18 @@ static bool is_tag_in_use(const struct channel *channel, const struct amqp_basic
 static bool check_consume(const struct channel *channel, const struct amqp_basic_consume *consume,
                           struct amqp_error *error)
 {
-    uint32_t max = channel->connection->service->limits.consumer_max_per_channel;
+    const struct service *service = channel->connection->service;
+    const uint32_t max = service->limits.consumer_max_per_channel;
+    const uint32_t node_max = service->limits.consumer_max_per_node;
 
     if (max > 0 && channel->consumer_count >= max)
         return amqp_fail(error, AMQP_NOT_ALLOWED,
                          "reached maximum (%" PRIu32 ") of consumers per channel", max);
+    if (node_max > 0 && service->consumer_count >= node_max)
+        return amqp_fail(error, AMQP_NOT_ALLOWED,
+                         "reached maximum (%" PRIu32
+                         ") of consumers on node '%s' (consumer_max_per_node)",
+                         node_max, service->node);
     if (is_tag_in_use(channel, consume))
         return amqp_fail(error, AMQP_NOT_ALLOWED, "attempt to reuse consumer tag '%.*s'",
                          SLICE_ARG(consume->consumer_tag));
@@ -461,6 +468,18 @@ static void on_get_loaded(struct queue_waiter *waiter)
         channel_refuse(channel, &error);
 }
 
+/* Who takes and never acknowledges is stopped where consumers just wait. */
+static bool check_unacked(const struct channel *channel, bool no_ack, struct amqp_error *error)
+{
+    const uint32_t max = channel->connection->service->limits.unacked_max_per_channel;
+
+    return max == 0 || no_ack || channel->deliveries.count < max ||
+           amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                     "%zu deliveries of this channel are not acknowledged, the maximum is %" PRIu32
+                     " (unacked_max_per_channel)",
+                     channel->deliveries.count, max);
+}
+
 /* 10.11 */
 static bool check_get(const struct queue *queue, struct amqp_error *error)
 {
@@ -480,7 +499,8 @@ bool on_basic_get(struct channel *channel, const struct amqp_method *method,
                          SLICE_ARG(method->basic_get.queue),
                          SLICE_ARG(channel->connection->vhost->name));
     struct queue *queue = channel_find_queue(channel, method->basic_get.queue, ACCESS_GET, error);
-    if (queue == NULL || !check_get(queue, error))
+    if (queue == NULL || !check_get(queue, error) ||
+        !check_unacked(channel, method->basic_get.no_ack, error))
         return false;
     channel->get_no_ack = method->basic_get.no_ack;
     channel->get_waiter.on_loaded = on_get_loaded;
@@ -537,7 +557,7 @@ static void settle_up_to(struct channel *channel, uint64_t last, enum settlement
 static bool settle(struct channel *channel, uint64_t tag, bool multiple, enum settlement how,
                    struct amqp_error *error)
 {
-    uint32_t limited = channel->global_prefetch;
+    const bool was_full = channel_is_full(channel);
     struct delivery *delivery = NULL;
 
     if (!multiple || tag != 0) {
@@ -549,7 +569,7 @@ static bool settle(struct channel *channel, uint64_t tag, bool multiple, enum se
         settle_up_to(channel, tag == 0 ? UINT64_MAX : tag, how);
     else
         settle_one(channel, delivery, how);
-    if (limited > 0)
+    if (was_full)
         channel_wake_consumers(channel);
     return true;
 }

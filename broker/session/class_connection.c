@@ -129,11 +129,17 @@ static bool check_open(const struct connection *connection, const struct vhost *
 {
     const struct service *service = connection->service;
     const uint32_t node_max = service->limits.connection_max;
+    const uint32_t address_max = service->limits.connection_max_per_address;
     const struct user *user = connection->user;
 
     if (node_max != 0 && service->connection_count > node_max)
         return amqp_fail(error, AMQP_NOT_ALLOWED,
                          "connection refused: node connection limit (%u) is reached", node_max);
+    if (address_max != 0 && connection->visitor.address->visitor_count > address_max)
+        return amqp_fail(error, AMQP_NOT_ALLOWED,
+                         "connection refused: limit of connections from one address (%u) is "
+                         "reached (connection_max_per_address)",
+                         address_max);
     if (vhost != NULL && is_reached(vhost->limits.connection_max, vhost->connection_count))
         return amqp_fail(error, AMQP_NOT_ALLOWED,
                          "access to vhost '%.*s' refused for user '%s': connection limit (%" PRId64
@@ -167,6 +173,8 @@ static bool on_open(struct connection *connection, const struct amqp_method *met
     connection->user->connection_count++;
     vhost->connection_count++;
     timer_cancel(&connection->timer);
+    visitor_settle(&connection->visitor);
+    transport_set_share(&connection->transport, LOOP_SCRATCH_SIZE);
     connection_move(connection, CONNECTION_OPEN);
     connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_OPEN_OK});
     return true;
@@ -211,7 +219,7 @@ static bool on_close(struct connection *connection, const struct amqp_method *me
     (void)method, (void)error;
     connection_wind_up(connection, LOG_INFO, NULL);
     connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE_OK});
-    connection_linger(connection);
+    connection_linger(connection, 0);
     return true;
 }
 

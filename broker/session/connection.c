@@ -138,6 +138,8 @@ static void connection_close(struct connection *connection)
 {
     connection_move(connection, CONNECTION_CLOSED);
     timer_cancel(&connection->timer);
+    buf_release(&connection->held_reply);
+    visitor_leave(&connection->visitor);
     transport_close(&connection->transport);
     loop_queue(connection->broker->loop, LOOP_REAP, &connection->reap);
 }
@@ -151,22 +153,28 @@ void connection_drop(struct connection *connection, const char *reason)
     connection_close(connection);
 }
 
-void connection_linger(struct connection *connection)
+void connection_linger(struct connection *connection, uint64_t least_ms)
 {
     connection_move(connection, CONNECTION_LINGER);
-    set_timer(connection, LINGER_MS);
+    set_timer(connection, max_of(least_ms, (uint64_t)LINGER_MS));
+}
+
+static void put_close(struct buf *out, const struct amqp_error *error)
+{
+    amqp_method_encode(out, 0,
+                       &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE,
+                                             .connection_close = {
+                                                 .reply_code = error->code,
+                                                 .reply_text = slice_of_string(error->text),
+                                                 .class_id = error->class_id,
+                                                 .method_id = error->method_id,
+                                             }});
 }
 
 static void send_close(struct connection *connection, const struct amqp_error *error)
 {
-    connection_send(connection, 0,
-                    &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE,
-                                          .connection_close = {
-                                              .reply_code = error->code,
-                                              .reply_text = slice_of_string(error->text),
-                                              .class_id = error->class_id,
-                                              .method_id = error->method_id,
-                                          }});
+    put_close(transport_output(&connection->transport), error);
+    connection->frames_out++;
 }
 
 /* How long close-ok may take: the heartbeat or 30 s, whichever is less; a client in its handshake
@@ -192,6 +200,19 @@ void connection_fail(struct connection *connection, const struct amqp_error *err
     set_timer(connection, wait_ms);
 }
 
+void connection_fail_later(struct connection *connection, const struct amqp_error *error,
+                           const char *reason, uint64_t delay_ms)
+{
+    if (delay_ms == 0) {
+        connection_fail(connection, error, reason);
+        return;
+    }
+    connection_wind_up(connection, LOG_ERROR, reason);
+    put_close(&connection->held_reply, error);
+    connection_move(connection, CONNECTION_AWAIT_CLOSE_OK);
+    set_timer(connection, delay_ms);
+}
+
 /* What follows in the input cannot be told into frames any more (2.3). */
 static void fail_stream(struct connection *connection, const struct amqp_error *error)
 {
@@ -199,7 +220,7 @@ static void fail_stream(struct connection *connection, const struct amqp_error *
         connection_wind_up(connection, LOG_ERROR, error->text);
         send_close(connection, error);
     }
-    connection_linger(connection);
+    connection_linger(connection, 0);
 }
 
 void connection_force_close(struct connection *connection, const char *text)
@@ -213,12 +234,24 @@ void connection_force_close(struct connection *connection, const char *text)
     connection_fail(connection, &error, NULL);
 }
 
-/* The handshake took too long, or the peer has had its time to answer close or to read our last
- * word. */
+static void send_held_reply(struct connection *connection)
+{
+    buf_append(transport_output(&connection->transport), buf_slice(&connection->held_reply));
+    buf_release(&connection->held_reply);
+    connection->frames_out++;
+}
+
+/* The handshake took too long; or a close was to leave now; or the peer has had its time to answer
+ * it, or to read our last word. */
 static void on_timer(struct timer *timer)
 {
     struct connection *connection = container_of(timer, struct connection, timer);
 
+    if (connection->state == CONNECTION_AWAIT_CLOSE_OK && buf_size(&connection->held_reply) > 0) {
+        send_held_reply(connection);
+        set_timer(connection, LINGER_MS);
+        return;
+    }
     connection_drop(connection, "handshake timeout"); /* 1.4; the reason is for the living */
 }
 
@@ -276,11 +309,8 @@ static void on_durable(struct parked *parked)
 {
     struct connection *connection = container_of(parked, struct connection, parked);
 
-    if (buf_size(&connection->held_reply) > 0) {
-        buf_append(transport_output(&connection->transport), buf_slice(&connection->held_reply));
-        buf_release(&connection->held_reply);
-        connection->frames_out++;
-    }
+    if (buf_size(&connection->held_reply) > 0)
+        send_held_reply(connection);
     connection_unhold(connection);
 }
 
@@ -310,6 +340,27 @@ void connection_await_store(struct connection *connection)
 
     if (unlikely(broker_store_is_full(broker)) && store_is_busy(broker->store) && !connection->held)
         hold_until(connection, broker->parking.durable + 1, false);
+}
+
+bool connection_reserve(struct connection *connection, uint64_t size, struct amqp_error *error)
+{
+    const uint64_t max = connection->service->limits.publish_size_max;
+
+    if (max != 0 && connection->publish_size > 0 &&
+        size > max - min_of(max, connection->publish_size))
+        return amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                         "messages that this connection has begun to publish, or holds in "
+                         "transactions, would have %" PRIu64 " octets, the maximum is %" PRIu64
+                         " (publish_memory_limit)",
+                         connection->publish_size + size, max);
+    connection->publish_size += size;
+    return true;
+}
+
+void connection_unreserve(struct connection *connection, uint64_t size)
+{
+    assert(size <= connection->publish_size);
+    connection->publish_size -= size;
 }
 
 /* ---- alarms ---- */
@@ -628,6 +679,7 @@ struct connection *connection_new(struct service *service, const struct endpoint
     connection->peer = *peer;
     print_name(connection);
     connection->frame_size_max = service->limits.initial_frame_size_max;
+    visitor_enter(&connection->visitor, &service->addresses, peer);
     queue_owner_init(&connection->owned);
     connection->asker.owner = &connection->owned;
     connection->parked.on_durable = on_durable;
@@ -643,23 +695,42 @@ struct connection *connection_new(struct service *service, const struct endpoint
     return connection;
 }
 
+/* Somebody of whom we know no more than where he comes from. */
+static void begin(struct connection *connection)
+{
+    const struct service_limits *limits = &connection->service->limits;
+    const struct address *address = connection->visitor.address;
+
+    set_timer(connection, limits->handshake_timeout_ms);
+    transport_set_share(&connection->transport,
+                        limits->initial_frame_size_max + AMQP_FRAME_OVERHEAD);
+    if (limits->handshake_max_per_address != 0 &&
+        address->handshake_count > limits->handshake_max_per_address)
+        connection_drop(
+            container_of(address_oldest(address), struct connection, visitor),
+            "too many others from its address have connected since, and its handshake has not "
+            "ended (handshake_max_per_address)");
+}
+
 int connection_open_socket(struct connection *connection, int fd, struct tls_context *tls)
 {
     struct transport *transport = &connection->transport;
     const int result = tls == NULL
                            ? transport_open_socket(transport, connection->broker->loop, &events, fd)
                            : tls_transport_open(transport, tls, &events, fd, &connection->peer);
-    if (result < 0)
+    if (result < 0) {
+        visitor_leave(&connection->visitor);
         connection_free(connection);
-    else
-        set_timer(connection, connection->service->limits.handshake_timeout_ms);
-    return result;
+        return result;
+    }
+    begin(connection);
+    return 0;
 }
 
 void connection_open(struct connection *connection, const struct transport_ops *ops)
 {
     transport_open(&connection->transport, connection->broker->loop, &events, ops);
-    set_timer(connection, connection->service->limits.handshake_timeout_ms);
+    begin(connection);
 }
 
 void connection_remove_channel(struct connection *connection, struct channel *channel)

@@ -26,6 +26,7 @@
 #ifndef SESSION_CONNECTION_H
 #define SESSION_CONNECTION_H
 
+#include "access/address.h"
 #include "access/authenticator.h"
 #include "amqp/frame.h"
 #include "amqp/method.h"
@@ -60,6 +61,7 @@ struct connection {
     uint64_t id;
     enum connection_state state;
     struct endpoint local, peer;
+    struct visitor visitor;       /* of where it comes from */
     char name[160];               /* "127.0.0.1:52771 -> 127.0.0.1:5672" */
     char *client_name;            /* client property connection_name, or NULL */
     struct buf client_properties; /* the client's field table */
@@ -81,10 +83,12 @@ struct connection {
     uint32_t channel_count;
     struct queue_owner owned; /* its exclusive queues */
 
+    uint64_t publish_size; /* see connection_reserve */
+
     bool held, choked, blocked; /* not read, see above */
     bool noticed;               /* octets have come: it is no probe (1.3) */
     struct parked parked;       /* held for an LSN */
-    struct buf held_reply;      /* encoded frames that leave when the hold ends */
+    struct buf held_reply;      /* encoded frames that leave when the hold ends, or the timer */
 
     struct timer timer;           /* handshake deadline, then wait for close-ok or the peer's end */
     struct timer heartbeat_timer; /* both directions */
@@ -120,6 +124,13 @@ void connection_unhold(struct connection *connection);
 /* It has not taken what it was sent, beyond all measure: whoever can must stop sending to it. */
 bool connection_is_flooded(const struct connection *connection);
 
+/* Messages that its client has begun and not ended, or has put into transactions, are in memory and
+ * in no queue, where no consumer can make room: all of a connection together may have so much,
+ * unless it is a single one. False with error filled: they would have more. One whose body and
+ * properties have at most service->reserved_size_min octets counts in transactions alone. */
+bool connection_reserve(struct connection *connection, uint64_t size, struct amqp_error *error);
+void connection_unreserve(struct connection *connection, uint64_t size);
+
 /* A publish of it is not confirmed yet. */
 bool connection_awaits_confirms(struct connection *connection);
 
@@ -140,6 +151,10 @@ void connection_await_store(struct connection *connection);
 void connection_fail(struct connection *connection, const struct amqp_error *error,
                      const char *reason);
 
+/* The same, but the close leaves only after delay_ms. */
+void connection_fail_later(struct connection *connection, const struct amqp_error *error,
+                           const char *reason, uint64_t delay_ms);
+
 /* Ends it now, without a word to the peer; reason is for the log. */
 void connection_drop(struct connection *connection, const char *reason);
 
@@ -159,8 +174,8 @@ void connection_start_heartbeats(struct connection *connection);
  * client wanted it so. */
 void connection_wind_up(struct connection *connection, enum log_level level, const char *reason);
 /* Its last word is said: ignores input, and closes when the peer does, 3 s from now at the
- * latest. */
-void connection_linger(struct connection *connection);
+ * latest, or as much as least_ms. */
+void connection_linger(struct connection *connection, uint64_t least_ms);
 
 /* The rows of class connection. */
 bool connection_on_method(struct connection *connection, const struct amqp_method *method,

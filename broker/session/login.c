@@ -9,12 +9,14 @@ const struct login_rules login_rules_default = {
     .anonymous_user = "guest",
 };
 
-/* 4.2.5: who cannot understand the close waits, so that guessing passwords is slow. The wire never
- * tells what was wrong. */
+/* 4.2.5: the answer waits, so that guessing passwords is slow; who cannot understand it gets none.
+ * The wire never tells what was wrong. */
 static void refuse(struct connection *connection, const char *why)
 {
     struct amqp_error error = {0}; /* it is not start-ok that failed */
     char reason[512];
+    const uint64_t delay_ms = address_login_failed(connection->visitor.address,
+                                                   connection->service->limits.login_delay_max_ms);
 
     connection->broker->counters.logins_refused++;
     snprintf(reason, sizeof(reason), "%s login refused: user '%s' - %s", connection->mechanism,
@@ -24,10 +26,10 @@ static void refuse(struct connection *connection, const char *why)
                   "Login was refused using authentication mechanism %s. For details see the broker "
                   "logfile.",
                   connection->mechanism);
-        connection_fail(connection, &error, reason);
+        connection_fail_later(connection, &error, reason, delay_ms);
     } else {
         connection_wind_up(connection, LOG_ERROR, reason);
-        connection_linger(connection);
+        connection_linger(connection, delay_ms);
     }
 }
 

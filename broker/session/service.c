@@ -11,6 +11,9 @@
 #include "base/log.h"
 #include "session/revocation.h"
 
+/* So many octets in each channel of a connection are not worth counting. */
+enum { SMALL_BODY_SIZE = 4096 };
+
 /* What clients may rely on (4.1.3): what is implemented, and nothing else. */
 static const char *const capabilities[] = {
     "publisher_confirms",     "exchange_exchange_bindings", "basic.nack",
@@ -105,7 +108,12 @@ int service_init(struct service *service, struct broker *broker,
                  const struct service_limits *limits, const struct service_property *properties,
                  size_t property_count, unsigned password_cost, bool threaded)
 {
-    *service = (struct service){.broker = broker, .limits = *limits, .logins = login_rules_default};
+    *service = (struct service){
+        .broker = broker,
+        .limits = *limits,
+        .logins = login_rules_default,
+        .reserved_size_min = (uint32_t)min_of(limits->message_size_max, (uint64_t)SMALL_BODY_SIZE),
+    };
     const int result = authenticator_open(&service->authenticator, &broker->users, broker->loop,
                                           broker->random, password_cost, threaded);
     if (result < 0)
@@ -115,6 +123,7 @@ int service_init(struct service *service, struct broker *broker,
     broker->watcher = &service->watcher;
     route_init(&service->route);
     TAILQ_INIT(&service->connections);
+    addresses_init(&service->addresses, broker->clock);
     alarm_init(&service->alarm, on_alarm_change);
     name_node(service);
     put_server_properties(service, properties, property_count);
@@ -128,6 +137,7 @@ void service_release(struct service *service)
     service->broker->watcher = NULL;
     authenticator_close(&service->authenticator);
     route_release(&service->route);
+    addresses_release(&service->addresses);
     buf_release(&service->server_properties);
 }
 

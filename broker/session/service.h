@@ -2,6 +2,7 @@
 #ifndef SESSION_SERVICE_H
 #define SESSION_SERVICE_H
 
+#include "access/address.h"
 #include "access/alarm.h"
 #include "access/authenticator.h"
 #include "core/account.h"
@@ -17,11 +18,16 @@ struct service_limits {
     uint32_t initial_frame_size_max; /* before tune-ok */
     uint16_t channel_max;
     uint32_t handshake_timeout_ms;
+    uint32_t login_delay_max_ms; /* see access/address.h */
     uint64_t message_size_max;
-    uint32_t consumer_max_per_channel; /* 0: no limit */
-    uint32_t connection_max;           /* 0: no limit */
-    uint32_t channel_max_per_node;     /* 0: no limit */
-    uint64_t consumer_timeout_ms;      /* 0: none */
+    /* 0 in any of these: no limit */
+    uint32_t consumer_max_per_channel, consumer_max_per_node;
+    uint32_t unacked_max_per_channel;
+    uint64_t publish_size_max; /* see connection_reserve */
+    uint32_t connection_max, connection_max_per_address;
+    uint32_t handshake_max_per_address;
+    uint32_t channel_max_per_node;
+    uint64_t consumer_timeout_ms;
 };
 
 struct service {
@@ -34,8 +40,10 @@ struct service {
     struct alarm alarm; /* blocks publishers (4.6); the server starts it */
     char node[300];     /* "stoatmq@host" */
     struct buf server_properties; /* encoded field table for connection.start, without its length */
+    struct addresses addresses;   /* of the connections */
     struct connection_list connections;
-    size_t connection_count;
+    size_t connection_count, consumer_count;
+    uint32_t reserved_size_min; /* see connection_reserve */
     uint64_t next_connection_id;
     struct route route; /* scratch of the publish path */
     bool stopping;

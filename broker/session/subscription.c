@@ -15,8 +15,7 @@ static bool may_take(struct consumer *consumer)
     const struct channel *channel = container_of(consumer, struct subscription, consumer)->channel;
 
     return !transport_is_congested(&channel->connection->transport) &&
-           (channel->global_prefetch == 0 || consumer->no_ack ||
-            channel->global_unacked < channel->global_prefetch);
+           (consumer->no_ack || !channel_is_full(channel));
 }
 
 /* basic.deliver, content header and body, each in its frame, written in one piece: the path of
@@ -126,6 +125,7 @@ static void leave_channel(struct subscription *subscription)
 
     map_remove(&channel->consumers, &subscription->by_tag);
     channel->consumer_count--;
+    channel->connection->service->consumer_count--;
     timer_cancel(&subscription->timer);
     deliveries_forget_consumer(&channel->deliveries, &subscription->consumer);
 }
@@ -176,6 +176,7 @@ struct subscription *subscription_new(struct channel *channel, struct queue *que
     };
     map_insert(&channel->consumers, &subscription->by_tag, subscription->consumer.tag);
     channel->consumer_count++;
+    channel->connection->service->consumer_count++;
     queue_attach(queue, &subscription->consumer);
     return subscription;
 }

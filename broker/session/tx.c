@@ -20,6 +20,7 @@ struct tx {
     struct channel *channel;
     struct buf publishes;   /* of struct tx_publish */
     struct buf settlements; /* of struct tx_settlement */
+    uint64_t reserved_size; /* with the connection, for the publishes */
     uint64_t held_up_to;    /* all deliveries up to this tag are held: none is looked at twice */
 };
 
@@ -43,6 +44,13 @@ static struct tx_settlement *settlements_of(const struct tx *tx, size_t *count)
     return (struct tx_settlement *)(void *)(tx->settlements.data + tx->settlements.begin);
 }
 
+static void release_publishes(struct tx *tx)
+{
+    buf_release(&tx->publishes);
+    connection_unreserve(tx->channel->connection, tx->reserved_size);
+    tx->reserved_size = 0;
+}
+
 static void drop_publishes(struct tx *tx)
 {
     size_t count;
@@ -51,7 +59,7 @@ static void drop_publishes(struct tx *tx)
     for (size_t i = 0; i < count; i++)
         if (publishes[i].message != NULL)
             message_unref(&publishes[i].message);
-    buf_release(&tx->publishes);
+    release_publishes(tx);
 }
 
 void tx_free(struct tx **tx)
@@ -64,11 +72,18 @@ void tx_free(struct tx **tx)
     free(gone);
 }
 
-void tx_publish(struct tx *tx, struct message *message, bool mandatory)
+bool tx_publish(struct tx *tx, struct message *message, bool mandatory, struct amqp_error *error)
 {
     struct tx_publish publish = {message, mandatory};
+    const uint64_t size = message_size(message) + sizeof(publish);
 
+    if (!connection_reserve(tx->channel->connection, size, error)) {
+        message_unref(&message);
+        return false;
+    }
+    tx->reserved_size += size;
     buf_append(&tx->publishes, slice_of(&publish, sizeof(publish)));
+    return true;
 }
 
 void tx_settle(struct tx *tx, struct delivery *delivery, enum settlement how)
@@ -134,7 +149,7 @@ static void apply_publishes(struct tx *tx)
             vhost_find_exchange(tx->channel->connection->vhost, message_exchange(message), NULL);
         channel_route(tx->channel, exchange, message, publishes[i].mandatory);
     }
-    buf_release(&tx->publishes);
+    release_publishes(tx);
 }
 
 static void apply_settlements(struct tx *tx)
@@ -177,6 +192,7 @@ static bool may_put(const struct tx *tx)
 bool tx_commit(struct tx *tx, uint64_t *lsn, bool *entries, struct amqp_error *error)
 {
     struct store *store = tx->channel->broker->store;
+    const bool was_full = channel_is_full(tx->channel);
 
     if (!check_publishes(tx, error))
         return false;
@@ -192,7 +208,7 @@ bool tx_commit(struct tx *tx, uint64_t *lsn, bool *entries, struct amqp_error *e
     broker->in_transaction = broker->ties_deletes = false;
     dead_letters_run(
         tx->channel->broker); /* of what it rejects or crowds out: they are part of it */
-    if (tx->channel->global_prefetch > 0)
+    if (was_full)
         channel_wake_consumers(tx->channel);
     fault_point(FAULT_TX_WHOLE);
     *lsn = store_open_is_empty(store) ? 0 : store_open_lsn(store);

@@ -23,8 +23,9 @@ struct tx;
 struct tx *tx_new(struct channel *channel);
 void tx_free(struct tx **tx); /* drops what it holds */
 
-/* Holds a publish that passed all checks; takes over the caller's reference. */
-void tx_publish(struct tx *tx, struct message *message, bool mandatory);
+/* Holds a publish that passed all checks; takes over the caller's reference. False with error
+ * filled, and the message gone: the connection holds too much. */
+bool tx_publish(struct tx *tx, struct message *message, bool mandatory, struct amqp_error *error);
 
 /* Holds a settlement of this delivery, which must not be held yet. */
 void tx_settle(struct tx *tx, struct delivery *delivery, enum settlement how);

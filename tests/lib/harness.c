@@ -18,6 +18,12 @@ const struct service_limits harness_limits = {
     .channel_max = 2047,
     .handshake_timeout_ms = 10000,
     .message_size_max = 16777216,
+    .consumer_max_per_channel = 200000,
+    .consumer_max_per_node = 1000000,
+    .unacked_max_per_channel = 100000,
+    .publish_size_max = UINT64_C(128) << 20,
+    .handshake_max_per_address = 10000,
+    .channel_max_per_node = 500000,
 };
 
 /* ---- the broker ---- */

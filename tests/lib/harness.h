@@ -39,7 +39,8 @@ struct harness {
     int log_fd; /* what the broker logs, debug included */
 };
 
-extern const struct service_limits harness_limits; /* the configuration's defaults */
+/* The configuration's defaults, but that nobody waits for the refusal of a login. */
+extern const struct service_limits harness_limits;
 
 enum { HARNESS_PASSWORD_COST = 1 }; /* of its passwords, which no thread verifies */
 

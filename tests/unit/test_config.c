@@ -92,11 +92,22 @@ START_TEST(defaults)
     ck_assert_uint_eq(config.handshake_timeout_ms, 10000);
     ck_assert_uint_eq(config.message_size_max, 16777216);
     ck_assert_uint_eq(config.message_memory_max, 50331648);
-    ck_assert_uint_eq(config.consumer_max_per_channel, 0);
+    ck_assert_uint_eq(config.consumer_max_per_channel, 200000);
+    ck_assert_uint_eq(config.consumer_max_per_node, 1000000);
+    ck_assert_uint_eq(config.unacked_max_per_channel, 100000);
+    ck_assert_uint_eq(config.publish_size_max, UINT64_C(128) << 20);
     ck_assert_uint_eq(config.connection_max, 0);
-    ck_assert_uint_eq(config.channel_max_per_node, 0);
-    ck_assert_uint_eq(config.queue_max, 0);
-    ck_assert_uint_eq(config.exchange_max, 0);
+    ck_assert_uint_eq(config.connection_max_per_address, 0);
+    ck_assert_uint_eq(config.handshake_max_per_address, 10000);
+    ck_assert_uint_eq(config.login_delay_max_ms, 8000);
+    ck_assert_uint_eq(config.channel_max_per_node, 500000);
+    ck_assert_uint_eq(config.queue_max, 1000000);
+    ck_assert_uint_eq(config.exchange_max, 200000);
+    ck_assert_uint_eq(config.binding_max, 2000000);
+    ck_assert_uint_eq(config.binding_max_per_queue, 200000);
+    ck_assert_uint_eq(config.binding_max_per_exchange, 200000);
+    ck_assert_uint_eq(config.definition_octets_max, UINT64_C(256) << 20);
+    ck_assert_uint_eq(config.vhost_max, 10000);
     ck_assert_double_eq(config.memory_relative, 0.6);
     ck_assert_uint_eq(config.memory_absolute, 0);
     ck_assert_uint_eq(config.memory_total, 0);
@@ -193,6 +204,18 @@ START_TEST(values)
         {"heartbeat = infinity", BAD, "bad value"},
         {"channel_max_per_node = 9", PLACE(channel_max_per_node), 9, NULL},
         {"cluster_queue_limit = 9", PLACE(queue_max), 9, NULL},
+        {"cluster_binding_limit = 9", PLACE(binding_max), 9, NULL},
+        {"binding_max_per_queue = 9", PLACE(binding_max_per_queue), 9, NULL},
+        {"binding_max_per_exchange = infinity", PLACE(binding_max_per_exchange), 0, NULL},
+        {"definition_memory_limit = 1GB", PLACE(definition_octets_max), 1000000000, NULL},
+        {"definition_memory_limit = infinity", PLACE(definition_octets_max), 0, NULL},
+        {"consumer_max_per_node = 9", PLACE(consumer_max_per_node), 9, NULL},
+        {"unacked_max_per_channel = 9", PLACE(unacked_max_per_channel), 9, NULL},
+        {"publish_memory_limit = 1MiB", PLACE(publish_size_max), 1048576, NULL},
+        {"connection_max_per_address = 9", PLACE(connection_max_per_address), 9, NULL},
+        {"handshake_max_per_address = 9", PLACE(handshake_max_per_address), 9, NULL},
+        {"login_delay_max = 0", PLACE(login_delay_max_ms), 0, NULL},
+        {"login_delay_max = 60001", BAD, "bad value"},
         {"cluster_exchange_limit = infinity", PLACE(exchange_max), 0, NULL},
         {"vm_memory_high_watermark.absolute = 2GB", PLACE(memory_absolute), 2000000000, NULL},
         {"total_memory_available_override_value = 8GiB", PLACE(memory_total), UINT64_C(8) << 30,

@@ -1,0 +1,686 @@
+/* What a peer can inflate, one limit after the other: it is met where it should be, says which it is,
+ * and is there again when room was made. Those of access and of queues' lengths have tests of their
+ * own (test_access, test_limits). */
+#include "access/address.h"
+#include "amqp/client.h"
+#include "base/alloc.h"
+#include "core/account.h"
+#include "tests/lib/queue_client.h"
+#include "tests/lib/unit.h"
+
+static struct harness harness;
+static struct peer *peer, *other;
+
+static void start(const struct service_limits *limits)
+{
+    harness_init(&harness, limits);
+    peer = peer_open_channel(&harness);
+    other = peer_open_channel(&harness);
+}
+
+static void tear_down(void)
+{
+    harness_release(&harness);
+}
+
+static void expect_refusal(struct peer *from, const char *text)
+{
+    peer_expect_close(from, 1, 406, text);
+    peer_send(from, 1, &(struct amqp_method){.id = AMQP_CHANNEL_CLOSE_OK});
+    open_channel(from);
+}
+
+/* ---- consumers and deliveries ---- */
+
+static void send_consume(struct peer *from, const char *tag)
+{
+    peer_send(from, 1,
+              &(struct amqp_method){
+                  .id = AMQP_BASIC_CONSUME,
+                  .basic_consume = {.queue = SLICE("q"), .consumer_tag = slice_of_string(tag)}});
+}
+
+START_TEST(consumers_of_a_channel)
+{
+    struct service_limits limits = harness_limits;
+
+    limits.consumer_max_per_channel = 2;
+    start(&limits);
+    declare_queue(peer, "q", false, NULL);
+    consume(peer, "q", "a", false, NULL);
+    consume(peer, "q", "b", false, NULL);
+    consume(other, "q", "c", false, NULL);
+    send_consume(peer, "d");
+    peer_expect_close(peer, 0, 530, "NOT_ALLOWED - reached maximum (2) of consumers per channel");
+}
+END_TEST
+
+START_TEST(consumers_in_all)
+{
+    struct service_limits limits = harness_limits;
+
+    limits.consumer_max_per_node = 2;
+    start(&limits);
+    declare_queue(peer, "q", false, NULL);
+    consume(peer, "q", "a", false, NULL);
+    consume(other, "q", "a", false, NULL);
+    send_consume(peer, "b");
+    peer_expect_close(peer, 0, 530, "NOT_ALLOWED - reached maximum (2) of consumers on node *");
+    peer = peer_open_channel(&harness); /* the other's consumer went with it */
+    consume(peer, "q", "b", false, NULL);
+    ck_assert_uint_eq(harness.service.consumer_count, 2);
+}
+END_TEST
+
+START_TEST(deliveries_that_nobody_acknowledges)
+{
+    struct service_limits limits = harness_limits;
+
+    limits.unacked_max_per_channel = 3;
+    start(&limits);
+    declare_queue(peer, "q", _i == 1, NULL);
+    for (int i = 0; i < 10; i++)
+        publish(peer, "q", "m");
+    consume(other, "q", "a", false, NULL); /* without a prefetch of its own */
+    const uint64_t first = expect_delivery(other, "m");
+    expect_delivery(other, "m");
+    expect_delivery(other, "m");
+    peer_expect_nothing(other);
+    ack(other, first);
+    const uint64_t last = expect_delivery(other, "m");
+    peer_expect_nothing(other);
+    peer_send(other, 1,
+              &(struct amqp_method){.id = AMQP_BASIC_ACK,
+                                    .basic_ack = {.delivery_tag = last, .multiple = true}});
+    for (int i = 0; i < 3; i++)
+        expect_delivery(other, "m");
+    peer_expect_nothing(other);
+}
+END_TEST
+
+START_TEST(a_prefetch_below_it_counts)
+{
+    struct service_limits limits = harness_limits;
+
+    limits.unacked_max_per_channel = 3;
+    start(&limits);
+    declare_queue(peer, "q", false, NULL);
+    for (int i = 0; i < 10; i++)
+        publish(peer, "q", "m");
+    peer_call(
+        other, 1,
+        &(struct amqp_method){.id = AMQP_BASIC_QOS,
+                              .basic_qos = {.prefetch_count = _i == 0 ? 2 : 7, .global = true}},
+        AMQP_BASIC_QOS_OK);
+    consume(other, "q", "a", false, NULL);
+    expect_delivery(other, "m");
+    expect_delivery(other, "m");
+    if (_i == 1)
+        expect_delivery(other, "m");
+    peer_expect_nothing(other);
+}
+END_TEST
+
+START_TEST(who_needs_no_acknowledgement_gets_all)
+{
+    struct service_limits limits = harness_limits;
+
+    limits.unacked_max_per_channel = 3;
+    start(&limits);
+    declare_queue(peer, "q", false, NULL);
+    for (int i = 0; i < 10; i++)
+        publish(peer, "q", "m");
+    consume(other, "q", "a", true, NULL);
+    for (int i = 0; i < 10; i++)
+        expect_delivery(other, "m");
+}
+END_TEST
+
+START_TEST(gets_that_nobody_acknowledges)
+{
+    struct service_limits limits = harness_limits;
+
+    limits.unacked_max_per_channel = 3;
+    start(&limits);
+    declare_queue(peer, "q", false, NULL);
+    for (int i = 0; i < 5; i++)
+        publish(peer, "q", "m");
+    const uint64_t first = get_unacked(other, "q", "m");
+    get_unacked(other, "q", "m");
+    get_unacked(other, "q", "m");
+    ack(other, first);
+    get_unacked(other, "q", "m");
+    peer_send(other, 1, &(struct amqp_method){.id = AMQP_BASIC_GET, .basic_get.queue = SLICE("q")});
+    expect_refusal(other,
+                   "PRECONDITION_FAILED - 3 deliveries of this channel are not acknowledged, "
+                   "the maximum is 3 (unacked_max_per_channel)");
+    get_unacked(other, "q", "m"); /* they went back with the channel */
+}
+END_TEST
+
+/* ---- publishes that have not come to a queue ---- */
+
+/* basic.publish and a header that announces so much. */
+static void begin_publish(struct peer *from, uint16_t channel, uint64_t size)
+{
+    const struct amqp_content_header header = {
+        .class_id = 60, .body_size = size, .properties = SLICE("\0\0")};
+    struct buf out = BUF_EMPTY;
+
+    amqp_method_encode(
+        &out, channel,
+        &(struct amqp_method){.id = AMQP_BASIC_PUBLISH, .basic_publish.routing_key = SLICE("q")});
+    amqp_content_header_encode(&out, channel, &header);
+    peer_send_bytes(from, buf_slice(&out));
+    buf_release(&out);
+}
+
+static void open_second_channel(void)
+{
+    peer_call(peer, 2, &(struct amqp_method){.id = AMQP_CHANNEL_OPEN}, AMQP_CHANNEL_OPEN_OK);
+}
+
+START_TEST(messages_that_are_begun)
+{
+    struct service_limits limits = harness_limits;
+
+    limits.publish_size_max = 100000;
+    start(&limits);
+    open_second_channel();
+    begin_publish(peer, 1, 60000);
+    begin_publish(peer, 2, 60000);
+    peer_expect_close(
+        peer, 2, 406,
+        "PRECONDITION_FAILED - messages that this connection has begun to publish, or "
+        "holds in transactions, would have 120004 octets, the maximum is 100000 "
+        "(publish_memory_limit)");
+    peer_send(peer, 2, &(struct amqp_method){.id = AMQP_CHANNEL_CLOSE_OK});
+    begin_publish(other, 1, 60000); /* each connection has its own */
+    peer_expect_nothing(other);
+    open_second_channel();
+    begin_publish(peer, 2, 30000);
+    peer_expect_nothing(peer);
+    ck_assert_uint_eq(peer->connection->publish_size, 60002 + 30002);
+    begin_publish(other, 1, 1); /* no body: the connection's end, with what was begun */
+    peer_expect_close(other, 0, 505, "UNEXPECTED_FRAME*");
+    ck_assert_uint_eq(other->connection->publish_size, 0);
+}
+END_TEST
+
+START_TEST(a_single_message_may_always_come)
+{
+    struct service_limits limits = harness_limits;
+
+    limits.publish_size_max = 1;
+    start(&limits);
+    declare_queue(peer, "q", false, NULL);
+    char body[20001];
+    memset(body, 'x', sizeof(body) - 1);
+    body[sizeof(body) - 1] = '\0';
+    for (int i = 0; i < 3; i++)
+        publish(peer, "q", body);
+    ck_assert_uint_eq(count_ready(peer, "q"), 3);
+    ck_assert_uint_eq(peer->connection->publish_size, 0);
+}
+END_TEST
+
+START_TEST(no_size_is_small_by_overflow)
+{
+    start(NULL);
+    begin_publish(peer, 1, UINT64_MAX - _i);
+    peer_expect_close(peer, 0, 501, "FRAME_ERROR - content body size *");
+}
+END_TEST
+
+START_TEST(transactions)
+{
+    struct service_limits limits = harness_limits;
+    int count = 0;
+
+    limits.publish_size_max = 10000;
+    start(&limits);
+    declare_queue(peer, "q", false, NULL);
+    for (int round = 0; round < 3; round++) {
+        peer_call(other, 1, &(struct amqp_method){.id = AMQP_TX_SELECT}, AMQP_TX_SELECT_OK);
+        for (count = 0; other->connection->publish_size <= 9000; count++)
+            publish(other, "q", "m");
+        if (round == 0) {
+            for (int i = 0; i < 20; i++)
+                publish(other, "q", "m");
+            expect_refusal(other, "PRECONDITION_FAILED - messages that this connection has begun*");
+        } else {
+            peer_call(other, 1,
+                      &(struct amqp_method){.id = round == 1 ? AMQP_TX_COMMIT : AMQP_TX_ROLLBACK},
+                      round == 1 ? AMQP_TX_COMMIT_OK : AMQP_TX_ROLLBACK_OK);
+        }
+        ck_assert_uint_eq(other->connection->publish_size, 0);
+    }
+    ck_assert_int_gt(count, 10);
+    ck_assert_uint_eq(count_ready(peer, "q"), (uint32_t)count);
+}
+END_TEST
+
+/* ---- what is declared ---- */
+
+static void send_bind(struct peer *from, const char *queue, const char *exchange, const char *key)
+{
+    peer_send(from, 1,
+              &(struct amqp_method){.id = AMQP_QUEUE_BIND,
+                                    .queue_bind = {.queue = slice_of_string(queue),
+                                                   .exchange = slice_of_string(exchange),
+                                                   .routing_key = slice_of_string(key)}});
+}
+
+static void bind_exchange(struct peer *from, const char *destination, const char *source,
+                          const char *key)
+{
+    peer_send(from, 1,
+              &(struct amqp_method){.id = AMQP_EXCHANGE_BIND,
+                                    .exchange_bind = {.destination = slice_of_string(destination),
+                                                      .source = slice_of_string(source),
+                                                      .routing_key = slice_of_string(key)}});
+}
+
+START_TEST(bindings_of_a_queue)
+{
+    start(NULL);
+    harness.broker.limits.binding_max_per_queue = 2;
+    declare_queue(peer, "q", false, NULL);
+    bind_queue(peer, "q", "amq.direct", "a");
+    bind_queue(peer, "q", "amq.topic", "a");
+    bind_queue(peer, "q", "amq.topic", "a"); /* there already */
+    send_bind(peer, "q", "amq.direct", "b");
+    expect_refusal(peer, "PRECONDITION_FAILED - cannot bind: queue 'q' has reached the limit of 2 "
+                         "bindings (binding_max_per_queue)");
+    peer_call(peer, 1,
+              &(struct amqp_method){.id = AMQP_QUEUE_UNBIND,
+                                    .queue_unbind = {.queue = SLICE("q"),
+                                                     .exchange = SLICE("amq.topic"),
+                                                     .routing_key = SLICE("a")}},
+              AMQP_QUEUE_UNBIND_OK);
+    bind_queue(peer, "q", "amq.direct", "b");
+}
+END_TEST
+
+START_TEST(bindings_of_an_exchange)
+{
+    start(NULL);
+    harness.broker.limits.binding_max_per_exchange = 2;
+    declare_queue(peer, "q", false, NULL);
+    bind_queue(peer, "q", "amq.direct", "a");
+    bind_queue(peer, "q", "amq.direct", "b");
+    send_bind(peer, "q", "amq.direct", "c");
+    expect_refusal(peer,
+                   "PRECONDITION_FAILED - cannot bind: source exchange 'amq.direct' has reached "
+                   "the limit of 2 bindings (binding_max_per_exchange)");
+    for (int i = 0; i < 2; i++) {
+        bind_exchange(peer, "amq.fanout", "amq.topic", i == 0 ? "a" : "b");
+        peer_expect(peer, 1, AMQP_EXCHANGE_BIND_OK);
+    }
+    bind_exchange(peer, "amq.fanout", "amq.headers", "");
+    expect_refusal(peer, "PRECONDITION_FAILED - cannot bind: destination exchange 'amq.fanout' has "
+                         "reached the limit of 2 bindings (binding_max_per_exchange)");
+    peer_call(peer, 1,
+              &(struct amqp_method){.id = AMQP_QUEUE_DELETE, .queue_delete.queue = SLICE("q")},
+              AMQP_QUEUE_DELETE_OK);
+    declare_queue(peer, "q", false, NULL);
+    bind_queue(peer, "q", "amq.direct", "c");
+}
+END_TEST
+
+START_TEST(bindings_in_all)
+{
+    start(NULL);
+    harness.broker.limits.binding_max = 2;
+    declare_queue(peer, "q", false, NULL);
+    bind_queue(peer, "q", "amq.direct", "a");
+    bind_queue(peer, "q", "amq.topic", "a");
+    send_bind(peer, "q", "amq.fanout", "a");
+    expect_refusal(peer,
+                   "PRECONDITION_FAILED - cannot bind: the broker behind vhost '/' has reached "
+                   "the limit of 2 bindings (cluster_binding_limit)");
+}
+END_TEST
+
+START_TEST(queues_and_exchanges_in_all)
+{
+    start(NULL);
+    declare_queue(peer, "q", false, NULL);
+    harness.broker.limits.queue_max = 1;
+    harness.broker.limits.exchange_max = (uint32_t)harness.broker.totals.exchanges + 1;
+    declare_exchange(peer, "x", "fanout");
+    declare_queue(peer, "q", false, NULL);
+    peer_send(peer, 1,
+              &(struct amqp_method){.id = AMQP_QUEUE_DECLARE, .queue_declare.queue = SLICE("r")});
+    expect_refusal(peer,
+                   "PRECONDITION_FAILED - cannot declare queue 'r': queue limit in cluster (1) "
+                   "is reached");
+    peer_send(peer, 1,
+              &(struct amqp_method){
+                  .id = AMQP_EXCHANGE_DECLARE,
+                  .exchange_declare = {.exchange = SLICE("y"), .type = SLICE("fanout")}});
+    expect_refusal(peer, "PRECONDITION_FAILED - cannot declare exchange 'y' in vhost '/': exchange "
+                         "limit of 8 is reached");
+}
+END_TEST
+
+/* What was declared has so many octets, in name, key and arguments. */
+START_TEST(memory_of_what_is_declared)
+{
+    static const char *const what[] = {
+        "PRECONDITION_FAILED - cannot declare queue 'queue' in vhost '/': names and arguments of "
+        "all "
+        "that is declared have reached the limit of * octets (definition_memory_limit)",
+        "PRECONDITION_FAILED - cannot declare exchange 'exchange' in vhost '/': *",
+        "PRECONDITION_FAILED - cannot bind 'q' in vhost '/': *"};
+
+    start(NULL);
+    declare_queue(peer, "q", false, NULL);
+    harness.broker.limits.definition_octets_max = harness.broker.totals.octets + 4;
+    for (int i = 0; i < 3; i++) {
+        if (i == 0)
+            peer_send(peer, 1,
+                      &(struct amqp_method){.id = AMQP_QUEUE_DECLARE,
+                                            .queue_declare.queue = SLICE("queue")});
+        else if (i == 1)
+            peer_send(peer, 1,
+                      &(struct amqp_method){.id = AMQP_EXCHANGE_DECLARE,
+                                            .exchange_declare = {.exchange = SLICE("exchange"),
+                                                                 .type = SLICE("fanout")}});
+        else
+            send_bind(peer, "q", "amq.fanout", "key");
+        char *text = xstrdup(what[i]);
+        *(strchr(text, '*') + 1) = '\0';
+        expect_refusal(peer, text);
+        free(text);
+    }
+    declare_queue(peer, "four", false, NULL);
+    ck_assert_uint_eq(harness.broker.totals.octets, harness.broker.limits.definition_octets_max);
+}
+END_TEST
+
+START_TEST(what_is_deleted_makes_room)
+{
+    start(NULL);
+    const struct broker_totals before = harness.broker.totals;
+    uint64_t lsn;
+    struct amqp_error error;
+
+    for (int i = 0; i < 2; i++) {
+        struct vhost *vhost = vhost_create(&harness.broker, SLICE("v"), &lsn, &error);
+        harness_permit(&harness, "guest", "v", ".*", ".*", ".*");
+        struct peer *there = peer_open_as(&harness, "guest", "guest", "v");
+        open_channel(there);
+        declare_queue(there, "q", true, "x-max-length=I5");
+        declare_exchange(there, "x", "topic");
+        bind_queue(there, "q", "x", "a.b");
+        bind_queue(there, "q", "amq.direct", "a.b");
+        bind_exchange(there, "x", "amq.fanout", "");
+        peer_expect(there, 1, AMQP_EXCHANGE_BIND_OK);
+        peer_call(
+            there, 1,
+            &(struct amqp_method){.id = AMQP_QUEUE_DECLARE,
+                                  .queue_declare = {.queue = SLICE("mine"), .exclusive = true}},
+            AMQP_QUEUE_DECLARE_OK);
+        bind_queue(there, "mine", "x", "#");
+        ck_assert_uint_eq(harness.broker.totals.bindings, before.bindings + 4);
+        ck_assert_uint_eq(harness.broker.totals.queues, before.queues + 2);
+        if (i == 1)
+            peer_call(there, 1,
+                      &(struct amqp_method){.id = AMQP_EXCHANGE_DELETE,
+                                            .exchange_delete.exchange = SLICE("x")},
+                      AMQP_EXCHANGE_DELETE_OK);
+        peer_free(&there);
+        vhost_delete(vhost, &lsn);
+        harness_run(&harness);
+    }
+    const struct broker_totals *after = &harness.broker.totals;
+    ck_assert_uint_eq(after->queues, before.queues);
+    ck_assert_uint_eq(after->exchanges, before.exchanges);
+    ck_assert_uint_eq(after->bindings, before.bindings);
+    ck_assert_uint_eq(after->octets, before.octets);
+}
+END_TEST
+
+START_TEST(what_was_declared_counts_after_a_restart)
+{
+    start(NULL);
+    declare_queue(peer, "q", true, "x-max-length=I5");
+    bind_queue(peer, "q", "amq.direct", "a.b");
+    const struct broker_totals before = harness.broker.totals;
+    harness_restart(&harness, false);
+    const struct broker_totals *after = &harness.broker.totals;
+    ck_assert_uint_eq(after->queues, before.queues);
+    ck_assert_uint_eq(after->exchanges, before.exchanges);
+    ck_assert_uint_eq(after->bindings, before.bindings);
+    ck_assert_uint_eq(after->octets, before.octets);
+}
+END_TEST
+
+/* ---- before and after the login, by address ---- */
+
+START_TEST(handshakes_of_an_address)
+{
+    struct service_limits limits = harness_limits;
+    struct peer *slow[3];
+
+    limits.handshake_max_per_address = 3;
+    start(&limits);
+    struct peer *far = peer_new(&harness, true);
+    for (int i = 0; i < 3; i++)
+        slow[i] = peer_new(&harness, false);
+    struct peer *honest = peer_open(&harness); /* though there are as many as may be */
+    peer_expect_end(slow[0]);
+    peer_expect_nothing(slow[1]);
+    peer_expect_nothing(far);
+    peer_free(&honest);
+    honest = peer_open(&harness); /* one place was free again */
+    peer_expect_nothing(slow[1]);
+    peer_expect_nothing(peer);
+}
+END_TEST
+
+START_TEST(connections_of_an_address)
+{
+    struct service_limits limits = harness_limits;
+
+    limits.connection_max_per_address = 3;
+    start(&limits);
+    harness_add_user(&harness, "far", "secret");
+    harness_permit(&harness, "far", "/", "", "", "");
+    struct peer *third = peer_open(&harness);
+    struct peer *fourth = peer_log_in(&harness, "guest", "guest", "/", false);
+    peer_expect(fourth, 0, AMQP_CONNECTION_TUNE);
+    peer_expect_close(fourth, 0, 530,
+                      "NOT_ALLOWED - connection refused: limit of connections from one address (3) "
+                      "is reached (connection_max_per_address)");
+    struct peer *far = peer_log_in(&harness, "far", "secret", "/", true);
+    peer_expect(far, 0, AMQP_CONNECTION_TUNE);
+    peer_expect(far, 0, AMQP_CONNECTION_OPEN_OK);
+    peer_free(&fourth);
+    peer_free(&third);
+    peer_open(&harness);
+}
+END_TEST
+
+/* More than a frame is not taken from who has not logged in. */
+START_TEST(input_before_the_login)
+{
+    static const uint8_t head[] = {1, 0, 0, 0, 0, 0x3f, 0xf8}; /* all but the end of a long frame */
+    static uint8_t many[1 << 20];
+
+    start(NULL);
+    struct peer *slow = peer_new(&harness, false);
+    amqp_client_protocol_header(&slow->memory.sent);
+    memory_transport_send(&slow->memory, slice_of(head, sizeof(head)));
+    memory_transport_send(&slow->memory, slice_of(many, 0x3ff7));
+    harness_run(&harness);
+    peer_expect(slow, 0, AMQP_CONNECTION_START);
+    ck_assert_uint_le(buf_size(&slow->connection->transport.input), 16384 + 8);
+
+    struct peer *fast = peer_new(&harness, false);
+    amqp_client_protocol_header(&fast->memory.sent);
+    amqp_client_start_ok(&fast->memory.sent, SLICE("guest"), SLICE("wrong"), SLICE("test"));
+    memory_transport_send(&fast->memory, slice_of(many, sizeof(many)));
+    loop_turn(&harness.loop, 0);
+    loop_turn(&harness.loop, 0);
+    ck_assert_uint_le(buf_size(&fast->connection->transport.input), 16384 + 8);
+    ck_assert_uint_gt(buf_size(&fast->memory.sent), sizeof(many) - 20000);
+}
+END_TEST
+
+static void fail_login(uint64_t delay_ms)
+{
+    struct peer *guesser = peer_log_in(&harness, "guest", "wrong", "/", false);
+
+    if (delay_ms > 100) {
+        harness_advance(&harness, delay_ms - 100);
+        peer_expect_nothing(guesser);
+    }
+    harness_advance(&harness, 200);
+    peer_expect_close(guesser, 0, 403, "ACCESS_REFUSED - Login was refused*");
+    peer_free(&guesser);
+}
+
+START_TEST(failed_logins_of_an_address)
+{
+    struct service_limits limits = harness_limits;
+    static const uint64_t delays_ms[] = {100, 200, 400, 800, 1600, 3200, 6400, 8000, 8000};
+
+    limits.login_delay_max_ms = 8000;
+    start(&limits);
+    for (size_t i = 0; i < countof(delays_ms); i++)
+        fail_login(delays_ms[i]);
+    struct peer *far = peer_log_in(&harness, "guest", "guest", "/", true); /* not from there */
+    harness_advance(&harness, 200);
+    peer_expect_close(far, 0, 403, "ACCESS_REFUSED*");
+    struct peer *honest = peer_open(&harness); /* who knows it does not wait */
+    peer_free(&honest);
+    harness_advance(&harness, 60000);
+    fail_login(100); /* it is forgotten */
+}
+END_TEST
+
+/* Who went before the answer is gone at once. */
+START_TEST(a_refusal_does_not_wait_for_who_has_gone)
+{
+    struct service_limits limits = harness_limits;
+
+    limits.login_delay_max_ms = 8000;
+    start(&limits);
+    struct peer *guesser = peer_log_in(&harness, "guest", "wrong", "/", false);
+    ck_assert_uint_eq(harness.service.connection_count, 3);
+    peer_free(&guesser);
+    ck_assert_uint_eq(harness.service.connection_count, 2);
+}
+END_TEST
+
+/* ---- the table of addresses by itself ---- */
+
+static struct clock table_clock;
+static struct addresses addresses;
+
+static void visit(const char *host, bool fail)
+{
+    struct endpoint peer_address = {.port = 1};
+    struct visitor visitor;
+
+    snprintf(peer_address.host, sizeof(peer_address.host), "%s", host);
+    visitor_enter(&visitor, &addresses, &peer_address);
+    if (fail)
+        address_login_failed(visitor.address, 1000);
+    visitor_leave(&visitor);
+}
+
+static uint64_t delay_for(const char *host)
+{
+    struct endpoint peer_address = {.port = 1};
+    struct visitor visitor;
+
+    snprintf(peer_address.host, sizeof(peer_address.host), "%s", host);
+    visitor_enter(&visitor, &addresses, &peer_address);
+    const uint64_t delay = address_login_failed(visitor.address, 100000);
+    visitor_leave(&visitor);
+    return delay;
+}
+
+START_TEST(addresses_are_remembered_for_their_failures)
+{
+    char host[32];
+
+    table_clock.now_ms = 1000;
+    addresses_init(&addresses, &table_clock);
+    visit("192.0.2.1", false);
+    ck_assert_uint_eq(addresses.by_key.count, 0);
+    visit("192.0.2.1", true);
+    ck_assert_uint_eq(addresses.by_key.count, 1);
+    ck_assert_uint_eq(delay_for("192.0.2.1"), 200);
+    ck_assert_uint_eq(delay_for("192.0.2.2"), 100);
+    visit("192.0.2.1", false); /* nothing is forgotten for it */
+    ck_assert_uint_eq(delay_for("192.0.2.1"), 400);
+    table_clock.now_ms += 60000;
+    ck_assert_uint_eq(delay_for("192.0.2.1"), 100);
+    ck_assert_uint_eq(addresses.by_key.count, 1); /* the other's time is over */
+
+    for (int i = 0; i < 10000; i++) {
+        snprintf(host, sizeof(host), "198.18.%d.%d", i / 256, i % 256);
+        visit(host, true);
+    }
+    ck_assert_uint_eq(addresses.by_key.count, 4096);
+    addresses_release(&addresses);
+}
+END_TEST
+
+START_TEST(sites_have_one_address)
+{
+    table_clock.now_ms = 1000;
+    addresses_init(&addresses, &table_clock);
+    visit("2001:db8:1:2::1", true);
+    ck_assert_uint_eq(delay_for("2001:db8:1:2:ffff:ffff:ffff:ffff"), 200);
+    ck_assert_uint_eq(delay_for("2001:db8:1:3::1"), 100);
+    ck_assert_uint_eq(delay_for("::1"), 100);
+    ck_assert_uint_eq(delay_for("?"), 100);
+    addresses_release(&addresses);
+}
+END_TEST
+
+static Suite *peer_limits_suite(void)
+{
+    Suite *suite = suite_create("peer_limits");
+    TCase *tests = tcase_create("peer_limits");
+    TCase *tables = tcase_create("addresses");
+
+    tcase_add_checked_fixture(tests, NULL, tear_down);
+    tcase_add_test(tests, consumers_of_a_channel);
+    tcase_add_test(tests, consumers_in_all);
+    tcase_add_loop_test(tests, deliveries_that_nobody_acknowledges, 0, 2);
+    tcase_add_loop_test(tests, a_prefetch_below_it_counts, 0, 2);
+    tcase_add_test(tests, who_needs_no_acknowledgement_gets_all);
+    tcase_add_test(tests, gets_that_nobody_acknowledges);
+    tcase_add_test(tests, messages_that_are_begun);
+    tcase_add_test(tests, a_single_message_may_always_come);
+    tcase_add_loop_test(tests, no_size_is_small_by_overflow, 0, 4);
+    tcase_add_test(tests, transactions);
+    tcase_add_test(tests, bindings_of_a_queue);
+    tcase_add_test(tests, bindings_of_an_exchange);
+    tcase_add_test(tests, bindings_in_all);
+    tcase_add_test(tests, queues_and_exchanges_in_all);
+    tcase_add_test(tests, memory_of_what_is_declared);
+    tcase_add_test(tests, what_is_deleted_makes_room);
+    tcase_add_test(tests, what_was_declared_counts_after_a_restart);
+    tcase_add_test(tests, handshakes_of_an_address);
+    tcase_add_test(tests, connections_of_an_address);
+    tcase_add_test(tests, input_before_the_login);
+    tcase_add_test(tests, failed_logins_of_an_address);
+    tcase_add_test(tests, a_refusal_does_not_wait_for_who_has_gone);
+    suite_add_tcase(suite, tests);
+    tcase_add_test(tables, addresses_are_remembered_for_their_failures);
+    tcase_add_test(tables, sites_have_one_address);
+    suite_add_tcase(suite, tables);
+    return suite;
+}
+
+int main(void)
+{
+    return unit_main(peer_limits_suite());
+}
