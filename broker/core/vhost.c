@@ -140,9 +140,11 @@ static void release_exchanges(struct vhost *vhost)
         while ((binding = TAILQ_FIRST(&exchange->bindings)) != NULL)
             exchange_remove_binding(&binding);
     }
-    while ((link = map_next(&vhost->exchanges, NULL)) != NULL) {
+    link = map_next(&vhost->exchanges, NULL);
+    while (link != NULL) {
         exchange = container_of(link, struct exchange, by_name);
-        map_remove(&vhost->exchanges, link);
+        link = map_next(&vhost->exchanges, link);
+        map_remove(&vhost->exchanges, &exchange->by_name);
         exchange_free(&exchange);
     }
     while ((exchange = TAILQ_FIRST(&vhost->deleted)) != NULL)
@@ -157,8 +159,10 @@ void vhost_free(struct vhost **vhost)
 
     *vhost = NULL;
     release_exchanges(gone);
-    while ((link = map_next(&gone->queues, NULL)) != NULL) {
+    link = map_next(&gone->queues, NULL);
+    while (link != NULL) {
         struct queue *queue = container_of(link, struct queue, by_name);
+        link = map_next(&gone->queues, link);
         queue_free(&queue);
     }
     policies_release(gone);

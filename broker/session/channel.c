@@ -76,9 +76,11 @@ static __attribute__((noinline)) void unreserve(struct channel *channel)
 
 static void free_consumers(struct channel *channel)
 {
-    struct map_link *link;
-    while ((link = map_next(&channel->consumers, NULL)) != NULL) {
+    struct map_link *link = map_next(&channel->consumers, NULL);
+
+    while (link != NULL) {
         struct subscription *subscription = container_of(link, struct subscription, by_tag);
+        link = map_next(&channel->consumers, link);
         subscription_free(&subscription);
     }
     assert(channel->consumer_count == 0);

@@ -82,9 +82,11 @@ static void log_end(const struct connection *connection, enum log_level level, c
 
 static void free_channels(struct connection *connection)
 {
-    struct map_link *link;
-    while ((link = map_next(&connection->channels, NULL)) != NULL) {
+    struct map_link *link = map_next(&connection->channels, NULL);
+
+    while (link != NULL) {
         struct channel *channel = container_of(link, struct channel, by_number);
+        link = map_next(&connection->channels, link);
         channel_free(&channel);
     }
     assert(connection->channel_count == 0);

@@ -1,0 +1,402 @@
+/* How long one frame of a peer can hold the loop: the most that the limits let a user build up, and
+ * then the one frame that makes the broker go over all of it. One line each: what, how much of it,
+ * milliseconds from the frame to the end of what can happen, and nanoseconds for each.
+ *
+ *     bench_turn [PART]          PART: of 100, how much of each limit; 100 when it is not given */
+#include <check.h>
+#include <time.h>
+
+#include "amqp/client.h"
+#include "amqp/table.h"
+#include "base/log.h"
+#include "store/memory.h"
+#include "tests/lib/queue_client.h"
+
+/* Of this thread: other load on the machine does not count. */
+static uint64_t cpu_ns(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+static struct harness harness;
+static struct peer *peer;
+static size_t part = 100;
+
+static size_t scaled(size_t limit)
+{
+    return limit * part / 100;
+}
+
+static void start(void)
+{
+    harness_init(&harness, NULL);
+    log_level = LOG_NONE;
+    peer = peer_open_channel(&harness);
+}
+
+static void stop(void)
+{
+    harness_release(&harness);
+}
+
+/* What is in out is sent, and its turns are timed; the longest turn counts. */
+static void measure(const char *what, size_t count, struct buf *out)
+{
+    uint64_t longest_ns = 0, total_ns = 0;
+
+    store_memory_set_auto_sync(harness.store, false); /* a real store works on its own thread */
+    memory_transport_send(&peer->memory, buf_slice(out));
+    buf_release(out);
+    for (int i = 0; i < 50; i++) {
+        const uint64_t begin = cpu_ns();
+        loop_turn(&harness.loop, 0);
+        const uint64_t ns = cpu_ns() - begin;
+        longest_ns = max_of(longest_ns, ns);
+        total_ns += ns;
+    }
+    buf_clear(&peer->memory.received);
+    store_memory_set_auto_sync(harness.store, true);
+    printf("%-44s %8zu  longest turn %8.2f ms, all %8.2f ms, %7.0f ns each\n", what, count,
+           (double)longest_ns / 1e6, (double)total_ns / 1e6, (double)total_ns / (double)count);
+}
+
+static void send_and_drop(struct buf *out)
+{
+    peer_send_bytes(peer, buf_slice(out));
+    buf_clear(out);
+    buf_clear(&peer->memory.received);
+}
+
+static void put_declare(struct buf *out, size_t number, bool durable, bool exclusive)
+{
+    char name[24];
+
+    snprintf(name, sizeof(name), "q%zu", number);
+    amqp_method_encode(out, 1,
+                       &(struct amqp_method){.id = AMQP_QUEUE_DECLARE,
+                                             .queue_declare = {.queue = slice_of_string(name),
+                                                               .durable = durable,
+                                                               .exclusive = exclusive,
+                                                               .no_wait = true}});
+}
+
+static void put_bind(struct buf *out, const char *queue, const char *exchange, const char *key,
+                     struct slice arguments)
+{
+    amqp_method_encode(out, 1,
+                       &(struct amqp_method){.id = AMQP_QUEUE_BIND,
+                                             .queue_bind = {.queue = slice_of_string(queue),
+                                                            .exchange = slice_of_string(exchange),
+                                                            .routing_key = slice_of_string(key),
+                                                            .arguments = arguments,
+                                                            .no_wait = true}});
+}
+
+static void declare_queues(size_t count, bool durable, bool exclusive, const char *exchange)
+{
+    struct buf out = BUF_EMPTY;
+    char name[24];
+
+    for (size_t i = 0; i < count; i++) {
+        snprintf(name, sizeof(name), "q%zu", i);
+        put_declare(&out, i, durable, exclusive);
+        if (exchange != NULL)
+            put_bind(&out, name, exchange, "", (struct slice){0});
+        if (i % 100 == 99 || i + 1 == count)
+            send_and_drop(&out);
+    }
+    buf_release(&out);
+}
+
+static void publish_many(size_t count, bool durable)
+{
+    struct buf out = BUF_EMPTY;
+
+    for (size_t i = 0; i < count; i++) {
+        put_publish(&out, "", "q0", "m", &(struct sent){.persistent = durable});
+        if (i % 500 == 499 || i + 1 == count)
+            send_and_drop(&out);
+    }
+    buf_release(&out);
+}
+
+/* ---- routing ---- */
+
+static void measure_fanout(bool durable)
+{
+    const size_t count = scaled(100000);
+    struct buf out = BUF_EMPTY;
+
+    start();
+    declare_queues(count, durable, false, "amq.fanout");
+    put_publish(&out, "amq.fanout", "", "m", &(struct sent){.persistent = durable});
+    measure(durable ? "publish to durable queues" : "publish to queues", count, &out);
+    stop();
+}
+
+/* Words that are `a` or *, behind a #: all of them match at every word of a key of `a` alone. */
+static void measure_topic(size_t depth)
+{
+    char key[256] = "#";
+    struct buf out = BUF_EMPTY;
+    const size_t count = (size_t)1 << depth;
+
+    start();
+    declare_queues(1, false, false, NULL);
+    for (size_t i = 0; i < count; i++) {
+        for (size_t word = 0; word < depth; word++)
+            memcpy(key + 1 + 2 * word, i >> word & 1 ? ".*" : ".a", 3);
+        put_bind(&out, "q0", "amq.topic", key, (struct slice){0});
+        if (i % 100 == 99 || i + 1 == count)
+            send_and_drop(&out);
+    }
+    for (size_t word = 0; word < 127; word++)
+        memcpy(key + 2 * word, "a.", 3);
+    key[253] = '\0';
+    put_publish(&out, "amq.topic", key, "m", &(struct sent){0});
+    measure("publish to a topic exchange, # and *", count, &out);
+    stop();
+}
+
+/* Bindings that ask for so many headers, all of which are there. */
+static void measure_headers(size_t bindings, size_t entries)
+{
+    char name[24];
+    struct buf out = BUF_EMPTY, table = BUF_EMPTY, bytes = BUF_EMPTY;
+    struct amqp_properties properties = {.flags = AMQP_PROPERTY_HEADERS};
+
+    start();
+    declare_queues(1, false, false, NULL);
+    for (size_t i = 0; i < entries; i++) {
+        snprintf(name, sizeof(name), "h%05zu", i);
+        amqp_table_put_bool(&table, slice_of_string(name), true);
+    }
+    for (size_t i = 0; i < bindings; i++) {
+        snprintf(name, sizeof(name), "%zu", i);
+        put_bind(&out, "q0", "amq.headers", name, buf_slice(&table));
+        if (i % 20 == 19 || i + 1 == bindings)
+            send_and_drop(&out);
+    }
+    properties.headers = buf_slice(&table);
+    amqp_properties_encode(&bytes, &properties);
+    amqp_client_publish(&out, 1, 131072,
+                        &(struct amqp_client_message){.exchange = SLICE("amq.headers"),
+                                                      .properties = buf_slice(&bytes),
+                                                      .body = SLICE("m")});
+    measure("publish to a headers exchange", bindings * entries, &out);
+    buf_release(&table);
+    buf_release(&bytes);
+    stop();
+}
+
+static void measure_chain(void)
+{
+    const size_t count = scaled(100000);
+    char name[24], next[24];
+    struct buf out = BUF_EMPTY;
+
+    start();
+    for (size_t i = 0; i < count; i++) {
+        snprintf(name, sizeof(name), "x%zu", i);
+        snprintf(next, sizeof(next), "x%zu", i - 1);
+        amqp_method_encode(
+            &out, 1,
+            &(struct amqp_method){.id = AMQP_EXCHANGE_DECLARE,
+                                  .exchange_declare = {.exchange = slice_of_string(name),
+                                                       .type = SLICE("fanout"),
+                                                       .no_wait = true}});
+        if (i > 0)
+            amqp_method_encode(
+                &out, 1,
+                &(struct amqp_method){.id = AMQP_EXCHANGE_BIND,
+                                      .exchange_bind = {.destination = slice_of_string(name),
+                                                        .source = slice_of_string(next),
+                                                        .no_wait = true}});
+        if (i % 100 == 99 || i + 1 == count)
+            send_and_drop(&out);
+    }
+    put_publish(&out, "x0", "", "m", &(struct sent){0});
+    measure("publish through a chain of exchanges", count, &out);
+    stop();
+}
+
+/* ---- what a channel holds ---- */
+
+static void take_all(size_t count, bool durable)
+{
+    start();
+    declare_queues(1, durable, false, NULL);
+    publish_many(count, durable);
+    consume(peer, "q0", "c", false, NULL);
+    struct buf *received = &peer->memory.received;
+    for (int i = 0; i < 10000 && harness.broker.counters.delivered < count; i++) {
+        loop_turn(&harness.loop, 0);
+        buf_clear(received);
+    }
+    harness_run(&harness);
+    buf_clear(received);
+}
+
+static void measure_held(bool durable)
+{
+    const size_t count = scaled(100000);
+    struct buf out = BUF_EMPTY;
+
+    take_all(count, durable);
+    amqp_method_encode(&out, 1,
+                       &(struct amqp_method){.id = AMQP_BASIC_ACK, .basic_ack.multiple = true});
+    measure(durable ? "ack of everything, durable" : "ack of everything", count, &out);
+    stop();
+    take_all(count, durable);
+    amqp_method_encode(&out, 1, &(struct amqp_method){.id = AMQP_CHANNEL_CLOSE});
+    measure(durable ? "channel.close, requeue, durable" : "channel.close, requeue", count, &out);
+    stop();
+}
+
+static void measure_transaction(bool durable)
+{
+    const size_t count = scaled(100000);
+    struct buf out = BUF_EMPTY;
+
+    start();
+    declare_queues(1, durable, false, NULL);
+    peer_call(peer, 1, &(struct amqp_method){.id = AMQP_TX_SELECT}, AMQP_TX_SELECT_OK);
+    publish_many(count, durable);
+    amqp_method_encode(&out, 1, &(struct amqp_method){.id = AMQP_TX_COMMIT});
+    measure(durable ? "tx.commit, durable" : "tx.commit", count, &out);
+    stop();
+}
+
+static void measure_purge(bool durable)
+{
+    const size_t count = scaled(1000000);
+    struct buf out = BUF_EMPTY;
+
+    start();
+    declare_queues(1, durable, false, NULL);
+    publish_many(count, durable);
+    amqp_method_encode(
+        &out, 1, &(struct amqp_method){.id = AMQP_QUEUE_PURGE, .queue_purge.queue = SLICE("q0")});
+    measure(durable ? "queue.purge, durable" : "queue.purge", count, &out);
+    stop();
+}
+
+/* ---- what is deleted at once ---- */
+
+static void measure_bindings(bool durable, bool of_queue)
+{
+    const size_t count = scaled(200000);
+    char key[24];
+    struct buf out = BUF_EMPTY;
+
+    start();
+    declare_queues(1, durable, false, NULL);
+    amqp_method_encode(&out, 1,
+                       &(struct amqp_method){.id = AMQP_EXCHANGE_DECLARE,
+                                             .exchange_declare = {.exchange = SLICE("x"),
+                                                                  .type = SLICE("direct"),
+                                                                  .durable = durable,
+                                                                  .no_wait = true}});
+    for (size_t i = 0; i < count; i++) {
+        snprintf(key, sizeof(key), "%zu", i);
+        put_bind(&out, "q0", "x", key, (struct slice){0});
+        if (i % 100 == 99 || i + 1 == count)
+            send_and_drop(&out);
+    }
+    if (of_queue)
+        amqp_method_encode(
+            &out, 1,
+            &(struct amqp_method){.id = AMQP_QUEUE_DELETE, .queue_delete.queue = SLICE("q0")});
+    else
+        amqp_method_encode(&out, 1,
+                           &(struct amqp_method){.id = AMQP_EXCHANGE_DELETE,
+                                                 .exchange_delete.exchange = SLICE("x")});
+    measure(of_queue  ? durable ? "queue.delete, durable bindings" : "queue.delete, bindings"
+            : durable ? "exchange.delete, durable bindings"
+                      : "exchange.delete, bindings",
+            count, &out);
+    stop();
+}
+
+static void measure_exclusive(void)
+{
+    const size_t count = scaled(100000);
+    struct buf out = BUF_EMPTY;
+
+    start();
+    declare_queues(count, false, true, NULL);
+    amqp_method_encode(&out, 0, &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE});
+    measure("connection.close, exclusive queues", count, &out);
+    stop();
+}
+
+static void measure_consumers(void)
+{
+    const size_t count = scaled(200000);
+    char tag[24];
+    struct buf out = BUF_EMPTY;
+
+    start();
+    declare_queues(1, false, false, NULL);
+    for (size_t i = 0; i < count; i++) {
+        snprintf(tag, sizeof(tag), "%zu", i);
+        amqp_method_encode(
+            &out, 1,
+            &(struct amqp_method){.id = AMQP_BASIC_CONSUME,
+                                  .basic_consume = {.queue = SLICE("q0"),
+                                                    .consumer_tag = slice_of_string(tag),
+                                                    .no_wait = true}});
+        if (i % 100 == 99 || i + 1 == count)
+            send_and_drop(&out);
+    }
+    amqp_method_encode(&out, 1, &(struct amqp_method){.id = AMQP_CHANNEL_CLOSE});
+    measure("channel.close, consumers", count, &out);
+    stop();
+}
+
+START_TEST(everything)
+{
+    measure_fanout(false);
+    measure_fanout(true);
+    for (size_t depth = 8; depth <= 16; depth += 4)
+        measure_topic(depth);
+    measure_headers(10000, 3);
+    measure_headers(10000, 64);
+    measure_headers(300, 2000);
+    measure_chain();
+    measure_held(false);
+    measure_held(true);
+    measure_transaction(false);
+    measure_transaction(true);
+    measure_purge(false);
+    measure_purge(true);
+    measure_bindings(false, true);
+    measure_bindings(true, true);
+    measure_bindings(false, false);
+    measure_bindings(true, false);
+    measure_exclusive();
+    measure_consumers();
+}
+END_TEST
+
+/* What the harness expects it expects as a test. */
+int main(int argc, char **argv)
+{
+    Suite *suite = suite_create("bench_turn");
+    TCase *test = tcase_create("bench_turn");
+
+    part = argc > 1 ? strtoul(argv[1], NULL, 10) : 100;
+    setlinebuf(stdout);
+    tcase_add_test(test, everything);
+    tcase_set_timeout(test, 0);
+    suite_add_tcase(suite, test);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_NOFORK);
+    srunner_run_all(runner, CK_NORMAL);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
