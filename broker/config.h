@@ -74,7 +74,7 @@ struct config {
     uint32_t handshake_timeout_ms;       /* handshake_timeout (10000) */
     uint64_t message_size_max;           /* max_message_size (16777216), at most 134217728 */
     uint64_t message_memory_max;         /* message_memory_limit (48MiB) */
-    uint32_t consumer_max_per_channel;   /* consumer_max_per_channel (200000); 0 in this and all
+    uint32_t consumer_max_per_channel;   /* consumer_max_per_channel (100000); 0 in this and all
                                         * below to vhost_max: no limit */
     uint32_t consumer_max_per_node;      /* consumer_max_per_node (1000000) */
     uint32_t unacked_max_per_channel;    /* unacked_max_per_channel (100000) */
@@ -90,6 +90,7 @@ struct config {
     uint32_t binding_max;                /* cluster_binding_limit (2000000) */
     uint32_t binding_max_per_queue;      /* binding_max_per_queue (200000) */
     uint32_t binding_max_per_exchange;   /* binding_max_per_exchange (200000) */
+    uint32_t routing_steps_max;          /* routing_steps_max (1000000) */
     uint64_t definition_octets_max;      /* definition_memory_limit (256MiB) */
     uint32_t vhost_max;                  /* vhost_max (10000) */
     double memory_relative;              /* vm_memory_high_watermark.relative (0.6) */

@@ -284,6 +284,7 @@ struct server *server_new(const struct config *config, struct clock *clock, stru
         .binding_max = config->binding_max,
         .binding_max_per_queue = config->binding_max_per_queue,
         .binding_max_per_exchange = config->binding_max_per_exchange,
+        .routing_steps_max = config->routing_steps_max,
         .definition_octets_max = config->definition_octets_max,
     };
     paging_set_limit(&server->broker.paging, config->message_memory_max);

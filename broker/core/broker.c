@@ -279,6 +279,7 @@ int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
     STAILQ_INIT(&broker->overfull);
     users_init(&broker->users);
     paging_init(&broker->paging, loop);
+    route_init(&broker->dead_letters.route, broker);
     quarantine_init(&broker->quarantine, broker);
     store_on_body_done(store, on_body_done);
     store_on_finding(store, on_finding, broker);

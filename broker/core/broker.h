@@ -30,6 +30,7 @@ struct broker_counters { /* since start; only ever growing */
 struct broker_limits { /* of all vhosts together, and of their number (17.7); 0: none */
     uint32_t queue_max, exchange_max, vhost_max, binding_max;
     uint32_t binding_max_per_queue, binding_max_per_exchange; /* that lead to it; from or to it */
+    uint32_t routing_steps_max;                               /* see struct route */
     uint64_t definition_octets_max;                           /* see struct broker_totals */
 };
 

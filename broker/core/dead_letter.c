@@ -347,6 +347,10 @@ static struct message *route_letter(struct broker *broker, const struct dead_let
     } else {
         made = make_letter(letter, broker->clock->wall_ms / 1000);
         exchange_route_message(exchange, made, route);
+        if (unlikely(route->is_exhausted))
+            log_error("a dead letter of queue '%.*s' in vhost '%.*s' is dropped: to route it takes "
+                      "more than routing_steps_max",
+                      SLICE_ARG(letter->queue->name), SLICE_ARG(letter->queue->vhost->name));
         deliver_letter(&broker->dead_letters, letter, made);
     }
     return made;

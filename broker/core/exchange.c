@@ -160,9 +160,9 @@ void exchange_remove_binding(struct binding **binding)
 
 /* ---- routing ---- */
 
-void route_init(struct route *route)
+void route_init(struct route *route, const struct broker *broker)
 {
-    *route = (struct route){0};
+    *route = (struct route){.broker = broker};
 }
 
 void route_release(struct route *route)
@@ -182,19 +182,77 @@ static void *make_room(void *array, size_t count, size_t *capacity)
     return xrealloc(array, *capacity, sizeof(void *));
 }
 
+/* It leads nowhere, whatever else is found: there is no room for queues any more. */
+static void exhaust(struct route *route)
+{
+    route->is_exhausted = true;
+    route->count = route->capacity = route->target_count = route->pending_count = 0;
+}
+
+static size_t queues_max(const struct route *route)
+{
+    const uint32_t steps_max = route->broker->limits.routing_steps_max;
+
+    return steps_max == 0 ? SIZE_MAX : max_of(steps_max / ROUTE_QUEUE_STEPS, 1);
+}
+
+static __attribute__((noinline)) bool make_queue_room(struct route *route)
+{
+    if (route->is_exhausted)
+        return false;
+    if (route->count >= queues_max(route)) {
+        exhaust(route);
+        return false;
+    }
+    route->queues = make_room(route->queues, route->count, &route->capacity);
+    route->capacity = min_of(route->capacity, queues_max(route));
+    return true;
+}
+
 void route_add_queue(struct route *route, struct queue *queue)
 {
     route->matches++;
     if (queue->route_mark == route->mark)
         return;
     queue->route_mark = route->mark;
-    route->queues = make_room(route->queues, route->count, &route->capacity);
+    if (unlikely(route->count == route->capacity) && !make_queue_room(route))
+        return;
     route->queues[route->count++] = queue;
+}
+
+static size_t spent_of(const struct route *route)
+{
+    return route->spent_mark == route->mark ? route->spent : 0;
+}
+
+size_t route_budget(const struct route *route)
+{
+    const size_t max = route->broker->limits.routing_steps_max;
+
+    return max == 0 ? SIZE_MAX : max - min_of(spent_of(route), max);
+}
+
+void route_spend(struct route *route, size_t steps)
+{
+    if (steps > route_budget(route))
+        exhaust(route);
+    route->spent = spent_of(route) + steps;
+    route->spent_mark = route->mark;
+}
+
+bool route_fail(const struct route *route, const struct exchange *exchange,
+                struct amqp_error *error)
+{
+    return amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                     "routing a message of exchange '%.*s' in vhost '%.*s' takes more than %" PRIu32
+                     " steps of matching, or leads to more than %zu queues (routing_steps_max)",
+                     SLICE_ARG(exchange->name), SLICE_ARG(exchange->vhost->name),
+                     route->broker->limits.routing_steps_max, queues_max(route));
 }
 
 void route_add_target(struct route *route, struct reply_target *target)
 {
-    if (target->route_mark == route->mark)
+    if (target->route_mark == route->mark || route->is_exhausted)
         return;
     target->route_mark = route->mark;
     route->targets = make_room(route->targets, route->target_count, &route->target_capacity);
@@ -231,7 +289,7 @@ static void add_alternate(struct route *route, const struct exchange *exchange)
 void exchange_route(struct exchange *exchange, const struct routing *routing, struct route *route)
 {
     route->count = route->target_count = route->pending_count = 0;
-    route->is_reply = false;
+    route->is_reply = route->is_exhausted = false;
     route->mark = ++exchange->vhost->broker->route_mark;
     exchange->route_mark = route->mark;
     exchange->published++;

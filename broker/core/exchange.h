@@ -35,26 +35,42 @@ struct reply_target {
     void (*deliver)(struct reply_target *target, struct message *message);
 };
 
-/* Where a message goes. Reused from publish to publish. */
+/* Where a message goes. Reused from publish to publish.
+ *
+ * Finding that out may take limits.routing_steps_max steps: nodes of a topic's trie, entries of
+ * headers bindings, bindings of one key of many; and lead to that many queues divided by
+ * ROUTE_QUEUE_STEPS. What takes more is exhausted: it leads nowhere, whatever was found. So no
+ * publish can hold the loop for long, by whatever bindings. */
 struct route {
     struct queue **queues;
     size_t count, capacity;
     struct reply_target **targets;
     size_t target_count, target_capacity;
-    bool is_reply; /* a key is a name of that kind, whether or not somebody waits there */
+    bool is_reply;       /* a key is a name of that kind, whether or not somebody waits there */
+    bool is_exhausted;   /* it would take more than routing may: it leads nowhere then */
+    size_t spent;        /* steps of matching, for the message whose mark is ... */
+    uint64_t spent_mark; /* ... this */
+    const struct broker *broker;
     struct exchange **pending; /* exchanges reached and not yet evaluated */
     size_t pending_count, pending_capacity;
     size_t matches; /* destinations found so far, those seen before included */
     uint64_t mark;
 };
 
-void route_init(struct route *route);
+enum { ROUTE_QUEUE_STEPS = 20 }; /* what it costs to put a message into one more queue */
+
+void route_init(struct route *route, const struct broker *broker);
 void route_release(struct route *route);
 
 /* For exchange types: the destination of a binding that matches, or a queue found without one. */
 void route_add(struct route *route, const struct binding *binding);
 void route_add_queue(struct route *route, struct queue *queue);
 void route_add_target(struct route *route, struct reply_target *target);
+
+/* For types whose work is more than what they find: how many steps are left, and that so many are
+ * gone, which may exhaust the route. */
+size_t route_budget(const struct route *route);
+void route_spend(struct route *route, size_t steps);
 
 struct exchange_type {
     const char *name;
@@ -141,6 +157,10 @@ void exchange_remove_binding(struct binding **binding); /* and frees it */
 /* Fills route with the distinct queues of this message; route->count 0: unroutable. The default
  * exchange is asked by its own type: queue name equals routing key. */
 void exchange_route(struct exchange *exchange, const struct routing *routing, struct route *route);
+
+/* 406, of a route that is exhausted. */
+bool route_fail(const struct route *route, const struct exchange *exchange,
+                struct amqp_error *error);
 
 /* The same by what a message carries. */
 void exchange_route_message(struct exchange *exchange, struct message *message,

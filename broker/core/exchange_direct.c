@@ -69,8 +69,15 @@ static void direct_route(struct exchange *exchange, const struct routing *routin
 {
     if (exchange->of_type == NULL)
         return;
-    for (size_t i = 0; i < routing->key_count; i++)
+    if (likely(routing->key_count == 1)) {
+        route_key(exchange->of_type, routing->keys[0], route);
+        return;
+    }
+    for (size_t i = 0; i < routing->key_count && !route->is_exhausted; i++) {
+        const size_t before = route->matches;
         route_key(exchange->of_type, routing->keys[i], route);
+        route_spend(route, route->matches - before);
+    }
 }
 
 static void direct_release(struct exchange *exchange)

@@ -180,26 +180,36 @@ static bool entry_matches(const struct header *entry, const struct headers *head
            (entry->value.type == AMQP_VOID || amqp_value_equal(&entry->value, &header->value));
 }
 
-/* Without entries: all matches, any does not. */
-static bool matcher_matches(const struct matcher *matcher, const struct headers *headers)
+/* Without entries: all matches, any does not. *steps grows by the entries that were looked at. */
+static bool matcher_matches(const struct matcher *matcher, const struct headers *headers,
+                            size_t *steps)
 {
     for (size_t i = 0; i < matcher->count; i++)
-        if (entry_matches(&matcher->entries[i], headers) == matcher->any)
+        if (entry_matches(&matcher->entries[i], headers) == matcher->any) {
+            *steps += i + 1;
             return matcher->any;
+        }
+    *steps += matcher->count;
     return !matcher->any;
 }
 
 static void headers_route(struct exchange *exchange, const struct routing *routing,
                           struct route *route)
 {
+    const size_t budget = route_budget(route);
     const struct binding *binding;
+    size_t steps = 0;
 
     if (exchange->of_type == NULL)
         exchange->of_type = xcalloc(1, sizeof(struct headers));
     read_headers(exchange->of_type, routing->properties);
-    TAILQ_FOREACH (binding, &exchange->bindings, by_source)
-        if (matcher_matches(binding->of_type, exchange->of_type))
+    TAILQ_FOREACH (binding, &exchange->bindings, by_source) {
+        if (matcher_matches(binding->of_type, exchange->of_type, &steps))
             route_add(route, binding);
+        if (++steps > budget)
+            break;
+    }
+    route_spend(route, steps);
 }
 
 static void headers_release(struct exchange *exchange)

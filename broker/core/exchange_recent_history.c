@@ -14,6 +14,7 @@
 #include "core/argument.h"
 #include "core/exchange.h"
 #include "core/queue.h"
+#include "core/vhost.h"
 
 enum { LENGTH_DEFAULT = 20, LENGTH_MAX = 10000, OCTETS_MAX = 32 * 1024 * 1024 };
 
@@ -115,7 +116,7 @@ static void give(const struct binding *binding, const struct message *message)
     if (binding->queue != NULL) {
         queue_push(binding->queue, copy);
     } else {
-        route_init(&route);
+        route_init(&route, binding->exchange->vhost->broker);
         exchange_route_message(binding->exchange, copy, &route);
         route_deliver(&route, copy);
         route_release(&route);

@@ -33,8 +33,12 @@ static void add_all(void *context, const struct binding_list *bindings)
 {
     const struct binding *binding;
 
+    struct route *route = context;
+    const size_t before = route->matches;
+
     TAILQ_FOREACH (binding, bindings, by_key)
-        route_add(context, binding);
+        route_add(route, binding);
+    route_spend(route, route->matches - before);
 }
 
 static void topic_route(struct exchange *exchange, const struct routing *routing,
@@ -42,8 +46,9 @@ static void topic_route(struct exchange *exchange, const struct routing *routing
 {
     if (exchange->of_type == NULL)
         return;
-    for (size_t i = 0; i < routing->key_count; i++)
-        trie_match(exchange->of_type, routing->keys[i], add_all, route);
+    for (size_t i = 0; i < routing->key_count && !route->is_exhausted; i++)
+        route_spend(route, trie_match(exchange->of_type, routing->keys[i], route_budget(route),
+                                      add_all, route));
 }
 
 static void topic_release(struct exchange *exchange)

@@ -279,7 +279,7 @@ static void split_routing_key(struct walk *walk, struct slice key)
     }
 }
 
-size_t trie_match(struct trie *trie, struct slice routing_key,
+size_t trie_match(struct trie *trie, struct slice routing_key, size_t steps_max,
                   void (*on_match)(void *context, const struct binding_list *bindings),
                   void *context)
 {
@@ -292,7 +292,7 @@ size_t trie_match(struct trie *trie, struct slice routing_key,
     split_routing_key(&walk, routing_key);
 
     push_step(&walk, &trie->root, 0, 0);
-    while (walk.step_count > 0) {
+    while (walk.step_count > 0 && steps <= steps_max) {
         struct step step = walk.steps[--walk.step_count];
         struct trie_node *node = step.node;
         steps++;

@@ -16,8 +16,8 @@ void trie_remove(struct trie *trie, struct binding *binding);
 
 /* Calls on_match once for each key that matches, with its bindings (linked by by_key). Returns the
  * number of steps it took: at most one per node and position between the words of routing_key,
- * whatever the keys are. */
-size_t trie_match(struct trie *trie, struct slice routing_key,
+ * whatever the keys are. Beyond steps_max it gives up: not everything was found. */
+size_t trie_match(struct trie *trie, struct slice routing_key, size_t steps_max,
                   void (*on_match)(void *context, const struct binding_list *bindings),
                   void *context);
 

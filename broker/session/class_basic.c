@@ -11,6 +11,9 @@
 #include "session/subscription.h"
 #include "session/tx.h"
 
+/* Of messages, in queues, that all clients together may make in a turn: a few milliseconds. */
+enum { COPIES_PER_TURN = 20000 };
+
 /* ---- publish ---- */
 
 /* The method alone: the content follows, and channel_publish when it is whole. */
@@ -85,6 +88,43 @@ static void await_confirm(struct channel *channel, struct message *message, size
     publisher_ref(message->publisher);
 }
 
+/* Turns are shared: who fills many queues with one publish after the other goes on in the next. */
+static void count_copies(struct channel *channel, size_t count)
+{
+    struct service *service = channel->connection->service;
+
+    if (service->copies_turn != channel->broker->loop->turns)
+        service->copies = 0;
+    service->copies_turn = channel->broker->loop->turns;
+    service->copies += count;
+    if (service->copies > COPIES_PER_TURN && channel->tx == NULL)
+        connection_rest(channel->connection);
+}
+
+/* To none, or to many; true: the channel is closed, nothing of it may be touched. */
+static __attribute__((noinline)) bool route_unusually(struct channel *channel,
+                                                      const struct exchange *exchange,
+                                                      struct message *message, bool mandatory)
+{
+    const struct route *route = &channel->connection->service->route;
+    struct amqp_error error = {.class_id = amqp_class_of(AMQP_BASIC_PUBLISH),
+                               .method_id = amqp_method_of(AMQP_BASIC_PUBLISH)};
+
+    if (route->is_exhausted && channel->tx == NULL) {
+        route_fail(route, exchange, &error);
+        return channel_refuse(channel, &error);
+    }
+    if (route->count > 1)
+        count_copies(channel, route->count);
+    if (!route_leads_nowhere(route))
+        return false;
+    if (mandatory)
+        return_message(channel, message); /* 9.5 */
+    else
+        channel->broker->counters.dropped_unroutable++;
+    return false;
+}
+
 void channel_route(struct channel *channel, struct exchange *exchange, struct message *message,
                    bool mandatory)
 {
@@ -95,11 +135,9 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
     channel->broker->counters.published++;
     exchange_route_message(exchange, message, route);
     bool taken = route_deliver(route, message);
-    if (route_leads_nowhere(route)) {
-        if (mandatory)
-            return_message(channel, message); /* 9.5 */
-        else
-            channel->broker->counters.dropped_unroutable++;
+    if (unlikely(route->count != 1) && route_unusually(channel, exchange, message, mandatory)) {
+        message_unref(&message);
+        return;
     }
     if (channel->confirms != NULL) {
         if (likely(taken))

@@ -98,6 +98,7 @@ void connection_wind_up(struct connection *connection, enum log_level level, con
     log_end(connection, level, reason);
     parking_cancel(&connection->broker->parking, &connection->parked);
     authenticator_cancel(&connection->attempt);
+    loop_unqueue(connection->broker->loop, &connection->rest);
     buf_release(&connection->held_reply);
     free_channels(connection);
     queue_owner_release(&connection->owned);
@@ -342,6 +343,19 @@ void connection_await_store(struct connection *connection)
 
     if (unlikely(broker_store_is_full(broker)) && store_is_busy(broker->store) && !connection->held)
         hold_until(connection, broker->parking.durable + 1, false);
+}
+
+static void on_rested(struct task *task)
+{
+    connection_unhold(container_of(task, struct connection, rest));
+}
+
+void connection_rest(struct connection *connection)
+{
+    if (connection->held)
+        return;
+    connection_hold(connection);
+    loop_queue(connection->broker->loop, LOOP_INPUT, &connection->rest);
 }
 
 bool connection_reserve(struct connection *connection, uint64_t size, struct amqp_error *error)
@@ -688,6 +702,7 @@ struct connection *connection_new(struct service *service, const struct endpoint
     connection->timer.on_expire = on_timer;
     connection->heartbeat_timer.on_expire = on_heartbeat_timer;
     connection->reap.run = on_reap;
+    connection->rest.run = on_rested;
     connection->connected_ms = connection->broker->clock->now_ms;
     connection->connected_wall_ms = connection->broker->clock->wall_ms;
 

@@ -90,6 +90,7 @@ struct connection {
     struct parked parked;       /* held for an LSN */
     struct buf held_reply;      /* encoded frames that leave when the hold ends, or the timer */
 
+    struct task rest;             /* ends the hold of connection_rest, in the next turn */
     struct timer timer;           /* handshake deadline, then wait for close-ok or the peer's end */
     struct timer heartbeat_timer; /* both directions */
     uint64_t listening_ms;        /* since when it is read without a pause, by the loop's clock */
@@ -120,6 +121,9 @@ void connection_send_durable(struct connection *connection, uint16_t channel,
  * latest. */
 void connection_hold(struct connection *connection);
 void connection_unhold(struct connection *connection);
+
+/* It has had its share of this turn: holds the input until the next one. Harmless when it is held. */
+void connection_rest(struct connection *connection);
 
 /* It has not taken what it was sent, beyond all measure: whoever can must stop sending to it. */
 bool connection_is_flooded(const struct connection *connection);

@@ -121,7 +121,7 @@ int service_init(struct service *service, struct broker *broker,
     service->authenticator.on_rehash = on_rehash;
     revocation_init(&service->watcher);
     broker->watcher = &service->watcher;
-    route_init(&service->route);
+    route_init(&service->route, broker);
     TAILQ_INIT(&service->connections);
     addresses_init(&service->addresses, broker->clock);
     alarm_init(&service->alarm, on_alarm_change);

@@ -45,7 +45,9 @@ struct service {
     size_t connection_count, consumer_count;
     uint32_t reserved_size_min; /* see connection_reserve */
     uint64_t next_connection_id;
-    struct route route; /* scratch of the publish path */
+    struct route route;   /* scratch of the publish path */
+    uint64_t copies;      /* of messages that go to more than one queue, in the turn ... */
+    uint64_t copies_turn; /* ... of this number */
     bool stopping;
     void (*on_idle)(struct service *service); /* stopping, and the last connection is gone */
     void *context;

@@ -21,7 +21,8 @@ struct tx {
     struct buf publishes;   /* of struct tx_publish */
     struct buf settlements; /* of struct tx_settlement */
     uint64_t reserved_size; /* with the connection, for the publishes */
-    uint64_t held_up_to;    /* all deliveries up to this tag are held: none is looked at twice */
+    uint64_t steps;      /* of routing, while it is committed: all of them together are limited */
+    uint64_t held_up_to; /* all deliveries up to this tag are held: none is looked at twice */
 };
 
 struct tx *tx_new(struct channel *channel)
@@ -112,12 +113,16 @@ static bool check_publish(struct tx *tx, const struct message *message, struct a
 {
     struct channel *channel = tx->channel;
     struct route *route = &channel->connection->service->route;
+    const uint32_t steps_max = channel->broker->limits.routing_steps_max;
     struct exchange *exchange =
         vhost_find_exchange(channel->connection->vhost, message_exchange(message), error);
 
     if (exchange == NULL) /* it has gone since the publish was accepted */
         return false;
     exchange_preview(exchange, message, route);
+    tx->steps += 1 + route->count + (route->spent_mark == route->mark ? route->spent : 0);
+    if (route->is_exhausted || (steps_max != 0 && tx->steps > steps_max))
+        return route_fail(route, exchange, error);
     for (size_t i = 0; i < route->count; i++)
         if (!queue_reserve(route->queues[i], channel->broker->reserve_mark, message->body_size))
             return amqp_fail(error, AMQP_PRECONDITION_FAILED, "partial tx completion"); /* 9.16 */
@@ -131,6 +136,7 @@ static bool check_publishes(struct tx *tx, struct amqp_error *error)
     struct tx_publish *publishes = publishes_of(tx, &count);
 
     tx->channel->broker->reserve_mark++;
+    tx->steps = 0;
     for (size_t i = 0; i < count; i++)
         if (!check_publish(tx, publishes[i].message, error))
             return false;

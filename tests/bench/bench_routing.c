@@ -31,6 +31,7 @@ static void start(void)
     if (loop_init(&loop, &now) != 0 ||
         broker_init(&broker, &loop, &now, &source, store_memory_new(), &defaults) != 0)
         abort();
+    route_init(&route, &broker);
     vhost = vhost_find(&broker, SLICE("/"));
     for (size_t i = 0; i < QUEUES; i++)
         vhost_declare_queue(vhost, &(struct queue_options){.name = queue_name(i, room)}, NULL, &lsn,

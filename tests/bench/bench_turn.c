@@ -2,7 +2,8 @@
  * then the one frame that makes the broker go over all of it. One line each: what, how much of it,
  * milliseconds from the frame to the end of what can happen, and nanoseconds for each.
  *
- *     bench_turn [PART]          PART: of 100, how much of each limit; 100 when it is not given */
+ *     bench_turn [PART [0]]      PART: of 100, how much of each limit; 100 when it is not given; 0: without
+ *                                the limit of routing */
 #include <check.h>
 #include <time.h>
 
@@ -24,6 +25,7 @@ static uint64_t cpu_ns(void)
 static struct harness harness;
 static struct peer *peer;
 static size_t part = 100;
+static bool limited = true;
 
 static size_t scaled(size_t limit)
 {
@@ -33,6 +35,7 @@ static size_t scaled(size_t limit)
 static void start(void)
 {
     harness_init(&harness, NULL);
+    harness.broker.limits.routing_steps_max = limited ? 1000000 : 0;
     log_level = LOG_NONE;
     peer = peer_open_channel(&harness);
 }
@@ -389,6 +392,7 @@ int main(int argc, char **argv)
     TCase *test = tcase_create("bench_turn");
 
     part = argc > 1 ? strtoul(argv[1], NULL, 10) : 100;
+    limited = argc <= 2;
     setlinebuf(stdout);
     tcase_add_test(test, everything);
     tcase_set_timeout(test, 0);

@@ -75,7 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         trie_add(trie, bindings[count++]);
     }
     const struct slice routing_key = slice_of(input.data, min_of(input.size, (size_t)KEY_SIZE_MAX));
-    trie_match(trie, routing_key, on_match, NULL);
+    trie_match(trie, routing_key, SIZE_MAX, on_match, NULL);
     for (size_t i = 0; i < count; i++)
         must(bindings[i]->durable == matches(bindings[i]->key, routing_key));
     while (count > 0) {

@@ -92,7 +92,7 @@ START_TEST(defaults)
     ck_assert_uint_eq(config.handshake_timeout_ms, 10000);
     ck_assert_uint_eq(config.message_size_max, 16777216);
     ck_assert_uint_eq(config.message_memory_max, 50331648);
-    ck_assert_uint_eq(config.consumer_max_per_channel, 200000);
+    ck_assert_uint_eq(config.consumer_max_per_channel, 100000);
     ck_assert_uint_eq(config.consumer_max_per_node, 1000000);
     ck_assert_uint_eq(config.unacked_max_per_channel, 100000);
     ck_assert_uint_eq(config.publish_size_max, UINT64_C(128) << 20);
@@ -106,6 +106,7 @@ START_TEST(defaults)
     ck_assert_uint_eq(config.binding_max, 2000000);
     ck_assert_uint_eq(config.binding_max_per_queue, 200000);
     ck_assert_uint_eq(config.binding_max_per_exchange, 200000);
+    ck_assert_uint_eq(config.routing_steps_max, 1000000);
     ck_assert_uint_eq(config.definition_octets_max, UINT64_C(256) << 20);
     ck_assert_uint_eq(config.vhost_max, 10000);
     ck_assert_double_eq(config.memory_relative, 0.6);
@@ -207,6 +208,7 @@ START_TEST(values)
         {"cluster_binding_limit = 9", PLACE(binding_max), 9, NULL},
         {"binding_max_per_queue = 9", PLACE(binding_max_per_queue), 9, NULL},
         {"binding_max_per_exchange = infinity", PLACE(binding_max_per_exchange), 0, NULL},
+        {"routing_steps_max = 9", PLACE(routing_steps_max), 9, NULL},
         {"definition_memory_limit = 1GB", PLACE(definition_octets_max), 1000000000, NULL},
         {"definition_memory_limit = infinity", PLACE(definition_octets_max), 0, NULL},
         {"consumer_max_per_node = 9", PLACE(consumer_max_per_node), 9, NULL},

@@ -14,7 +14,7 @@ static uint64_t lsn;
 static void set_up(void)
 {
     memory_broker_start(&memory);
-    route_init(&route);
+    route_init(&route, &memory.broker);
 }
 
 static void tear_down(void)

@@ -457,6 +457,183 @@ START_TEST(what_was_declared_counts_after_a_restart)
 }
 END_TEST
 
+/* ---- the work of routing ---- */
+
+static const struct {
+    const char *exchange, *key, *arguments;
+    const char *routing_key, *headers;
+    uint32_t steps; /* that suffice, and one fewer does not */
+} routes[] = {
+    {"amq.topic", "a.b.c", NULL, "a.b.c", NULL, 5}, /* the root, three words, a binding */
+    {"amq.topic", "#.b", NULL, "a.a.a.b", NULL, 8},
+    {"amq.headers", "", "a=I1,b=I2,c=I3", "", "a=I1,b=I2,c=I3", 4},
+    {"amq.headers", "", "a=I1,b=I2,c=I3", "", "a=I2,b=I2,c=I3", 2}, /* the first one decides */
+};
+
+static void publish_to(struct peer *from, const char *exchange, const char *key,
+                       const char *headers)
+{
+    struct buf out = BUF_EMPTY;
+
+    put_publish(&out, exchange, key, "m", &(struct sent){.headers = headers});
+    peer_send_bytes(from, buf_slice(&out));
+    buf_release(&out);
+}
+
+#define TOO_MUCH "PRECONDITION_FAILED - routing a message of exchange *"
+
+START_TEST(matching)
+{
+    struct buf arguments = BUF_EMPTY;
+
+    start(NULL);
+    declare_queue(peer, "q", false, NULL);
+    peer_call(peer, 1,
+              &(struct amqp_method){
+                  .id = AMQP_QUEUE_BIND,
+                  .queue_bind = {.queue = SLICE("q"),
+                                 .exchange = slice_of_string(routes[_i].exchange),
+                                 .routing_key = slice_of_string(routes[_i].key),
+                                 .arguments = arguments_of(&arguments, routes[_i].arguments)}},
+              AMQP_QUEUE_BIND_OK);
+    buf_release(&arguments);
+    harness.broker.limits.routing_steps_max = routes[_i].steps;
+    publish_to(other, routes[_i].exchange, routes[_i].routing_key, routes[_i].headers);
+    peer_expect_nothing(other);
+    harness.broker.limits.routing_steps_max--;
+    publish_to(other, routes[_i].exchange, routes[_i].routing_key, routes[_i].headers);
+    expect_refusal(other, TOO_MUCH);
+    const bool matches = _i != 3;
+    ck_assert_uint_eq(count_ready(peer, "q"), matches ? 1 : 0); /* nothing of the second */
+}
+END_TEST
+
+static void bind_queues(int count)
+{
+    char name[16];
+
+    for (int i = 0; i < count; i++) {
+        snprintf(name, sizeof(name), "q%d", i);
+        declare_queue(peer, name, false, NULL);
+        bind_queue(peer, name, "amq.fanout", "");
+    }
+}
+
+START_TEST(queues_of_a_message)
+{
+    start(NULL);
+    bind_queues(30);
+    harness.broker.limits.routing_steps_max = 30 * ROUTE_QUEUE_STEPS - 1;
+    publish_to(other, "amq.fanout", "", NULL);
+    expect_refusal(other, TOO_MUCH);
+    harness.broker.limits.routing_steps_max++;
+    publish_to(other, "amq.fanout", "", NULL);
+    peer_expect_nothing(other);
+    ck_assert_uint_eq(count_ready(peer, "q0"), 1);
+    ck_assert_uint_eq(count_ready(peer, "q29"), 1);
+}
+END_TEST
+
+/* Through more than one exchange, which are there once however they are reached. */
+START_TEST(exchanges_of_a_message)
+{
+    start(NULL);
+    bind_queues(3);
+    declare_exchange(peer, "first", "topic");
+    for (int i = 0; i < 3; i++) {
+        bind_exchange(peer, "amq.fanout", "first", i == 0 ? "a" : i == 1 ? "*" : "#");
+        peer_expect(peer, 1, AMQP_EXCHANGE_BIND_OK);
+    }
+    harness.broker.limits.routing_steps_max = 3 * ROUTE_QUEUE_STEPS - 1;
+    publish_to(other, "first", "a", NULL);
+    expect_refusal(other, TOO_MUCH);
+    ck_assert_uint_eq(count_ready(peer, "q2"), 0);
+    harness.broker.limits.routing_steps_max++;
+    publish_to(other, "first", "a", NULL);
+    peer_expect_nothing(other);
+    ck_assert_uint_eq(count_ready(peer, "q2"), 1);
+}
+END_TEST
+
+START_TEST(work_of_a_transaction)
+{
+    start(NULL);
+    bind_queues(3);
+    harness.broker.limits.routing_steps_max = 4 * 100; /* a step each, and one per queue */
+    for (int count = 100; count <= 101; count++) {
+        peer_call(other, 1, &(struct amqp_method){.id = AMQP_TX_SELECT}, AMQP_TX_SELECT_OK);
+        for (int i = 0; i < count; i++)
+            publish_to(other, "amq.fanout", "", NULL);
+        peer_send(other, 1, &(struct amqp_method){.id = AMQP_TX_COMMIT});
+        if (count == 100)
+            peer_expect(other, 1, AMQP_TX_COMMIT_OK);
+        else
+            expect_refusal(other, TOO_MUCH);
+        ck_assert_uint_eq(count_ready(peer, "q1"), 100);
+    }
+}
+END_TEST
+
+/* Confirms: what was refused is not confirmed, and the channel is closed behind those that were. */
+START_TEST(a_refused_route_is_not_confirmed)
+{
+    struct buf out = BUF_EMPTY;
+
+    start(NULL);
+    bind_queues(3);
+    peer_call(other, 1, &(struct amqp_method){.id = AMQP_CONFIRM_SELECT}, AMQP_CONFIRM_SELECT_OK);
+    harness.broker.limits.routing_steps_max = 2 * ROUTE_QUEUE_STEPS;
+    put_publish(&out, "amq.fanout", "", "m", &(struct sent){.persistent = true});
+    put_publish(&out, "", "q0", "m", &(struct sent){.persistent = true});
+    peer_send_bytes(other, buf_slice(&out));
+    buf_release(&out);
+    expect_refusal(other, TOO_MUCH);
+    peer_expect_nothing(other);
+    ck_assert_uint_eq(count_ready(peer, "q0"), 0);
+}
+END_TEST
+
+/* Who fills many queues takes a rest, so that another's turn comes; nothing is lost or out of order. */
+START_TEST(turns_are_shared)
+{
+    struct buf out = BUF_EMPTY;
+
+    start(NULL);
+    bind_queues(100);
+    for (int i = 0; i < 1000; i++)
+        put_publish(&out, "amq.fanout", "", i == 999 ? "last" : "m", &(struct sent){0});
+    memory_transport_send(&other->memory, buf_slice(&out));
+    buf_release(&out);
+    loop_turn(&harness.loop, 0);
+    ck_assert_uint_gt(harness.broker.counters.published, 199);
+    ck_assert_uint_lt(harness.broker.counters.published, 203);
+    harness_run(&harness);
+    ck_assert_uint_eq(harness.broker.counters.published, 1000);
+    for (int i = 0; i < 999; i++)
+        get_one(peer, "q99", "m");
+    get_one(peer, "q99", "last");
+    ck_assert(!other->connection->held);
+}
+END_TEST
+
+START_TEST(who_rests_may_be_closed)
+{
+    struct buf out = BUF_EMPTY;
+
+    start(NULL);
+    bind_queues(100);
+    for (int i = 0; i < 1000; i++)
+        put_publish(&out, "amq.fanout", "", "m", &(struct sent){0});
+    memory_transport_send(&other->memory, buf_slice(&out));
+    buf_release(&out);
+    loop_turn(&harness.loop, 0);
+    ck_assert(other->connection->held);
+    connection_force_close(other->connection, "enough");
+    harness_run(&harness);
+    peer_expect_close(other, 0, 320, "CONNECTION_FORCED - enough");
+}
+END_TEST
+
 /* ---- before and after the login, by address ---- */
 
 START_TEST(handshakes_of_an_address)
@@ -668,6 +845,13 @@ static Suite *peer_limits_suite(void)
     tcase_add_test(tests, memory_of_what_is_declared);
     tcase_add_test(tests, what_is_deleted_makes_room);
     tcase_add_test(tests, what_was_declared_counts_after_a_restart);
+    tcase_add_loop_test(tests, matching, 0, countof(routes));
+    tcase_add_test(tests, queues_of_a_message);
+    tcase_add_test(tests, exchanges_of_a_message);
+    tcase_add_test(tests, work_of_a_transaction);
+    tcase_add_test(tests, a_refused_route_is_not_confirmed);
+    tcase_add_test(tests, turns_are_shared);
+    tcase_add_test(tests, who_rests_may_be_closed);
     tcase_add_test(tests, handshakes_of_an_address);
     tcase_add_test(tests, connections_of_an_address);
     tcase_add_test(tests, input_before_the_login);

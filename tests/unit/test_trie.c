@@ -78,7 +78,7 @@ static void count_bindings(void *context, const struct binding_list *bindings)
 static size_t match(struct trie *trie, struct slice key, size_t *steps)
 {
     size_t matched = 0;
-    const size_t took = trie_match(trie, key, count_bindings, &matched);
+    const size_t took = trie_match(trie, key, SIZE_MAX, count_bindings, &matched);
 
     if (steps != NULL)
         *steps = took;
