@@ -9,6 +9,7 @@
 #   make crash    KILLS=N SEED=S: the broker killed N times under load, and with every planted bug
 #   make power-cuts  COUNT=N SEED=S: the power cut N times under load, on an ext4 in a file
 #   make disk-full COUNT=N: full disks of three kinds, each filled and drained N times
+#   make memory-limit MEMORY_OCTETS=N: N octets (10e9) to queues that nobody reads, in a control group of 256 MiB
 #   make crash-states  COUNT=N SEED=S: what power cuts can leave of the store, enumerated
 #   make bit-rot  COUNT=N SEED=S KINDS='flip zero truncate swap old': data files damaged while nobody looks
 #   make bench    the benchmarks in tests/bench
@@ -61,7 +62,7 @@ SIM := $(BUILD)/sim
 MODEL := $(BUILD)/model
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: all run test check asan tsan differential crash disk-full power-cuts crash-states bit-rot bench format install clean deps test-deps tests
+.PHONY: all run test check asan tsan differential crash disk-full memory-limit power-cuts crash-states bit-rot bench format install clean deps test-deps tests
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -205,6 +206,13 @@ disk-full: test-deps
 	@$(MAKE) --no-print-directory $(BUILD)/stoatmq $(BUILD)/stoatctl
 	@TEST_BUILD=$(BUILD) TEST_DISK_FULL_CYCLES=$(DISK_FULL_COUNT) PYTHONPATH=tests/lib /usr/bin/python3 \
 		tests/crash/test_disk_full.py
+
+MEMORY_OCTETS ?= 10e9
+
+memory-limit: test-deps
+	@$(MAKE) --no-print-directory $(BUILD)/stoatmq
+	@TEST_BUILD=$(BUILD) TEST_MEMORY_LIMIT_OCTETS=$(MEMORY_OCTETS) PYTHONPATH=tests/lib /usr/bin/python3 \
+		tests/crash/test_memory_limit.py
 
 crash-states: test-deps
 	@$(MAKE) --no-print-directory $(STATES)

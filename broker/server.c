@@ -15,7 +15,7 @@
 #include "session/service.h"
 #include "store/store.h"
 
-enum { STOP_GRACE_MS = 1000 };
+enum { STOP_GRACE_MS = 1000, DESCRIPTOR_RESERVE = 64 };
 
 static_assert((int)MANAGE_ERROR_SIZE <= (int)SERVER_ERROR_SIZE, "a sentence for the operator");
 
@@ -406,6 +406,27 @@ static void on_accept(struct listener *listener, int fd, const struct endpoint *
                    peer);
 }
 
+static bool has_room(struct listener *listener)
+{
+    struct server *server = listener->context;
+
+    return service_has_room(&server->service);
+}
+
+/* Of the descriptors that the process may have, all that are not in use yet but a reserve: for the
+ * control socket and management, for files that are read or written now and then. */
+static void count_room(struct server *server)
+{
+    const uint64_t limit = resources_descriptors_max(), used = resources_descriptors_used();
+    const uint64_t left = limit > used ? limit - used : 0;
+    const uint64_t reserve = min_of(left / 4, (uint64_t)DESCRIPTOR_RESERVE);
+
+    server->service.connection_room = (size_t)max_of(left - reserve, (uint64_t)1);
+    log_info("Limiting to approx %zu connections (of %" PRIu64 " file descriptors, %" PRIu64
+             " are kept)",
+             server->service.connection_room, limit, used + reserve);
+}
+
 static bool open_listeners(struct server *server, const struct protocol *protocol,
                            const struct config_listeners *listeners, char error[SERVER_ERROR_SIZE])
 {
@@ -427,6 +448,7 @@ static bool open_listeners(struct server *server, const struct protocol *protoco
             opened->listener.proxy_timeout_ms = server->config->handshake_timeout_ms;
         opened->listener.context = server;
         opened->listener.on_accept = on_accept;
+        opened->listener.has_room = has_room;
         TAILQ_INSERT_TAIL(&server->listeners, opened, link);
         server->listener_count++;
         log_info("started %s listener on %s:%u", protocol->title, opened->listener.local.host,
@@ -470,11 +492,12 @@ int server_listen(struct server *server, char error[SERVER_ERROR_SIZE])
 {
     if (!open_tls(server, error))
         return EX_CONFIG;
-    return open_listeners(server, &protocol_amqp, &server->config->tcp, error) &&
-                   open_listeners(server, &protocol_amqps, &server->config->ssl, error) &&
-                   open_management(server, error)
-               ? 0
-               : EX_UNAVAILABLE;
+    if (!open_listeners(server, &protocol_amqp, &server->config->tcp, error) ||
+        !open_listeners(server, &protocol_amqps, &server->config->ssl, error) ||
+        !open_management(server, error))
+        return EX_UNAVAILABLE;
+    count_room(server);
+    return 0;
 }
 
 struct loop *server_loop(struct server *server)

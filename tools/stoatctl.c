@@ -139,6 +139,13 @@ static double megabytes_at(json_t *status, const char *name)
     return (double)json_integer_value(json_object_get(status, name)) / 1e6;
 }
 
+static const char *alarm_title(const char *name)
+{
+    if (strcmp(name, "disk") == 0)
+        return "Free disk space";
+    return strcmp(name, "file_descriptor_limit") == 0 ? "File descriptor" : "Memory";
+}
+
 static void print_alarms(json_t *status)
 {
     json_t *alarms = json_object_get(status, "alarms");
@@ -153,9 +160,7 @@ static void print_alarms(json_t *status)
     if (json_array_size(alarms) == 0)
         printf("(none)\n");
     for (size_t i = 0; i < json_array_size(alarms); i++)
-        printf("%s alarm on node %s\n",
-               strcmp(json_string_value(json_array_get(alarms, i)), "disk") == 0 ? "Free disk space"
-                                                                                 : "Memory",
+        printf("%s alarm on node %s\n", alarm_title(json_string_value(json_array_get(alarms, i))),
                text_at(status, "node"));
 }
 

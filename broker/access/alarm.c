@@ -51,6 +51,17 @@ static void set_disk(struct alarm *alarm, bool on)
            on ? "; publishers are blocked until this alarm clears" : "");
 }
 
+void alarm_set_descriptors(struct alarm *alarm, bool on, size_t connections_max)
+{
+    if (alarm->descriptors == on)
+        return;
+    alarm->descriptors = on;
+    log_at(on ? LOG_WARNING : LOG_INFO,
+           "file descriptor limit alarm %s: %zu connections are as many as there may be%s",
+           on ? "set" : "cleared", connections_max,
+           on ? "; no more are accepted until one ends, or the limit of open files is raised" : "");
+}
+
 /* Whether memory is used above the limit, and not only kept. */
 static bool is_low_on_memory(struct alarm *alarm)
 {

@@ -47,6 +47,7 @@ struct alarm {
     struct alarm_limits limits;
     struct alarm_readings readings; /* of the last look */
     bool memory, disk;              /* on */
+    bool descriptors;               /* likewise: see alarm_set_descriptors */
 };
 
 /* Nothing is on, ever, before alarm_start. */
@@ -57,6 +58,10 @@ void alarm_start(struct alarm *alarm, struct wheel *wheel, const struct clock *c
                  const struct alarm_limits *limits, const struct alarm_source *source);
 void alarm_look(struct alarm *alarm); /* once more, now */
 void alarm_stop(struct alarm *alarm); /* harmless twice */
+
+/* All descriptors that connections may have are in use, or no longer. It is shown
+ * like the others, and blocks nobody: those who wait are who it holds up. */
+void alarm_set_descriptors(struct alarm *alarm, bool on, size_t connections_max);
 
 static inline bool alarm_is_on(const struct alarm *alarm)
 {

@@ -2,6 +2,7 @@
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <stdatomic.h>
 
 #include "base/log.h"
 
@@ -34,8 +35,16 @@ static void must(bool done)
     }
 }
 
+static atomic_uint_fast64_t work;
+
+uint64_t password_work(void)
+{
+    return atomic_load(&work);
+}
+
 static void scrypt(const struct password *like, struct slice clear, uint8_t *hash)
 {
+    atomic_fetch_add(&work, (UINT64_C(1) << like->log2_n) * like->r * like->p);
     must(EVP_PBE_scrypt((const char *)clear.data, clear.size, like->salt, like->salt_size,
                         UINT64_C(1) << like->log2_n, like->r, like->p, (uint64_t)MEMORY_MAX * 2,
                         hash, like->hash_size) == 1);

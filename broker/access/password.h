@@ -37,6 +37,10 @@ void password_make(struct password *password, const uint8_t salt[PASSWORD_SALT_S
  * of one that ends in NUL. */
 bool password_matches(const struct password *password, struct slice clear);
 
+/* What scrypt has cost this process so far, of any thread: N * r * p of each hash. It is how tests see
+ * that two logins cost the same, without a clock. */
+uint64_t password_work(void);
+
 bool password_equal(const struct password *a, const struct password *b);
 
 void password_write(struct buf *out, const struct password *password);

@@ -7,9 +7,11 @@
  * group. */
 #include "access/resources.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <malloc.h>
+#include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -97,6 +99,27 @@ uint64_t resources_disk_free(const char *directory)
     struct statvfs disk;
 
     return statvfs(directory, &disk) == 0 ? (uint64_t)disk.f_bavail * disk.f_frsize : UINT64_MAX;
+}
+
+uint64_t resources_descriptors_max(void)
+{
+    struct rlimit limit = {0};
+
+    getrlimit(RLIMIT_NOFILE, &limit);
+    return limit.rlim_cur;
+}
+
+uint64_t resources_descriptors_used(void)
+{
+    uint64_t count = 0;
+    DIR *directory = opendir("/proc/self/fd");
+
+    if (directory == NULL)
+        return 0;
+    for (const struct dirent *entry; (entry = readdir(directory)) != NULL;)
+        count += entry->d_name[0] != '.';
+    closedir(directory);
+    return count - 1; /* the directory itself */
 }
 
 void resources_release(void)

@@ -1,4 +1,4 @@
-/* How much memory and disk there is, and how much of it is left: what the alarms of a real process
+/* How much memory and disk there is, and how many descriptors, and how much of it is left: what the alarms of a real process
  * are judged by.
  *
  * Memory *used* is what only we can give back: resident pages that belong to no file. The store
@@ -18,6 +18,8 @@ uint64_t resources_memory_total(void);
 uint64_t resources_memory_used(void);                /* 0: it cannot be known */
 uint64_t resources_disk_free(const char *directory); /* for us; UINT64_MAX likewise */
 void resources_release(void);
+uint64_t resources_descriptors_max(void);  /* of this process */
+uint64_t resources_descriptors_used(void); /* 0: it cannot be known */
 
 /* The least limit that the control groups of one line of /proc/self/cgroup set, their files being
  * under root; UINT64_MAX: none. */

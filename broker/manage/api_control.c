@@ -1,12 +1,11 @@
 /* What the control socket alone offers: is it there, how is it, back it up, what is in its
  * quarantine, stop. */
-#include <dirent.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "manage/api.h"
 
+#include "access/resources.h"
 #include "base/alloc.h"
 #include "session/service.h"
 
@@ -46,33 +45,20 @@ static void put_alarms(json_t *object, const struct alarm *alarm)
         json_array_append_new(list, json_string("memory"));
     if (alarm->disk)
         json_array_append_new(list, json_string("disk"));
+    if (alarm->descriptors)
+        json_array_append_new(list, json_string("file_descriptor_limit"));
     json_put(object, "alarms", list);
     json_put_number(object, "vm_memory_high_watermark_limit", alarm->limits.memory_max);
     json_put_number(object, "disk_free", alarm->readings.disk_free);
     json_put_number(object, "disk_free_limit", alarm->limits.disk_free_min);
 }
 
-static uint64_t descriptor_count(void)
-{
-    uint64_t count = 0;
-    DIR *directory = opendir("/proc/self/fd");
-
-    if (directory == NULL)
-        return 0;
-    for (const struct dirent *entry; (entry = readdir(directory)) != NULL;)
-        count += entry->d_name[0] != '.';
-    closedir(directory);
-    return count - 1; /* the directory itself */
-}
-
 static json_t *file_descriptors(void)
 {
-    struct rlimit limit = {0};
     json_t *object = json_object();
 
-    getrlimit(RLIMIT_NOFILE, &limit);
-    json_put_number(object, "used", descriptor_count());
-    json_put_number(object, "limit", limit.rlim_cur);
+    json_put_number(object, "used", resources_descriptors_used());
+    json_put_number(object, "limit", resources_descriptors_max());
     return object;
 }
 

@@ -10,6 +10,9 @@
  *
  *     ACCEPTING ──EMFILE, ENFILE, ENOBUFS, ENOMEM──▶ PAUSED (retry set) ──RETRY_MS──▶ ACCEPTING
  *
+ * The same when its owner has no room for one more, long before: then nobody else in the process is short
+ * of descriptors.
+ *
  * TCP_NODELAY is set on the listening socket: Linux hands it down to what is accepted. */
 #include "net/listener.h"
 
@@ -18,6 +21,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -117,11 +121,23 @@ static bool is_of_one_connection(int error)
     return false;
 }
 
+static bool is_awaited(const struct listener *listener)
+{
+    struct pollfd ready = {.fd = listener->source.fd, .events = POLLIN};
+
+    return poll(&ready, 1, 0) > 0;
+}
+
 /* Accepts one; false when there is nothing to go on with in this turn. */
 static bool accept_one(struct listener *listener)
 {
     struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
     socklen_t size = sizeof(address);
+
+    if (listener->has_room != NULL && !listener->has_room(listener) && is_awaited(listener)) {
+        pause_accepting(listener, EMFILE);
+        return false;
+    }
     const int fd = accept4(listener->source.fd, (struct sockaddr *)&address, &size,
                            SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0 && errno == EAGAIN) {

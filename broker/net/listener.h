@@ -1,5 +1,6 @@
-/* Accepting connections on one address; behind a proxy they first say whose they are (proxied.h). When descriptors run out, accepting pauses and resumes by
- * itself; those already connected do not notice. */
+/* Accepting connections on one address; behind a proxy they first say whose they are (proxied.h).
+ * When descriptors run out, or those that its owner has for connections, accepting pauses and
+ * resumes by itself; those already connected do not notice. */
 #ifndef NET_LISTENER_H
 #define NET_LISTENER_H
 
@@ -28,10 +29,11 @@ struct listener {
      * the listener. */
     void (*on_accept)(struct listener *listener, int fd, const struct endpoint *local,
                       const struct endpoint *peer);
+    bool (*has_room)(struct listener *listener); /* for one more; NULL: always */
 };
 
 /* host: an address in print, or NULL for every address, IPv6 and IPv4. port 0: any free one, found
- * in local.port afterwards. Sets everything but the last three, which the caller has set. 0 or
+ * in local.port afterwards. Sets everything but what the caller has set: all from context on. 0 or
  * -errno. */
 int listener_open(struct listener *listener, struct loop *loop, const char *host, uint16_t port,
                   int backlog);

@@ -141,6 +141,15 @@ void service_release(struct service *service)
     buf_release(&service->server_properties);
 }
 
+bool service_has_room(struct service *service)
+{
+    const bool has_room =
+        service->connection_room == 0 || service->connection_count < service->connection_room;
+
+    alarm_set_descriptors(&service->alarm, !has_room, service->connection_room);
+    return has_room;
+}
+
 void service_accept(struct service *service, int fd, struct tls_context *tls,
                     const struct endpoint *local, const struct endpoint *peer)
 {

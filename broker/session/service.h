@@ -43,6 +43,7 @@ struct service {
     struct addresses addresses;   /* of the connections */
     struct connection_list connections;
     size_t connection_count, consumer_count;
+    size_t connection_room; /* connections for which there are descriptors; 0: nobody has counted */
     uint32_t reserved_size_min; /* see connection_reserve */
     uint64_t next_connection_id;
     struct route route;   /* scratch of the publish path */
@@ -67,6 +68,10 @@ int service_init(struct service *service, struct broker *broker,
                  const struct service_limits *limits, const struct service_property *properties,
                  size_t property_count, unsigned password_cost, bool threaded);
 void service_release(struct service *service); /* no connections left */
+
+/* Whether there is a descriptor for one more client, beside those that the broker needs itself. If not
+ * an alarm is set, which ends with a client. */
+bool service_has_room(struct service *service);
 
 /* A new client on a connected socket, which the service owns from here; tls NULL: without. */
 void service_accept(struct service *service, int fd, struct tls_context *tls,

@@ -115,11 +115,18 @@ START_TEST(the_work_is_the_same_whatever_is_wrong)
 {
     user_new(&users, SLICE("none"));
     import_user("imported");
-    for (size_t i = 0; i < 4; i++) {
-        static const char *const names[] = {"none", "imported", "stoat", "nobody"};
-        ck_assert(!log_in(names[i], "wrong"));
-        ck_assert_msg(computed, "nothing slow was computed for %s", names[i]);
+    for (size_t i = 0; i < 20; i++) {
+        static const char *const names[] = {"none", "imported", "stoat", "nobody", ""};
+        static const char *const passwords[] = {"wrong", "", "secret\1", "a longer one than that"};
+        const char *name = names[i % countof(names)], *password = passwords[i / countof(names)];
+        const uint64_t before = password_work();
+        ck_assert(!log_in(name, password));
+        ck_assert_msg(password_work() - before == (UINT64_C(1) << COST) * 8,
+                      "'%s' with '%s' costs %" PRIu64, name, password, password_work() - before);
     }
+    const uint64_t before = password_work();
+    ck_assert(log_in("stoat", "secret")); /* and so does the right one, the first time */
+    ck_assert_uint_eq(password_work() - before, (UINT64_C(1) << COST) * 8);
 }
 END_TEST
 

@@ -326,6 +326,43 @@ START_TEST(without_descriptors_it_pauses_and_resumes)
 }
 END_TEST
 
+static size_t room;
+
+static bool has_room(struct listener *from)
+{
+    ck_assert_ptr_eq(from, &listener);
+    return accepted_count < room;
+}
+
+/* Though there are descriptors enough. */
+START_TEST(without_room_it_pauses_and_resumes)
+{
+    int fds[4];
+
+    listener.has_room = has_room;
+    room = 2;
+    ck_assert_int_eq(listener_open(&listener, &loop, "127.0.0.1", 0, 16), 0);
+    for (size_t i = 0; i < countof(fds); i++)
+        fds[i] = connect_to(AF_INET, listener.local.port);
+    loop_turn(&loop, 1000);
+    ck_assert_uint_eq(accepted_count, 2);
+    ck_assert(is_turned_away(fds[2]));
+    ck_assert(!is_turned_away(fds[3]));
+    ck_assert(timer_is_set(&listener.retry));
+    loop_turn(&loop, 0);
+    ck_assert(!is_turned_away(fds[3]));
+
+    room = 3;
+    clock_advance(&test_clock, 100);
+    loop_turn(&loop, 0);
+    ck_assert_uint_eq(accepted_count, 3);
+    ck_assert(!is_turned_away(fds[3]));
+    ck_assert(!timer_is_set(&listener.retry)); /* it is full, and nobody waits */
+    for (size_t i = 0; i < countof(fds); i++)
+        close(fds[i]);
+}
+END_TEST
+
 START_TEST(endpoints_in_print)
 {
     static const struct {
@@ -379,6 +416,7 @@ int main(void)
     tcase_add_test(tests, a_header_may_come_in_pieces);
     tcase_add_test(tests, a_proxy_may_come_for_itself);
     tcase_add_test(tests, who_says_nothing_or_something_else_is_turned_away);
+    tcase_add_test(tests, without_room_it_pauses_and_resumes);
     tcase_add_test(tests, endpoints_in_print);
     suite_add_tcase(suite, tests);
     return unit_main(suite);

@@ -1,0 +1,79 @@
+#!/usr/bin/python3
+"""A broker that may have few descriptors: clients cannot take those that it needs itself; accepting pauses, is told to
+operators, and goes on by itself."""
+
+import json
+import socket
+import time
+
+import pika
+
+import broker
+import tap
+from client import RestartTest
+
+LIMIT = 90
+MORE_THAN_THERE_ARE = 100
+HEADER = b'AMQP\x00\x00\x09\x01'
+
+
+class LimitedBroker(broker.Broker):
+    def command(self):
+        return ['prlimit', '--nofile=%d:%d' % (LIMIT, LIMIT), *super().command()]
+
+
+@broker.needs_own_broker
+class Descriptors(RestartTest):
+    def setUp(self):
+        self.broker = LimitedBroker(settings=('handshake_timeout=600000',)).start()
+        self.addCleanup(self.broker.__exit__, None, None, None)
+        self.channel = self.connect()
+        self.sockets = []
+        self.addCleanup(lambda: [each.close() for each in self.sockets])
+
+    def status(self):
+        return json.loads(self.broker.ctl('--formatter', 'json', 'status'))
+
+    def eventually(self, check, what):
+        deadline = time.monotonic() + 20
+        while not check():
+            self.assertLess(time.monotonic(), deadline, what)
+            time.sleep(0.02)
+
+    def take_all(self):
+        for _ in range(MORE_THAN_THERE_ARE):
+            client = socket.create_connection((self.broker.host, self.broker.port))
+            client.sendall(HEADER)
+            self.sockets.append(client)
+        self.eventually(lambda: self.status()['alarms'] == ['file_descriptor_limit'], 'no alarm')
+
+    def test_the_broker_keeps_what_it_needs(self):
+        self.take_all()
+        status = self.status()
+        self.assertEqual(status['file_descriptors']['limit'], LIMIT)
+        self.assertLess(status['file_descriptors']['used'], LIMIT - 8)
+        self.assertIn('File descriptor alarm on node', self.broker.ctl('status'))
+        # Those who are connected do not notice: nothing is blocked, the store works.
+        self.channel.confirm_delivery()
+        self.channel.queue_declare('q', durable=True)
+        self.channel.basic_publish('', 'q', 'm', pika.BasicProperties(delivery_mode=2))
+        self.broker.ctl('add_vhost', 'another')
+        self.broker.ctl('add_user', 'somebody', 'secret')
+        self.assertEqual(self.channel.queue_declare('q', passive=True).method.message_count, 1)
+
+    def test_accepting_goes_on_by_itself(self):
+        self.take_all()
+        for client in self.sockets:
+            client.close()
+        late = pika.BlockingConnection(self.broker.parameters(connection_attempts=20, retry_delay=0.1))
+        late.channel().queue_declare('q')
+        late.close()
+        self.eventually(lambda: self.status()['alarms'] == [], 'the alarm stays')
+        log = self.broker.log()
+        self.assertEqual(log.count('file descriptor limit alarm set'), 1)
+        self.assertEqual(log.count('file descriptor limit alarm cleared'), 1)
+        self.take_all()  # and again
+
+
+if __name__ == '__main__':
+    tap.main()
