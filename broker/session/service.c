@@ -141,13 +141,18 @@ void service_release(struct service *service)
     buf_release(&service->server_properties);
 }
 
+/* The alarm ends when an eighth is free again, not with each one that leaves and makes way for another. */
 bool service_has_room(struct service *service)
 {
-    const bool has_room =
-        service->connection_room == 0 || service->connection_count < service->connection_room;
+    const size_t room = service->connection_room, count = service->connection_count;
 
-    alarm_set_descriptors(&service->alarm, !has_room, service->connection_room);
-    return has_room;
+    if (room == 0)
+        return true;
+    if (count >= room)
+        alarm_set_descriptors(&service->alarm, true, room);
+    else if (count <= room - room / 8)
+        alarm_set_descriptors(&service->alarm, false, room);
+    return count < room;
 }
 
 void service_accept(struct service *service, int fd, struct tls_context *tls,

@@ -70,7 +70,7 @@ int service_init(struct service *service, struct broker *broker,
 void service_release(struct service *service); /* no connections left */
 
 /* Whether there is a descriptor for one more client, beside those that the broker needs itself. If not
- * an alarm is set, which ends with a client. */
+ * an alarm is set, which ends when enough clients have gone. */
 bool service_has_room(struct service *service);
 
 /* A new client on a connected socket, which the service owns from here; tls NULL: without. */

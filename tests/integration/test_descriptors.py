@@ -69,9 +69,9 @@ class Descriptors(RestartTest):
         late.channel().queue_declare('q')
         late.close()
         self.eventually(lambda: self.status()['alarms'] == [], 'the alarm stays')
-        log = self.broker.log()
-        self.assertEqual(log.count('file descriptor limit alarm set'), 1)
-        self.assertEqual(log.count('file descriptor limit alarm cleared'), 1)
+        log = self.broker.log()  # those who waited and have gone are accepted, too: perhaps it was full again
+        self.assertGreaterEqual(log.count('file descriptor limit alarm set'), 1)
+        self.assertEqual(log.count('file descriptor limit alarm set'), log.count('file descriptor limit alarm cleared'))
         self.take_all()  # and again
 
 
