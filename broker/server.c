@@ -409,8 +409,12 @@ static void on_accept(struct listener *listener, int fd, const struct endpoint *
 static bool has_room(struct listener *listener)
 {
     struct server *server = listener->context;
+    const struct server_listener *opened;
+    size_t proxied_count = 0;
 
-    return service_has_room(&server->service);
+    TAILQ_FOREACH (opened, &server->listeners, link)
+        proxied_count += opened->listener.proxied_count;
+    return service_has_room(&server->service, proxied_count);
 }
 
 /* Of the descriptors that the process may have, all that are not in use yet but a reserve: for the

@@ -252,6 +252,7 @@ int listener_open(struct listener *listener, struct loop *loop, const char *host
     listener->retry = (struct timer){.on_expire = on_listener_retry};
     listener->starved = false;
     TAILQ_INIT(&listener->proxied);
+    listener->proxied_count = 0;
     listener->reserve_fd = -1;
     endpoint_local(&listener->local, fd);
     const int result = loop_watch(loop, &listener->source);

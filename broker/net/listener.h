@@ -21,6 +21,7 @@ struct listener {
     struct timer retry; /* set while accepting is paused for want of descriptors */
     bool starved;       /* since the last time that nobody was left waiting: it is logged once */
     TAILQ_HEAD(proxied_list, proxied) proxied; /* accepted, and have yet to say whose they are */
+    size_t proxied_count;
     int reserve_fd; /* a descriptor to give up for the one that cannot be had; -1: could not be had either */
     struct endpoint local;
     uint64_t proxy_timeout_ms; /* for a header of the PROXY protocol; 0: none comes */
@@ -33,7 +34,7 @@ struct listener {
 };
 
 /* host: an address in print, or NULL for every address, IPv6 and IPv4. port 0: any free one, found
- * in local.port afterwards. Sets everything but what the caller has set: all from context on. 0 or
+ * in local.port afterwards. Sets everything but what the caller has set: all from proxy_timeout_ms on. 0 or
  * -errno. */
 int listener_open(struct listener *listener, struct loop *loop, const char *host, uint16_t port,
                   int backlog);

@@ -22,6 +22,7 @@ static int forget(struct proxied *proxied)
     loop_unwatch(proxied->listener->loop, &proxied->source);
     timer_cancel(&proxied->timer);
     TAILQ_REMOVE(&proxied->listener->proxied, proxied, link);
+    proxied->listener->proxied_count--;
     free(proxied);
     return fd;
 }
@@ -99,6 +100,7 @@ void proxied_await(struct listener *listener, int fd, const struct endpoint *pee
         return;
     }
     TAILQ_INSERT_TAIL(&listener->proxied, proxied, link);
+    listener->proxied_count++;
     timer_set(&loop->timers, &proxied->timer, loop->clock->now_ms + listener->proxy_timeout_ms);
 }
 

@@ -120,7 +120,7 @@ static void connection_free(struct connection *connection)
 
     TAILQ_REMOVE(&service->connections, connection, link);
     service->connection_count--;
-    service_has_room(service);
+    service_has_room(service, 0);
     connection->broker->counters.connections_closed++;
     map_release(&connection->channels);
     if (connection->vhost != NULL)

@@ -142,9 +142,9 @@ void service_release(struct service *service)
 }
 
 /* The alarm ends when an eighth is free again, not with each one that leaves and makes way for another. */
-bool service_has_room(struct service *service)
+bool service_has_room(struct service *service, size_t others)
 {
-    const size_t room = service->connection_room, count = service->connection_count;
+    const size_t room = service->connection_room, count = service->connection_count + others;
 
     if (room == 0)
         return true;

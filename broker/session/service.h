@@ -69,9 +69,9 @@ int service_init(struct service *service, struct broker *broker,
                  size_t property_count, unsigned password_cost, bool threaded);
 void service_release(struct service *service); /* no connections left */
 
-/* Whether there is a descriptor for one more client, beside those that the broker needs itself. If not
- * an alarm is set, which ends when enough clients have gone. */
-bool service_has_room(struct service *service);
+/* Whether there is a descriptor for one more client, beside those that the broker needs itself, and those of
+ * so many others that have been accepted. If not an alarm is set, which ends when enough have gone. */
+bool service_has_room(struct service *service, size_t others);
 
 /* A new client on a connected socket, which the service owns from here; tls NULL: without. */
 void service_accept(struct service *service, int fd, struct tls_context *tls,
