@@ -533,13 +533,11 @@ static bool has_puts(const struct reference *r)
     return false;
 }
 
-/* While it is read, a dead letter that is under way may come before it, or a batch leave without
- * it. */
-static bool may_miss_turn(const struct reference *r, const struct model_queue *queue,
-                          const struct model_entry *entry)
+/* While something is read, a dead letter that is under way may come before it, or a batch leave
+ * without it. */
+static bool may_miss_turn(const struct reference *r)
 {
-    return is_cold(queue, entry) &&
-           (doing.letter_count > 0 || (doing.batch_leaves && r->held && (r->dirty || has_puts(r))));
+    return doing.letter_count > 0 || (doing.batch_leaves && r->held && (r->dirty || has_puts(r)));
 }
 
 /* Equals take turns, one message each (10.7); who has no room loses its turn until it has. */
@@ -559,7 +557,7 @@ static bool deliver(struct reference *r, struct model_queue *queue)
             bury(r, queue, entry, EXPIRED);
             continue;
         }
-        if (may_miss_turn(r, queue, entry) && choose(2) == 1)
+        if (is_cold(queue, entry) && may_miss_turn(r) && choose(2) == 1)
             return true;
         const int channel = (int)(consumer - queue->consumers);
         tell((struct event){.kind = DELIVERED,
@@ -1023,8 +1021,8 @@ static bool run_timers(struct reference *r)
         if (count == 0)
             return any;
         struct model_queue *queue = burying[choose(count)];
-        if (queue->cold && doing.letter_count > 0 && choose(2) == 1)
-            return true; /* the letters of others go out while it is read */
+        if (queue->cold && may_miss_turn(r) && choose(2) == 1)
+            return true; /* what others brought about goes out while it is read */
         if (queue->cold && choose(2) == 1) {
             expire_part(r, queue);
             continue;
