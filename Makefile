@@ -11,7 +11,7 @@
 #   make disk-full COUNT=N: full disks of three kinds, each filled and drained N times
 #   make memory-limit MEMORY_OCTETS=N: N octets (10e9) to queues that nobody reads, in a control group of 256 MiB
 #   make crash-states  COUNT=N SEED=S: what power cuts can leave of the store, enumerated
-#   make bit-rot  COUNT=N SEED=S KINDS='flip zero truncate swap old': data files damaged while nobody looks
+#   make bit-rot  COUNT=N SEED=S KINDS='flip zero truncate swap old note': data files damaged while nobody looks
 #   make bench    the benchmarks in tests/bench
 #   make fuzz     FUZZ_SECONDS=N FUZZ='x y': each target of tests/fuzz for so long, under sanitizers
 #   make format   clang-format over the tree

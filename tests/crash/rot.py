@@ -10,6 +10,7 @@ and large messages, some with two queues, some of them acknowledged. It is known
     truncate    the file ends early
     swap        two pages have changed places
     old         a page is what it was some commits earlier
+    note        none: the note that asks for a salvage lies beside a sound file
 
 Half of the injuries are anywhere in the file, the other half are spread over the kinds of pages that it has
 (lib/lmdb_pages.py), so that the rare ones are hit as well.
@@ -37,10 +38,11 @@ import wire
 PAGE, SECTOR = lmdb_pages.PAGE, 512
 SEGMENT_ENTRIES = 512       # of an index row, at most
 HEAD = struct.Struct('>IIII')
-KINDS = ('flip', 'zero', 'truncate', 'swap', 'old')
+KINDS = ('flip', 'zero', 'truncate', 'swap', 'old', 'note')
 QUEUES = {                  # name -> (messages, smallest, largest)
     'rot-small': (1400, 20, 120), 'rot-copy': (0, 0, 0), 'rot-middle': (120, 1000, 4000),
-    'rot-large': (6, 61000, 140000), 'rot-empty': (0, 0, 0), 'rot-short': (12, 10, 30)}
+    'rot-large': (6, 61000, 140000), 'rot-empty': (0, 0, 0), 'rot-short': (12, 10, 30),
+    'rot-few': (40, 10, 30)}
 BATCH = 100
 SCRATCH = '/dev/shm' if os.access('/dev/shm', os.W_OK) else None
 MARGIN = 0.001              # of the undamaged messages that may be missing beside what was hit
@@ -115,6 +117,7 @@ class Template:
                     self.older = file.read()
         for queue in ('rot-small', 'rot-middle'):
             self.take_some(client, queue)
+        self.take_some(client, 'rot-few', front=0, share=0.3)
         client.close()
 
     def publish(self, client, index, queue, numbers, smallest, largest):
@@ -136,14 +139,14 @@ class Template:
             if not multiple and tag == self.lowest + 1:
                 self.lowest = tag
 
-    def take_some(self, client, queue):
+    def take_some(self, client, queue, front=30, share=0.05):
         """Acks a few from the front and some from the middle, and waits until that is on disk."""
         client.send(wire.consume(1, queue, queue))
         client.expect(wire.CONSUME_OK)
         kept = []
         for at, key in enumerate(self.expected[queue]):
             got, _ = client.read_message()
-            if at < 30 or self.random.random() < 0.05:
+            if at < front or self.random.random() < share:
                 client.send(wire.ack(1, wire.delivery(got.arguments)[1]))
             else:
                 kept.append(key)
@@ -221,9 +224,12 @@ class Injury:
         self.where = self.name(place.start // PAGE)
         self.text = 'page at %d' % place.start
 
+    def _note(self):
+        self.text, self.where = 'a salvage is asked for', 'nothing'
+
     def may_cost(self):
         """How many messages what was hit may cost at most; None: it hits what LMDB or a name needs to be found."""
-        if self.where == 'page: free':
+        if self.where in ('page: free', 'nothing'):
             return 0
         if self.where == 'row of blob':
             return 2 if self.kind == 'flip' else 2 * (SECTOR // (HEAD.size + 20) + 2)
@@ -283,6 +289,8 @@ class Rig:
             self.missing += max(0, outcome.missing - bound)
         if bound is not None and outcome.started and outcome.missing > bound + MARGIN * expected:
             outcome.complaints.append('%d messages are missing' % outcome.missing)
+        if injury.kind == 'note' and outcome.started and outcome.missing + outcome.back > 0:
+            outcome.complaints.append('%d messages are missing and %d came back' % (outcome.missing, outcome.back))
         self.complaints += ['%s: %s' % (injury, sentence) for sentence in outcome.complaints]
 
     def try_it(self, injury):
@@ -291,6 +299,8 @@ class Rig:
         own = faults.FaultyBroker(bugs=self.bugs, data_dir=home) if self.bugs else broker.Broker(data_dir=home)
         with open(os.path.join(home, 'data.mdb'), 'wb') as file:
             file.write(injury.data)
+        if injury.kind == 'note':
+            open(os.path.join(home, 'salvage'), 'wb').close()
         try:
             own.start()
             outcome.started = True
