@@ -51,7 +51,7 @@ void apply_release_memory(struct apply *apply)
 
 static void begin(struct apply *apply)
 {
-    apply->bytes_written = apply->damaged = 0;
+    apply->bytes_before = apply->bytes_written;
     apply->saved = apply->state;
     apply->begin_ns = clock_monotonic_ns();
     array_clear(&apply->blobs);
@@ -100,6 +100,7 @@ static int end(struct apply *apply)
     apply->txn = NULL;
     if (apply->rc != 0) {
         apply->state = apply->saved;
+        apply->bytes_written = apply->bytes_before;
         if (room_is_wanting(apply->database, apply->rc) && !datasync_has_failed() &&
             !has_panicked(apply))
             return APPLY_NO_ROOM;

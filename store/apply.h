@@ -47,7 +47,9 @@ struct apply {
     ARRAY_OF(uint64_t) sources;      /* the blobs */
     struct sort_list order;
 
+    /* Since the caller last took them: of batches, trimming and reclaiming. */
     uint64_t bytes_written, damaged;
+    uint64_t bytes_before; /* this transaction */
 };
 
 struct new_blob {

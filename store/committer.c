@@ -33,6 +33,14 @@ static int try(struct committer *committer, struct batch *batch)
     return apply_batch(&committer->apply, batch);
 }
 
+/* Of this batch, and of what was done in idle time before. */
+static void hand_figures(struct committer *committer, struct batch *batch)
+{
+    batch->bytes_written = committer->apply.bytes_written;
+    batch->damaged = committer->apply.damaged;
+    committer->apply.bytes_written = committer->apply.damaged = 0;
+}
+
 static void commit(struct committer *committer, struct batch *batch)
 {
     const uint64_t begin = clock_monotonic_ns();
@@ -51,8 +59,8 @@ static void commit(struct committer *committer, struct batch *batch)
     }
     fault_point(FAULT_COMMIT_DONE);
     batch->error = committer->error;
-    batch->bytes_written = committer->apply.bytes_written;
-    batch->damaged = committer->apply.damaged;
+    if (!batch->refused)
+        hand_figures(committer, batch);
     batch->commit_ns = clock_monotonic_ns() - begin;
     mailbox_post(committer->done, &batch->letter);
     resident_trim(&committer->resident);
