@@ -24,8 +24,9 @@
 
 #include "base/fault.h"
 #include "base/log.h"
-#include "store/salvage.h"
 #include "store/create.h"
+#include "store/datasync.h"
+#include "store/salvage.h"
 
 #define MAP_SIZE_DEFAULT ((size_t)1 << 40)
 #define MAP_SIZE_MIN     ((size_t)1 << 30)
@@ -50,7 +51,8 @@ int database_errno(int rc)
 bool database_is_damage(int rc)
 {
     return rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND || rc == MDB_INVALID ||
-           rc == MDB_VERSION_MISMATCH || rc == MDB_INCOMPATIBLE;
+           rc == MDB_VERSION_MISMATCH || rc == MDB_INCOMPATIBLE || rc == MDB_CURSOR_FULL ||
+           rc == MDB_KEYEXIST;
 }
 
 struct slice database_state_key(void)
@@ -240,6 +242,14 @@ static void close_on_exec(MDB_env *env)
     closedir(directory);
 }
 
+static void watch_syncs(MDB_env *env)
+{
+    int fd;
+
+    if (mdb_env_get_fd(env, &fd) == 0)
+        datasync_watch(fd);
+}
+
 /* Reads a row of "meta" whose value is a header and size bytes. */
 static bool read_meta(MDB_txn *txn, MDB_dbi meta, struct slice key, size_t size, struct slice *row)
 {
@@ -310,23 +320,40 @@ static int count_blobs(struct database *database, MDB_txn *txn)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-/* A blob that the state does not know of can only be there if the state row was damaged. Then the
- * sums are counted anew; and LSNs, of which each made at most so many blobs, go on above. */
-static int check_last_blob(struct database *database, MDB_txn *txn)
+/* The first number of the last key; 0 when there is none. */
+static int last_number(struct database *database, MDB_txn *txn, enum database_id id,
+                       uint64_t *number)
 {
-    struct state_row *state = &database->state;
     MDB_cursor *cursor;
     struct slice key = {0}, value;
-    int rc = mdb_cursor_open(txn, database->dbi[DB_BLOB], &cursor);
+    int rc = mdb_cursor_open(txn, database->dbi[id], &cursor);
 
+    *number = 0;
     if (rc != 0)
         return rc;
     rc = database_get(cursor, MDB_LAST, &key, &value);
     mdb_cursor_close(cursor);
-    if (rc != 0 || key.size != 12 || get_u64(key.data) <= state->blob)
-        return rc == MDB_NOTFOUND ? 0 : rc;
-    state->blob = get_u64(key.data);
-    state->lsn = max_of(state->lsn, state->blob);
+    if (rc == 0 && key.size >= 8)
+        *number = get_u64(key.data);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+/* A blob that the state does not know of can only be there if the state row was damaged. Then the
+ * sums are counted anew; blobs go on above the last of which there is a trace, and LSNs above all that rows name. */
+static int check_last_blob(struct database *database, MDB_txn *txn)
+{
+    struct state_row *state = &database->state;
+    uint64_t blob, live, since;
+    int rc = last_number(database, txn, DB_BLOB, &blob);
+
+    if (rc == 0)
+        rc = last_number(database, txn, DB_LIVE, &live);
+    if (rc == 0)
+        rc = last_number(database, txn, DB_SPARSE, &since);
+    if (rc != 0 || max_of(blob, live) <= state->blob)
+        return rc;
+    state->blob = max_of(blob, live);
+    state->lsn = max_of(state->lsn, max_of(state->blob, since));
     return count_blobs(database, txn);
 }
 
@@ -413,6 +440,7 @@ int database_open(struct database *database, const struct store_options *options
     if (rc != 0)
         return refuse(error, database_errno(rc), "%s: %s", options->directory, mdb_strerror(rc));
     close_on_exec(database->env);
+    watch_syncs(database->env);
 
     rc = database_errno(complete_file(database->env));
     if (rc != 0)
@@ -430,7 +458,8 @@ int database_open(struct database *database, const struct store_options *options
     return rc;
 }
 
-/* LMDB does not tell where it has mapped the file; the kernel does. */
+/* LMDB does not tell where it has mapped the file; the kernel does. Devices are not compared: btrfs
+ * has two names for each. A private mapping, whose pages must not be given back, is not LMDB's. */
 struct slice database_mapping(const struct database *database)
 {
     FILE *maps = fopen("/proc/self/maps", "re");
@@ -444,9 +473,11 @@ struct slice database_mapping(const struct database *database)
     const bool known = mdb_env_get_fd(database->env, &fd) == 0 && fstat(fd, &data) == 0;
     while (known && mapping.size == 0 && fgets(line, sizeof line, maps) != NULL) {
         uintptr_t begin, end;
+        char permissions[5];
         unsigned long inode;
-        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*s %*s %*s %lu", &begin, &end, &inode) == 3 &&
-            inode == data.st_ino)
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s %*s %*s %lu", &begin, &end, permissions,
+                   &inode) == 4 &&
+            permissions[3] == 's' && inode == data.st_ino)
             mapping = slice_of((const uint8_t *)begin, end - begin);
     }
     fclose(maps);

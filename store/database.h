@@ -52,8 +52,10 @@ const char *database_name(enum database_id id);
  * the pages back. size 0: it cannot be known. */
 struct slice database_mapping(const struct database *database);
 
-int database_errno(int rc);      /* LMDB's code as 0 or -errno */
-bool database_is_damage(int rc); /* LMDB's code says that the file is not what it should be */
+int database_errno(int rc); /* LMDB's code as 0 or -errno */
+bool database_is_damage(
+    int rc); /* LMDB's code says that the file is not what it should be; so does a key
+                                    that is there although it was to be the last */
 
 struct slice database_state_key(void);
 

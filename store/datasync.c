@@ -6,7 +6,13 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+static atomic_int watched = -1;
 static atomic_bool failed;
+
+void datasync_watch(int fd)
+{
+    atomic_store(&watched, fd);
+}
 
 bool datasync_has_failed(void)
 {
@@ -30,7 +36,7 @@ int fdatasync(int fd)
 {
     const int result = datasync_disk(fd);
 
-    if (result != 0)
+    if (result != 0 && fd == atomic_load(&watched))
         atomic_store(&failed, true);
     return result;
 }

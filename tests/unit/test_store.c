@@ -1470,7 +1470,7 @@ START_TEST(idle_stores_trim_on_their_own)
 END_TEST
 
 /* 900 entries in three segments, the one in the middle waiting to be trimmed. */
-static void begin_untrimmed(struct rig *rig, int damaged_queue_row)
+static void begin_untrimmed(struct rig *rig, const char *damaged, int row_number)
 {
     const struct key name = key_pair(1, 300);
     uint8_t row[NUMBER_ROW_SIZE];
@@ -1489,11 +1489,11 @@ static void begin_untrimmed(struct rig *rig, int damaged_queue_row)
     MDB_val key = {name.size, (void *)(uintptr_t)name.bytes}, value = {sizeof row, row};
     ck_assert_int_eq(mdb_dbi_open(vault.txn, "trim", 0, &trim), 0);
     ck_assert_int_eq(mdb_put(vault.txn, trim, &key, &value, 0), 0);
-    if (damaged_queue_row)
-        vault_damage(&vault, "queue", 0, 2);
+    if (damaged != NULL)
+        vault_damage(&vault, damaged, row_number, 2);
     vault_close(&vault);
     /* opening; the first slice of trimming has to wait, unless the row must be mended */
-    sync_allowed = damaged_queue_row ? INT_MAX : 1;
+    sync_allowed = damaged != NULL && strcmp(damaged, "queue") == 0 ? INT_MAX : 1;
     open_lmdb(rig);
     recover(rig);
 }
@@ -1503,7 +1503,7 @@ START_TEST(untrimmed_ranges_are_not_seen)
     struct rig rig;
     struct vault vault;
 
-    begin_untrimmed(&rig, _i);
+    begin_untrimmed(&rig, _i == 0 ? NULL : "queue", 0);
     ck_assert_str_eq(contents(&rig, 1, 298, 602, false, 1), "298 299 600 601 ");
     ck_assert_str_eq(contents(&rig, 1, 350, 602, false, 9), "600 601 ");
     ck_assert_str_eq(contents(&rig, 1, 350, 600, false, 9), "");
@@ -1525,7 +1525,7 @@ START_TEST(a_failed_slice_of_trimming_is_final)
 {
     struct rig rig;
 
-    begin_untrimmed(&rig, 0);
+    begin_untrimmed(&rig, NULL, 0);
     sync_error = EIO;
     sync_allowed = INT_MAX;
     wait_once(&rig);
@@ -1538,6 +1538,36 @@ START_TEST(a_failed_slice_of_trimming_is_final)
     ck_assert_int_eq(store_close(&rig.store), -EIO);
     ck_assert_int_eq(bodies_out, 0);
     rig_remove_files(&rig);
+}
+END_TEST
+
+/* But for what verifying finds. */
+static uint64_t damage_met(struct rig *rig)
+{
+    struct store_stats stats;
+    struct store_check check;
+
+    store_get_stats(rig->store, &stats);
+    store_get_check(rig->store, &check);
+    return stats.damaged - check.findings;
+}
+
+START_TEST(damage_is_counted_once_even_in_idle_time)
+{
+    struct rig rig;
+
+    begin_untrimmed(&rig, "index", 1);
+    sync_allowed = INT_MAX;
+    let_trim(&rig);
+    ck_assert_uint_eq(damage_met(&rig), 1);
+    store_delete_entry(rig.store, 1, 400, 4);
+    commit(&rig);
+    ck_assert_uint_eq(damage_met(&rig), 2);
+    store_ask_for_room(rig.store);
+    store_submit(rig.store);
+    finish(&rig);
+    ck_assert_uint_eq(damage_met(&rig), 2);
+    rig_end(&rig);
 }
 END_TEST
 
@@ -2020,6 +2050,30 @@ START_TEST(a_damaged_record_is_mended)
 }
 END_TEST
 
+/* Nor those of blobs whose bodies are lost. */
+START_TEST(numbers_of_lost_blobs_are_not_given_again)
+{
+    struct rig rig;
+    struct vault vault;
+    MDB_dbi blob;
+
+    rig_begin(&rig, LMDB);
+    store_create_queue(rig.store, 1);
+    put_many(&rig, 1, 0, 10);
+    commit(&rig);
+    close_store(&rig);
+    vault_open(&vault, &rig);
+    ck_assert_int_eq(mdb_dbi_open(vault.txn, "blob", 0, &blob), 0);
+    ck_assert_int_eq(mdb_drop(vault.txn, blob, 0), 0);
+    vault_damage(&vault, "meta", 1, 1);
+    vault_close(&vault);
+    open_lmdb(&rig);
+    put_many(&rig, 1, 10, 20);
+    commit(&rig);
+    rig_end(&rig);
+}
+END_TEST
+
 /* Wherever the file ends, nobody is killed for reading behind it: what is gone is damaged, or the
  * store refuses to open. */
 START_TEST(a_file_that_is_cut_short_is_no_crash)
@@ -2178,6 +2232,37 @@ START_TEST(damage_is_found)
 }
 END_TEST
 
+/* A body that so many queues share that what they need of it is more than a row can say. */
+START_TEST(a_cost_beyond_counting_is_no_damage)
+{
+    const struct key name = key_u64(1);
+    struct rig rig;
+    struct vault vault;
+    struct live_row row;
+    uint8_t encoded[LIVE_ROW_SIZE];
+    MDB_val key = {name.size, (void *)(uintptr_t)name.bytes}, value;
+    MDB_dbi live;
+
+    rig_begin(&rig, LMDB);
+    store_create_queue(rig.store, 1);
+    put(&rig, 1, 0, "alone in its blob");
+    commit(&rig);
+    close_store(&rig);
+    vault_open(&vault, &rig);
+    ck_assert_int_eq(mdb_dbi_open(vault.txn, "live", 0, &live), 0);
+    ck_assert_int_eq(mdb_get(vault.txn, live, &key, &value), 0);
+    ck_assert(live_decode(key_slice(&name), slice_of(value.mv_data, value.mv_size), &row));
+    ck_assert_uint_eq(row.sparse_at, 0);
+    row.alive--; /* as when it had been cut off before something was taken from it */
+    live_encode(1, &row, encoded);
+    value = (MDB_val){sizeof encoded, encoded};
+    ck_assert_int_eq(mdb_put(vault.txn, live, &key, &value, 0), 0);
+    vault_close(&vault);
+    ck_assert_uint_eq(count_findings(&rig), 0);
+    rig_remove_files(&rig);
+}
+END_TEST
+
 START_TEST(a_row_too_few_is_found)
 {
     static const char *const names[] = {"blob", "index", "live", "queue"};
@@ -2267,6 +2352,34 @@ START_TEST(a_backup_that_cannot_be_written_says_so)
     ck_assert_int_eq(backup.error, -ENOENT);
     ck_assert_ptr_nonnull(strstr(backup.sentence, "/nonexistent/x"));
     rig_end(&rig);
+}
+END_TEST
+
+START_TEST(a_backup_that_cannot_be_synced_is_no_failure_of_the_store)
+{
+    struct rig rig;
+    struct store_backup backup;
+    char path[128];
+
+    rig_begin(&rig, LMDB);
+    snprintf(path, sizeof path, "%s/copy", rig.directory);
+    let_trim(&rig);
+    atomic_store(&sync_error, EIO);
+    ck_assert_int_eq(store_backup(rig.store, path), 0);
+    do {
+        wait_once(&rig);
+        ck_assert_int_eq(store_process(rig.store), 0);
+        store_get_backup(rig.store, &backup);
+    } while (backup.is_running);
+    ck_assert_int_eq(backup.error, -EIO);
+    ck_assert(!datasync_has_failed());
+    store_put_record(rig.store, SLICE("a"), SLICE("1"));
+    store_submit(rig.store);
+    wait_once(&rig);
+    ck_assert_int_eq(store_process(rig.store), -EIO);
+    ck_assert(datasync_has_failed());
+    ck_assert_int_eq(store_close(&rig.store), -EIO);
+    rig_remove_files(&rig);
 }
 END_TEST
 
@@ -2535,6 +2648,7 @@ int main(void)
     tcase_add_test(lmdb, idle_stores_trim_on_their_own);
     tcase_add_loop_test(lmdb, untrimmed_ranges_are_not_seen, 0, 2);
     tcase_add_test(lmdb, a_failed_slice_of_trimming_is_final);
+    tcase_add_test(lmdb, damage_is_counted_once_even_in_idle_time);
     tcase_add_test(lmdb, nothing_is_durable_before_its_sync);
     tcase_add_loop_test(lmdb, a_failed_sync_is_final, 0, 3);
     tcase_add_test(lmdb, files_are_private);
@@ -2553,11 +2667,14 @@ int main(void)
     tcase_add_test(lmdb, a_damaged_record_is_skipped);
     tcase_add_test(lmdb, a_damaged_count_keeps_the_blob);
     tcase_add_test(lmdb, damaged_meta_rows_do_not_stop_it);
+    tcase_add_test(lmdb, numbers_of_lost_blobs_are_not_given_again);
     tcase_add_loop_test(lmdb, what_was_durable_survives_kill, 0, 8);
     tcase_add_loop_test(lmdb, damage_is_found, 0, 10);
+    tcase_add_test(lmdb, a_cost_beyond_counting_is_no_damage);
     tcase_add_loop_test(lmdb, a_row_too_few_is_found, 0, 4);
     tcase_add_loop_test(lmdb, a_backup_is_a_state_that_was, 0, 4);
     tcase_add_test(lmdb, a_backup_that_cannot_be_written_says_so);
+    tcase_add_test(lmdb, a_backup_that_cannot_be_synced_is_no_failure_of_the_store);
     tcase_add_test(lmdb, compacting_keeps_everything);
     tcase_add_loop_test(lmdb, what_stays_takes_its_own_size, 0, 2);
     tcase_add_test(lmdb, reading_from_the_front_moves_nothing);
