@@ -272,12 +272,22 @@ static void read_state(struct database *database, MDB_txn *txn, MDB_dbi meta)
         state_decode(database_state_key(), row, &database->state);
 }
 
+uint32_t database_format(MDB_txn *txn)
+{
+    MDB_dbi meta;
+    struct slice row;
+
+    if (mdb_dbi_open(txn, names[DB_META], 0, &meta) != 0 ||
+        !read_meta(txn, meta, SLICE("format"), FORMAT_ROW_SIZE - HEADER_SIZE, &row))
+        return 0;
+    return get_u32(row.data + HEADER_SIZE);
+}
+
 static int check_format(struct database *database, const char *directory,
                         char error[STORE_ERROR_SIZE])
 {
     MDB_txn *txn;
     MDB_dbi meta;
-    struct slice row;
     int rc = mdb_txn_begin(database->env, NULL, MDB_RDONLY, &txn);
 
     if (rc != 0)
@@ -286,13 +296,12 @@ static int check_format(struct database *database, const char *directory,
     database->state.clean = rc == MDB_NOTFOUND; /* a new store */
     if (rc == 0) {
         read_state(database, txn, meta);
-        if (read_meta(txn, meta, SLICE("format"), 4, &row) &&
-            get_u32(row.data + HEADER_SIZE) != FORMAT_VERSION)
+        const uint32_t format = database_format(txn);
+        if (format != 0 && format != FORMAT_VERSION)
             rc = refuse(error, -EPROTONOSUPPORT,
                         "%s was written by %s version (format %" PRIu32 ", this one reads %d)",
-                        directory,
-                        get_u32(row.data + HEADER_SIZE) > FORMAT_VERSION ? "a newer" : "an older",
-                        get_u32(row.data + HEADER_SIZE), FORMAT_VERSION);
+                        directory, format > FORMAT_VERSION ? "a newer" : "an older", format,
+                        FORMAT_VERSION);
     }
     mdb_txn_abort(txn);
     return rc == -EPROTONOSUPPORT ? rc : 0;

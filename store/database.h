@@ -46,6 +46,9 @@ int database_open_environment(MDB_env **env, const char *directory, size_t map_s
  * MDB_CORRUPTED: some are there and some are not; or another of LMDB's codes. */
 int database_find_all(MDB_txn *txn, MDB_dbi dbi[DATABASE_COUNT]);
 
+/* The version of the format that a store says it has; 0: it does not say. */
+uint32_t database_format(MDB_txn *txn);
+
 const char *database_name(enum database_id id);
 
 /* Where the data file is mapped, so far as it was looked at: for who reads much of it once, and gives

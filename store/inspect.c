@@ -169,6 +169,14 @@ struct look { /* what the child says; in memory that it shares */
     int rc;
 };
 
+/* Whoever opens the store will say so. */
+static bool is_of_other_version(MDB_txn *txn)
+{
+    const uint32_t format = database_format(txn);
+
+    return format != 0 && format != FORMAT_VERSION;
+}
+
 /* What a start reads: the free pages, the definitions, the queues; and where every tree begins and
  * ends. */
 static int look_at_trees(volatile struct look *look, MDB_txn *txn)
@@ -181,6 +189,8 @@ static int look_at_trees(volatile struct look *look, MDB_txn *txn)
     if (rc == 0)
         rc = database_find_all(txn, dbi);
     if (rc == MDB_NOTFOUND)
+        return 0;
+    if (rc == MDB_CORRUPTED && is_of_other_version(txn))
         return 0;
     for (enum database_id id = 0; id < DATABASE_COUNT && rc == 0; id++) {
         look->stage = database_name(id);

@@ -46,6 +46,7 @@ struct salvage {
     uint64_t rows, lost; /* copied; unreadable pages and rows */
     uint64_t entries, queues;
     struct state_row state;
+    uint32_t format; /* 0: not known */
 };
 
 /* ---- the new file ---------------------------------------------------------------------------- */
@@ -196,6 +197,8 @@ static void take_sound(struct salvage *salvage, enum database_id id, struct slic
     if (id == DB_META) {
         if (state_decode(key, value, &state) && state.lsn > salvage->state.lsn)
             salvage->state = state;
+        if (slice_equal(key, SLICE("format")) && value.size == FORMAT_ROW_SIZE && !salvage->sweeps)
+            salvage->format = get_u32(value.data + HEADER_SIZE);
         return;
     }
     if (salvage->sweeps && (id == DB_QUEUE || id == DB_GONE) && get(salvage, id, key, &old))
@@ -628,6 +631,12 @@ static int rewrite(struct salvage *salvage, const struct store_options *options,
     return database_errno(salvage->rc);
 }
 
+/* Of another version's file nothing is understood; whoever opens it will say so. */
+static bool is_ours(const struct salvage *salvage)
+{
+    return salvage->format == 0 || salvage->format == FORMAT_VERSION;
+}
+
 int salvage(const struct store_options *options, char error[STORE_ERROR_SIZE])
 {
     struct salvage salvage = {0};
@@ -637,14 +646,14 @@ int salvage(const struct store_options *options, char error[STORE_ERROR_SIZE])
     int rc = pages_open(&salvage.old, options->directory);
     if (rc == 0)
         rc = rewrite(&salvage, options, new_directory, error);
-    if (rc == 0)
+    if (rc == 0 && is_ours(&salvage))
         rc = change_places(options->directory, new_directory, aside, sizeof aside);
-    if (rc == 0) {
+    if (rc == 0 && is_ours(&salvage)) {
         log_error("the store was salvaged: %" PRIu64 " rows, with %" PRIu64 " messages in %" PRIu64
                   " queues; %" PRIu64 " pages or rows could not be read; the damaged file is %s",
                   salvage.rows, salvage.entries, salvage.queues, salvage.lost, aside);
         remove_file(options->directory, SALVAGE_NOTE);
-    } else {
+    } else if (rc != 0) {
         snprintf(error, STORE_ERROR_SIZE, "cannot salvage the store in %s: %s", options->directory,
                  strerror(-rc));
     }

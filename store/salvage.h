@@ -29,7 +29,8 @@
 /* Whether the file must be salvaged; says why in the log. Call it before any thread is started. */
 bool salvage_is_due(const struct store_options *options);
 
-/* 0, or -errno with a sentence. Afterwards the directory holds a sound data file, unclean. */
+/* 0, or -errno with a sentence. Afterwards the directory holds a sound data file, unclean; or that of
+ * another version, as it was. */
 int salvage(const struct store_options *options, char error[STORE_ERROR_SIZE]);
 
 /* The next start is to salvage. From a signal handler, too. */

@@ -567,6 +567,41 @@ START_TEST(little_address_space_is_no_damage)
 }
 END_TEST
 
+/* It has a database less and another format, and a note beside it on top. */
+START_TEST(another_version_is_left_alone)
+{
+    uint8_t row[FORMAT_ROW_SIZE];
+    MDB_val key = val_of(SLICE("format")), value = {sizeof row, row};
+    char error[STORE_ERROR_SIZE] = "";
+    struct template template;
+    struct rig rig;
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi dbi[DATABASE_COUNT];
+
+    template_begin(&template);
+    place(&rig, &template);
+    ck_assert_int_eq(database_open_environment(&env, rig.directory, 0, 0), 0);
+    ck_assert_int_eq(mdb_txn_begin(env, NULL, 0, &txn), 0);
+    ck_assert_int_eq(database_find_all(txn, dbi), 0);
+    put_u32(row + HEADER_SIZE, FORMAT_VERSION + 1);
+    record_seal(SLICE("format"), row, sizeof row, 0, 0);
+    ck_assert_int_eq(mdb_put(txn, dbi[DB_META], &key, &value, 0), 0);
+    ck_assert_int_eq(mdb_drop(txn, dbi[DB_SPARSE], 1), 0);
+    ck_assert_int_eq(mdb_txn_commit(txn), 0);
+    mdb_env_close(env);
+    if (_i == 1)
+        leave_note(&rig);
+    ck_assert_int_eq(
+        store_open(&(struct store_options){.directory = rig.directory}, &rig.store, error),
+        -EPROTONOSUPPORT);
+    ck_assert_ptr_nonnull(strstr(error, "newer version"));
+    ck_assert(!was_salvaged(&rig));
+    rig_end(&rig);
+    template_end(&template);
+}
+END_TEST
+
 /* ---- where in the file ----------------------------------------------------------------------- */
 
 /* The template, as pages.h reads it. */
@@ -895,6 +930,7 @@ int main(void)
     tcase_add_loop_test(sound, a_sound_file_is_left_alone, 0, countof(page_sizes));
     tcase_add_loop_test(sound, a_sound_file_is_salvaged_whole, 0, countof(page_sizes));
     tcase_add_test(sound, little_address_space_is_no_damage);
+    tcase_add_loop_test(sound, another_version_is_left_alone, 0, 2);
     suite_add_tcase(suite, sound);
 
     TCase *injured = tcase_create("injured");
