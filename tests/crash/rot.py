@@ -307,7 +307,8 @@ class Rig:
             self.read_all(own, injury, outcome)
             own.kill()
         except (broker.BrokerError, wire.WireError, OSError) as error:
-            outcome.started = False
+            outcome.started = 'record' in injury.where and own.running() and 'refused for user' in str(error)
+            outcome.missing = injury.template.messages()    # where what says who may do what is lost, nobody may
             outcome.error = '%s\n%s' % (error, own.log_tail(8))
             if own.running():
                 own.kill()
