@@ -119,7 +119,6 @@ static void start_alarm(struct server *server)
 
 /* ---- start ---- */
 
-/* 0 or -errno. */
 /* Whether a family of the configuration has this word. */
 static bool names(const struct config_properties *family, const char *word)
 {
