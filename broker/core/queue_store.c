@@ -4,12 +4,12 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "core/vhost.h"
+#include "store/crc32c.h"
 
 enum {
-    READ_AHEAD_SEGMENTS = 16,  /* with something ready, left before a part on disk */
-    LEARN_COUNT = 4096,        /* deadlines in one read */
-    ENTRY_SIZE = 200,          /* of an entry and its message beside the body, about */
-    WRITE_BYTES = 1024 * 1024, /* in one write to scratch, unless one entry has more */
+    READ_AHEAD_SEGMENTS = 16, /* with something ready, left before a part on disk */
+    LEARN_COUNT = 4096,       /* deadlines in one read */
+    ENTRY_SIZE = 200,         /* of an entry and its message beside the body, about */
 };
 
 static uint64_t store_id(const struct queue *queue, const struct window *window)
@@ -309,7 +309,9 @@ static bool can_be_read_back(const struct entry *entry, uint64_t durable)
 static uint32_t first_to_give_up(const struct segment *segment, uint64_t durable)
 {
     const uint32_t end = (uint32_t)(segment->end - segment->first);
+    const bool makes_stub = segment->deadlines.slots != NULL;
     uint32_t from = end;
+    uint64_t size = 0;
 
     if (segment->ready_count == 0 || segment->deleted_lsn > durable)
         return end;
@@ -318,6 +320,9 @@ static uint32_t first_to_give_up(const struct segment *segment, uint64_t durable
         if (entry->message == NULL)
             continue;
         if (!segment_is_ready(segment, slot) || !can_be_read_back(entry, durable))
+            return from;
+        size += entry->message->body_size;
+        if (makes_stub && size > STUB_BYTES && from < end)
             return from;
         from = slot;
     }
@@ -342,6 +347,7 @@ struct page_head {
     uint32_t slot; /* of the stub */
     uint32_t size; /* of the record */
     uint32_t is_stored : 1, delivery_count : 15, acquired_count : 16;
+    uint32_t crc; /* of head and record; of the head as if it were 0 */
 };
 struct page_write {
     struct scratch_job job;
@@ -403,7 +409,7 @@ static void on_written(struct scratch_job *job)
     free(write);
 }
 
-/* From which slot on up to WRITE_BYTES, or one entry, can be written. */
+/* From which slot on up to STUB_BYTES, or one entry, can be written. */
 static uint32_t first_to_write(const struct segment *segment, uint64_t durable)
 {
     const uint32_t end = (uint32_t)(segment->end - segment->first);
@@ -417,11 +423,19 @@ static uint32_t first_to_write(const struct segment *segment, uint64_t durable)
         if (!segment_is_ready(segment, slot) || (entry->lsn != 0 && entry->lsn > durable))
             return from;
         size += message_record(entry->message).size;
-        if (size > WRITE_BYTES && from < end)
+        if (size > STUB_BYTES && from < end)
             return from;
         from = slot;
     }
     return from < end ? 0 : end;
+}
+
+static uint32_t page_crc(const struct page_head *head, struct slice record)
+{
+    struct page_head plain = *head;
+
+    plain.crc = 0;
+    return crc32c(crc32c(0, &plain, sizeof(plain)), record.data, record.size);
 }
 
 static void add_to_write(struct page_write *write, const struct entry *entry, uint32_t slot)
@@ -434,6 +448,7 @@ static void add_to_write(struct page_write *write, const struct entry *entry, ui
                                .is_stored = entry->lsn != 0,
                                .delivery_count = entry->delivery_count,
                                .acquired_count = entry->acquired_count};
+    head->crc = page_crc(head, record);
     write->messages[write->count] = message_ref(entry->message);
     write->iov[2 * write->count] = (struct iovec){head, sizeof(*head)};
     write->iov[2 * write->count + 1] = (struct iovec){(void *)(uintptr_t)record.data, record.size};
@@ -808,19 +823,49 @@ struct page_read {
     uint8_t bytes[];
 };
 
+/* The next entry in what was read, which goes on behind it. Returns whether it has a place there: one
+ * that has none is the last that can be found. */
+static bool next_in_page(struct slice *page, uint32_t slots, struct page_head *head,
+                         struct slice *record)
+{
+    if (page->size < sizeof(*head))
+        return false;
+    memcpy(head, page->data, sizeof(*head));
+    *page = slice_of(page->data + sizeof(*head), page->size - sizeof(*head));
+    if (head->slot >= slots || head->size > page->size)
+        return false;
+    *record = slice_of(page->data, head->size);
+    *page = slice_of(page->data + head->size, page->size - head->size);
+    return true;
+}
+
+static void note_damage(struct queue *queue, const struct segment *stub, uint64_t loaded)
+{
+    if (loaded == stub->count)
+        return;
+    log_error("queue '%.*s' in vhost '%.*s': %" PRIu64
+              " messages of its backlog are damaged on disk and were set aside",
+              SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name), stub->count - loaded);
+    queue->broker->counters.set_aside += stub->count - loaded;
+}
+
 static void load_page(struct queue *queue, struct segment *stub, const uint8_t *bytes)
 {
+    const uint32_t slots = (uint32_t)(stub->end - stub->first);
     struct message *messages[SEGMENT_LARGE] = {NULL};
     struct page_head heads[SEGMENT_LARGE], head;
+    struct slice page = slice_of(bytes, stub->place.size), record;
+    uint64_t loaded = 0;
 
-    for (const uint8_t *end = bytes + stub->place.size; bytes < end; bytes += head.size) {
-        memcpy(&head, bytes, sizeof(head));
-        bytes += sizeof(head);
-        if (!segment_is_ready(stub, head.slot))
+    while (next_in_page(&page, slots, &head, &record)) {
+        if (!segment_is_ready(stub, head.slot) || messages[head.slot] != NULL ||
+            head.crc != page_crc(&head, record))
             continue;
         heads[head.slot] = head;
-        messages[head.slot] = message_from_record(slice_of(bytes, head.size));
+        messages[head.slot] = message_from_record(record);
+        loaded += messages[head.slot] != NULL;
     }
+    note_damage(queue, stub, loaded);
     struct segment *segment = window_load_stub(stub->window, stub, messages);
     for (uint32_t slot = 0; segment != NULL && slot < segment->end - segment->first; slot++) {
         struct entry *entry = &segment->entries[slot];

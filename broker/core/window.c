@@ -33,17 +33,25 @@ static struct segment *segment_new(struct window *window, uint64_t first, uint64
     return segment;
 }
 
-/* Where it belongs among those on disk: next to its neighbour, which is mostly the last or none. */
+/* Where it belongs among those on disk: next to the nearest on either side. */
 static void list_on_disk(struct window *window, struct segment *segment)
 {
-    struct segment *before = TAILQ_LAST(&window->on_disk, segment_list);
+    struct segment *before = TAILQ_PREV(segment, segment_list, link);
+    struct segment *behind = TAILQ_NEXT(segment, link);
 
-    while (before != NULL && before->first > segment->first)
-        before = TAILQ_PREV(before, segment_list, disk_link);
+    while (before != NULL && !segment_is_on_disk(before) && behind != NULL &&
+           !segment_is_on_disk(behind)) {
+        before = TAILQ_PREV(before, segment_list, link);
+        behind = TAILQ_NEXT(behind, link);
+    }
     if (before == NULL)
         TAILQ_INSERT_HEAD(&window->on_disk, segment, disk_link);
-    else
+    else if (behind == NULL)
+        TAILQ_INSERT_TAIL(&window->on_disk, segment, disk_link);
+    else if (segment_is_on_disk(before))
         TAILQ_INSERT_AFTER(&window->on_disk, before, segment, disk_link);
+    else
+        TAILQ_INSERT_BEFORE(behind, segment, disk_link);
 }
 
 static void enlist(struct window *window, struct segment *segment)
@@ -578,9 +586,15 @@ void window_learn(struct window *window, struct segment *range, const struct win
     assert(range->has_unread_deadlines);
     for (size_t i = 0; i < count;) {
         bool has_deadlines = false;
+        uint64_t bytes = 0;
         size_t n = 0;
-        for (; i + n < count && entries[i + n].position - entries[i].position < SEGMENT_LARGE; n++)
+        for (; i + n < count && entries[i + n].position - entries[i].position < SEGMENT_LARGE;
+             n++) {
+            bytes += entries[i + n].weight;
+            if (n > 0 && bytes > STUB_BYTES)
+                break;
             has_deadlines |= entries[i + n].deadline_ms != DEADLINE_NONE;
+        }
         learn(window, range, entries + i, n, has_deadlines);
         i += n;
     }

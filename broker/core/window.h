@@ -56,6 +56,7 @@ struct entry {
 };
 
 enum { SEGMENT_SMALL = 8, SEGMENT_LARGE = 256 };
+enum { STUB_BYTES = 1024 * 1024 }; /* of bodies in a stub, unless one entry has more */
 
 struct window;
 
@@ -211,7 +212,7 @@ struct segment *window_find_on_disk(const struct window *window, uint64_t positi
 void window_drop_from_range(struct window *window, struct segment *range, uint64_t bytes);
 
 /* The deadlines of a range's entries below next were read: these are alive there, at most
- * SEGMENT_LARGE positions from first to end. They become a stub before the range; what else the
+ * SEGMENT_LARGE positions from first to end. They become stubs before the range; what else the
  * range counted below next is gone. */
 struct window_learnt {
     uint64_t position, deadline_ms; /* DEADLINE_NONE: it has none */

@@ -2,6 +2,8 @@
  * is neither lost nor invented. */
 #include "core/paging.h"
 
+#include <unistd.h>
+
 #include "amqp/table.h"
 #include "base/alloc.h"
 #include "base/log.h"
@@ -271,6 +273,61 @@ static void begin_to_write(const struct queue *queue)
     ck_assert_uint_eq(0, queue->window.disk_count);
 }
 
+/* The file of the memory broker's scratch. */
+static int find_scratch(void)
+{
+    char path[64], name[64];
+
+    for (int fd = 3; fd < 100; fd++) {
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        const ssize_t size = readlink(path, name, sizeof(name) - 1);
+        name[max_of(size, 0)] = '\0';
+        if (strstr(name, "memfd:scratch") != NULL)
+            return fd;
+    }
+    ck_abort_msg("there is no scratch file");
+}
+
+/* Whatever octet has changed: what comes is as it was, in order, and the rest is counted. */
+START_TEST(what_is_damaged_in_scratch_is_set_aside)
+{
+    enum { COUNT = 8, STEP = 97 };
+    struct queue *queue = declare("q", false, false);
+    uint64_t came = 0, next = 0;
+    uint8_t octet;
+
+    push(queue, COUNT, false);
+    begin_to_write(queue);
+    settle();
+    const int file = find_scratch();
+    const off_t at = _i * STEP % lseek(file, 0, SEEK_END);
+    ck_assert_uint_eq(COUNT, queue->window.disk_count);
+    ck_assert_int_eq(1, pread(file, &octet, 1, at));
+    octet ^= (uint8_t)(1 << _i % 8);
+    ck_assert_int_eq(1, pwrite(file, &octet, 1, at));
+    for (;; came++) {
+        struct getter getter = {.waiter.on_loaded = try, .queue = queue};
+        char body[BODY_SIZE] = {0};
+
+        try(&getter.waiter);
+        for (int i = 0; i < 100 && getter.next == WINDOW_ON_DISK; i++)
+            turn();
+        if (getter.next != WINDOW_READY)
+            break;
+        const uint64_t position = place_position(getter.place);
+        ck_assert_uint_ge(position, next);
+        next = position + 1;
+        snprintf(body, sizeof(body), "%" PRIu64, position);
+        ck_assert(slice_equal(message_body(place_entry(getter.place)->message),
+                              slice_of(body, sizeof(body))));
+        queue_ack(queue, getter.place, NULL);
+    }
+    ck_assert_uint_lt(came, COUNT);
+    ck_assert_uint_eq(COUNT, came + memory.broker.counters.set_aside);
+    ck_assert_uint_eq(0, queue_ready_count(queue));
+}
+END_TEST
+
 START_TEST(what_is_taken_while_it_is_written)
 {
     enum { COUNT = 20 };
@@ -451,6 +508,7 @@ int main(void)
     TCase *writing = tcase_create("writing");
     tcase_add_checked_fixture(writing, set_up, tear_down);
     tcase_add_test(writing, what_cannot_be_written_stays);
+    tcase_add_loop_test(writing, what_is_damaged_in_scratch_is_set_aside, 0, 48);
     tcase_add_loop_test(writing, what_is_taken_while_it_is_written, 0, 4);
     tcase_add_test(writing, what_is_pushed_while_the_tail_is_written);
     tcase_add_test(writing, counts_that_change_while_they_are_written);

@@ -572,6 +572,35 @@ START_TEST(entries_that_come_back_are_counted)
 }
 END_TEST
 
+/* A stub is read whole: what is large gets one of its own. */
+START_TEST(large_messages_share_no_stub)
+{
+    enum { COUNT = 100 };
+    static const uint32_t weights[] = {STUB_BYTES / 4, STUB_BYTES / 2 + 1, 2 * STUB_BYTES};
+    static const uint64_t together[] = {4, 1, 1};
+    struct model *model = model_new();
+    struct window_learnt learnt[COUNT];
+    const struct segment *segment;
+    uint64_t count = 0;
+
+    window_recover(&model->window, &(struct window_recovery){.tail = COUNT,
+                                                             .count = COUNT,
+                                                             .bytes = (uint64_t)COUNT * weights[_i],
+                                                             .deadlines = true});
+    for (uint64_t i = 0; i < COUNT; i++)
+        learnt[i] =
+            (struct window_learnt){.position = i, .deadline_ms = 1000 + i, .weight = weights[_i]};
+    window_learn(&model->window, window_first_on_disk(&model->window), learnt, COUNT, COUNT);
+    ck_assert(window_check(&model->window));
+    TAILQ_FOREACH (segment, &model->window.segments, link) {
+        ck_assert_uint_eq(together[_i], segment->count);
+        count += segment->count;
+    }
+    ck_assert_uint_eq(COUNT, count);
+    model_free(model);
+}
+END_TEST
+
 START_TEST(records_round_trip)
 {
     struct message *message =
@@ -606,6 +635,7 @@ int main(void)
     tcase_add_test(tcase, stubs_remember_deletes);
     tcase_add_test(tcase, damaged_entries_leave_the_count);
     tcase_add_test(tcase, entries_that_come_back_are_counted);
+    tcase_add_loop_test(tcase, large_messages_share_no_stub, 0, 3);
     tcase_add_test(tcase, records_round_trip);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
