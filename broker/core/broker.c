@@ -119,6 +119,11 @@ bool broker_store_is_full(const struct broker *broker)
     return store_open_bytes(broker->store) > OPEN_BATCH_SIZE_MAX;
 }
 
+bool broker_lacks_room(const struct broker *broker)
+{
+    return store_is_full(broker->store) && broker_store_is_full(broker);
+}
+
 uint64_t broker_new_queue_ids(struct broker *broker, uint64_t count)
 {
     uint64_t first = broker->next_queue_id, last = first + count - 1;
@@ -336,8 +341,8 @@ void broker_release(struct broker *broker)
 
     broker->is_ending = true;
     wait_for_fetches(broker);
-    late_confirms_release(broker);
     dead_letters_run(broker); /* of the last turn: their deletes are in the open batch */
+    late_confirms_release(broker);
 
     timer_cancel(&broker->room_timer);
     loop_unqueue(broker->loop, &broker->store_task);

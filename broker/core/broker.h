@@ -115,4 +115,7 @@ uint64_t broker_new_queue_ids(struct broker *broker, uint64_t count);
 /* The open batch has grown so large that publishers should be held until it is handed over. */
 bool broker_store_is_full(const struct broker *broker);
 
+/* And it waits for room on the disk: what would put more into it stays where it is. */
+bool broker_lacks_room(const struct broker *broker);
+
 #endif

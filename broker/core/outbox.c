@@ -95,8 +95,7 @@ static void try_new(struct task *task)
     else if (left == 0 || !timer_is_set(&outbox->timer))
         timer_set(&queue->broker->loop->timers, &outbox->timer,
                   queue->broker->clock->now_ms + (left == 0 ? 0 : OUTBOX_RETRY_MS));
-    if (!outbox_is_full(outbox))
-        queue_on_outbox_free(queue);
+    queue_on_outbox_tried(queue);
 }
 
 void outbox_try(struct outbox *outbox)

@@ -9,7 +9,8 @@
  * unacked, and no consumer holds it. For the limits of its queue it still counts, so that publishers
  * are refused in the end and not memory filled. Those that cannot go keep their place among those
  * that are tried, so that the work for them is bounded, however many wait behind; and while all
- * places are taken, deadlines bring no more.
+ * places are taken, deadlines bring no more. Rejects go on, so that one bad message does not stop a
+ * queue, until the outbox is heavy: then consumers get nothing, for all of it is in memory.
  *
  * What is set aside is on disk as it was before it died: after a restart it is ready again, to expire
  * at once if that was its end, to be delivered again if it was a reject.
@@ -22,7 +23,12 @@
 #include "core/window.h"
 #include "net/loop.h"
 
-enum { OUTBOX_TRYING_MAX = 32, OUTBOX_RETRY_MS = 1000 };
+enum {
+    OUTBOX_TRYING_MAX = 32,
+    OUTBOX_RETRY_MS = 1000,
+    OUTBOX_HEAVY_COUNT = 10000, /* of either: it is heavy */
+    OUTBOX_HEAVY_BYTES = 16 * 1024 * 1024,
+};
 
 struct outgoing {
     struct place place;
@@ -59,6 +65,11 @@ static inline size_t outbox_count(const struct outbox *outbox)
 static inline bool outbox_is_full(const struct outbox *outbox)
 {
     return outbox_count(outbox) >= OUTBOX_TRYING_MAX;
+}
+static inline bool outbox_is_heavy(const struct outbox *outbox)
+{
+    return outbox_count(outbox) >= OUTBOX_HEAVY_COUNT ||
+           (outbox != NULL && outbox->bytes >= OUTBOX_HEAVY_BYTES);
 }
 
 #endif

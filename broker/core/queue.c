@@ -24,9 +24,11 @@
 enum {
     RETIRE_AT_ONCE_MAX = 20000, /* entries; the rest in the next turn */
     LARGE_BODY = 4096,          /* octets; memory is looked at for each such message */
+    ROOM_RETRY_MS = 200,        /* for what is due and waits for room on the disk */
 };
 
 static void queue_deliver(struct task *task);
+static void queue_hold_back(struct task *task);
 static bool retire_all_due(struct queue *queue);
 static void on_entries_due(struct timer *timer);
 static void on_unused(struct timer *timer);
@@ -222,13 +224,27 @@ void queue_let_go(struct queue *queue, struct place place, enum death death)
 /* Its time here is over: dropped, or kept aside until its dead letter is taken. */
 static void retire(struct queue *queue, struct place place, enum death death)
 {
-    if (unlikely(queue->settings.keeps_dead_letters) && !queue->deleted)
-        outbox_add(&queue->outbox, queue, place, death);
-    else
+    if (likely(!queue->settings.keeps_dead_letters) || queue->deleted) {
         queue_let_go(queue, place, death);
+        return;
+    }
+    outbox_add(&queue->outbox, queue, place, death);
+    if (outbox_is_heavy(queue->outbox))
+        queue->task.run = queue_hold_back;
 }
 
-/* The first ready entry of this priority, after those whose time is over. */
+/* What is due becomes dead letters only as fast as there is room for them: they cannot leave memory
+ * before they are on disk. It is looked at again later. */
+static bool letters_must_wait(struct queue *queue)
+{
+    if (likely(!queue->settings.dead_letters || !broker_lacks_room(queue->broker)))
+        return false;
+    timer_set(queue->expiry.wheel, &queue->expiry.timer,
+              queue->broker->clock->now_ms + ROOM_RETRY_MS);
+    return true;
+}
+
+/* The first ready entry of this priority, after those whose time is over: none while these must wait. */
 static enum window_next first_of(struct queue *queue, struct window *window, struct place *place)
 {
     uint64_t now_ms = queue->broker->clock->now_ms;
@@ -236,8 +252,11 @@ static enum window_next first_of(struct queue *queue, struct window *window, str
 
     while ((next = window_first_ready(window, place)) == WINDOW_READY &&
            unlikely(place->segment->deadlines.slots != NULL) &&
-           expiry_deadline_of(place->segment, place->slot) < now_ms)
+           expiry_deadline_of(place->segment, place->slot) < now_ms) {
+        if (letters_must_wait(queue))
+            return WINDOW_NOTHING;
         retire(queue, *place, DEATH_EXPIRED);
+    }
     if (next == WINDOW_ON_DISK)
         queue_read(queue, window_first_on_disk(window));
     return next;
@@ -325,6 +344,19 @@ static void queue_deliver(struct task *task)
 
     deliver(queue);
     queue_drop_overflow(queue);
+}
+
+/* The task in its place while the outbox is heavy: whatever consumers were given they might reject,
+ * and so fill memory. */
+static void queue_hold_back(struct task *task)
+{
+    queue_drop_overflow(container_of(task, struct queue, task));
+}
+
+static void deliver_now(struct queue *queue)
+{
+    if (queue->task.run == queue_deliver)
+        deliver(queue);
 }
 
 /* ---- limits and deadlines ---- */
@@ -472,7 +504,7 @@ static size_t retire_due(struct queue *queue, struct segment *segment)
 
 /* All that is due goes, wherever it stands, in order of deadline and then of position. What is on
  * disk is read first, if it has somewhere to go. Returns whether all of it is gone; if not the rest
- * goes when it has been read, or in the next turn. */
+ * goes when it has been read, when there is room for its dead letters, or in the next turn. */
 static bool retire_all_due(struct queue *queue)
 {
     uint64_t now_ms = queue->broker->clock->now_ms;
@@ -481,6 +513,8 @@ static bool retire_all_due(struct queue *queue)
 
     while (left > 0 && !outbox_is_full(queue->outbox) &&
            (segment = expiry_first(&queue->expiry, now_ms)) != NULL) {
+        if (letters_must_wait(queue))
+            return false;
         if (segment_is_on_disk(segment) && queue->settings.dead_letters) {
             queue_read(queue, segment);
             return false;
@@ -500,18 +534,24 @@ static void on_entries_due(struct timer *timer)
 
     retire_all_due(queue);
     queue_drop_overflow(queue); /* it may have waited */
+    queue_wake(queue);          /* so may have what stands behind */
 }
 
-void queue_on_outbox_free(struct queue *queue)
+void queue_on_outbox_tried(struct queue *queue)
 {
-    retire_all_due(queue);
+    if (queue->task.run == queue_hold_back && !outbox_is_heavy(queue->outbox)) {
+        queue->task.run = queue_deliver;
+        queue_wake(queue);
+    }
+    if (!outbox_is_full(queue->outbox))
+        retire_all_due(queue);
 }
 
 bool queue_has_room(struct queue *queue, uint64_t body_size)
 {
     if (queue->settings.overflow == OVERFLOW_DROP_HEAD || !is_over(queue, 1, body_size))
         return true;
-    deliver(queue); /* what someone waits for is not in the way */
+    deliver_now(queue); /* what someone waits for is not in the way */
     return !is_over(queue, 1, body_size);
 }
 
@@ -540,7 +580,7 @@ bool queue_reserve(struct queue *queue, uint64_t mark, uint64_t body_size)
  * is due or too much, goes. */
 static void trim(struct queue *queue, bool due)
 {
-    deliver(queue);
+    deliver_now(queue);
     if (due)
         retire_all_due(queue);
     queue_drop_overflow(queue);

@@ -87,8 +87,9 @@ enum window_next queue_first_ready(struct queue *queue, struct place *place);
 /* Drops the entry, into a dead letter at most once if it may have one. In queue.c. */
 void queue_let_go(struct queue *queue, struct place place, enum death death);
 
-/* There is room again for what deadlines bring. In queue.c. */
-void queue_on_outbox_free(struct queue *queue);
+/* Some may have left the outbox: there may be room again for what deadlines and rejects bring. In
+ * queue.c. */
+void queue_on_outbox_tried(struct queue *queue);
 
 /* The levels up to this one are in use. In queue.c. */
 void queue_use_levels(struct queue *queue, unsigned level);

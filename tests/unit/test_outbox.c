@@ -310,6 +310,40 @@ START_TEST(a_deleted_queue_takes_them_along) /* 8.12, 13.3 */
 }
 END_TEST
 
+/* A consumer that rejects all it gets, while nothing can go: it gets no more in the end. */
+START_TEST(rejects_do_not_fill_memory)
+{
+    enum { BODY_SIZE = 64 * 1024, COUNT = 400, PREFETCH = 10 };
+    static char body[BODY_SIZE];
+    const uint64_t heavy = OUTBOX_HEAVY_BYTES / (BODY_SIZE - 1);
+    struct buf out = BUF_EMPTY;
+    uint64_t rejected = 0;
+
+    memset(body, 'm', BODY_SIZE - 1);
+    declare_queue(peer, "q", true, TO_X);
+    put_publish(&out, "", "q", body, &(struct sent){.persistent = true});
+    for (int i = 0; i < COUNT; i++)
+        peer_send_bytes(peer, buf_slice(&out));
+    buf_release(&out);
+    set_prefetch(peer, PREFETCH);
+    consume(peer, "q", "c", false, NULL);
+    struct amqp_frame frame;
+    while (peer_next(peer, &frame)) {
+        if (frame.type != AMQP_FRAME_METHOD)
+            continue;
+        reject(peer, ++rejected, false);
+        harness_run(&harness);
+    }
+    ck_assert_uint_ge(rejected, heavy);
+    ck_assert_uint_le(rejected, heavy + PREFETCH + 1);
+    ck_assert_uint_eq(COUNT - rejected, count_ready(peer, "q"));
+    add_exchange();
+    harness_advance(&harness, OUTBOX_RETRY_MS + 100);
+    peer_expect(peer, 1, AMQP_BASIC_DELIVER); /* and so on */
+    ck_assert_uint_eq(rejected, count_ready(peer_open_channel(&harness), "dead"));
+}
+END_TEST
+
 /* ---- the store ---- */
 
 enum { SYNCS_MAX = 4 };
@@ -414,6 +448,7 @@ int main(void)
     tcase_add_loop_test(tests, others_are_sent_at_most_once, 0, countof(weak));
     tcase_add_test(tests, a_policy_says_so_and_takes_it_back);
     tcase_add_test(tests, a_deleted_queue_takes_them_along);
+    tcase_add_test(tests, rejects_do_not_fill_memory);
     tcase_add_loop_test(tests, a_letter_is_in_one_place, 0, 2 * SYNCS_MAX);
     tcase_add_loop_test(tests, a_letter_takes_its_message_along_when_there_is_room, 0, 2);
     tcase_add_loop_test(tests, confirms_wait_for_either_place, 0, 2);

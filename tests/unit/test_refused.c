@@ -1,5 +1,6 @@
 /* A batch that comes back refused, for want of room, while what is in it has been acknowledged,
- * purged or deleted with its queue: all of that holds, and everybody is answered. */
+ * purged or deleted with its queue: all of that holds, and everybody is answered. And what a store
+ * without room must not fill memory with. */
 #include "core/vhost.h"
 #include "store/memory.h"
 #include "tests/lib/queue_client.h"
@@ -138,6 +139,44 @@ START_TEST(a_late_ack_of_a_deleted_queue_is_harmless)
 }
 END_TEST
 
+/* More than may wait in memory is due while there is no room for dead letters. */
+START_TEST(what_is_due_waits_for_room)
+{
+    enum { BODY_SIZE = 4096, COUNT = 8000, WAITING_MAX = 16 * 1024 * 1024 };
+    static char body[BODY_SIZE];
+    struct buf out = BUF_EMPTY;
+
+    memset(body, 'm', BODY_SIZE - 1);
+    paging_set_limit(&harness.broker.paging, 1024 * 1024);
+    store_memory_set_auto_sync(harness.store, true);
+    declare_queue(peer, "due", true,
+                  "x-message-ttl=I5000,x-dead-letter-exchange=S,x-dead-letter-routing-key=Sq");
+    put_publish(&out, "", "due", body, &(struct sent){.persistent = true});
+    for (int i = 0; i < COUNT; i++)
+        peer_send_bytes(peer, buf_slice(&out));
+    buf_release(&out);
+    set_room(STORE_MEMORY_ROOM_FOR_DELETES);
+    publish(peer, "other", "the last straw");
+    ck_assert(store_is_full(harness.store));
+    harness_advance(&harness, 10000);
+    if (_i == 1) {
+        consume(peer, "due", "c", false, NULL);
+        harness_advance(&harness, 1000);
+    }
+    ck_assert_uint_lt(store_open_bytes(harness.store), WAITING_MAX);
+    if (_i == 1)
+        peer_call(
+            peer, 1,
+            &(struct amqp_method){.id = AMQP_BASIC_CANCEL, .basic_cancel.consumer_tag = SLICE("c")},
+            AMQP_BASIC_CANCEL_OK);
+    ck_assert_uint_gt(count_ready(peer, "due"), 0);
+    set_room(STORE_MEMORY_ROOM_FOR_ALL);
+    harness_advance(&harness, 5000);
+    ck_assert_uint_eq(0, count_ready(peer, "due"));
+    ck_assert_uint_eq(COUNT, count_ready(peer, "q"));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("refused");
@@ -146,6 +185,7 @@ int main(void)
     tcase_add_test(tests, what_is_acked_meanwhile_is_confirmed_and_gone);
     tcase_add_loop_test(tests, what_is_purged_meanwhile_is_gone, 0, 2);
     tcase_add_loop_test(tests, a_late_ack_of_a_deleted_queue_is_harmless, 0, 3);
+    tcase_add_loop_test(tests, what_is_due_waits_for_room, 0, 2);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
 }
