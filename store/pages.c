@@ -13,6 +13,7 @@ enum {
     NODE_HEADER = 8,
     FLAG_BRANCH = 1,
     FLAG_LEAF = 2,
+    FLAG_OVERFLOW = 4,
     FLAG_META = 8,
     NODE_BIG = 1,
     NODE_DATABASE = 2,
@@ -162,6 +163,11 @@ bool page_is_branch(const uint8_t *page)
 bool page_is_leaf(const uint8_t *page)
 {
     return (flags_of(page) & (FLAG_BRANCH | FLAG_LEAF)) == FLAG_LEAF;
+}
+
+uint64_t page_run(const uint8_t *page)
+{
+    return flags_of(page) & FLAG_OVERFLOW ? max_of(le32(page + 12), 1U) : 1;
 }
 
 /* ---- nodes ----------------------------------------------------------------------------------- */

@@ -60,6 +60,10 @@ bool pages_read_meta(const struct pages *pages, unsigned number, struct page_met
 bool page_is_branch(const uint8_t *page);
 bool page_is_leaf(const uint8_t *page);
 
+/* How many pages belong to it, itself counted: those after the first of an overflow run are bytes that
+ * peers chose, and may look like anything. */
+uint64_t page_run(const uint8_t *page);
+
 struct page_node {
     bool is_big, is_database;
     struct slice key, data; /* data of a leaf: as it stands in the page */

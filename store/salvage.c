@@ -309,8 +309,12 @@ static void sweep(struct salvage *salvage)
     struct page_node node;
 
     salvage->sweeps = true;
-    for (uint64_t number = 2; number < old->count; number++) {
-        if (pages_was_seen(old, number) || !pages_read(old, number, page) || !page_is_leaf(page))
+    for (uint64_t number = 2, run; number < old->count; number += run) {
+        run = 1;
+        if (pages_was_seen(old, number) || !pages_read(old, number, page))
+            continue;
+        run = page_run(page);
+        if (!page_is_leaf(page))
             continue;
         for (unsigned i = 0; i < pages_node_count(old, page); i++)
             if (pages_get_node(old, page, i, &node))
