@@ -166,6 +166,14 @@ uint64_t message_memory(void)
     return memory;
 }
 
+void message_count_body(const struct message *message, bool counts)
+{
+    if (counts)
+        memory += message->body_size;
+    else
+        memory -= message->body_size;
+}
+
 void message_append_body(struct message *message, struct slice bytes)
 {
     assert(bytes.size <= message->body_size - message->body_received);

@@ -74,6 +74,9 @@ struct message *message_from_record(struct slice record);
 
 uint64_t message_memory(void); /* octets in all messages that there are */
 
+/* Whether its body is among them; it is, unless said otherwise. */
+void message_count_body(const struct message *message, bool counts);
+
 void message_append_body(struct message *message, struct slice bytes); /* must fit */
 
 /* It has keys in header CC. */

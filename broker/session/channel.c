@@ -44,8 +44,8 @@ struct channel *channel_new(struct connection *connection, uint16_t number)
 
 /* ---- what a publish under way may take ---- */
 
-/* A message that is not small: may its body come? It counts as the connection's until it is
- * whole. */
+/* A message that is not small: may its body come? It counts as the connection's until it is whole, and
+ * not as a message: a word in a header takes no memory, for which queues would be paged out. */
 static bool reserve(struct channel *channel, const struct amqp_content_header *header,
                     struct amqp_error *error)
 {
@@ -60,16 +60,19 @@ static bool reserve(struct channel *channel, const struct amqp_content_header *h
                          "message size %" PRIu64 " is larger than configured max size %" PRIu64,
                          header->body_size, max);
     const uint64_t size = header->body_size + header->properties.size;
-    if (!connection_reserve(channel->connection, size, error))
+    if (!channel_may_publish(channel, error) ||
+        !connection_reserve(channel->connection, size, error))
         return false;
     channel->reserved_size = (uint32_t)size;
     return true;
 }
 
+/* It is whole, or will never be. */
 static __attribute__((noinline)) void unreserve(struct channel *channel)
 {
     connection_unreserve(channel->connection, channel->reserved_size);
     channel->reserved_size = 0;
+    message_count_body(channel->message, true);
 }
 
 /* ---- the end ---- */
@@ -105,9 +108,10 @@ static void drop_work(struct channel *channel)
     free_consumers(
         channel); /* first: a queue may go with its last one, and what is unacked with it (8.12) */
     channel_requeue_all(channel); /* 6.5 */
+    if (channel->reserved_size > 0)
+        unreserve(channel);
     if (channel->message != NULL)
         message_unref(&channel->message);
-    unreserve(channel);
     channel->expects = EXPECT_METHOD;
 }
 
@@ -214,6 +218,8 @@ static bool on_header_frame(struct channel *channel, const struct amqp_frame *fr
                     slice_of(channel->publish_key, channel->publish_key_size), header.properties,
                     (uint32_t)header.body_size,
                     amqp_properties_delivery_mode(header.properties) == AMQP_DELIVERY_PERSISTENT);
+    if (unlikely(channel->reserved_size > 0))
+        message_count_body(channel->message, false);
     if (header.body_size == 0)
         return finish_publish(channel, error);
     channel->expects = EXPECT_BODY;
