@@ -44,7 +44,7 @@ void batch_clear(struct batch *batch, store_body_done *done)
     array_clear(&batch->records);
     buf_clear(&batch->record_bytes);
     buf_shrink(&batch->record_bytes, RECORD_BYTES_KEEP);
-    batch->live = batch->returned = 0;
+    batch->live = batch->returned = batch->tied_sorted = 0;
     batch->body_bytes = 0;
     batch->error = 0;
     batch->refused = batch->closes = batch->leaves = false;
@@ -166,18 +166,35 @@ enum batch_part batch_refused_part(const struct batch *batch)
     return has_definitions(batch) ? BATCH_LEAN : BATCH_DELETES;
 }
 
-/* A delete that must wait lies in the range. */
-static bool is_tied(const struct batch *batch, uint64_t queue_id, uint64_t first, uint64_t end)
+static int compare_deletes(const void *left, const void *right)
 {
-    for (uint32_t i = 0; i < batch->tied.count; i++) {
-        const struct batch_delete *tied = &batch->tied.items[i];
-        if (tied->queue_id == queue_id && tied->position >= first && tied->position < end)
-            return true;
-    }
-    return false;
+    const struct batch_delete *a = left, *b = right;
+
+    if (a->queue_id != b->queue_id)
+        return a->queue_id < b->queue_id ? -1 : 1;
+    return (a->position > b->position) - (a->position < b->position);
 }
 
-static bool may_delete_ranges(const struct batch *batch)
+/* A delete that must wait lies in the range. */
+static bool is_tied(struct batch *batch, uint64_t queue_id, uint64_t first, uint64_t end)
+{
+    const struct batch_delete *tied = batch->tied.items, from = {queue_id, first, 0};
+    uint32_t low = 0, high = batch->tied.count;
+
+    if (batch->tied_sorted != batch->tied.count)
+        qsort(batch->tied.items, batch->tied.count, sizeof *tied, compare_deletes);
+    batch->tied_sorted = batch->tied.count;
+    while (low < high) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (compare_deletes(&tied[middle], &from) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < batch->tied.count && tied[low].queue_id == queue_id && tied[low].position < end;
+}
+
+static bool may_delete_ranges(struct batch *batch)
 {
     for (uint32_t i = 0; i < batch->ranges.count; i++) {
         const struct batch_range *range = &batch->ranges.items[i];
@@ -189,7 +206,7 @@ static bool may_delete_ranges(const struct batch *batch)
 
 /* All definitions go or none, so that they keep their order; and no queue goes before what is left
  * of it. */
-static bool may_define(const struct batch *batch)
+static bool may_define(struct batch *batch)
 {
     if (!may_delete_ranges(batch))
         return false;
@@ -199,12 +216,12 @@ static bool may_define(const struct batch *batch)
     return true;
 }
 
-static bool has_deletes(const struct batch *batch)
+static bool has_deletes(struct batch *batch)
 {
     return batch->deletes.count > 0 || (batch->ranges.count > 0 && may_delete_ranges(batch));
 }
 
-bool batch_has(const struct batch *batch, enum batch_part part)
+bool batch_has(struct batch *batch, enum batch_part part)
 {
     switch (part) {
     case BATCH_ALL:
@@ -265,15 +282,6 @@ static void join_records(struct batch *batch, struct batch *later)
     join(&batch->records, &later->records);
 }
 
-static int compare_deletes(const void *left, const void *right)
-{
-    const struct batch_delete *a = left, *b = right;
-
-    if (a->queue_id != b->queue_id)
-        return a->queue_id < b->queue_id ? -1 : 1;
-    return (a->position > b->position) - (a->position < b->position);
-}
-
 /* Takes back what the deletes, in order, delete of the entries, and keeps the other deletes. */
 static void meet(struct batch *batch, struct batch_delete *deletes, uint32_t *count,
                  store_body_done *done)
@@ -328,7 +336,7 @@ void batch_join(struct batch *batch, struct batch *later, store_body_done *done)
     batch->returned += later->returned;
     batch->body_bytes += later->body_bytes;
     batch->refused = batch->closes = batch->leaves = false;
-    later->live = later->returned = 0;
+    later->live = later->returned = later->tied_sorted = 0;
     later->body_bytes = 0;
 }
 

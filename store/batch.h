@@ -79,6 +79,7 @@ struct batch {
     ARRAY_OF(struct batch_entry) entries;
     ARRAY_OF(struct batch_delete) deletes;
     ARRAY_OF(struct batch_delete) tied; /* deletes that go with the puts or not at all */
+    uint32_t tied_sorted; /* so many are in order: all, or they are sorted when asked */
     ARRAY_OF(struct batch_range) ranges;
     ARRAY_OF(struct batch_queue) creates;
     ARRAY_OF(struct batch_queue) drops;
@@ -111,7 +112,7 @@ enum batch_part {
 enum batch_part batch_refused_part(const struct batch *batch);
 
 /* Whether that part of it has anything to write. */
-bool batch_has(const struct batch *batch, enum batch_part part);
+bool batch_has(struct batch *batch, enum batch_part part);
 
 /* Moves that part, which is neither all nor nothing, into `lean`, an empty one. Returns whether
  * nothing stays but entries and what is tied to them. */
