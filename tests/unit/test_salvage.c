@@ -945,16 +945,27 @@ static void let_verify(struct rig *rig)
     }
 }
 
-/* The child: the file ends behind its meta pages all at once, and somebody reads on. */
+/* Whoever reads the data file from now on faults. */
+static void forbid_reading(const struct rig *rig)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    uintptr_t begin, end;
+    char line[512];
+
+    while (fgets(line, sizeof line, maps) != NULL)
+        if (strstr(line, rig->directory) != NULL && strstr(line, "/data.mdb") != NULL &&
+            sscanf(line, "%" SCNxPTR "-%" SCNxPTR, &begin, &end) == 2)
+            mprotect((void *)begin, end - begin, PROT_NONE);
+    fclose(maps);
+}
+
+/* The child. */
 static void fault(struct rig *rig, void (*touch)(struct rig *rig))
 {
-    char path[128];
-
-    signal(SIGBUS, SIG_DFL); /* a sanitizer's would stay */
+    signal(SIGSEGV, SIG_DFL); /* a sanitizer's would stay */
     dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);
     open_again(rig);
-    snprintf(path, sizeof path, "%s/data.mdb", rig->directory);
-    ck_assert_int_eq(truncate(path, 8192), 0);
+    forbid_reading(rig);
     touch(rig);
     _exit(0);
 }
@@ -972,7 +983,7 @@ START_TEST(a_fault_of_a_store_thread_leaves_a_note)
     if (child == 0)
         fault(&rig, touches[_i]);
     ck_assert_int_eq(waitpid(child, &status, 0), child);
-    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
     ck_assert(has_file(&rig, "salvage"));
     rig_end(&rig);
     template_end(&template);
