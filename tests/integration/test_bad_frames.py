@@ -189,7 +189,7 @@ class BadFrames(ClientTest):
             connection.send(b'AMQP\x01\x01\x00\x09')
             self.assertEqual(connection.expect(wire.START).arguments[:2], b'\0\x09')
 
-    def test_before_open(self):  # 1.5, 2.3
+    def test_before_open(self):  # 1.5, 2.3, CVE-2026-57220
         for name, sent, code in BEFORE_OPEN:
             with self.subTest(name), self.raw() as connection:
                 connection.send(wire.PROTOCOL_HEADER)

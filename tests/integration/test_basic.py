@@ -58,7 +58,7 @@ class Publish(ClientTest):
                 self.channel.basic_publish('', 'k', 'm', pika.BasicProperties(expiration=expiration))
                 self.closed_with(406, "invalid expiration '%s': %s" % (expiration, reason))
 
-    def test_9_3_user_id_of_another_is_406(self):
+    def test_9_3_user_id_of_another_is_406(self):  # GHSA-6588-rqcr-59pw
         self.channel.basic_publish('', 'k', 'm', pika.BasicProperties(user_id='somebody'))
         self.closed_with(406, "user_id property set to 'somebody' but authenticated user was 'guest'")
 

@@ -120,7 +120,7 @@ class Handshake(ClientTest):
         self.assertEqual(struct.unpack('>HIH', tune.arguments), (2047, 131072, 60))
 
     @broker.departs(SILENT)
-    def test_4_3_2_tune_ok_outside_the_bounds_is_530(self):
+    def test_4_3_2_tune_ok_outside_the_bounds_is_530(self):  # GHSA-jh48-qjf5-fx5v
         table = (
             (dict(frame_max=131073), 'negotiated frame_max = 131073 is higher than the maximum allowed value (131072)'),
             (dict(frame_max=0), 'negotiated frame_max = 0 (no limit) is higher than the maximum allowed value'),

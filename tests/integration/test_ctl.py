@@ -140,7 +140,7 @@ class Output(CtlTest):
         self.assertEqual(lines[0], 'messages\tdurable\tname\targuments')
         self.assertIn('0\ttrue\t%s\t[]' % name, lines)
 
-    def test_any_name_keeps_the_table_whole(self):
+    def test_any_name_keeps_the_table_whole(self):  # CVE-2026-67224
         self.awkward()
         escaped = 'tab\\tquote"comma,esc\\x1b[31m\\xff\\xfe\\x9b back\\slash \u20ac'
         rows = [row for row in self.broker.rows('list_queues') if row[0].endswith(escaped)]
@@ -257,7 +257,7 @@ class Actions(CtlTest):
         self.done('delete_queue', name)
         self.assertFalse(self.exists(name))
 
-    def test_any_name_can_be_meant(self):
+    def test_any_name_can_be_meant(self):  # CVE-2026-67224
         name = self.queue(suffix='/%2F?a=b#c .. \u20ac')
         self.done('purge_queue', name)
         self.done('delete_queue', name)

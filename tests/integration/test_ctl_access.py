@@ -121,7 +121,7 @@ class Access(ClientTest):
         self.broker.ctl('clear_topic_permissions', name, 'amq.topic')
         self.assertEqual(self.broker.rows('list_user_topic_permissions', name), [])
 
-    def test_consumers_lose_what_they_may_not_read(self):  # 4.7.3, 10.10, 16.4
+    def test_consumers_lose_what_they_may_not_read(self):  # 4.7.3, 10.10, 16.4, CVE-2026-57218
         name, queue = self.user(), self.queue()
         self.broker.ctl('set_permissions', name, '.*', '.*', '.*')
         channel = self.open(name).channel()

@@ -59,7 +59,7 @@ class Proxied(unittest.TestCase):
         got = connection.read_method()
         return got.id if got.id == wire.TUNE else wire.close_reason(got.arguments)[0]
 
-    def test_1_1_guest_is_who_comes_from_here_by_the_header(self):
+    def test_1_1_guest_is_who_comes_from_here_by_the_header(self):  # CVE-2026-57216
         for tls, header in ((False, line), (False, binary), (True, line), (True, binary)):
             with self.subTest(tls=tls, header=header.__name__):
                 self.assertEqual(self.login(self.connect(header('127.0.0.1'), tls)), wire.TUNE)
@@ -70,7 +70,7 @@ class Proxied(unittest.TestCase):
         for header in (b'PROXY UNKNOWN\r\n', b'\r\n\r\n\0\r\nQUIT\n\x20\0\0\0'):
             self.assertEqual(self.login(self.connect(header)), wire.TUNE)
 
-    def test_1_1_without_a_header_nobody_is_let_in(self):
+    def test_1_1_without_a_header_nobody_is_let_in(self):  # CVE-2026-57216
         for begin in (wire.PROTOCOL_HEADER, b'PROXY TCP4 nowhere nowhere 1 2\r\n' + wire.PROTOCOL_HEADER, b'PROXY TCP4 '):
             with self.subTest(begin=begin), self.assertRaises(wire.Closed):
                 self.connect(begin).read_frame()

@@ -35,6 +35,8 @@ class Made:
         made.leaf('locked', 'root', names='DNS:localhost', password='open sesame')
         made.leaf('client', 'middle', subject='/O=StoatMQ tests/CN=app', names='DNS:app.example')
         made.leaf('forged', 'stranger', subject='/O=StoatMQ tests/CN=app')
+        made.authority('twin', subject='/O=StoatMQ tests/CN=middle')
+        made.leaf('impostor', 'twin', subject='/O=StoatMQ tests/CN=app', serial=made.serials['client'])
         made.leaf('expired', 'root', subject='/O=StoatMQ tests/CN=app', days=0)
 
 
@@ -179,6 +181,26 @@ class Serving(TlsTest):
             self.assertIn('New, ', self.openssl('-tls1_3', '-sess_out', session))
             self.assertIn('Reused, ', self.openssl('-tls1_3', '-sess_in', session))
 
+    def test_limits_hold_here_too(self):  # CVE-2026-66067
+        self.start('server', 'max_message_size=1000', 'connection_max=2')
+        plain = pika.BlockingConnection(self.broker.parameters())
+        self.addCleanup(plain.close)
+        for connection in (plain, self.connect()):
+            with self.assertRaisesRegex(pika.exceptions.ChannelClosedByBroker, 'larger than configured max size 1000'):
+                channel = connection.channel()
+                channel.confirm_delivery()
+                channel.basic_publish('', 'q', b'x' * 1001)
+        for connect in (self.connect, lambda: pika.BlockingConnection(self.broker.parameters())):
+            with self.assertRaisesRegex(pika.exceptions.AMQPConnectionError, r'connection limit \(2\) is reached'):
+                connect()
+        stream = self.raw()
+        stream.sendall(b'AMQP\0\0\x09\x01' + b'\1\0\0\0\0\x4e\x20')
+        said = b''
+        while b'FRAME_ERROR' not in said:
+            piece = stream.recv(65536)
+            self.assertTrue(piece, said)
+            said += piece
+
     def test_what_is_on_the_plain_port_stays_there(self):
         self.start()
         with pika.BlockingConnection(self.broker.parameters()) as connection:
@@ -206,15 +228,23 @@ class ClientCertificates(TlsTest):
                 again = ['-sess_in', session] if os.path.exists(session) else []
                 self.assertIn('New, ', self.openssl(version, *mine, *again))
 
-    def test_none_is_refused(self):
+    def test_none_is_refused(self):  # CVE-2026-67231
         self.start_strict()
         self.refused(self.context())
         self.logged('peer did not return a certificate')
 
-    def test_bad_ones_are_refused(self):
+    def test_bad_ones_are_refused(self):  # CVE-2026-67231
         self.start_strict()
         for client in ('forged', 'expired'):
             self.refused(self.context(client))
+        self.logged('certificate verify failed')
+
+    def test_a_name_and_a_number_are_not_enough(self):  # CVE-2026-67231
+        """An authority of the same name as ours has given out the same subject under the same number, to another key."""
+        with open(made.all.path('impostor'), 'a') as chain, open(made.all.path('middle')) as middle:
+            chain.write(middle.read())
+        self.start_strict()
+        self.refused(self.context('impostor'))
         self.logged('certificate verify failed')
 
     def test_too_deep_a_chain_is_refused(self):
@@ -266,7 +296,7 @@ class External(TlsTest):
             self.log_in()
         self.logged("EXTERNAL login refused: user 'CN=app,O=StoatMQ tests' - there is no such user")
 
-    def test_4_2_1_a_name_that_the_certificate_has_not(self):
+    def test_4_2_1_a_name_that_the_certificate_has_not(self):  # CVE-2026-67231
         self.start_with_user('app', 'ssl_cert_login_from=subject_alternative_name', 'ssl_cert_login_san_type=email')
         with self.assertRaises(pika.exceptions.AMQPConnectionError):
             self.log_in()
@@ -352,7 +382,7 @@ class Reloading(TlsTest):
         self.logged('the certificate has been read again')
         self.assertEqual(self.subject(), 'other')
 
-    def test_what_cannot_be_used_changes_nothing(self):
+    def test_what_cannot_be_used_changes_nothing(self):  # CVE-2018-12550
         self.start_copy()
         self.replace(made.all.path('other'), made.all.key('server'))
         self.logged('does not belong to the certificate')
@@ -403,7 +433,7 @@ class Strangers(TlsTest):
             self.ends(stranger)
         self.connect()
 
-    def test_silence_ends_with_the_handshake_timeout(self):
+    def test_silence_ends_with_the_handshake_timeout(self):  # CVE-2026-57220
         self.start()
         silent, dribbling = self.plain(), self.plain()
         dribbling.sendall(b'\x16\x03\x01\0\xf4\x01')
@@ -490,7 +520,7 @@ class Configuration(unittest.TestCase):
             with self.subTest(text=text):
                 self.assertIn(text, self.refused(78, 'listeners.ssl.default=0', *settings))
 
-    def test_words_that_are_not_known(self):
+    def test_words_that_are_not_known(self):  # CVE-2026-67231
         self.assertIn('verify_none or verify_peer is expected', self.refused(78, 'ssl_options.verify=verify'))
         self.assertIn('tlsv1.2 or tlsv1.3 is expected', self.refused(78, 'ssl_options.versions.1=tlsv1'))
         self.assertIn('needs ssl_options.cacertfile', self.refused(78, 'ssl_options.verify=verify_peer'))

@@ -16,6 +16,7 @@ class Certificates:
     def __init__(self, directory):
         self.directory = directory
         self.signers = {}
+        self.serials = {}
         self.serial = 1
 
     def path(self, name):
@@ -35,28 +36,29 @@ class Certificates:
             how += ['-aes-256-cbc', '-pass', 'pass:' + password]
         self._openssl('genpkey', '-out', self.key(name), *how)
 
-    def _make(self, name, signer, kind, subject, extensions, days, password=None):
+    def _make(self, name, signer, kind, subject, extensions, days, password=None, serial=None):
         self._make_key(name, kind, password)
         self.serial += 1
         request = ['req', '-new', '-key', self.key(name), '-subj', subject, '-out', name + '.csr']
         if password is not None:
             request += ['-passin', 'pass:' + password]
         self._openssl(*request)
-        sign = ['x509', '-req', '-in', name + '.csr', '-out', self.path(name), '-set_serial', str(self.serial),
+        sign = ['x509', '-req', '-in', name + '.csr', '-out', self.path(name), '-set_serial', str(serial or self.serial),
                 '-extfile', '/dev/stdin', '-days', str(days)]
         sign += ['-signkey', self.key(name)] if signer is None else ['-CA', self.path(signer), '-CAkey', self.key(signer)]
         self._openssl(*sign, data=extensions.encode())
         self.signers[name] = signer
+        self.serials[name] = serial or self.serial
         return self.path(name)
 
-    def authority(self, name, signer=None):
-        return self._make(name, signer, 'ec', '/O=StoatMQ tests/CN=' + name,
+    def authority(self, name, signer=None, subject=None):
+        return self._make(name, signer, 'ec', subject or '/O=StoatMQ tests/CN=' + name,
                           'basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n', 30)
 
-    def leaf(self, name, signer, kind='ec', subject=None, names=None, days=30, password=None):
+    def leaf(self, name, signer, kind='ec', subject=None, names=None, days=30, password=None, serial=None):
         """Signed by an authority, whose own certificates up to, but without, the root follow in the same file."""
         extensions = 'basicConstraints=CA:FALSE\n' + ('subjectAltName=%s\n' % names if names else '')
-        path = self._make(name, signer, kind, subject or '/O=StoatMQ tests/CN=' + name, extensions, days, password)
+        path = self._make(name, signer, kind, subject or '/O=StoatMQ tests/CN=' + name, extensions, days, password, serial)
         with open(path, 'a') as chain:
             while self.signers[signer] is not None:
                 with open(self.path(signer)) as above:

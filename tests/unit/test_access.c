@@ -117,7 +117,7 @@ START_TEST(logins_are_counted) /* 4.2.7 */
 }
 END_TEST
 
-START_TEST(restricted_users_come_from_here) /* 4.2.6 */
+START_TEST(restricted_users_come_from_here) /* 4.2.6, CVE-2026-57216 */
 {
     expect_refused("guest", "guest", true);
     ck_assert_uint_eq(1, harness_logged(&harness, "user can only connect via localhost"));
@@ -142,7 +142,7 @@ START_TEST(a_new_password_is_the_only_one) /* 4.2.5 */
 }
 END_TEST
 
-START_TEST(who_has_no_password_stays_out)
+START_TEST(who_has_no_password_stays_out) /* CVE-2016-9877 */
 {
     account_set_password(&harness.broker, user, &(struct password){.scheme = PASSWORD_NONE}, &lsn);
     expect_refused("stoat", "secret", false);
@@ -205,7 +205,7 @@ START_TEST(much_can_happen_while_a_password_is_verified)
 }
 END_TEST
 
-START_TEST(no_password_is_logged)
+START_TEST(no_password_is_logged) /* CVE-2025-50200 */
 {
     expect_refused("stoat", "pa55word-canary", false);
     expect_let_in("stoat", "secret");
@@ -391,7 +391,7 @@ static void expect_cancelled(struct peer *peer)
     ck_assert(cancel.basic_cancel.no_wait);
 }
 
-START_TEST(consumers_go_with_the_right_to_read) /* 4.7.3, 10.10, 16.4 */
+START_TEST(consumers_go_with_the_right_to_read) /* 4.7.3, 10.10, 16.4, CVE-2026-57218 */
 {
     struct peer *peer = consume_as_stoat(), *other = peer_open_channel(&harness);
 
@@ -428,7 +428,7 @@ START_TEST(others_keep_their_consumers) /* 16.4 */
 END_TEST
 
 /* The publish before may have been kept as allowed. */
-START_TEST(publishing_ends_with_the_right_to_write) /* 16.2, 16.4 */
+START_TEST(publishing_ends_with_the_right_to_write) /* 16.2, 16.4, CVE-2026-57218 */
 {
     struct peer *peer = open_stoat();
 
@@ -489,7 +489,7 @@ START_TEST(transactions_are_asked_at_the_publish) /* 9.15, 16.2 */
 }
 END_TEST
 
-START_TEST(who_may_not_use_the_vhost_any_more_goes) /* 4.5.3, 16.4 */
+START_TEST(who_may_not_use_the_vhost_any_more_goes) /* 4.5.3, 16.4, CVE-2026-57218 */
 {
     struct peer *peer = consume_as_stoat(), *other = peer_open_channel(&harness);
 
@@ -502,7 +502,7 @@ START_TEST(who_may_not_use_the_vhost_any_more_goes) /* 4.5.3, 16.4 */
 }
 END_TEST
 
-START_TEST(a_deleted_user_goes_at_once) /* 4.5.3, 16.4 */
+START_TEST(a_deleted_user_goes_at_once) /* 4.5.3, 16.4, CVE-2026-57218 */
 {
     struct peer *peer = consume_as_stoat(), *half = peer_new(&harness, false);
     struct buf out = BUF_EMPTY;
@@ -534,7 +534,7 @@ START_TEST(a_new_secret_must_be_the_users) /* 4.7.1, 4.7.2 */
 }
 END_TEST
 
-START_TEST(impersonators_may_be_anyone) /* 9.3, 16.5 */
+START_TEST(impersonators_may_be_anyone) /* 9.3, 16.5, GHSA-6588-rqcr-59pw */
 {
     struct peer *peer = open_stoat();
 

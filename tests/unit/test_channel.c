@@ -509,7 +509,7 @@ static const struct content_case {
      "UNEXPECTED_FRAME - expected method frame, got non method frame instead"},
 };
 
-START_TEST(bad_content_ends_the_connection) /* 2.3, 2.4 */
+START_TEST(bad_content_ends_the_connection) /* 2.3, 2.4, CVE-2026-67235 */
 {
     const struct content_case *row = &content_cases[_i];
     struct harness harness;
@@ -525,7 +525,7 @@ START_TEST(bad_content_ends_the_connection) /* 2.3, 2.4 */
 }
 END_TEST
 
-START_TEST(too_large_a_message_closes_the_channel) /* 9.1 */
+START_TEST(too_large_a_message_closes_the_channel) /* 9.1, CVE-2026-67235 */
 {
     struct service_limits limits = harness_limits;
     struct harness harness;
@@ -601,7 +601,7 @@ START_TEST(bodies_come_back_whole)
 }
 END_TEST
 
-START_TEST(frames_keep_to_frame_max) /* 2.2 */
+START_TEST(frames_keep_to_frame_max) /* 2.2, GHSA-jh48-qjf5-fx5v */
 {
     struct harness harness;
     struct buf out = BUF_EMPTY;

@@ -357,7 +357,7 @@ START_TEST(properties)
 }
 END_TEST
 
-START_TEST(lines)
+START_TEST(lines) /* CVE-2018-12550 */
 {
     static const struct {
         const char *text, *wanted; /* of default_pass; NULL: refused */
@@ -481,7 +481,7 @@ START_TEST(fragments_in_name_order)
 }
 END_TEST
 
-START_TEST(files_that_cannot_be_read)
+START_TEST(files_that_cannot_be_read) /* CVE-2018-12550 */
 {
     ck_assert(!config_read_file(&config, "/nonexistent/stoatmq.conf", error));
     ck_assert_str_eq(error, "cannot read /nonexistent/stoatmq.conf: No such file or directory");

@@ -181,7 +181,7 @@ START_TEST(a_handshake_may_be_cut_anywhere)
 }
 END_TEST
 
-START_TEST(a_handshake_may_drip)
+START_TEST(a_handshake_may_drip) /* CVE-2026-57220 */
 {
     struct harness harness;
     struct buf all = BUF_EMPTY;
@@ -199,7 +199,7 @@ START_TEST(a_handshake_may_drip)
 }
 END_TEST
 
-START_TEST(a_handshake_has_a_deadline) /* 1.4 */
+START_TEST(a_handshake_has_a_deadline) /* 1.4, CVE-2026-57220 */
 {
     struct harness harness;
     struct buf all = BUF_EMPTY;
@@ -392,7 +392,7 @@ static const struct tune_case {
      "(2047)"},
 };
 
-START_TEST(agrees_on_limits) /* 4.3.2 */
+START_TEST(agrees_on_limits) /* 4.3.2, GHSA-jh48-qjf5-fx5v */
 {
     const struct tune_case *row = &tune_cases[_i];
     struct harness harness;
@@ -608,7 +608,7 @@ START_TEST(bad_input_ends_the_connection) /* 2.3, 2.4, 5.4 */
 }
 END_TEST
 
-START_TEST(bad_input_in_the_handshake_ends_it) /* 1.5, 2.3, 4.4.4 */
+START_TEST(bad_input_in_the_handshake_ends_it) /* 1.5, 2.3, 4.4.4, CVE-2017-7651 */
 {
     struct harness harness;
     struct buf large = BUF_EMPTY;

@@ -115,6 +115,26 @@ START_TEST(the_record_keeps_the_keys) /* 13.2 */
 }
 END_TEST
 
+START_TEST(keys_have_a_largest_number) /* 7.16, GHSA-6chv-gv3h-cvcj */
+{
+    for (int more = 0; more < 2; more++) {
+        struct buf headers = BUF_EMPTY;
+        const size_t array = amqp_table_begin_array(&headers, SLICE("BCC"));
+        for (int i = 0; i < COPIES_MAX - 2 + more; i++)
+            amqp_array_put_string(&headers, SLICE("a"));
+        amqp_table_end(&headers, array);
+        put_keys(&headers, "CC", "b c");
+        struct message *message = message_with(buf_slice(&headers));
+        ck_assert(copies_take(&message, &error) == !more);
+        if (more)
+            ck_assert_str_eq(error.text, "PRECONDITION_FAILED - invalid message: more than 1024 "
+                                         "routing keys in headers CC and BCC");
+        message_unref(&message);
+        buf_release(&headers);
+    }
+}
+END_TEST
+
 START_TEST(of_equal_headers_the_first_counts) /* 2.9 */
 {
     struct buf headers = BUF_EMPTY;
@@ -145,6 +165,7 @@ int main(void)
     TCase *tests = tcase_create("copies");
     tcase_add_loop_test(tests, keys_are_listed_and_bcc_is_hidden, 0, countof(cases));
     tcase_add_loop_test(tests, the_record_keeps_the_keys, 0, countof(cases));
+    tcase_add_test(tests, keys_have_a_largest_number);
     tcase_add_test(tests, of_equal_headers_the_first_counts);
     suite_add_tcase(suite, tests);
     return unit_main(suite);

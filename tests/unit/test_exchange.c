@@ -174,7 +174,7 @@ START_TEST(topic_matches_words) /* 7.12, 7.15 */
 }
 END_TEST
 
-START_TEST(topic_refuses_three_hashes) /* 7.12 */
+START_TEST(topic_refuses_three_hashes) /* 7.12, CVE-2026-67419 */
 {
     queue_named("q");
     ck_assert(bind("amq.topic", "q", "#.a.#", (struct slice){0}));
@@ -450,7 +450,7 @@ static const struct {
     {"99999999999999999999999999", "The binding key must be at most 1000000"},
 };
 
-START_TEST(weights_are_checked) /* 7.17 */
+START_TEST(weights_are_checked) /* 7.17, CVE-2026-67219 */
 {
     queue_named("q");
     exchange_named("x1", "x-consistent-hash", (struct slice){0});

@@ -129,7 +129,7 @@ static const struct {
     {"a protocol header", {(const uint8_t *)"AMQP\0\0\x09\1", 8}, 501, NULL},
 };
 
-START_TEST(bad_frames) /* 2.3 */
+START_TEST(bad_frames) /* 2.3, CVE-2019-18609 */
 {
     struct amqp_frame frame;
     struct amqp_error error = {.class_id = 1, .method_id = 1};
@@ -163,7 +163,7 @@ START_TEST(eight_octets_are_forgiven) /* 2.2 */
 }
 END_TEST
 
-START_TEST(any_bytes_are_judged)
+START_TEST(any_bytes_are_judged) /* CVE-2019-18609 */
 {
     struct random random;
     random_init_seeded(&random, (uint64_t)_i);

@@ -336,7 +336,7 @@ END_TEST
 
 static const char *const too_large[] = {"header", "body"};
 
-START_TEST(limits)
+START_TEST(limits) /* CVE-2023-46118 */
 {
     struct client client = client_connect();
     char *filler = xmalloc(100 * 1024 + 1);
@@ -351,6 +351,73 @@ START_TEST(limits)
     ck_assert_uint_eq(0, stops);
     free(text);
     free(filler);
+    client_close(&client);
+}
+END_TEST
+
+/* In pieces, whose number nobody knows; or of a size that it announces and that is never sent. */
+static const char *const without_an_end[] = {
+    "POST /api/control/stop HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "PUT /api/vhosts/v HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "GET /api/nowhere HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "PUT /api/vhosts/v HTTP/1.1\r\nContent-Length: 4000000000\r\n\r\n",
+    "PUT /api/vhosts/v HTTP/1.1\r\nContent-Length: 18446744073709551615\r\n\r\n",
+    "PUT /api/vhosts/v HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+};
+
+START_TEST(bodies_without_an_end) /* CVE-2023-46118 */
+{
+    static const char piece[] = "400\r\n";
+    char filler[1024 + 2];
+    struct client client = client_connect();
+    send(client.fd, without_an_end[_i], strlen(without_an_end[_i]), MSG_NOSIGNAL);
+    memset(filler, 'x', 1024);
+    memcpy(filler + 1024, "\r\n", 2);
+    if (strstr(without_an_end[_i], "chunked") != NULL)
+        for (int i = 0; i < 100; i++) {
+            send(client.fd, piece, sizeof(piece) - 1, MSG_NOSIGNAL);
+            send(client.fd, filler, sizeof(filler), MSG_NOSIGNAL);
+        }
+    ck_assert_msg(client_await(&client, "HTTP/1.1 4"), "%s", without_an_end[_i]);
+    ck_assert_uint_eq(0, stops);
+    client_close(&client);
+
+    client = client_connect();
+    client_send(&client, "GET", "/api/vhosts/v");
+    client_expect(&client, "HTTP/1.1 404");
+    client_close(&client);
+}
+END_TEST
+
+/* What a client says stands in answers as it is, and does not lead out of what the path names. */
+static const struct {
+    const char *method, *path, *answer;
+} texts[] = {
+    {"GET", "/api/vhosts/%25n%25s%25n%25999999d", "\"%n%s%n%999999d\""},
+    {"DELETE", "/api/vhosts/%25n%25s", "404"},
+    {"GET", "/api/queues/%2F/%25n%25s?lengths_age=99999999999999999999&lengths_incr=1&x=%25n",
+     "404"},
+    {"GET", "/api/queues?sort=%25n&page_size=99999999999999999999&page=-1&columns=%25s",
+     "HTTP/1.1 "},
+    {"GET", "/api/vhosts/..%2F..%2F..%2Fetc%2Fpasswd", "404"},
+    {"GET", "/api/vhosts/../../../etc/passwd", "404"},
+    {"GET", "/api/vhosts/a%00b", "40"},
+    {"GET", "/api/vhosts/a%0d%0aSet-Cookie:%20x=y", "404"},
+};
+
+START_TEST(texts_are_no_formats) /* CVE-2015-8786, CVE-2026-67224 */
+{
+    struct client client = client_connect();
+    client_put(&client, "/api/vhosts/%25n%25s%25n%25999999d", "{}");
+    client_expect(&client, "HTTP/1.1 201");
+    char *text = xasprintf("%s %s HTTP/1.1\r\nHost: %%n%%s\r\nX-Reason: %%n%%n%%s%%999999d\r\n\r\n",
+                           texts[_i].method, texts[_i].path);
+    ck_assert_int_eq((int)strlen(text), (int)send(client.fd, text, strlen(text), MSG_NOSIGNAL));
+    free(text);
+    ck_assert(client_await(&client, "\r\n\r\n"));
+    const char *const answer = (const char *)client.answer.data;
+    ck_assert_msg(strstr(answer, texts[_i].answer) != NULL, "%s", answer);
+    ck_assert_ptr_null(strstr(answer, "\nSet-Cookie"));
     client_close(&client);
 }
 END_TEST
@@ -516,7 +583,7 @@ END_TEST
 
 /* ---- the socket ---- */
 
-START_TEST(the_socket_is_ours_alone)
+START_TEST(the_socket_is_ours_alone) /* CVE-2024-51988 */
 {
     struct stat status;
     ck_assert_int_eq(0, stat(socket_path, &status));
@@ -524,7 +591,7 @@ START_TEST(the_socket_is_ours_alone)
 }
 END_TEST
 
-START_TEST(other_users_are_refused)
+START_TEST(other_users_are_refused) /* CVE-2024-51988 */
 {
     if (geteuid() != 0)
         return;
@@ -606,6 +673,8 @@ int main(void)
     tcase_add_loop_test(tests, r17_1_policies, 0, countof(policies));
     tcase_add_test(tests, r17_1_policies_of_both_kinds);
     tcase_add_loop_test(tests, limits, 0, countof(too_large));
+    tcase_add_loop_test(tests, bodies_without_an_end, 0, countof(without_an_end));
+    tcase_add_loop_test(tests, texts_are_no_formats, 0, countof(texts));
     tcase_add_test(tests, stop_reaches_the_server);
     tcase_add_loop_test(tests, durable_changes_are_answered_when_durable, 0,
                         countof(durable_changes));

@@ -97,7 +97,7 @@ START_TEST(keys_of_any_bytes)
 }
 END_TEST
 
-START_TEST(tables_as_deep_as_may_be)
+START_TEST(tables_as_deep_as_may_be) /* CVE-2026-67414 */
 {
     struct buf table = BUF_EMPTY;
     size_t begins[AMQP_TABLE_DEPTH_MAX - 1];

@@ -363,7 +363,7 @@ START_TEST(without_room_it_pauses_and_resumes)
 }
 END_TEST
 
-START_TEST(endpoints_in_print)
+START_TEST(endpoints_in_print) /* CVE-2026-57216 */
 {
     static const struct {
         int family;

@@ -104,7 +104,7 @@ START_TEST(parses_levels)
 }
 END_TEST
 
-START_TEST(escapes)
+START_TEST(escapes) /* CVE-2015-8786 */
 {
     static const struct {
         const char *text, *line;

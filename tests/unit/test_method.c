@@ -254,7 +254,7 @@ END_TEST
 
 /* Any octets behind any id: no crash, and what is taken can be written back with the same
  * meaning. */
-START_TEST(random_arguments)
+START_TEST(random_arguments) /* CVE-2019-18609 */
 {
     random_init_seeded(&source, (uint64_t)_i);
     for (int round = 0; round < 2000; round++) {

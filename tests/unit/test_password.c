@@ -50,7 +50,7 @@ START_TEST(only_the_same_password_matches)
 }
 END_TEST
 
-START_TEST(an_empty_password_never_matches)
+START_TEST(an_empty_password_never_matches) /* CVE-2016-9877 */
 {
     const struct password empty = made_of(""), none = {.scheme = PASSWORD_NONE};
 
@@ -112,7 +112,7 @@ static const struct {
     {"stoatmq_password_hashing_scrypt", "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"},
 };
 
-START_TEST(what_is_no_hash_is_refused)
+START_TEST(what_is_no_hash_is_refused) /* CVE-2018-12550 */
 {
     struct password password;
 
@@ -121,7 +121,7 @@ START_TEST(what_is_no_hash_is_refused)
 }
 END_TEST
 
-START_TEST(an_empty_hash_is_no_password)
+START_TEST(an_empty_hash_is_no_password) /* CVE-2018-12550 */
 {
     struct password password;
 

@@ -59,7 +59,7 @@ START_TEST(what_is_no_pattern)
 }
 END_TEST
 
-START_TEST(patterns_have_a_largest_size)
+START_TEST(patterns_have_a_largest_size) /* GHSA-pj8f-mw2q-3xjj */
 {
     static char text[PATTERN_SIZE_MAX + 1];
     char error[PATTERN_ERROR_SIZE] = "";
@@ -82,7 +82,7 @@ static const struct slice bombs[] = {
 };
 
 /* The limit counts steps, so this holds on any machine. */
-START_TEST(bombs_do_not_go_off)
+START_TEST(bombs_do_not_go_off) /* GHSA-pj8f-mw2q-3xjj */
 {
     char name[255];
 

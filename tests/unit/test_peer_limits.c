@@ -180,7 +180,7 @@ static void open_second_channel(void)
     peer_call(peer, 2, &(struct amqp_method){.id = AMQP_CHANNEL_OPEN}, AMQP_CHANNEL_OPEN_OK);
 }
 
-START_TEST(messages_that_are_begun)
+START_TEST(messages_that_are_begun) /* CVE-2026-67235 */
 {
     struct service_limits limits = harness_limits;
 
@@ -208,7 +208,7 @@ START_TEST(messages_that_are_begun)
 END_TEST
 
 /* A word in a header is no memory: queues would be paged out for messages that never come. */
-START_TEST(what_has_not_come_takes_no_memory)
+START_TEST(what_has_not_come_takes_no_memory) /* CVE-2026-67235 */
 {
     char body[20001];
     memset(body, 'x', sizeof(body) - 1);
@@ -261,7 +261,7 @@ START_TEST(a_single_message_may_always_come)
 }
 END_TEST
 
-START_TEST(no_size_is_small_by_overflow)
+START_TEST(no_size_is_small_by_overflow) /* CVE-2026-67235 */
 {
     start(NULL);
     begin_publish(peer, 1, UINT64_MAX - _i);
@@ -365,7 +365,7 @@ START_TEST(bindings_of_an_exchange)
 }
 END_TEST
 
-START_TEST(bindings_in_all)
+START_TEST(bindings_in_all) /* CVE-2026-67219 */
 {
     start(NULL);
     harness.broker.limits.binding_max = 2;
@@ -379,7 +379,7 @@ START_TEST(bindings_in_all)
 }
 END_TEST
 
-START_TEST(queues_and_exchanges_in_all)
+START_TEST(queues_and_exchanges_in_all) /* CVE-2026-67219 */
 {
     start(NULL);
     declare_queue(peer, "q", false, NULL);
@@ -402,7 +402,7 @@ START_TEST(queues_and_exchanges_in_all)
 END_TEST
 
 /* What was declared has so many octets, in name, key and arguments. */
-START_TEST(memory_of_what_is_declared)
+START_TEST(memory_of_what_is_declared) /* CVE-2026-67219 */
 {
     static const char *const what[] = {
         "PRECONDITION_FAILED - cannot declare queue 'queue' in vhost '/': names and arguments of "
@@ -519,7 +519,7 @@ static void publish_to(struct peer *from, const char *exchange, const char *key,
 
 #define TOO_MUCH "PRECONDITION_FAILED - routing a message of exchange *"
 
-START_TEST(matching)
+START_TEST(matching) /* CVE-2026-67419 */
 {
     struct buf arguments = BUF_EMPTY;
 
@@ -556,7 +556,7 @@ static void bind_queues(int count)
     }
 }
 
-START_TEST(queues_of_a_message)
+START_TEST(queues_of_a_message) /* GHSA-6chv-gv3h-cvcj */
 {
     start(NULL);
     bind_queues(30);
@@ -572,7 +572,7 @@ START_TEST(queues_of_a_message)
 END_TEST
 
 /* Through more than one exchange, which are there once however they are reached. */
-START_TEST(exchanges_of_a_message)
+START_TEST(exchanges_of_a_message) /* GHSA-6chv-gv3h-cvcj */
 {
     start(NULL);
     bind_queues(3);
@@ -592,7 +592,7 @@ START_TEST(exchanges_of_a_message)
 }
 END_TEST
 
-START_TEST(work_of_a_transaction)
+START_TEST(work_of_a_transaction) /* CVE-2026-67419 */
 {
     start(NULL);
     bind_queues(3);
@@ -673,7 +673,7 @@ END_TEST
 
 /* ---- before and after the login, by address ---- */
 
-START_TEST(handshakes_of_an_address)
+START_TEST(handshakes_of_an_address) /* CVE-2026-57220 */
 {
     struct service_limits limits = harness_limits;
     struct peer *slow[3];
@@ -718,7 +718,7 @@ START_TEST(connections_of_an_address)
 END_TEST
 
 /* More than a frame is not taken from who has not logged in. */
-START_TEST(input_before_the_login)
+START_TEST(input_before_the_login) /* CVE-2026-57220, CVE-2017-7651 */
 {
     static const uint8_t head[] = {1, 0, 0, 0, 0, 0x3f, 0xf8}; /* all but the end of a long frame */
     static uint8_t many[1 << 20];

@@ -370,14 +370,14 @@ static void try_cell(const struct row *row, unsigned rights)
     peer_expect_nothing(peer);
 }
 
-START_TEST(every_method_needs_its_permissions) /* 16.1, 16.2, 7.5, 7.19, 8.6 */
+START_TEST(every_method_needs_its_permissions) /* 16.1, 16.2, 7.5, 7.19, 8.6, CVE-2026-57221 */
 {
     for (unsigned rights = 0; rights < RIGHTS * RIGHTS; rights++)
         try_cell(&rows[_i], rights);
 }
 END_TEST
 
-START_TEST(there_are_a_thousand_cells)
+START_TEST(there_are_a_thousand_cells) /* CVE-2026-57221 */
 {
     ck_assert_uint_ge(countof(rows) * RIGHTS * RIGHTS, 1000);
 }
@@ -407,7 +407,7 @@ START_TEST(patterns_are_found_anywhere) /* 16.1 */
 }
 END_TEST
 
-START_TEST(a_pattern_that_takes_for_ever_is_refused) /* 16.1 */
+START_TEST(a_pattern_that_takes_for_ever_is_refused) /* 16.1, GHSA-pj8f-mw2q-3xjj */
 {
     harness_permit(&harness, "stoat", "/", "^(a+)+$", "", "");
     open_channel(peer);
@@ -446,7 +446,7 @@ START_TEST(server_named_queues_are_asked_about) /* 16.2, 8.2 */
 }
 END_TEST
 
-START_TEST(reply_to_needs_no_queue_of_ones_own) /* 7.19, 14.1, 14.4, 16.2 */
+START_TEST(reply_to_needs_no_queue_of_ones_own) /* 7.19, 14.1, 14.4, 16.2, CVE-2026-57221 */
 {
     harness_permit(&harness, "stoat", "/", "", ".*", ".*");
     open_channel(peer);
@@ -545,7 +545,7 @@ static void expect_topic_refused(const char *right, const char *key)
     peer_expect_close(peer, 1, 403, text);
 }
 
-START_TEST(publishing_is_limited_to_topics) /* 16.3, 9.1, 7.16 */
+START_TEST(publishing_is_limited_to_topics) /* 16.3, 9.1, 7.16, CVE-2026-57221 */
 {
     limit_topics(topics[_i].limited, topics[_i].pattern, ".*");
     for (int i = 0; i < 2 && topics[_i].refused == NULL; i++)
@@ -559,7 +559,7 @@ START_TEST(publishing_is_limited_to_topics) /* 16.3, 9.1, 7.16 */
 }
 END_TEST
 
-START_TEST(binding_is_limited_to_topics) /* 16.3, 7.19 */
+START_TEST(binding_is_limited_to_topics) /* 16.3, 7.19, CVE-2026-57221 */
 {
     const bool refused = topics[_i].refused != NULL;
 

@@ -42,7 +42,7 @@ static const struct {
     {amqp_sasl_amqplain, BYTES("\0\0\0\x24" LOGIN PASSWORD), NULL, NULL},
 };
 
-START_TEST(responses) /* 4.2.2, 4.2.3 */
+START_TEST(responses) /* 4.2.2, 4.2.3, CVE-2016-9877, CVE-2025-50200 */
 {
     struct slice user, password;
     struct amqp_error error;

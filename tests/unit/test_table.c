@@ -71,7 +71,7 @@ START_TEST(well_formed_or_not)
 END_TEST
 
 /* A table may be cut between its entries, and nowhere else. */
-START_TEST(cut_at_every_byte)
+START_TEST(cut_at_every_byte) /* CVE-2019-18609 */
 {
     bool boundary[sizeof(ENTRIES)] = {[0] = true};
     struct amqp_table_iter iter = amqp_table_walk(every_tag);
@@ -109,7 +109,7 @@ static struct buf nested(int levels, uint8_t tag)
     return out;
 }
 
-START_TEST(depth_is_limited)
+START_TEST(depth_is_limited) /* CVE-2026-67414 */
 {
     static const uint8_t tags[] = {AMQP_TABLE, AMQP_ARRAY};
     for (size_t i = 0; i < countof(tags); i++) {
@@ -123,6 +123,52 @@ START_TEST(depth_is_limited)
         ck_assert(!amqp_table_check(buf_slice(&out)));
         buf_release(&out);
     }
+}
+END_TEST
+
+/* A size of any kind, wherever one might be read: nothing beyond the table is, which the sanitizers
+ * see to. */
+START_TEST(lengths_beyond_the_table) /* CVE-2019-18609 */
+{
+    static const uint32_t lengths[] = {0,          1,          0x7ffffffe, 0x7fffffff,
+                                       0x80000000, 0x80000001, 0xfffffffe, 0xffffffff};
+    for (size_t at = 0; at + 4 <= every_tag.size; at++)
+        for (size_t i = 0; i < countof(lengths); i++) {
+            uint8_t *bytes = malloc(every_tag.size);
+            memcpy(bytes, every_tag.data, every_tag.size);
+            for (int octet = 0; octet < 4; octet++)
+                bytes[at + octet] = (uint8_t)(lengths[i] >> (24 - 8 * octet));
+            const struct slice table = slice_of(bytes, every_tag.size);
+            const bool ok = amqp_table_check(table);
+            struct amqp_table_iter iter = amqp_table_walk(table);
+            struct slice key;
+            struct amqp_value value;
+            size_t walked = 0;
+            while (amqp_table_next(&iter, &key, &value)) {
+                ck_assert(iter.reader.next <= bytes + every_tag.size);
+                walked = iter.reader.next - bytes;
+            }
+            ck_assert(!ok || walked == every_tag.size);
+            free(bytes);
+        }
+}
+END_TEST
+
+/* Their tags are all they have: a million of them stays a megabyte. */
+START_TEST(empty_values_take_no_room) /* CVE-2026-67414 */
+{
+    enum { VALUES = 1000000 };
+    struct buf table = BUF_EMPTY, sorted = BUF_EMPTY;
+    const size_t array = amqp_table_begin_array(&table, SLICE("k"));
+    memset(buf_reserve(&table, VALUES), AMQP_VOID, VALUES);
+    buf_commit(&table, VALUES);
+    amqp_table_end(&table, array);
+
+    ck_assert(amqp_table_check(buf_slice(&table)));
+    amqp_table_sort(&sorted, buf_slice(&table));
+    ck_assert(slice_equal(buf_slice(&sorted), buf_slice(&table)));
+    buf_release(&sorted);
+    buf_release(&table);
 }
 END_TEST
 
@@ -331,7 +377,7 @@ END_TEST
 
 /* Random small octets, often well-formed: no crash, and all that follows a check keeps to its
  * promises. */
-START_TEST(any_bytes_are_judged)
+START_TEST(any_bytes_are_judged) /* CVE-2019-18609 */
 {
     static const uint8_t alphabet[] = {0,   0,   0,   1,   1,   2,   3,   5,  9,
                                        'a', 't', 'V', 'V', 'F', 'A', 'S', 'b'};
@@ -367,7 +413,9 @@ int main(void)
     TCase *tests = tcase_create("table");
     tcase_add_loop_test(tests, well_formed_or_not, 0, countof(checks));
     tcase_add_test(tests, cut_at_every_byte);
+    tcase_add_test(tests, lengths_beyond_the_table);
     tcase_add_test(tests, depth_is_limited);
+    tcase_add_test(tests, empty_values_take_no_room);
     tcase_add_test(tests, values_of_every_tag);
     tcase_add_test(tests, arrays_are_walked);
     tcase_add_test(tests, the_first_of_a_key_wins);

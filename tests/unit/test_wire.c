@@ -90,7 +90,7 @@ static const struct {
     {read_longstr, {(const uint8_t *)"\377\377\377\377a", 5}},
 };
 
-START_TEST(a_short_read_sticks)
+START_TEST(a_short_read_sticks) /* CVE-2019-18609 */
 {
     struct amqp_reader reader = amqp_reader_of(short_reads[_i].input);
 
