@@ -20,6 +20,8 @@
  *
  * An entry that was deleted may be read back while its delete is not durable: so a segment is not
  * given up before the deletes of its entries are (deleted_lsn), and a stub's bits say who is alive.
+ * Of those that went with all of their segment nobody knows: nothing grows over their place
+ * (window.h).
  *
  * Each window of a queue with priorities is a queue of its own to the store: ids id, id + 1, ...
  *

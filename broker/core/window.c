@@ -341,8 +341,8 @@ static bool may_grow(const struct segment *range)
 }
 
 /* A range over [first, end), which lies between these two, alone or as part of one or both. It
- * never joins over a hole: a segment that stood there may be gone before its deletes are durable,
- * and until then the store would read back what it had. */
+ * never joins over a hole (window.h): until the deletes of what stood there are durable, the store
+ * would read it back. */
 static struct segment *make_range(struct window *window, struct segment *before,
                                   struct segment *next, uint64_t first, uint64_t end)
 {
@@ -466,9 +466,10 @@ struct place window_add_loaded(struct window *window, struct segment *range, uin
     assert(segment_is_on_disk(range) && !range->is_stub && position >= range->first &&
            position < range->end);
 
-    /* Positions that are gone already stay as empty slots. */
+    /* What the range has no entry for stays as an empty slot. A hole before it does not: its deletes
+     * may not be durable, and the segment would not know. */
     struct segment *segment = TAILQ_PREV(range, segment_list, link);
-    if (segment == NULL || segment_is_on_disk(segment) ||
+    if (segment == NULL || segment_is_on_disk(segment) || segment->end != range->first ||
         position - segment->first >= segment->capacity) {
         const size_t capacity =
             min_of(max_of(more + 1, (size_t)SEGMENT_SMALL), (size_t)SEGMENT_LARGE);

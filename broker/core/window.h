@@ -25,6 +25,11 @@
  * next, a range, and what is not durable yet; a recovered queue is one range; and one lone unacked
  * message costs one segment.
  *
+ * An entry that is gone may still be in the store, until its delete is durable. Segments and stubs
+ * that have a slot for it know that it is gone, and when that will be durable (deleted_lsn). Between
+ * segments is a *hole* wherever a whole segment went; of it nobody knows. So nothing grows over a
+ * hole: neither does a range join over one, nor does what is read go into the segment before it.
+ *
  * Whether an entry was handed out before need not be remembered while it is on disk: the first
  * ready one is always the next to be taken, so all that stand below `delivered` have been, and no
  * others.
@@ -36,7 +41,9 @@
  *      on disk, where all entries are ready; unacked_count and unacked_bytes over the others
  *   4. `cursor` stands at or before the first segment with anything ready
  *   5. `on_disk` has the segments without slots, in order
- *   6. a window is in its paging's list exactly while it has a segment with slots */
+ *   6. a window is in its paging's list exactly while it has a segment with slots
+ *   7. what covers the position of an entry whose delete is not durable has at least the delete's
+ *      lsn as its deleted_lsn, so no range covers any (only who deletes can check this) */
 #ifndef CORE_WINDOW_H
 #define CORE_WINDOW_H
 
@@ -194,8 +201,9 @@ void window_shrink(struct window *window);
 /* A part on disk is gone with all its entries. */
 void window_remove_on_disk(struct window *window, struct segment *segment);
 
-/* An entry of the range was read: it is in memory now, before the range, which begins behind it.
- * Positions ascend; about so many more will follow. */
+/* An entry of the range was read: it is in memory now, before the range, which begins behind it: in
+ * the segment that ends where the range began, if that has a slot for it, or in a new one. Positions
+ * ascend; about so many more will follow. */
 struct place window_add_loaded(struct window *window, struct segment *range, uint64_t position,
                                struct message *message, size_t more);
 /* Nothing alive is left in the range below next: it begins there, and is gone when that is its

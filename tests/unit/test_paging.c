@@ -494,6 +494,58 @@ START_TEST(a_delete_under_way)
 }
 END_TEST
 
+static void pass_unsynced(uint64_t ms)
+{
+    for (uint64_t passed = 0; passed < ms; passed += 10) {
+        memory.clock.now_ms += 10;
+        memory.clock.wall_ms += 10;
+        turn();
+    }
+}
+
+/* Of 50 ms. */
+static void push_with_expiration(struct queue *queue)
+{
+    const struct slice properties = SLICE("\x01\x00\x02\x35\x30");
+    struct message *message = message_new(SLICE(""), SLICE("q"), properties, 1, true);
+    message_append_body(message, SLICE("1"));
+    queue_push(queue, message);
+    message_unref(&message);
+}
+
+/* What goes with all of its segment leaves a hole: a stub whose time is over, or what was read of it
+ * and acknowledged. Those on both sides, read and given up again, do not bring it back. */
+START_TEST(a_hole_under_way)
+{
+    struct queue *queue = declare("q", true, false);
+    struct place places[3];
+
+    paging_set_limit(&memory.broker.paging, 0);
+    push(queue, 1, true);
+    settle();
+    push_with_expiration(queue);
+    settle();
+    push(queue, 1, true);
+    settle();
+    ck_assert_uint_eq(3, queue->window.disk_count);
+    store_memory_set_auto_sync(memory.store, false);
+    if (_i == 0)
+        pass_unsynced(60);
+    for (int i = 0; i < 3 - (_i == 0); i++) {
+        ck_assert(get(queue, &places[i]));
+        if (_i == 1 && i == 1)
+            queue_ack(queue, places[1], NULL);
+    }
+    queue_requeue(queue, places[0], NULL, false);
+    queue_requeue(queue, places[2 - (_i == 0)], NULL, false);
+    pass_unsynced(2000);
+    ck_assert_uint_eq(2, queue->window.disk_count);
+    expect(queue, 0, 1);
+    expect(queue, 2, 3);
+    expect_nothing(queue);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("paging");
@@ -519,6 +571,7 @@ int main(void)
     tcase_add_checked_fixture(reading, set_up, tear_down);
     tcase_add_loop_test(reading, a_range_with_a_new_front, 0, 2);
     tcase_add_loop_test(reading, a_delete_under_way, 0, 2);
+    tcase_add_loop_test(reading, a_hole_under_way, 0, 2);
     suite_add_tcase(suite, reading);
     return unit_main(suite);
 }

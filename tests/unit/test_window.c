@@ -16,8 +16,10 @@ struct model {
     struct window window;
     enum state states[POSITIONS_MAX];
     uint64_t deadlines[POSITIONS_MAX]; /* DEADLINE_NONE: it has none */
+    uint64_t deletes[POSITIONS_MAX];   /* the batch that deletes it from the store; 0: none does */
     struct place places[POSITIONS_MAX];
     uint64_t tail;
+    uint64_t open_lsn;  /* of the batch that takes deletes; those before it are durable */
     uint64_t recovered; /* below it all is stored */
     bool all_stored;    /* else every third is not, and all that goes to disk goes to scratch */
     bool has_deadlines;
@@ -59,6 +61,7 @@ static struct model *model_new(void)
     expiry_init(&model->expiry, &model->wheel, on_due);
     ck_assert_int_eq(0, scratch_open(NULL, &model->scratch, error));
     window_init(&model->window, NULL, &model->expiry, NULL);
+    model->open_lsn = 1;
     return model;
 }
 
@@ -91,6 +94,20 @@ static void model_push(struct model *model, uint64_t deadline_ms)
         expiry_add(&model->expiry, place.segment, place.slot, deadline_ms);
     note(model, place);
     model->tail++;
+}
+
+/* It goes, from the store too. Its segment may go with it. */
+static void model_delete(struct model *model, struct segment *segment, uint32_t slot)
+{
+    const uint64_t at = segment->first + slot;
+
+    if (is_stored(model, at))
+        segment->deleted_lsn = model->deletes[at] = model->open_lsn;
+    if (segment_is_on_disk(segment))
+        window_remove_from_stub(&model->window, segment, slot);
+    else
+        window_remove(&model->window, (struct place){segment, slot});
+    model->states[at] = GONE;
 }
 
 static uint64_t count_of(const struct model *model, enum state state)
@@ -168,6 +185,19 @@ static void check_stubs(const struct model *model)
     }
 }
 
+/* Who covers what a batch deletes that is not durable knows of that batch. */
+static void check_deletes(const struct model *model)
+{
+    const struct segment *segment;
+    uint64_t wrong = 0;
+
+    TAILQ_FOREACH (segment, &model->window.segments, link)
+        for (uint64_t at = segment->first; at < segment->end; at++)
+            wrong +=
+                model->deletes[at] == model->open_lsn && segment->deleted_lsn != model->open_lsn;
+    ck_assert_uint_eq(0, wrong);
+}
+
 static void check_agrees(struct model *model)
 {
     struct place place;
@@ -178,6 +208,7 @@ static void check_agrees(struct model *model)
     ck_assert_uint_eq(model->window.unacked_count, count_of(model, UNACKED));
     check_deadlines(model);
     check_stubs(model);
+    check_deletes(model);
     switch (window_first_ready(&model->window, &place)) {
     case WINDOW_NOTHING:
         ck_assert_uint_eq(first, model->tail);
@@ -278,18 +309,34 @@ static void model_learn(struct model *model, struct random *random)
     window_learn(&model->window, range, learnt, count, at);
 }
 
-/* Some entry of a stub with deadlines goes unread. */
+/* Some entry of a stub with deadlines goes unread, or all that is left of it. */
 static void model_expire(struct model *model, struct random *random)
 {
     struct segment *stub = pick_on_disk(model, random);
 
     if (stub == NULL || stub->weights == NULL)
         return;
-    const uint64_t at = stub->first + random_below(random, stub->end - stub->first);
-    if (model->states[at] != ON_DISK)
+    const uint64_t first = stub->first, end = stub->end;
+    const uint64_t one = first + random_below(random, end - first);
+    const bool all = random_below(random, 4) == 0;
+    for (uint64_t at = all ? first : one; at < (all ? end : one + 1); at++)
+        if (model->states[at] == ON_DISK)
+            model_delete(model, stub, (uint32_t)(at - first));
+}
+
+/* All of some segment in memory goes, and leaves a hole. */
+static void model_empty(struct model *model, struct random *random)
+{
+    const uint64_t at = pick(model, random, READY);
+
+    if (at == model->tail)
         return;
-    window_remove_from_stub(&model->window, stub, (uint32_t)(at - stub->first));
-    model->states[at] = GONE;
+    struct segment *segment = model->places[at].segment;
+    const uint64_t first = segment->first;
+    const uint32_t slots = (uint32_t)(segment->end - first);
+    for (uint32_t slot = 0; slot < slots; slot++)
+        if (model->states[first + slot] != GONE)
+            model_delete(model, segment, slot);
 }
 
 static void on_written(struct scratch_job *job)
@@ -330,7 +377,8 @@ static void model_page_out(struct model *model, struct random *random)
         for (uint64_t at = segment->first + from; at < segment->end; at++)
             if (model->states[at] == READY)
                 model->states[at] = ON_DISK;
-        if (model->all_stored && random_below(random, 4) > 0) {
+        if (model->all_stored && segment->deleted_lsn < model->open_lsn &&
+            random_below(random, 4) > 0) {
             window_page_out(&model->window, segment, from, NULL);
         } else {
             const struct scratch_place place = write_octet(model);
@@ -350,7 +398,7 @@ static void step(struct model *model, struct random *random)
 {
     uint64_t at;
 
-    switch (random_below(random, 11)) {
+    switch (random_below(random, 13)) {
     case 0:
     case 1:
         for (uint64_t n = random_below(random, 40); n > 0 && model->tail < POSITIONS_MAX; n--)
@@ -378,10 +426,8 @@ static void step(struct model *model, struct random *random)
     case 6:
         for (uint64_t n = random_below(random, 30); n > 0; n--)
             if ((at = pick(model, random, random_below(random, 4) == 0 ? READY : UNACKED)) <
-                model->tail) {
-                window_remove(&model->window, model->places[at]);
-                model->states[at] = GONE;
-            }
+                model->tail)
+                model_delete(model, model->places[at].segment, model->places[at].slot);
         break;
     case 7:
         model_load(model, random);
@@ -394,6 +440,12 @@ static void step(struct model *model, struct random *random)
         break;
     case 10:
         model_expire(model, random);
+        break;
+    case 11:
+        model_empty(model, random);
+        break;
+    case 12:
+        model->open_lsn += random_below(random, 4) == 0;
         break;
     }
 }
@@ -502,6 +554,35 @@ START_TEST(ranges_do_not_join_over_a_hole)
     ck_assert_uint_eq(range->end, SECOND);
     ck_assert_uint_eq(TAILQ_NEXT(range, disk_link)->first, THIRD);
     ck_assert(window_check(&model->window));
+    model_free(model);
+}
+END_TEST
+
+/* Nor does what is read of a range join what stands in memory before it. */
+START_TEST(segments_do_not_grow_over_a_hole)
+{
+    enum { ENTRIES = 20, HOLE = 4, BEHIND = 8 };
+    const struct scratch_place place = {0};
+    struct model *model = model_new();
+    struct message *message = make_message(1);
+    struct place read = {NULL, 0};
+
+    model->tail = ENTRIES;
+    window_recover(
+        &model->window,
+        &(struct window_recovery){.head = 0, .tail = ENTRIES, .count = ENTRIES, .bytes = ENTRIES});
+    for (uint64_t at = 0; at < BEHIND; at++)
+        read = window_add_loaded(&model->window, window_first_on_disk(&model->window), at, message,
+                                 ENTRIES - at - 1);
+    window_page_out(&model->window, read.segment, HOLE, &place);
+    window_remove_on_disk(&model->window, window_first_on_disk(&model->window));
+    read = window_add_loaded(&model->window, window_first_on_disk(&model->window), BEHIND, message,
+                             ENTRIES - BEHIND - 1);
+
+    ck_assert_uint_eq(BEHIND, read.segment->first);
+    ck_assert_uint_eq(HOLE, TAILQ_FIRST(&model->window.segments)->end);
+    ck_assert(window_check(&model->window));
+    message_unref(&message);
     model_free(model);
 }
 END_TEST
@@ -628,10 +709,11 @@ int main(void)
     Suite *suite = suite_create("window");
     TCase *tcase = tcase_create("window");
     tcase_set_timeout(tcase, 60);
-    tcase_add_loop_test(tcase, random_steps, 0, 12);
+    tcase_add_loop_test(tcase, random_steps, 0, 100);
     tcase_add_test(tcase, drained_window_is_empty);
     tcase_add_test(tcase, lone_unacked_pins_one_segment);
     tcase_add_test(tcase, ranges_do_not_join_over_a_hole);
+    tcase_add_test(tcase, segments_do_not_grow_over_a_hole);
     tcase_add_test(tcase, stubs_remember_deletes);
     tcase_add_test(tcase, damaged_entries_leave_the_count);
     tcase_add_test(tcase, entries_that_come_back_are_counted);
