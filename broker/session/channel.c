@@ -60,8 +60,7 @@ static bool reserve(struct channel *channel, const struct amqp_content_header *h
                          "message size %" PRIu64 " is larger than configured max size %" PRIu64,
                          header->body_size, max);
     const uint64_t size = header->body_size + header->properties.size;
-    if (!channel_may_publish(channel, error) ||
-        !connection_reserve(channel->connection, size, error))
+    if (!connection_reserve(channel->connection, size, error))
         return false;
     channel->reserved_size = (uint32_t)size;
     return true;

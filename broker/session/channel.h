@@ -122,10 +122,6 @@ void channel_on_close_ok(struct channel *channel);
 
 /* ---- in class_basic.c ---- */
 
-/* Whether a message may be published to the exchange that basic.publish named: for those so large that
- * it is better asked before the body comes. */
-bool channel_may_publish(struct channel *channel, struct amqp_error *error);
-
 /* channel->message is whole: checks it, then routes it or holds it for tx.commit. */
 bool channel_publish(struct channel *channel, struct amqp_error *error);
 

@@ -269,29 +269,15 @@ static bool is_publishable(const struct channel *channel, const struct exchange 
                   channel->publishable_generation == channel->broker->users.generation);
 }
 
-static inline struct exchange *find_quickly(struct channel *channel, struct slice name,
-                                            struct amqp_error *error)
-{
-    struct exchange *exchange = vhost_find_exchange(channel->connection->vhost, name, error);
-
-    return likely(exchange != NULL && is_publishable(channel, exchange))
-               ? exchange
-               : find_publishable(channel, name, error);
-}
-
-bool channel_may_publish(struct channel *channel, struct amqp_error *error)
-{
-    return find_quickly(channel,
-                        slice_of(channel->publish_exchange, channel->publish_exchange_size),
-                        error) != NULL;
-}
-
 bool channel_publish(struct channel *channel, struct amqp_error *error)
 {
     struct message *message = channel->message;
+    const struct slice name = message_exchange(message);
 
     channel->message = NULL;
-    struct exchange *exchange = find_quickly(channel, message_exchange(message), error);
+    struct exchange *exchange = vhost_find_exchange(channel->connection->vhost, name, error);
+    if (exchange == NULL || !is_publishable(channel, exchange))
+        exchange = find_publishable(channel, name, error);
     if (exchange == NULL)
         goto refused;
     if ((amqp_properties_flags(message_properties(message)) & CHECKED_PROPERTIES ||

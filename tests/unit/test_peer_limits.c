@@ -230,20 +230,6 @@ START_TEST(what_has_not_come_takes_no_memory) /* CVE-2026-67235 */
 }
 END_TEST
 
-START_TEST(who_may_not_publish_sends_no_body)
-{
-    start(&harness_limits);
-    harness_add_user(&harness, "stoat", "secret");
-    harness_permit(&harness, "stoat", "/", ".*", "", ".*");
-    struct peer *stoat = peer_open_as(&harness, "stoat", "secret", "/");
-    peer_call(stoat, 1, &(struct amqp_method){.id = AMQP_CHANNEL_OPEN}, AMQP_CHANNEL_OPEN_OK);
-    begin_publish(stoat, 1, 1000000);
-    peer_expect_close(stoat, 1, 403, "ACCESS_REFUSED - write access to exchange*");
-    ck_assert_uint_eq(stoat->connection->publish_size, 0);
-    peer_free(&stoat);
-}
-END_TEST
-
 START_TEST(a_single_message_may_always_come)
 {
     struct service_limits limits = harness_limits;
@@ -873,7 +859,6 @@ static Suite *peer_limits_suite(void)
     tcase_add_test(tests, gets_that_nobody_acknowledges);
     tcase_add_test(tests, messages_that_are_begun);
     tcase_add_test(tests, what_has_not_come_takes_no_memory);
-    tcase_add_test(tests, who_may_not_publish_sends_no_body);
     tcase_add_test(tests, a_single_message_may_always_come);
     tcase_add_loop_test(tests, no_size_is_small_by_overflow, 0, 4);
     tcase_add_test(tests, transactions);
