@@ -223,6 +223,16 @@ static unsigned level_of(const struct model_queue *queue, const struct model_mes
     return (unsigned)min_of(message->priority, queue->options.priorities); /* 11.7 */
 }
 
+/* The first message of a priority other than the plain one makes room for all up to its own, in the store
+ * too, whatever becomes of the message. */
+static void need_level(struct reference *r, struct model_queue *queue, unsigned level)
+{
+    if (!queue->options.quorum || (queue->levels == 0 ? level == 4 : level < queue->levels))
+        return;
+    queue->levels = (uint8_t)max_of(level + 1, 5u);
+    r->dirty = true;
+}
+
 static void remove_entry(struct reference *r, struct model_queue *queue, struct model_entry *entry)
 {
     r->dirty |= entry->stored && entry->batch < r->batch;
@@ -628,6 +638,7 @@ static bool push(struct reference *r, struct model_queue *queue, uint32_t index,
         .stored = queue->options.durable && (message->persistent || queue->options.quorum), /* 12 */
         .batch = r->batch,
     };
+    need_level(r, queue, entry->level);
     entry->awaited = awaited && entry->stored;
     /* 11.3, 11.5: what can be handed out at once is neither late nor too much. */
     const bool due = entry->deadline <= r->now;
