@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "store/pages.h"
@@ -27,6 +28,9 @@ struct check {
     uint64_t last; /* page in use */
     uint64_t until_ns;
     bool late; /* not all was looked at */
+
+    struct buf key; /* the one before, in the same tree */
+    bool has_key;
 };
 
 /* A page has one use. */
@@ -41,6 +45,8 @@ static bool claim(struct check *check, uint64_t number)
 
 typedef bool node_checker(struct check *check, const struct page_node *node);
 
+static node_checker check_free;
+
 static bool check_node(struct check *check, const struct page_node *node)
 {
     uint64_t first, count;
@@ -51,6 +57,25 @@ static bool check_node(struct check *check, const struct page_node *node)
     for (uint64_t i = 0; i < count && sound; i++)
         sound = claim(check, first + i);
     return sound;
+}
+
+/* Upwards: LMDB finds nothing behind one that is not, and two rows may say the same. */
+static bool check_order(struct check *check, const struct page_node *node)
+{
+    const bool sound = !check->has_key || slice_compare(buf_slice(&check->key), node->key) < 0;
+
+    buf_clear(&check->key);
+    buf_append(&check->key, node->key);
+    check->has_key = true;
+    return sound;
+}
+
+static bool check_leaf(struct check *check, const struct page_node *node,
+                       node_checker *check_leaf_node)
+{
+    /* Numbers of transactions, in the machine's order of octets, are LMDB's own. */
+    return (check_leaf_node == check_free || check_order(check, node)) &&
+           check_leaf_node(check, node);
 }
 
 /* Every page is where it should be, and leads to such pages; values are not read. */
@@ -70,7 +95,7 @@ static bool check_tree(struct check *check, uint64_t number, unsigned depth,
     const unsigned count = pages_node_count(&check->pages, page);
     for (unsigned i = 0; i < count; i++)
         if (!pages_get_node(&check->pages, page, i, &node) ||
-            !(depth == 1 ? check_leaf_node(check, &node)
+            !(depth == 1 ? check_leaf(check, &node, check_leaf_node)
                          : check_tree(check, node.child, depth - 1, check_leaf_node)))
             return false;
     return count > 0;
@@ -84,9 +109,17 @@ static bool check_root(struct check *check, const struct page_tree *tree,
 
 static bool check_database(struct check *check, const struct page_node *node)
 {
+    struct buf name = BUF_EMPTY;
     struct page_tree tree;
 
-    return page_get_tree(node, &tree) && check_root(check, &tree, check_node);
+    buf_append(&name, node->key);
+    check->has_key = false;
+    const bool sound = page_get_tree(node, &tree) && check_root(check, &tree, check_node);
+    buf_clear(&check->key);
+    buf_append(&check->key, buf_slice(&name));
+    check->has_key = true;
+    buf_release(&name);
+    return sound;
 }
 
 /* LMDB writes over the pages that are listed as free: none may be in use. Those at the end may never have
@@ -130,6 +163,7 @@ static bool is_whole(const struct store_options *options)
                 check_root(&check, &meta->free, check_free);
     }
     pages_release(&check.pages);
+    buf_release(&check.key);
     return whole;
 }
 

@@ -13,6 +13,7 @@ struct walk {
     const struct database *database;
     MDB_txn *txn;
     const struct store_recovery *recovery;
+    uint64_t last_queue;
     uint64_t damaged;
 };
 
@@ -75,6 +76,14 @@ static int on_queue_row(struct walk *walk, struct slice key, struct slice value)
         return 0;
     }
     const uint64_t queue_id = get_u64(key.data);
+    if (queue_id <=
+        walk->last_queue) { /* a salvage is due, and the file too large to see that in time */
+        walk->damaged++;
+        log_error("the store is damaged: row of queue %" PRIu64 " behind that of queue %" PRIu64,
+                  queue_id, walk->last_queue);
+        return 0;
+    }
+    walk->last_queue = queue_id;
     if (!queue_row_decode(key, value, &row))
         rc = restore_queue(walk, queue_id, key, value, &row);
     const struct store_queue_state state = {

@@ -720,6 +720,29 @@ START_TEST(a_damaged_name_costs_nothing)
 }
 END_TEST
 
+/* Two rows of one queue, and none of another, if it were believed. */
+START_TEST(a_damaged_key_of_a_queue_costs_nothing)
+{
+    struct template template;
+    struct page_node first, second;
+    struct numbers numbers = {0};
+    struct map map;
+
+    template_begin(&template);
+    map_begin(&map, &template);
+    list_tree(&map, DB_QUEUE, &numbers);
+    ck_assert(pages_read(&map.pages, numbers.list.items[numbers.list.count - 1], map.page));
+    ck_assert(pages_get_node(&map.pages, map.page, 0, &first));
+    ck_assert(pages_get_node(&map.pages, map.page, 1, &second));
+    memcpy(template.data + offset_of(&map, _i == 0 ? first.key.data : second.key.data),
+           _i == 0 ? second.key.data : first.key.data, first.key.size);
+    check_costs_nothing(&template);
+    array_release(&numbers.list);
+    map_end(&map);
+    template_end(&template);
+}
+END_TEST
+
 START_TEST(a_damaged_root_costs_nothing)
 {
     enum { ROOT = 40 };
@@ -1003,6 +1026,7 @@ int main(void)
 
     TCase *injured = tcase_create("injured");
     tcase_add_loop_test(injured, a_damaged_name_costs_nothing, 0, DATABASE_COUNT);
+    tcase_add_loop_test(injured, a_damaged_key_of_a_queue_costs_nothing, 0, 2);
     tcase_add_loop_test(injured, a_damaged_root_costs_nothing, 0, DATABASE_COUNT);
     tcase_add_test(injured, a_damaged_transaction_number_is_noticed);
     tcase_add_test(injured, a_page_in_use_that_is_listed_as_free_costs_nothing);
