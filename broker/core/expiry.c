@@ -11,12 +11,13 @@ static void place_at(struct expiry *expiry, size_t index, struct segment *segmen
     segment->deadlines.heap_index = (uint32_t)index;
 }
 
-/* Of equal ones, the segment that was filled first. */
+/* Of equal ones, the highest priority's, and of those the segment that was filled first. No two are
+ * equal in all: what takes the place of the first, when that has been read, is the first. */
 static bool is_earlier(const struct segment *a, const struct segment *b)
 {
-    return a->deadlines.earliest != b->deadlines.earliest
-               ? a->deadlines.earliest < b->deadlines.earliest
-               : a->first < b->first;
+    if (a->deadlines.earliest != b->deadlines.earliest)
+        return a->deadlines.earliest < b->deadlines.earliest;
+    return a->window != b->window ? a->window->level > b->window->level : a->first < b->first;
 }
 
 static void sift_up(struct expiry *expiry, struct segment *segment)

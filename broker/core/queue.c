@@ -38,12 +38,14 @@ static void on_retries_due(struct timer *timer);
 
 static void make_others(struct queue *queue)
 {
-    const uint8_t count = queue->settings.priority_max;
+    const struct settings *settings = &queue->settings;
 
-    queue->others = xcalloc(count, sizeof(*queue->others));
-    for (uint8_t i = 0; i < count; i++)
-        window_init(&queue->others[i], queue, &queue->expiry, &queue->broker->paging);
-    queue->level_max = queue->settings.priority_plain;
+    queue->others = xcalloc(settings->priority_max, sizeof(*queue->others));
+    for (unsigned level = 0; level <= settings->priority_max; level++)
+        if (level != settings->priority_plain)
+            window_init(queue_window(queue, level), queue, level, &queue->expiry,
+                        &queue->broker->paging);
+    queue->level_max = settings->priority_plain;
 }
 
 void queue_use_levels(struct queue *queue, unsigned level)
@@ -55,7 +57,8 @@ void queue_use_levels(struct queue *queue, unsigned level)
 
 static void make_windows(struct queue *queue)
 {
-    window_init(&queue->window, queue, &queue->expiry, &queue->broker->paging);
+    window_init(&queue->window, queue, queue->settings.priority_plain, &queue->expiry,
+                &queue->broker->paging);
     if (queue->settings.priority_max > 0 && !queue->settings.quorum)
         queue_use_levels(queue, queue->settings.priority_max);
 }
@@ -502,9 +505,9 @@ static size_t retire_due(struct queue *queue, struct segment *segment)
     return retired;
 }
 
-/* All that is due goes, wherever it stands, in order of deadline and then of position. What is on
- * disk is read first, if it has somewhere to go. Returns whether all of it is gone; if not the rest
- * goes when it has been read, when there is room for its dead letters, or in the next turn. */
+/* All that is due goes, wherever it stands, in order of deadline, of priority, and then of position.
+ * What is on disk is read first, if it has somewhere to go. Returns whether all of it is gone; if not
+ * the rest goes when it has been read, when there is room for its dead letters, or in the next turn. */
 static bool retire_all_due(struct queue *queue)
 {
     uint64_t now_ms = queue->broker->clock->now_ms;

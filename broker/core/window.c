@@ -130,10 +130,11 @@ static uint32_t slots_used(const struct segment *segment)
 
 /* ---- the whole ---- */
 
-void window_init(struct window *window, struct queue *queue, struct expiry *expiry,
+void window_init(struct window *window, struct queue *queue, unsigned level, struct expiry *expiry,
                  struct paging *paging)
 {
-    *window = (struct window){.queue = queue, .expiry = expiry, .paging = paging};
+    *window = (struct window){
+        .queue = queue, .level = (uint8_t)level, .expiry = expiry, .paging = paging};
     TAILQ_INIT(&window->segments);
     TAILQ_INIT(&window->on_disk);
 }
@@ -148,7 +149,7 @@ void window_release(struct window *window)
                 message_unref(&segment->entries[slot].message);
         segment_free(window, segment);
     }
-    window_init(window, window->queue, window->expiry, window->paging);
+    window_init(window, window->queue, window->level, window->expiry, window->paging);
 }
 
 /* The segment that takes the position at the tail. */

@@ -140,9 +140,10 @@ struct window {
     uint64_t delivered;    /* entries below this position may have been handed out before */
     uint32_t loaded_count; /* segments with slots */
     bool listed;           /* in paging->windows */
+    uint8_t level;         /* of the queue's windows, one for each priority; see queue.h */
 };
 
-void window_init(struct window *window, struct queue *queue, struct expiry *expiry,
+void window_init(struct window *window, struct queue *queue, unsigned level, struct expiry *expiry,
                  struct paging *paging);
 void window_release(struct window *window);     /* drops every entry's message */
 bool window_check(const struct window *window); /* the invariants hold; for tests, O(entries) */

@@ -255,6 +255,41 @@ START_TEST(deadlines_hold_in_every_priority) /* 11.1, 11.2, 11.7 */
 }
 END_TEST
 
+static const char *const due_cases[] = {
+    "x-queue-type=Squorum,x-message-ttl=I1000,"
+    "x-dead-letter-exchange=S,x-dead-letter-routing-key=Sdead",
+    "x-max-priority=I5,x-message-ttl=I1000,"
+    "x-dead-letter-exchange=S,x-dead-letter-routing-key=Sdead",
+};
+
+/* Of those due at once the higher priorities go first, whatever of them must be read before. */
+START_TEST(what_is_due_at_once_goes_by_priority) /* 11.1, 11.7 */
+{
+    declare_queue(peer, "dead", true, NULL);
+    declare_queue(peer, "q", true, due_cases[_i]);
+    publish_each("q", "a2 b3");
+    restart(true);
+    publish_each("q", "c2 d5");
+    harness_advance(&harness, 1100);
+    get_each("dead", "dbac");
+}
+END_TEST
+
+/* What was read must go before it is given up again for the next to be read. */
+START_TEST(what_is_due_goes_when_memory_is_short) /* 11.1, 11.7, 13.1 */
+{
+    declare_queue(peer, "dead", true, NULL);
+    declare_queue(peer, "q", true, due_cases[_i]);
+    paging_set_limit(&harness.broker.paging, 0);
+    publish_each("q", "a4 b0 c4 d0 e4 f4");
+    harness_advance(&harness, 100);
+    publish_each("q", "g4");
+    harness_advance(&harness, 900);
+    ck_assert_uint_eq(1, count_ready(peer, "q"));
+    get_each("dead", "acefbd");
+}
+END_TEST
+
 START_TEST(a_dead_letter_keeps_its_priority) /* 11.7, 13.5 */
 {
     declare_queue(peer, "dead", true, "x-max-priority=I5");
@@ -304,6 +339,8 @@ int main(void)
                         countof(overflow_cases));
     tcase_add_test(tests, what_is_due_does_not_overflow_after_a_restart);
     tcase_add_test(tests, deadlines_hold_in_every_priority);
+    tcase_add_loop_test(tests, what_is_due_at_once_goes_by_priority, 0, countof(due_cases));
+    tcase_add_loop_test(tests, what_is_due_goes_when_memory_is_short, 0, countof(due_cases));
     tcase_add_test(tests, a_dead_letter_keeps_its_priority);
     tcase_add_test(tests, purge_and_delete_take_all_priorities);
     suite_add_tcase(suite, tests);

@@ -60,7 +60,7 @@ static struct model *model_new(void)
     wheel_init(&model->wheel, 0);
     expiry_init(&model->expiry, &model->wheel, on_due);
     ck_assert_int_eq(0, scratch_open(NULL, &model->scratch, error));
-    window_init(&model->window, NULL, &model->expiry, NULL);
+    window_init(&model->window, NULL, 0, &model->expiry, NULL);
     model->open_lsn = 1;
     return model;
 }
@@ -487,7 +487,7 @@ START_TEST(drained_window_is_empty)
 {
     struct window window;
     struct place place;
-    window_init(&window, NULL, NULL, NULL);
+    window_init(&window, NULL, 0, NULL, NULL);
     for (int round = 0; round < 5; round++) {
         for (int i = 0; i < 1000; i++) {
             struct message *message = make_message(3);
@@ -511,7 +511,7 @@ START_TEST(lone_unacked_pins_one_segment)
 {
     struct window window;
     struct place place, lone;
-    window_init(&window, NULL, NULL, NULL);
+    window_init(&window, NULL, 0, NULL, NULL);
     for (int i = 0; i < 100000; i++) {
         struct message *message = make_message(3);
         window_push(&window, message);
@@ -610,7 +610,7 @@ END_TEST
 START_TEST(damaged_entries_leave_the_count)
 {
     struct window window;
-    window_init(&window, NULL, NULL, NULL);
+    window_init(&window, NULL, 0, NULL, NULL);
     window_recover(&window,
                    &(struct window_recovery){.head = 0, .tail = 10, .count = 3, .bytes = 30});
     struct segment *range = window_first_on_disk(&window);
@@ -631,7 +631,7 @@ START_TEST(entries_that_come_back_are_counted)
 {
     struct window window;
     struct place place;
-    window_init(&window, NULL, NULL, NULL);
+    window_init(&window, NULL, 0, NULL, NULL);
     window_recover(&window,
                    &(struct window_recovery){.head = 0, .tail = 10, .count = 2, .bytes = 10});
     struct segment *range = window_first_on_disk(&window);
