@@ -13,7 +13,7 @@ CAUGHT = {
     'confirm-before-commit': (dict(points=['commit-taken', 'commit-applied']), 'was confirmed and is lost'),
     'drop-ack': (dict(points=['batch-back']), 'came back after its ack was settled'),
     'reuse-queue-id': (dict(points=['batch-back']), 'row missing of queue'),
-    'trim-too-far': (dict(points=['commit-done']), 'no segment to delete from in queue'),
+    'trim-too-far': (dict(points=['commit-done']), 'the store is damaged'),
     'split-tx': (dict(loads='tx', points=['commit-taken', 'commit-applied']), 'is there and in kill-tx-a'),
     'lose-dead-letter': (dict(points=['letter-routed']), 'was confirmed and is lost'),
     'split-dead-letter': (dict(points=['batch-submitted', 'commit-done']), 'is lost'),
