@@ -2375,8 +2375,12 @@ START_TEST(a_backup_that_cannot_be_synced_is_no_failure_of_the_store)
     ck_assert(!datasync_has_failed());
     store_put_record(rig.store, SLICE("a"), SLICE("1"));
     store_submit(rig.store);
-    wait_once(&rig);
-    ck_assert_int_eq(store_process(rig.store), -EIO);
+    int result;
+    do { /* other threads have something to say, too */
+        wait_once(&rig);
+        result = store_process(rig.store);
+    } while (result == 0);
+    ck_assert_int_eq(result, -EIO);
     ck_assert(datasync_has_failed());
     ck_assert_int_eq(store_close(&rig.store), -EIO);
     rig_remove_files(&rig);
