@@ -92,8 +92,8 @@ class Tasks(unittest.TestCase):
 
     def test_countdown_beyond_the_prefetch_count(self):
         """The worker takes every task that waits for its time, and raises its prefetch count for each."""
-        due = time.time() + 2
-        waiting = [tasks.now.apply_async(countdown=2) for _ in range(30)]
+        due = time.time() + 4
+        waiting = [tasks.now.apply_async(countdown=4) for _ in range(30)]
         self.assertEqual(self.get(tasks.add.delay(1, 1)), 2)
         self.assertLess(time.time(), due, 'an ordinary task waits behind those that are not due')
         for result in waiting:

@@ -302,10 +302,13 @@ class Rig:
         if injury.kind == 'note':
             open(os.path.join(home, 'salvage'), 'wb').close()
         try:
-            own.start()
-            outcome.started = True
-            self.read_all(own, injury, outcome)
-            own.kill()
+            try:
+                self.serve(own, injury, outcome)
+            except (broker.BrokerError, wire.WireError, OSError):
+                if not self.has_given_up(own):
+                    raise
+                outcome = Outcome()
+                self.serve(own, injury, outcome)
         except (broker.BrokerError, wire.WireError, OSError) as error:
             outcome.started = 'record' in injury.where and own.running() and 'refused for user' in str(error)
             outcome.missing = injury.template.messages()    # where what says who may do what is lost, nobody may
@@ -318,6 +321,18 @@ class Rig:
             if outcome.started and not outcome.complaints:
                 os.remove(own.log_path)
         return outcome
+
+    def serve(self, own, injury, outcome):
+        own.start()
+        outcome.started = True
+        self.read_all(own, injury, outcome)
+        own.kill()
+
+    @staticmethod
+    def has_given_up(own):
+        """It has met damage that it cannot go on with and stopped, to be started again by whoever looks after it: it
+        is salvaged then."""
+        return 'the store has failed' in own.log() and own.wait_end() == 74
 
     def read_all(self, own, injury, outcome):
         client = wire.Wire(own.host, own.port).handshake().open_channel()
