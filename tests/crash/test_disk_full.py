@@ -83,13 +83,7 @@ class LimitedBroker(broker.Broker):
 class Publisher:
     def __init__(self, own, number, book):
         self.wire = wire.Wire(own.host, own.port)
-        self.wire.send(wire.PROTOCOL_HEADER)
-        self.wire.expect(wire.START)
-        self.wire.send(wire.start_ok(capabilities={'connection.blocked': True}))
-        self.wire.expect(wire.TUNE)
-        self.wire.send(wire.tune_ok(), wire.open_vhost())
-        self.wire.expect(wire.OPEN_OK)
-        self.wire.open_channel()
+        self.wire.handshake(capabilities={'connection.blocked': True}).open_channel()
         self.wire.send(wire.queue_declare(1, QUEUE, durable=True))
         self.wire.expect(wire.QUEUE_DECLARE_OK)
         self.wire.send(wire.method(1, wire.CONFIRM_SELECT, b'\0'))

@@ -107,12 +107,6 @@ class TlsTest(unittest.TestCase):
             if stream.recv(1) == b'':
                 raise ConnectionError('closed')
 
-    def logged(self, text):
-        deadline = time.monotonic() + 10
-        while text not in self.broker.log():
-            self.assertLess(time.monotonic(), deadline, 'not logged: ' + text)
-            time.sleep(0.02)
-
 
 @broker.needs_own_broker
 class Serving(TlsTest):
@@ -231,13 +225,13 @@ class ClientCertificates(TlsTest):
     def test_none_is_refused(self):  # CVE-2026-67231
         self.start_strict()
         self.refused(self.context())
-        self.logged('peer did not return a certificate')
+        self.broker.await_log('peer did not return a certificate')
 
     def test_bad_ones_are_refused(self):  # CVE-2026-67231
         self.start_strict()
         for client in ('forged', 'expired'):
             self.refused(self.context(client))
-        self.logged('certificate verify failed')
+        self.broker.await_log('certificate verify failed')
 
     def test_a_name_and_a_number_are_not_enough(self):  # CVE-2026-67231
         """An authority of the same name as ours has given out the same subject under the same number, to another key."""
@@ -245,7 +239,7 @@ class ClientCertificates(TlsTest):
             chain.write(middle.read())
         self.start_strict()
         self.refused(self.context('impostor'))
-        self.logged('certificate verify failed')
+        self.broker.await_log('certificate verify failed')
 
     def test_too_deep_a_chain_is_refused(self):
         self.start_strict('ssl_options.depth=0')
@@ -294,13 +288,13 @@ class External(TlsTest):
         self.start_with_user('somebody else')
         with self.assertRaises(pika.exceptions.AMQPConnectionError):
             self.log_in()
-        self.logged("EXTERNAL login refused: user 'CN=app,O=StoatMQ tests' - there is no such user")
+        self.broker.await_log("EXTERNAL login refused: user 'CN=app,O=StoatMQ tests' - there is no such user")
 
     def test_4_2_1_a_name_that_the_certificate_has_not(self):  # CVE-2026-67231
         self.start_with_user('app', 'ssl_cert_login_from=subject_alternative_name', 'ssl_cert_login_san_type=email')
         with self.assertRaises(pika.exceptions.AMQPConnectionError):
             self.log_in()
-        self.logged('the certificate has no such name')
+        self.broker.await_log('the certificate has no such name')
 
     def test_4_2_1_is_offered_to_who_has_shown_a_certificate(self):
         self.start_with_user('app')
@@ -360,7 +354,7 @@ class Reloading(TlsTest):
         old = self.connect()
         self.assertEqual(self.subject(), 'server')
         self.replace(made.all.path('other'), made.all.key('other'))
-        self.logged('the certificate has been read again')
+        self.broker.await_log('the certificate has been read again')
         self.assertEqual(self.subject(), 'other')
         self.work(old)
 
@@ -379,14 +373,14 @@ class Reloading(TlsTest):
         self.assertEqual(self.subject(), 'server')
         link('other')
         self.broker.process.send_signal(signal.SIGHUP)
-        self.logged('the certificate has been read again')
+        self.broker.await_log('the certificate has been read again')
         self.assertEqual(self.subject(), 'other')
 
     def test_what_cannot_be_used_changes_nothing(self):  # CVE-2018-12550
         self.start_copy()
         self.replace(made.all.path('other'), made.all.key('server'))
-        self.logged('does not belong to the certificate')
-        self.logged('the certificate in use stays')
+        self.broker.await_log('does not belong to the certificate')
+        self.broker.await_log('the certificate in use stays')
         self.assertEqual(self.subject(), 'server')
 
 
@@ -410,7 +404,7 @@ class Strangers(TlsTest):
         stranger = self.plain()
         stranger.sendall(b'AMQP\0\0\x09\x01')
         self.ends(stranger)
-        self.logged('a client without TLS on a TLS port?')
+        self.broker.await_log('a client without TLS on a TLS port?')
         self.connect()
 
     def test_http(self):
@@ -418,7 +412,7 @@ class Strangers(TlsTest):
         stranger = self.plain()
         stranger.sendall(b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
         self.ends(stranger)
-        self.logged('an HTTP client on a TLS port?')
+        self.broker.await_log('an HTTP client on a TLS port?')
 
     def test_noise(self):
         self.start()

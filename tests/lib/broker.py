@@ -26,6 +26,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 import unittest
 
 import tap
@@ -218,6 +219,14 @@ class Broker:
     def log(self):
         with open(self.log_path, errors='replace') as log:
             return log.read()
+
+    def await_log(self, text, timeout=10):
+        """What the broker says reaches the log a moment later than what it does reaches a client."""
+        deadline = time.monotonic() + timeout
+        while text not in self.log():
+            if time.monotonic() > deadline:
+                raise AssertionError('not logged: %s\n%s' % (text, self.log_tail()))
+            time.sleep(0.02)
 
     def log_tail(self, lines=40):
         return '\n'.join(self.log().splitlines()[-lines:])
