@@ -305,6 +305,7 @@ static void on_socket_ready(struct source *source, uint32_t events)
     const bool writable = events & (EPOLLOUT | EPOLLHUP | EPOLLERR);
     const bool readable = events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR);
 
+    transport->hung_up |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
     /* A handshake may wait for room to speak, too. */
     const bool goes_on = stream->read_wants_room || stream->state != STREAM_OPEN;
     transport_wake(transport, readable || (writable && goes_on), writable);

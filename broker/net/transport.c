@@ -233,9 +233,19 @@ static void read_into_leftovers(struct transport *transport)
     show_leftovers(transport);
 }
 
+/* A pause that nobody will end for this peer. */
+static bool is_lost(const struct transport *transport)
+{
+    return transport->paused && transport->forsaken && transport->hung_up;
+}
+
 static void run_input(struct task *task)
 {
     struct transport *transport = container_of(task, struct transport, input_task);
+    if (is_lost(transport)) {
+        break_off(transport, 0);
+        return;
+    }
     if (transport->resumed) {
         transport->resumed = false;
         if (buf_size(&transport->input) > 0)
@@ -251,10 +261,14 @@ static void run_input(struct task *task)
         loop_queue(transport->loop, LOOP_INPUT, &transport->input_task);
 }
 
-void transport_pause(struct transport *transport)
+void transport_pause(struct transport *transport, bool forsake)
 {
     transport->paused = true;
-    loop_unqueue(transport->loop, &transport->input_task);
+    transport->forsaken = forsake;
+    if (is_lost(transport) && !transport->broken && !transport->closed)
+        loop_queue(transport->loop, LOOP_INPUT, &transport->input_task);
+    else
+        loop_unqueue(transport->loop, &transport->input_task);
 }
 
 void transport_resume(struct transport *transport)
@@ -428,7 +442,7 @@ void transport_wake(struct transport *transport, bool readable, bool writable)
         return;
     transport->readable |= readable;
     transport->writable |= writable;
-    if (transport->readable && !transport->paused)
+    if (transport->readable && (!transport->paused || is_lost(transport)))
         loop_queue(transport->loop, LOOP_INPUT, &transport->input_task);
     if (transport->writable && transport_output_size(transport) > 0)
         loop_queue(transport->loop, LOOP_OUTPUT, &transport->output_task);

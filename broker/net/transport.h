@@ -7,7 +7,7 @@
  * Input. A transport reads at most LOOP_SCRATCH_SIZE bytes a turn into the loop's scratch buffer,
  * behind what was left over, and shows the whole to its owner, which takes what it can. That is the
  * input budget: a busy peer gets one read a turn like every other. While paused nothing is read and
- * nothing shown, and a peer that goes away is not noticed.
+ * nothing shown; whether the end of a peer is noticed is the owner's choice.
  *
  * Output. The owner appends to the tail buffer, or references bytes that it keeps alive; all of it
  * leaves in the turn's OUTPUT phase in as few writes as possible. Above the high-water mark the
@@ -71,8 +71,9 @@ struct transport {
     bool writable;
     bool hung_up; /* the socket said that its end is near: read until it is there */
     bool paused;
-    bool resumed; /* leftovers are to be shown before more is read */
-    bool showing; /* on_input is looking at bytes that must not be freed */
+    bool forsaken; /* paused, and hung up is broken off */
+    bool resumed;  /* leftovers are to be shown before more is read */
+    bool showing;  /* on_input is looking at bytes that must not be freed */
     bool congested;
     bool broken, closed;
     uint64_t octets_in, octets_out;
@@ -134,8 +135,10 @@ static inline void transport_set_share(struct transport *transport, size_t share
     transport->share = min_of(share, (size_t)LOOP_SCRATCH_SIZE);
 }
 
-/* on_input returns as soon as it can, and is not called again. */
-void transport_pause(struct transport *transport);
+/* on_input returns as soon as it can, and is not called again. forsake: nobody waits for what is
+ * unread, so that a peer that hangs up, or has done so, is broken off as if all had been read. A
+ * pause may become one of the other kind. */
+void transport_pause(struct transport *transport, bool forsake);
 void transport_resume(struct transport *transport); /* leftovers first */
 
 /* Writes what it can without waiting, then closes. Harmless twice. */

@@ -10,7 +10,8 @@
  *   2. A *living* connection (up to OPEN) becomes an ending one in connection_wind_up alone: channels and exclusive queues are gone
  *      after it, it refers to no user, and the log has its one line about the end. So an ending connection sends nothing but close
  *      and close-ok.
- *   3. The transport is paused exactly while the connection is held, choked or blocked.
+ *   3. The transport is paused exactly while the connection is held, choked or blocked. A client that hangs up is waited for no
+ *      longer when that may take as long as others like: while its password is verified, and while it is blocked.
  *   4. held: either `parked` waits, with held_reply to be sent when it ends, or `attempt` is under way, or whoever called
  *      connection_hold knows why.
  *
@@ -288,7 +289,7 @@ static bool is_paused(const struct connection *connection)
 static void update_reading(struct connection *connection)
 {
     if (is_paused(connection)) {
-        transport_pause(&connection->transport);
+        transport_pause(&connection->transport, connection->attempt != NULL || connection->blocked);
         return;
     }
     connection->listening_ms = connection->broker->clock->now_ms;

@@ -65,6 +65,12 @@ static void wake(struct memory_transport *memory, bool readable, bool writable)
         transport_wake(memory->transport, readable, writable);
 }
 
+static void hang_up(struct memory_transport *memory)
+{
+    if (memory->transport != NULL)
+        memory->transport->hung_up = true;
+}
+
 void memory_transport_send(struct memory_transport *memory, struct slice bytes)
 {
     assert(!memory->ended);
@@ -75,12 +81,14 @@ void memory_transport_send(struct memory_transport *memory, struct slice bytes)
 void memory_transport_end(struct memory_transport *memory)
 {
     memory->ended = true;
+    hang_up(memory);
     wake(memory, true, false);
 }
 
 void memory_transport_break(struct memory_transport *memory, int error)
 {
     memory->error = error;
+    hang_up(memory);
     wake(memory, true, true);
 }
 

@@ -43,7 +43,7 @@ static size_t on_input(struct transport *transport, struct slice bytes)
         taken += 1 + size;
         owner.record_count++;
         if (owner.record_count == owner.pause_after) {
-            transport_pause(transport);
+            transport_pause(transport, false);
             break;
         }
         if (owner.record_count == owner.close_after) {
@@ -235,7 +235,7 @@ END_TEST
 
 START_TEST(a_paused_transport_is_not_read)
 {
-    transport_pause(&owner.transport);
+    transport_pause(&owner.transport, false);
     memory_transport_send(&peer, SLICE("\x01"
                                        "a"));
     memory_transport_end(&peer);
@@ -247,6 +247,40 @@ START_TEST(a_paused_transport_is_not_read)
     ck_assert(slice_equal(buf_slice(&owner.seen), SLICE("a")));
     ck_assert_int_eq(owner.broken, 1);
     ck_assert_int_eq(owner.error, 0);
+}
+END_TEST
+
+/* The peer hangs up before, between, and after two pauses; the second is the one that forsakes it. */
+START_TEST(who_hangs_up_is_forsaken)
+{
+    for (int when = 0; when < 3; when++) {
+        if (when == _i)
+            memory_transport_end(&peer);
+        if (when < 2)
+            transport_pause(&owner.transport, when == 1);
+    }
+    ck_assert_int_eq(owner.broken, 0); /* in the next turn */
+    turn_until_quiet();
+    ck_assert_uint_eq(peer.read_count, 0);
+    ck_assert_int_eq(owner.broken, 1);
+    ck_assert_int_eq(owner.error, 0);
+}
+END_TEST
+
+START_TEST(a_pause_may_be_waited_for_again)
+{
+    transport_pause(&owner.transport, true);
+    memory_transport_send(&peer, SLICE("\x01"
+                                       "a"));
+    turn_until_quiet();
+    memory_transport_end(&peer);
+    transport_pause(&owner.transport, false);
+    turn_until_quiet();
+    ck_assert_int_eq(owner.broken, 0);
+    transport_resume(&owner.transport);
+    turn_until_quiet();
+    ck_assert(slice_equal(buf_slice(&owner.seen), SLICE("a")));
+    ck_assert_int_eq(owner.broken, 1);
 }
 END_TEST
 
@@ -607,7 +641,7 @@ START_TEST(a_failed_write_breaks)
     static size_t number = 0;
     done_count = 0;
     done_order = 0;
-    transport_pause(&owner.transport);
+    transport_pause(&owner.transport, false);
     write_string("abc");
     transport_output_shared(&owner.transport, SLICE("body"), note_done, &number);
     memory_transport_break(&peer, EPIPE);
@@ -625,7 +659,7 @@ START_TEST(output_after_the_end_goes_nowhere)
     for (int i = 0; i < 100; i++)
         write_string("abc");
     ck_assert_uint_eq(transport_output_size(&owner.transport), 0);
-    transport_pause(&owner.transport);
+    transport_pause(&owner.transport, false);
     transport_resume(&owner.transport);
     transport_wake(&owner.transport, true, true);
     turn();
@@ -727,7 +761,7 @@ START_TEST(a_vanished_reader_breaks_without_a_signal)
 {
     struct sigaction action = {.sa_handler = SIG_DFL};
     sigaction(SIGPIPE, &action, NULL);
-    transport_pause(&owner.transport);
+    transport_pause(&owner.transport, false);
     close(far_fd);
     far_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     write_string("abc");
@@ -758,6 +792,8 @@ int main(void)
     tcase_add_test(input, a_turn_reads_no_more_than_the_scratch_holds);
     tcase_add_test(input, leftovers_may_outgrow_the_scratch);
     tcase_add_test(input, a_paused_transport_is_not_read);
+    tcase_add_loop_test(input, who_hangs_up_is_forsaken, 0, 3);
+    tcase_add_test(input, a_pause_may_be_waited_for_again);
     tcase_add_test(input, pausing_from_within_keeps_the_rest_for_later);
     tcase_add_test(input, resuming_without_news_shows_the_leftovers_once);
     tcase_add_test(input, closing_from_within_on_input);
