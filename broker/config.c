@@ -103,7 +103,7 @@ static const struct key keys[] = {
      UINT32_MAX, true},
     {"handshake_max_per_address", KEY_NUMBER, FIELD(handshake_max_per_address), "10000", 0,
      UINT32_MAX, true},
-    {"login_delay_max", KEY_NUMBER, FIELD(login_delay_max_ms), "8000", 0, 60000, false},
+    {"login_delay_max", KEY_NUMBER, FIELD(login_delay_max_ms), "3000", 0, 60000, false},
     {"channel_max_per_node", KEY_NUMBER, FIELD(channel_max_per_node), "500000", 0, UINT32_MAX,
      true},
     {"cluster_queue_limit", KEY_NUMBER, FIELD(queue_max), "1000000", 0, UINT32_MAX, true},

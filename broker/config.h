@@ -83,7 +83,7 @@ struct config {
     uint32_t connection_max;             /* connection_max (0: as many as descriptors allow) */
     uint32_t connection_max_per_address; /* connection_max_per_address (0: likewise) */
     uint32_t handshake_max_per_address;  /* handshake_max_per_address (10000) */
-    uint32_t login_delay_max_ms;         /* login_delay_max (8000; 0: none) */
+    uint32_t login_delay_max_ms;         /* login_delay_max (3000; 0: none) */
     uint32_t channel_max_per_node;       /* channel_max_per_node (500000) */
     uint32_t queue_max;                  /* cluster_queue_limit (1000000) */
     uint32_t exchange_max;               /* cluster_exchange_limit (200000) */

@@ -2,9 +2,24 @@
 
 #include <arpa/inet.h>
 
+#include "amqp/wire.h"
 #include "base/alloc.h"
 
-enum { REMEMBERED_MAX = 4096, FORGET_MS = 60000, DELAY_MIN_MS = 100, DELAY_DOUBLINGS = 20 };
+enum {
+    REMEMBERED_MAX = 4096,
+    FORGET_MS = 60000,
+    DELAY_MIN_MS = 100,
+    DELAY_DOUBLINGS = 20,
+    REGULARS_MAX = 16, /* of an address */
+    MISSES_MAX = 10,
+};
+
+struct regular {
+    TAILQ_ENTRY(regular) link; /* in address->regulars */
+    uint32_t miss_count;
+    size_t name_size;
+    uint8_t name[];
+};
 
 void addresses_init(struct addresses *addresses, const struct clock *clock)
 {
@@ -12,11 +27,27 @@ void addresses_init(struct addresses *addresses, const struct clock *clock)
     TAILQ_INIT(&addresses->remembered);
 }
 
+static void forget_regular(struct address *address, struct regular *regular)
+{
+    TAILQ_REMOVE(&address->regulars, regular, link);
+    address->regular_count--;
+    free(regular);
+}
+
 static void address_free(struct address *address)
 {
-    assert(address->visitor_count == 0 && address->handshake_count == 0);
+    assert(address->ref_count == 0 && address->visitor_count == 0 && address->handshake_count == 0);
+    assert(address->line.question_count == 0 && !address->line.is_next);
+    while (address->regular_count > 0)
+        forget_regular(address, TAILQ_FIRST(&address->regulars));
     map_remove(&address->addresses->by_key, &address->by_key);
     free(address);
+}
+
+/* It has nobody, and something is known of it. */
+static bool is_remembered(const struct address *address)
+{
+    return address->ref_count == 0 && (address->failure_count > 0 || address->regular_count > 0);
 }
 
 static void recall(struct address *address)
@@ -65,24 +96,52 @@ static struct address *get_address(struct addresses *addresses, const struct end
         return container_of(link, struct address, by_key);
     }
     address->addresses = addresses;
+    address->line.address = address;
+    TAILQ_INIT(&address->line.questions);
     TAILQ_INIT(&address->handshakes);
+    TAILQ_INIT(&address->regulars);
     map_insert(&addresses->by_key, &address->by_key, key);
     return address;
 }
 
-static bool has_failed(const struct address *address)
+static void remember(struct address *address)
 {
-    return address->failure_count > 0 &&
-           address->addresses->clock->now_ms - address->failed_ms < FORGET_MS;
+    struct addresses *addresses = address->addresses;
+
+    TAILQ_INSERT_HEAD(&addresses->remembered, address, link);
+    if (++addresses->remembered_count > REMEMBERED_MAX)
+        forget_oldest(addresses);
 }
+
+struct address *address_ref(struct address *address)
+{
+    if (is_remembered(address))
+        recall(address);
+    address->ref_count++;
+    return address;
+}
+
+void address_unref(struct address **address)
+{
+    struct address *left = *address;
+
+    *address = NULL;
+    assert(left->ref_count > 0);
+    if (--left->ref_count > 0)
+        return;
+    if (is_remembered(left))
+        remember(left);
+    else
+        address_free(left);
+}
+
+/* ---- visitors ---- */
 
 void visitor_enter(struct visitor *visitor, struct addresses *addresses,
                    const struct endpoint *peer)
 {
-    struct address *address = get_address(addresses, peer);
+    struct address *address = address_ref(get_address(addresses, peer));
 
-    if (address->visitor_count == 0 && address->failure_count > 0)
-        recall(address);
     *visitor = (struct visitor){.address = address, .in_handshake = true};
     TAILQ_INSERT_TAIL(&address->handshakes, visitor, link);
     address->visitor_count++;
@@ -100,32 +159,12 @@ void visitor_settle(struct visitor *visitor)
     address->handshake_count--;
 }
 
-/* Those whose time is over go when they come to the end. */
-static void remember(struct address *address)
-{
-    struct addresses *addresses = address->addresses;
-
-    TAILQ_INSERT_HEAD(&addresses->remembered, address, link);
-    if (++addresses->remembered_count > REMEMBERED_MAX)
-        forget_oldest(addresses);
-    while (addresses->remembered_count > 0 &&
-           !has_failed(TAILQ_LAST(&addresses->remembered, address_list)))
-        forget_oldest(addresses);
-}
-
 void visitor_leave(struct visitor *visitor)
 {
-    struct address *address = visitor->address;
-
     visitor_settle(visitor);
-    visitor->address = NULL;
-    assert(address->visitor_count > 0);
-    if (--address->visitor_count > 0)
-        return;
-    if (has_failed(address))
-        remember(address);
-    else
-        address_free(address);
+    assert(visitor->address->visitor_count > 0);
+    visitor->address->visitor_count--;
+    address_unref(&visitor->address);
 }
 
 struct visitor *address_oldest(const struct address *address)
@@ -133,11 +172,62 @@ struct visitor *address_oldest(const struct address *address)
     return TAILQ_FIRST(&address->handshakes);
 }
 
-uint64_t address_login_failed(struct address *address, uint64_t max_ms)
+/* ---- logins ---- */
+
+static bool has_failed(const struct address *address)
+{
+    return address->failure_count > 0 &&
+           address->addresses->clock->now_ms - address->failed_ms < FORGET_MS;
+}
+
+void address_login_failed(struct address *address)
 {
     const uint32_t before = has_failed(address) ? address->failure_count : 0;
 
     address->failure_count = min_of(before + 1, (uint32_t)DELAY_DOUBLINGS);
     address->failed_ms = address->addresses->clock->now_ms;
-    return min_of((uint64_t)DELAY_MIN_MS << before, max_ms);
+}
+
+uint64_t address_login_ms(const struct address *address, uint64_t max_ms)
+{
+    if (!has_failed(address))
+        return 0;
+    return address->failed_ms +
+           min_of((uint64_t)DELAY_MIN_MS << (address->failure_count - 1), max_ms);
+}
+
+static struct regular *find_regular(const struct address *address, struct slice user)
+{
+    struct regular *regular;
+
+    TAILQ_FOREACH (regular, &address->regulars, link)
+        if (slice_equal(slice_of(regular->name, regular->name_size), user))
+            return regular;
+    return NULL;
+}
+
+void address_login_succeeded(struct address *address, struct slice user)
+{
+    struct regular *regular = find_regular(address, user);
+
+    if (regular != NULL)
+        forget_regular(address, regular);
+    else if (address->regular_count == REGULARS_MAX)
+        forget_regular(address, TAILQ_LAST(&address->regulars, regular_list));
+    regular = xcalloc(1, sizeof(*regular) + user.size);
+    regular->name_size = user.size;
+    amqp_put_bytes(regular->name, user);
+    TAILQ_INSERT_HEAD(&address->regulars, regular, link);
+    address->regular_count++;
+}
+
+bool address_is_regular(struct address *address, struct slice user, bool right)
+{
+    struct regular *regular = find_regular(address, user);
+
+    if (regular == NULL)
+        return false;
+    if (!right && ++regular->miss_count == MISSES_MAX)
+        forget_regular(address, regular);
+    return right;
 }

@@ -2,27 +2,40 @@
  * what is there for all.
  *
  *     addresses ─by key─▶ address ─▶ visitors in their handshake, the oldest first
- *         └─▶ remembered: without visitors, but with failed logins; the latest first
+ *         │                  ├─────▶ line: logins that wait for their turn (authenticator.h)
+ *         │                  └─────▶ regulars: who has logged in from there, the latest first
+ *         └─▶ remembered: those where nobody is, the latest first
  *
  * An address is an IPv4 address, or the 64 bits of an IPv6 one that a site is given as a whole. It is
- * here while somebody from there is, and for FORGET_MS after a login from there failed last; at most
- * REMEMBERED_MAX of those are remembered without a visitor, and the oldest go first.
+ * here while somebody from there is, or an answer to one who was is being computed; and afterwards,
+ * for what is known of its logins: at most REMEMBERED_MAX are remembered, and the oldest go first.
  *
  * Handshakes. An address may have so many connections that have not opened a vhost yet. One more
  * takes the place of the oldest: who is honest needs milliseconds, so that the oldest is not, and a
  * flood from one's own address keeps nobody out.
  *
- * Failed logins. Each makes the answer to the next one from there wait twice as long, from
- * DELAY_MIN_MS to the configured most. Only refusals wait: whoever knows the password is let in at
- * once, whatever his neighbours do. */
+ * Failed logins. Each makes the next one from there wait twice as long before anybody looks at it,
+ * from DELAY_MIN_MS to the configured most; FORGET_MS after the last all is forgotten. It is the
+ * login that waits, not its refusal: a guess costs its time whether the guesser awaits the answer or
+ * not, and however many he makes at once.
+ *
+ * Regulars. That would shut out those who share their address with a guesser, behind a NAT or a proxy.
+ * So a user who has logged in from there may do so again at once, whatever the neighbours do. That
+ * tells a neighbour at once what the password is not: after MISSES_MAX that were wrong the user is
+ * no regular there until the next login in turn. */
 #ifndef ACCESS_ADDRESS_H
 #define ACCESS_ADDRESS_H
 
 #include "base/clock.h"
 #include "base/map.h"
+#include "base/wheel.h"
 #include "net/listener.h"
 
 struct address;
+struct regular;
+struct question;
+TAILQ_HEAD(regular_list, regular);
+TAILQ_HEAD(question_list, question);
 
 struct visitor { /* a connection, which has it inside */
     TAILQ_ENTRY(visitor) link;
@@ -31,14 +44,28 @@ struct visitor { /* a connection, which has it inside */
 };
 TAILQ_HEAD(visitor_list, visitor);
 
+/* The authenticator's. */
+struct login_line {
+    TAILQ_ENTRY(login_line) link; /* while is_next */
+    struct address *address;      /* NULL: operators */
+    struct question_list questions;
+    uint32_t question_count;
+    bool is_next;       /* it has one, and is among those who may have the next turn */
+    bool is_served;     /* one of it has its turn now, and is no longer in it */
+    struct timer pause; /* set: it has one, and the time for it has not come */
+};
+
 struct address {
     struct map_link by_key;
-    TAILQ_ENTRY(address) link; /* in addresses->remembered, while it has no visitors */
+    TAILQ_ENTRY(address) link; /* in addresses->remembered, while nobody refers to it */
     struct addresses *addresses;
-    uint32_t visitor_count, handshake_count;
+    uint32_t ref_count, visitor_count, handshake_count;
     struct visitor_list handshakes; /* the oldest first */
-    uint32_t failure_count;         /* of logins, as long as they are remembered ... */
-    uint64_t failed_ms;             /* ... from the last one on */
+    struct login_line line;
+    uint32_t failure_count; /* of logins, as long as they are remembered ... */
+    uint64_t failed_ms;     /* ... from the last one on */
+    struct regular_list regulars;
+    uint32_t regular_count;
     char key[sizeof((struct endpoint){0}.host)];
 };
 
@@ -52,7 +79,10 @@ struct addresses {
 };
 
 void addresses_init(struct addresses *addresses, const struct clock *clock);
-void addresses_release(struct addresses *addresses); /* no visitors left */
+void addresses_release(struct addresses *addresses); /* nobody refers to any */
+
+struct address *address_ref(struct address *address);
+void address_unref(struct address **address);
 
 /* Somebody has connected, and is in the handshake until visitor_settle. */
 void visitor_enter(struct visitor *visitor, struct addresses *addresses,
@@ -63,7 +93,16 @@ void visitor_leave(struct visitor *visitor);
 /* The one that is longest in its handshake, of those from there; or NULL. */
 struct visitor *address_oldest(const struct address *address);
 
-/* A login has failed: how long the answer is to wait, at most max_ms. */
-uint64_t address_login_failed(struct address *address, uint64_t max_ms);
+/* A login in turn has failed, or was right. */
+void address_login_failed(struct address *address);
+void address_login_succeeded(struct address *address, struct slice user);
+
+/* When the next login may have its turn: so many milliseconds after the last failure, at most max_ms.
+ * 0: at any time. */
+uint64_t address_login_ms(const struct address *address, uint64_t max_ms);
+
+/* Whether a login is let in out of turn: its user is a regular, and the password is right. One that is
+ * not is held against the user. */
+bool address_is_regular(struct address *address, struct slice user, bool right);
 
 #endif

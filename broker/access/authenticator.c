@@ -5,20 +5,47 @@
 
 #include "base/alloc.h"
 
-static struct slice name_of(const struct attempt *attempt)
+enum { QUESTIONS_MAX = 64 }; /* of an address, that wait */
+
+struct question {
+    TAILQ_ENTRY(question) link; /* in its line, then in authenticator->done */
+    struct authenticator *authenticator;
+    struct address *address; /* where its line is: a reference; NULL: none, or an operator's */
+    struct login_line *line; /* NULL: it needs no turn */
+    struct attempt_list attempts;
+    bool is_login, from_loopback, is_waiting;
+
+    struct user *user; /* a login's answer */
+    const char *why;
+
+    /* the worker's, while it has it */
+    struct job job;
+    struct password stored; /* to compare with */
+    struct password made;   /* of what is offered */
+    bool wants_made, matches;
+
+    uint8_t proof[32]; /* of what is offered */
+    size_t name_size, offered_size;
+    uint8_t bytes[]; /* name, then what is offered: cleansed when it is freed */
+};
+
+static struct slice name_of(const struct question *question)
 {
-    return slice_of(attempt->bytes, attempt->name_size);
+    return slice_of(question->bytes, question->name_size);
 }
 
-static struct slice offered_of(const struct attempt *attempt)
+static struct slice offered_of(const struct question *question)
 {
-    return slice_of(attempt->bytes + attempt->name_size, attempt->offered_size);
+    return slice_of(question->bytes + question->name_size, question->offered_size);
 }
 
-static void attempt_free(struct attempt *attempt)
+static void question_free(struct question *question)
 {
-    OPENSSL_cleanse(attempt, sizeof(*attempt) + attempt->name_size + attempt->offered_size);
-    free(attempt);
+    assert(TAILQ_EMPTY(&question->attempts));
+    if (question->address != NULL)
+        address_unref(&question->address);
+    OPENSSL_cleanse(question, sizeof(*question) + question->name_size + question->offered_size);
+    free(question);
 }
 
 /* ---- proofs ---- */
@@ -31,144 +58,213 @@ static void prove(const struct authenticator *authenticator, struct slice passwo
     assert(made != NULL);
 }
 
-/* Computes the proof in any case: how long it takes says nothing about the user. */
-static bool is_proven(const struct authenticator *authenticator, const struct user *user,
-                      struct slice password)
+static bool is_proven(const struct question *question, const struct user *user)
 {
-    uint8_t proof[32];
+    return user != NULL && user->verified &&
+           CRYPTO_memcmp(question->proof, user->proof, sizeof(user->proof)) == 0;
+}
 
-    prove(authenticator, password, proof);
-    return user != NULL && user->verified && CRYPTO_memcmp(proof, user->proof, sizeof(proof)) == 0;
+static bool needs_no_hash(const struct question *question)
+{
+    return question->is_login &&
+           is_proven(question, users_find(question->authenticator->users, name_of(question)));
 }
 
 /* ---- the slow part: the worker, or the task ---- */
 
-static void compute(struct attempt *attempt)
+static void compute(struct question *question)
 {
-    const struct slice offered = offered_of(attempt);
+    const struct slice offered = offered_of(question);
 
-    if (attempt->stored.scheme != PASSWORD_NONE)
-        attempt->matches = password_matches(&attempt->stored, offered);
-    if (attempt->wants_made) {
+    if (question->stored.scheme != PASSWORD_NONE)
+        question->matches = password_matches(&question->stored, offered);
+    if (question->wants_made) {
         uint8_t salt[PASSWORD_SALT_SIZE];
-        memcpy(salt, attempt->made.salt, sizeof(salt));
-        password_make(&attempt->made, salt, attempt->made.log2_n, offered);
+        memcpy(salt, question->made.salt, sizeof(salt));
+        password_make(&question->made, salt, question->made.log2_n, offered);
     }
 }
 
 static void run(struct job *job)
 {
-    compute(container_of(job, struct attempt, job));
+    compute(container_of(job, struct question, job));
 }
 
-/* ---- what the answer is: the loop thread ---- */
+/* ---- turns ---- */
 
-/* The user may have gone, or changed its password, since the attempt began; or another login has
- * proven the same password meanwhile, and had it kept in our own way. */
-static void judge(struct attempt *attempt)
+/* Whoever is in it has the next turn, or waits until its time has come. */
+static void line_enter(struct authenticator *authenticator, struct login_line *line)
 {
-    struct authenticator *authenticator = attempt->authenticator;
-    struct user *user = users_find(authenticator->users, name_of(attempt));
-    const bool proven = is_proven(authenticator, user, offered_of(attempt));
-    const bool matches =
-        attempt->matches && user != NULL && password_equal(&user->password, &attempt->stored);
+    struct loop *loop = authenticator->loop;
+    const uint64_t from_ms =
+        line->address == NULL ? 0 : address_login_ms(line->address, authenticator->delay_max_ms);
 
-    attempt->why = "invalid credentials";
-    if (!matches && !proven)
+    assert(!line->is_next && !line->is_served && !timer_is_set(&line->pause));
+    if (line->question_count == 0)
         return;
-    attempt->why = "user can only connect via localhost"; /* 4.2.6 */
-    if (!attempt->from_loopback && users_is_restricted(authenticator->users, user->name))
+    if (from_ms > loop->clock->now_ms) {
+        timer_set(&loop->timers, &line->pause, from_ms);
         return;
-    attempt->why = NULL;
-    attempt->user = user;
-    if (matches && attempt->wants_made)
-        authenticator->on_rehash(authenticator, user, &attempt->made);
-    prove(authenticator, offered_of(attempt), user->proof);
-    user->verified = true;
-}
-
-static void finish(struct attempt *attempt)
-{
-    if (attempt->on_done != NULL) {
-        if (attempt->is_login)
-            judge(attempt);
-        attempt->on_done(attempt);
     }
-    attempt_free(attempt);
+    line->is_next = true;
+    TAILQ_INSERT_TAIL(&authenticator->lines, line, link);
 }
 
-static void finish_later(struct attempt *attempt)
+static void line_leave(struct authenticator *authenticator, struct login_line *line)
 {
-    struct authenticator *authenticator = attempt->authenticator;
+    timer_cancel(&line->pause);
+    if (line->is_next)
+        TAILQ_REMOVE(&authenticator->lines, line, link);
+    line->is_next = false;
+}
 
-    TAILQ_INSERT_TAIL(&authenticator->done, attempt, link);
+static void line_remove(struct question *question)
+{
+    struct login_line *line = question->line;
+
+    TAILQ_REMOVE(&line->questions, question, link);
+    question->is_waiting = false;
+    if (--line->question_count == 0)
+        line_leave(question->authenticator, line);
+}
+
+static struct question *take_next(struct authenticator *authenticator)
+{
+    struct login_line *line = TAILQ_FIRST(&authenticator->lines);
+
+    if (line == NULL)
+        return NULL;
+    struct question *question = TAILQ_FIRST(&line->questions);
+    line_leave(authenticator, line);
+    line_remove(question);
+    line->is_served = true;
+    return question;
+}
+
+static void finish_later(struct question *question)
+{
+    struct authenticator *authenticator = question->authenticator;
+
+    TAILQ_INSERT_TAIL(&authenticator->done, question, link);
     loop_queue(authenticator->loop, LOOP_INPUT, &authenticator->task);
-}
-
-static struct attempt *take_waiting(struct authenticator *authenticator)
-{
-    struct attempt *attempt = TAILQ_FIRST(&authenticator->waiting);
-
-    if (attempt != NULL) {
-        TAILQ_REMOVE(&authenticator->waiting, attempt, link);
-        attempt->is_waiting = false;
-        authenticator->turn = attempt->turn;
-        memcpy(authenticator->served, attempt->from, sizeof(attempt->from));
-    }
-    return attempt;
 }
 
 static void on_computed(struct job *job);
 
-/* Whether the slow function is not needed, since another login has proven the same password. */
-static bool needs_no_hash(const struct attempt *attempt)
-{
-    const struct authenticator *authenticator = attempt->authenticator;
-
-    return attempt->is_login &&
-           is_proven(authenticator, users_find(authenticator->users, name_of(attempt)),
-                     offered_of(attempt));
-}
-
 /* Hands the worker what is next, or does without one. */
 static void start_next(struct authenticator *authenticator)
 {
-    struct attempt *attempt;
+    struct question *question;
 
-    while (authenticator->running == NULL && (attempt = take_waiting(authenticator)) != NULL) {
-        if (needs_no_hash(attempt)) {
-            finish_later(attempt);
+    while (!authenticator->is_busy && (question = take_next(authenticator)) != NULL) {
+        if (needs_no_hash(question)) {
+            finish_later(question);
         } else if (authenticator->threaded) {
-            authenticator->running = attempt;
-            attempt->job = (struct job){.run = run, .done = on_computed};
-            worker_post(&authenticator->worker, &attempt->job);
+            authenticator->is_busy = true;
+            question->job = (struct job){.run = run, .done = on_computed};
+            worker_post(&authenticator->worker, &question->job);
         } else {
-            compute(attempt);
-            finish_later(attempt);
+            compute(question);
+            finish_later(question);
         }
     }
+}
+
+static void on_pause_over(struct timer *timer)
+{
+    struct login_line *line = container_of(timer, struct login_line, pause);
+    struct authenticator *authenticator = TAILQ_FIRST(&line->questions)->authenticator;
+
+    line_enter(authenticator, line);
+    start_next(authenticator);
+}
+
+/* ---- what the answer is: the loop thread ---- */
+
+/* The user may have gone, or changed its password, since the question was asked; or another login has
+ * proven the same password meanwhile, and had it kept in our own way. */
+static void judge(struct question *question)
+{
+    struct authenticator *authenticator = question->authenticator;
+    struct user *user = users_find(authenticator->users, name_of(question));
+    const bool matches =
+        question->matches && user != NULL && password_equal(&user->password, &question->stored);
+
+    question->why = "invalid credentials";
+    if (!matches && !is_proven(question, user))
+        return;
+    question->why = "user can only connect via localhost"; /* 4.2.6 */
+    if (!question->from_loopback && users_is_restricted(authenticator->users, user->name))
+        return;
+    question->why = NULL;
+    question->user = user;
+    if (matches && question->wants_made)
+        authenticator->on_rehash(authenticator, user, &question->made);
+    memcpy(user->proof, question->proof, sizeof(user->proof));
+    user->verified = true;
+}
+
+/* Who has not waited for the answer has had a guess nevertheless. */
+static void note_login(const struct question *question)
+{
+    if (question->user != NULL)
+        address_login_succeeded(question->address, question->user->name);
+    else
+        address_login_failed(question->address);
+}
+
+static void tell(struct question *question)
+{
+    struct attempt *attempt;
+
+    while ((attempt = TAILQ_FIRST(&question->attempts)) != NULL) {
+        TAILQ_REMOVE(&question->attempts, attempt, link);
+        attempt->user = question->user;
+        attempt->why = question->why;
+        attempt->made = &question->made;
+        attempt->on_done(attempt);
+        free(attempt);
+    }
+}
+
+static void finish(struct question *question)
+{
+    struct authenticator *authenticator = question->authenticator;
+    struct login_line *line = question->line;
+
+    if (question->is_login && !TAILQ_EMPTY(&question->attempts))
+        judge(question);
+    if (question->address != NULL)
+        note_login(question);
+    if (line != NULL) {
+        line->is_served = false;
+        line_enter(authenticator, line);
+    }
+    tell(question);
+    question_free(question);
 }
 
 static void on_task(struct task *task)
 {
     struct authenticator *authenticator = container_of(task, struct authenticator, task);
-    struct attempt_list done = TAILQ_HEAD_INITIALIZER(done);
-    struct attempt *attempt;
+    struct question_list done = TAILQ_HEAD_INITIALIZER(done);
+    struct question *question;
 
     TAILQ_CONCAT(&done, &authenticator->done, link);
-    while ((attempt = TAILQ_FIRST(&done)) != NULL) {
-        TAILQ_REMOVE(&done, attempt, link);
-        finish(attempt);
+    while ((question = TAILQ_FIRST(&done)) != NULL) {
+        TAILQ_REMOVE(&done, question, link);
+        finish(question);
     }
+    start_next(authenticator);
 }
 
 static void on_computed(struct job *job)
 {
-    struct attempt *attempt = container_of(job, struct attempt, job);
-    struct authenticator *authenticator = attempt->authenticator;
+    struct question *question = container_of(job, struct question, job);
+    struct authenticator *authenticator = question->authenticator;
 
-    authenticator->running = NULL;
-    finish(attempt);
+    authenticator->is_busy = false;
+    finish(question);
     start_next(authenticator);
 }
 
@@ -180,85 +276,124 @@ static void on_worker_ready(struct source *source, uint32_t events)
 
 /* ---- attempts ---- */
 
-static struct attempt *attempt_new(struct authenticator *authenticator, struct slice name,
-                                   struct slice offered, attempt_done *on_done, void *context)
+static struct question *question_new(struct authenticator *authenticator, struct slice name,
+                                     struct slice offered)
 {
-    struct attempt *attempt = xcalloc(1, sizeof(*attempt) + name.size + offered.size);
+    struct question *question = xcalloc(1, sizeof(*question) + name.size + offered.size);
 
-    attempt->authenticator = authenticator;
-    attempt->on_done = on_done;
-    attempt->context = context;
-    attempt->name_size = name.size;
-    attempt->offered_size = offered.size;
-    amqp_put_bytes(amqp_put_bytes(attempt->bytes, name), offered);
+    question->authenticator = authenticator;
+    TAILQ_INIT(&question->attempts);
+    question->name_size = name.size;
+    question->offered_size = offered.size;
+    amqp_put_bytes(amqp_put_bytes(question->bytes, name), offered);
+    prove(authenticator, offered, question->proof);
+    return question;
+}
+
+static void want_made(struct question *question)
+{
+    struct authenticator *authenticator = question->authenticator;
+
+    question->wants_made = true;
+    question->made.log2_n = (uint8_t)authenticator->cost;
+    random_bytes(authenticator->random, question->made.salt, PASSWORD_SALT_SIZE);
+}
+
+static struct attempt *attempt_new(struct question *question, attempt_done *on_done, void *context)
+{
+    struct attempt *attempt = xcalloc(1, sizeof(*attempt));
+
+    *attempt = (struct attempt){.question = question, .on_done = on_done, .context = context};
+    TAILQ_INSERT_TAIL(&question->attempts, attempt, link);
     return attempt;
 }
 
-static void want_made(struct attempt *attempt)
+static void ask(struct question *question, struct login_line *line)
 {
-    struct authenticator *authenticator = attempt->authenticator;
+    struct authenticator *authenticator = question->authenticator;
 
-    attempt->wants_made = true;
-    attempt->made.log2_n = (uint8_t)authenticator->cost;
-    random_bytes(authenticator->random, attempt->made.salt, PASSWORD_SALT_SIZE);
-}
-
-/* One turn after the last of its address, and behind those who have the same turn. */
-static void wait(struct attempt *attempt)
-{
-    struct authenticator *authenticator = attempt->authenticator;
-    struct attempt *other;
-
-    attempt->turn = authenticator->turn;
-    if (strcmp(attempt->from, authenticator->served) == 0)
-        attempt->turn++;
-    TAILQ_FOREACH (other, &authenticator->waiting, link)
-        if (strcmp(attempt->from, other->from) == 0)
-            attempt->turn = max_of(attempt->turn, other->turn + 1);
-    TAILQ_FOREACH (other, &authenticator->waiting, link)
-        if (other->turn > attempt->turn)
-            break;
-    if (other != NULL)
-        TAILQ_INSERT_BEFORE(other, attempt, link);
-    else
-        TAILQ_INSERT_TAIL(&authenticator->waiting, attempt, link);
-    attempt->is_waiting = true;
+    question->line = line;
+    if (line->address != NULL)
+        question->address = address_ref(line->address);
+    question->is_waiting = true;
+    TAILQ_INSERT_TAIL(&line->questions, question, link);
+    line->question_count++;
+    line->pause.on_expire = on_pause_over;
+    if (!line->is_next && !line->is_served && !timer_is_set(&line->pause))
+        line_enter(authenticator, line);
     start_next(authenticator);
 }
 
-struct attempt *authenticator_login(struct authenticator *authenticator, struct slice name,
-                                    struct slice password, const struct endpoint *peer,
-                                    attempt_done *on_done, void *context)
+static bool is_same(const struct question *a, const struct question *b)
 {
-    const struct user *user = users_find(authenticator->users, name);
-    struct attempt *attempt = attempt_new(authenticator, name, password, on_done, context);
+    return a->is_login == b->is_login && a->from_loopback == b->from_loopback &&
+           slice_equal(name_of(a), name_of(b)) && password_equal(&a->stored, &b->stored) &&
+           CRYPTO_memcmp(a->proof, b->proof, sizeof(a->proof)) == 0;
+}
 
-    attempt->is_login = true;
-    attempt->from_loopback = peer->loopback;
-    memcpy(attempt->from, peer->host, sizeof(attempt->from));
-    if (user != NULL)
-        attempt->stored = user->password;
-    if (needs_no_hash(attempt)) {
-        finish_later(attempt);
+/* The one that waits already, or NULL. */
+static struct question *find_same(const struct login_line *line, const struct question *question)
+{
+    struct question *other;
+
+    TAILQ_FOREACH (other, &line->questions, link)
+        if (is_same(other, question))
+            return other;
+    return NULL;
+}
+
+/* The question goes into the line, unless one that is the same is there, or too many are. */
+static struct attempt *ask_in_turn(struct question *question, struct address *address,
+                                   attempt_done *on_done, void *context)
+{
+    struct question *same = find_same(&address->line, question);
+
+    if (same == NULL && address->line.question_count < QUESTIONS_MAX) {
+        struct attempt *attempt = attempt_new(question, on_done, context);
+        ask(question, &address->line);
         return attempt;
     }
-    if (attempt->stored.scheme != PASSWORD_SCRYPT)
-        want_made(attempt);
-    wait(attempt);
+    question_free(question);
+    return same == NULL ? NULL : attempt_new(same, on_done, context);
+}
+
+struct attempt *authenticator_login(struct authenticator *authenticator, struct slice name,
+                                    struct slice password, struct address *address,
+                                    bool from_loopback, attempt_done *on_done, void *context)
+{
+    const struct user *user = users_find(authenticator->users, name);
+    struct question *question = question_new(authenticator, name, password);
+
+    question->is_login = true;
+    question->from_loopback = from_loopback;
+    if (user != NULL)
+        question->stored = user->password;
+    if (address != NULL && address_is_regular(address, name, is_proven(question, user))) {
+        struct attempt *attempt = attempt_new(question, on_done, context);
+        finish_later(question);
+        return attempt;
+    }
+    if (question->stored.scheme != PASSWORD_SCRYPT)
+        want_made(question);
+    if (address != NULL)
+        return ask_in_turn(question, address, on_done, context);
+    struct attempt *attempt = attempt_new(question, on_done, context);
+    ask(question, &authenticator->operators);
     return attempt;
 }
 
 struct attempt *authenticator_make(struct authenticator *authenticator, struct slice password,
                                    attempt_done *on_done, void *context)
 {
-    struct attempt *attempt =
-        attempt_new(authenticator, (struct slice){0}, password, on_done, context);
+    struct question *question = question_new(authenticator, (struct slice){0}, password);
+    struct attempt *attempt = attempt_new(question, on_done, context);
 
-    want_made(attempt);
-    wait(attempt);
+    want_made(question);
+    ask(question, &authenticator->operators);
     return attempt;
 }
 
+/* A question that has its turn, or needs none, is answered to nobody. */
 void authenticator_cancel(struct attempt **attempt)
 {
     struct attempt *gone = *attempt;
@@ -266,10 +401,12 @@ void authenticator_cancel(struct attempt **attempt)
     *attempt = NULL;
     if (gone == NULL)
         return;
-    gone->on_done = NULL;
-    if (gone->is_waiting) {
-        TAILQ_REMOVE(&gone->authenticator->waiting, gone, link);
-        attempt_free(gone);
+    struct question *question = gone->question;
+    TAILQ_REMOVE(&question->attempts, gone, link);
+    free(gone);
+    if (question->is_waiting && TAILQ_EMPTY(&question->attempts)) {
+        line_remove(question);
+        question_free(question);
     }
 }
 
@@ -300,7 +437,8 @@ int authenticator_open(struct authenticator *authenticator, struct users *users,
         .threaded = threaded,
         .task.run = on_task,
     };
-    TAILQ_INIT(&authenticator->waiting);
+    TAILQ_INIT(&authenticator->lines);
+    TAILQ_INIT(&authenticator->operators.questions);
     TAILQ_INIT(&authenticator->done);
     random_bytes(random, authenticator->key, sizeof(authenticator->key));
     return threaded ? open_worker(authenticator) : 0;
@@ -308,17 +446,17 @@ int authenticator_open(struct authenticator *authenticator, struct users *users,
 
 void authenticator_close(struct authenticator *authenticator)
 {
-    struct attempt *attempt;
+    struct question *question;
 
-    assert(TAILQ_EMPTY(&authenticator->waiting));
+    assert(TAILQ_EMPTY(&authenticator->lines) && authenticator->operators.question_count == 0);
     if (authenticator->threaded) {
         loop_unwatch(authenticator->loop, &authenticator->source);
         worker_close(&authenticator->worker);
     }
     loop_unqueue(authenticator->loop, &authenticator->task);
-    while ((attempt = TAILQ_FIRST(&authenticator->done)) != NULL) {
-        TAILQ_REMOVE(&authenticator->done, attempt, link);
-        attempt_free(attempt);
+    while ((question = TAILQ_FIRST(&authenticator->done)) != NULL) {
+        TAILQ_REMOVE(&authenticator->done, question, link);
+        question_free(question);
     }
     OPENSSL_cleanse(authenticator->key, sizeof(authenticator->key));
 }

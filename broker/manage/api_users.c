@@ -163,7 +163,7 @@ static void on_put_made(struct attempt *attempt)
 {
     struct manage_request *request = manage_resume(attempt);
 
-    put_user(request, &attempt->made);
+    put_user(request, attempt->made);
 }
 
 /* The clear password of a body, or NULL: it is answered. */
@@ -224,7 +224,7 @@ static void on_create_made(struct attempt *attempt)
         refuse_existing(request);
         return;
     }
-    account_create(broker_of(request), request->arguments[0], &attempt->made, &lsn);
+    account_create(broker_of(request), request->arguments[0], attempt->made, &lsn);
     manage_answer(request, 201, NULL, lsn);
 }
 
@@ -246,7 +246,7 @@ static void on_change_made(struct attempt *attempt)
 
     if (user == NULL)
         return;
-    account_set_password(broker_of(request), user, &attempt->made, &lsn);
+    account_set_password(broker_of(request), user, attempt->made, &lsn);
     manage_answer(request, HTTP_NOCONTENT, NULL, lsn);
 }
 
@@ -294,11 +294,10 @@ static void on_login(struct attempt *attempt)
 
 void api_control_authenticate(struct manage_request *request)
 {
-    const struct endpoint here = {.loopback = true};
     const json_t *password = read_password(request);
 
     if (password != NULL)
         manage_await(request, authenticator_login(&request->manage->options.service->authenticator,
                                                   request->arguments[0], json_to_slice(password),
-                                                  &here, on_login, request));
+                                                  NULL, true, on_login, request));
 }

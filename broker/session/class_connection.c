@@ -205,10 +205,8 @@ static void on_new_secret(struct attempt *attempt)
 static bool on_update_secret(struct connection *connection, const struct amqp_method *method,
                              struct amqp_error *error)
 {
-    (void)error;
-    login_verify(connection, connection->user->name, method->connection_update_secret.new_secret,
-                 on_new_secret);
-    return true;
+    return login_verify(connection, connection->user->name,
+                        method->connection_update_secret.new_secret, on_new_secret, error);
 }
 
 /* ---- close ---- */
@@ -219,7 +217,7 @@ static bool on_close(struct connection *connection, const struct amqp_method *me
     (void)method, (void)error;
     connection_wind_up(connection, LOG_INFO, NULL);
     connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE_OK});
-    connection_linger(connection, 0);
+    connection_linger(connection);
     return true;
 }
 

@@ -27,7 +27,7 @@
 
 enum {
     LINGER_MS =
-        3000, /* for the peer to read our last word (2.3), or to wait after a refused login (4.2.5) */
+        3000, /* for the peer to read our last word (2.3), or to see none of a refused login (4.2.5) */
     CLOSE_WAIT_MAX_MS = 30000,             /* for close-ok (4.5.2) */
     CHOKE_SIZE = 4 * TRANSPORT_HIGH_WATER, /* of output not taken by the peer, beside one message */
 };
@@ -143,7 +143,6 @@ static void connection_close(struct connection *connection)
 {
     connection_move(connection, CONNECTION_CLOSED);
     timer_cancel(&connection->timer);
-    buf_release(&connection->held_reply);
     visitor_leave(&connection->visitor);
     transport_close(&connection->transport);
     loop_queue(connection->broker->loop, LOOP_REAP, &connection->reap);
@@ -158,28 +157,22 @@ void connection_drop(struct connection *connection, const char *reason)
     connection_close(connection);
 }
 
-void connection_linger(struct connection *connection, uint64_t least_ms)
+void connection_linger(struct connection *connection)
 {
     connection_move(connection, CONNECTION_LINGER);
-    set_timer(connection, max_of(least_ms, (uint64_t)LINGER_MS));
-}
-
-static void put_close(struct buf *out, const struct amqp_error *error)
-{
-    amqp_method_encode(out, 0,
-                       &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE,
-                                             .connection_close = {
-                                                 .reply_code = error->code,
-                                                 .reply_text = slice_of_string(error->text),
-                                                 .class_id = error->class_id,
-                                                 .method_id = error->method_id,
-                                             }});
+    set_timer(connection, LINGER_MS);
 }
 
 static void send_close(struct connection *connection, const struct amqp_error *error)
 {
-    put_close(transport_output(&connection->transport), error);
-    connection->frames_out++;
+    connection_send(connection, 0,
+                    &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE,
+                                          .connection_close = {
+                                              .reply_code = error->code,
+                                              .reply_text = slice_of_string(error->text),
+                                              .class_id = error->class_id,
+                                              .method_id = error->method_id,
+                                          }});
 }
 
 /* How long close-ok may take: the heartbeat or 30 s, whichever is less; a client in its handshake
@@ -205,19 +198,6 @@ void connection_fail(struct connection *connection, const struct amqp_error *err
     set_timer(connection, wait_ms);
 }
 
-void connection_fail_later(struct connection *connection, const struct amqp_error *error,
-                           const char *reason, uint64_t delay_ms)
-{
-    if (delay_ms == 0) {
-        connection_fail(connection, error, reason);
-        return;
-    }
-    connection_wind_up(connection, LOG_ERROR, reason);
-    put_close(&connection->held_reply, error);
-    connection_move(connection, CONNECTION_AWAIT_CLOSE_OK);
-    set_timer(connection, delay_ms);
-}
-
 /* What follows in the input cannot be told into frames any more (2.3). */
 static void fail_stream(struct connection *connection, const struct amqp_error *error)
 {
@@ -225,7 +205,7 @@ static void fail_stream(struct connection *connection, const struct amqp_error *
         connection_wind_up(connection, LOG_ERROR, error->text);
         send_close(connection, error);
     }
-    connection_linger(connection, 0);
+    connection_linger(connection);
 }
 
 void connection_force_close(struct connection *connection, const char *text)
@@ -239,24 +219,12 @@ void connection_force_close(struct connection *connection, const char *text)
     connection_fail(connection, &error, NULL);
 }
 
-static void send_held_reply(struct connection *connection)
-{
-    buf_append(transport_output(&connection->transport), buf_slice(&connection->held_reply));
-    buf_release(&connection->held_reply);
-    connection->frames_out++;
-}
-
-/* The handshake took too long; or a close was to leave now; or the peer has had its time to answer
- * it, or to read our last word. */
+/* The handshake took too long; or the peer has had its time to answer our close, or to read our last
+ * word. */
 static void on_timer(struct timer *timer)
 {
     struct connection *connection = container_of(timer, struct connection, timer);
 
-    if (connection->state == CONNECTION_AWAIT_CLOSE_OK && buf_size(&connection->held_reply) > 0) {
-        send_held_reply(connection);
-        set_timer(connection, LINGER_MS);
-        return;
-    }
     connection_drop(connection, "handshake timeout"); /* 1.4; the reason is for the living */
 }
 
@@ -314,8 +282,11 @@ static void on_durable(struct parked *parked)
 {
     struct connection *connection = container_of(parked, struct connection, parked);
 
-    if (buf_size(&connection->held_reply) > 0)
-        send_held_reply(connection);
+    if (buf_size(&connection->held_reply) > 0) {
+        buf_append(transport_output(&connection->transport), buf_slice(&connection->held_reply));
+        buf_release(&connection->held_reply);
+        connection->frames_out++;
+    }
     connection_unhold(connection);
 }
 

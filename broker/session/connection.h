@@ -7,7 +7,7 @@
  * channel 0 is its own, the rest goes to the channels. Errors of the connection's kind end it:
  * connection.close leaves, everything but close-ok is ignored, a timer ends the wait. LINGER is the
  * time in which a peer may read our last word (close-ok, or the close of a stream that cannot be
- * read any more; or none, for a refused login that is to wait): input is thrown away until the peer
+ * read any more; or none, for a refused login whose client would not understand it): input is thrown away until the peer
  * ends the stream or the timer does.
  *
  * Handlers never end the connection themselves: they return false, and connection_on_input, at the
@@ -88,7 +88,7 @@ struct connection {
     bool held, choked, blocked; /* not read, see above */
     bool noticed;               /* octets have come: it is no probe (1.3) */
     struct parked parked;       /* held for an LSN */
-    struct buf held_reply;      /* encoded frames that leave when the hold ends, or the timer */
+    struct buf held_reply;      /* encoded frames that leave when the hold ends */
 
     struct task rest;             /* ends the hold of connection_rest, in the next turn */
     struct timer timer;           /* handshake deadline, then wait for close-ok or the peer's end */
@@ -155,10 +155,6 @@ void connection_await_store(struct connection *connection);
 void connection_fail(struct connection *connection, const struct amqp_error *error,
                      const char *reason);
 
-/* The same, but the close leaves only after delay_ms. */
-void connection_fail_later(struct connection *connection, const struct amqp_error *error,
-                           const char *reason, uint64_t delay_ms);
-
 /* Ends it now, without a word to the peer; reason is for the log. */
 void connection_drop(struct connection *connection, const char *reason);
 
@@ -178,8 +174,8 @@ void connection_start_heartbeats(struct connection *connection);
  * client wanted it so. */
 void connection_wind_up(struct connection *connection, enum log_level level, const char *reason);
 /* Its last word is said: ignores input, and closes when the peer does, 3 s from now at the
- * latest, or as much as least_ms. */
-void connection_linger(struct connection *connection, uint64_t least_ms);
+ * latest. */
+void connection_linger(struct connection *connection);
 
 /* The rows of class connection. */
 bool connection_on_method(struct connection *connection, const struct amqp_method *method,

@@ -9,14 +9,11 @@ const struct login_rules login_rules_default = {
     .anonymous_user = "guest",
 };
 
-/* 4.2.5: the answer waits, so that guessing passwords is slow; who cannot understand it gets none.
- * The wire never tells what was wrong. */
+/* 4.2.5: who cannot understand the answer gets none. The wire never tells what was wrong. */
 static void refuse(struct connection *connection, const char *why)
 {
     struct amqp_error error = {0}; /* it is not start-ok that failed */
     char reason[512];
-    const uint64_t delay_ms = address_login_failed(connection->visitor.address,
-                                                   connection->service->limits.login_delay_max_ms);
 
     connection->broker->counters.logins_refused++;
     snprintf(reason, sizeof(reason), "%s login refused: user '%s' - %s", connection->mechanism,
@@ -26,10 +23,10 @@ static void refuse(struct connection *connection, const char *why)
                   "Login was refused using authentication mechanism %s. For details see the broker "
                   "logfile.",
                   connection->mechanism);
-        connection_fail_later(connection, &error, reason, delay_ms);
+        connection_fail(connection, &error, reason);
     } else {
         connection_wind_up(connection, LOG_ERROR, reason);
-        connection_linger(connection, delay_ms);
+        connection_linger(connection);
     }
 }
 
@@ -58,12 +55,17 @@ struct connection *login_resume(struct attempt *attempt)
 }
 
 /* The client may go, and the handshake time out, meanwhile. */
-void login_verify(struct connection *connection, struct slice name, struct slice password,
-                  attempt_done *on_done)
+bool login_verify(struct connection *connection, struct slice name, struct slice password,
+                  attempt_done *on_done, struct amqp_error *error)
 {
-    connection_hold(connection);
     connection->attempt = authenticator_login(&connection->service->authenticator, name, password,
-                                              &connection->peer, on_done, connection);
+                                              connection->visitor.address,
+                                              connection->peer.loopback, on_done, connection);
+    if (connection->attempt == NULL)
+        return amqp_fail(error, AMQP_RESOURCE_ERROR,
+                         "too many other logins from this address wait for their turn");
+    connection_hold(connection);
+    return true;
 }
 
 static void on_verified(struct attempt *attempt)
@@ -87,8 +89,7 @@ static bool log_in_by(decode_response *decode, struct connection *connection, st
     if (!decode(response, &name, &password, error))
         return false;
     keep_name(connection, name);
-    login_verify(connection, name, password, on_verified);
-    return true;
+    return login_verify(connection, name, password, on_verified, error);
 }
 
 static bool log_in_plain(struct connection *connection, struct slice response,

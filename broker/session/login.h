@@ -27,16 +27,16 @@ extern const struct login_rules login_rules_default; /* all but ANONYMOUS */
 /* Those that this client is offered, in connection.start's way. */
 void login_offer(const struct connection *connection, char names[LOGIN_NAMES_SIZE]);
 
-/* Begins with what start-ok says. False with error filled when there is no such mechanism, or the
- * response has not its shape. Else done follows, at once or later, unless the login is refused or
+/* Begins with what start-ok says. False with error filled when there is no such mechanism, the
+ * response has not its shape, or too many wait already. Else done follows, at once or later, unless the login is refused or
  * the client goes: connection->user is who it is. */
 bool login_begin(struct connection *connection, struct slice mechanism, struct slice response,
                  void (*done)(struct connection *connection), struct amqp_error *error);
 
 /* Compares a password on the worker; the connection is held meanwhile. on_done begins with
- * login_resume. */
-void login_verify(struct connection *connection, struct slice name, struct slice password,
-                  attempt_done *on_done);
+ * login_resume. False with error filled: too many wait already. */
+bool login_verify(struct connection *connection, struct slice name, struct slice password,
+                  attempt_done *on_done, struct amqp_error *error);
 struct connection *login_resume(struct attempt *attempt);
 
 #endif

@@ -119,6 +119,7 @@ int service_init(struct service *service, struct broker *broker,
     if (result < 0)
         return result;
     service->authenticator.on_rehash = on_rehash;
+    service->authenticator.delay_max_ms = limits->login_delay_max_ms;
     revocation_init(&service->watcher);
     broker->watcher = &service->watcher;
     route_init(&service->route, broker);

@@ -18,7 +18,7 @@ struct service_limits {
     uint32_t initial_frame_size_max; /* before tune-ok */
     uint16_t channel_max;
     uint32_t handshake_timeout_ms;
-    uint32_t login_delay_max_ms; /* see access/address.h */
+    uint32_t login_delay_max_ms; /* 0: none; see access/address.h */
     uint64_t message_size_max;
     /* 0 in any of these: no limit */
     uint32_t consumer_max_per_channel, consumer_max_per_node;

@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 import tempfile
+import time
 import unittest
 
 import broker
@@ -23,8 +24,9 @@ def binary(source):
             struct.pack('>HH', 51234, 5672))
 
 
-@broker.needs_own_broker
 class Proxied(unittest.TestCase):
+    settings = ()
+
     @classmethod
     def setUpClass(cls):
         cls.directory = tempfile.mkdtemp(prefix='certificates-')
@@ -33,7 +35,7 @@ class Proxied(unittest.TestCase):
         made.leaf('server', 'root', names='IP:127.0.0.1')
         cls.context = ssl.create_default_context(cafile=made.path('root'))
         cls.tls_port = broker.free_port()
-        cls.broker = broker.Broker(('proxy_protocol=true', 'handshake_timeout=1000',
+        cls.broker = broker.Broker(('proxy_protocol=true', *cls.settings,
                                     'listeners.ssl.default=127.0.0.1:%d' % cls.tls_port,
                                     'ssl_options.certfile=' + made.path('server'),
                                     'ssl_options.keyfile=' + made.key('server'))).start()
@@ -59,6 +61,11 @@ class Proxied(unittest.TestCase):
         got = connection.read_method()
         return got.id if got.id == wire.TUNE else wire.close_reason(got.arguments)[0]
 
+
+@broker.needs_own_broker
+class Headers(Proxied):
+    settings = ('handshake_timeout=3000',)
+
     def test_1_1_guest_is_who_comes_from_here_by_the_header(self):  # CVE-2026-57216
         for tls, header in ((False, line), (False, binary), (True, line), (True, binary)):
             with self.subTest(tls=tls, header=header.__name__):
@@ -76,6 +83,27 @@ class Proxied(unittest.TestCase):
                 self.connect(begin).read_frame()
         self.broker.await_log('does not begin with a PROXY protocol header')
         self.broker.await_log('no PROXY protocol header came in time')
+
+
+@broker.needs_own_broker
+class Gone(Proxied):
+    def ends(self, source, why=''):
+        return sum('closing AMQP connection %s:' % source in line and why in line for line in self.broker.log().splitlines())
+
+    def test_4_2_5_who_hangs_up_has_no_turn(self):
+        for tls, source in ((False, '192.0.2.1'), (True, '192.0.2.2')):
+            with self.subTest(tls=tls):
+                for guess in range(30):
+                    connection = self.connect(binary(source), tls)
+                    connection.send(wire.PROTOCOL_HEADER)
+                    connection.expect(wire.START)
+                    connection.send(wire.start_ok(password='wrong %d' % guess))
+                    connection.socket.close()
+                deadline = time.monotonic() + 10
+                while self.ends(source) < 30 and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                self.assertEqual(self.ends(source), 30)
+                self.assertGreater(self.ends(source, 'client unexpectedly closed TCP connection'), 20)
 
 
 if __name__ == '__main__':

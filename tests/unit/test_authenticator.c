@@ -1,5 +1,5 @@
-/* Who is it: the same work whatever is wrong, turns by address, and answers that nobody wants any
- * more; with the worker thread, but where it is not the point. */
+/* Who is it: the same work whatever is wrong, turns by address, which come late after failures, and
+ * answers that nobody wants any more; with the worker thread, but where it is not the point. */
 #include "access/authenticator.h"
 
 #include "tests/lib/unit.h"
@@ -11,9 +11,11 @@ static struct loop loop;
 static struct random source;
 static struct users users;
 static struct authenticator authenticator;
+static struct addresses addresses;
+static struct visitor visitors[32]; /* whoever has been asked for, by address */
+static size_t visitor_count;
 static char order[32]; /* who was told, in what order */
 static bool right;     /* what the last one was told */
-static bool computed;  /* the slow function was run for it, whatever it was compared with */
 static size_t count_right, count_rehashed;
 
 static void on_rehash(struct authenticator *asked, struct user *user,
@@ -47,6 +49,7 @@ static void open_it(bool threaded)
     random_init_seeded(&source, 1);
     ck_assert_int_eq(0, loop_init(&loop, &now));
     users_init(&users);
+    addresses_init(&addresses, &now);
     ck_assert_int_eq(0, authenticator_open(&authenticator, &users, &loop, &source, COST, threaded));
     authenticator.on_rehash = on_rehash;
     add_user("stoat", "secret");
@@ -58,9 +61,17 @@ static void set_up(void)
     open_it(true);
 }
 
+static void leave(void)
+{
+    while (visitor_count > 0)
+        visitor_leave(&visitors[--visitor_count]);
+}
+
 static void tear_down(void)
 {
+    leave();
     authenticator_close(&authenticator);
+    addresses_release(&addresses);
     users_release(&users);
     loop_release(&loop);
 }
@@ -72,18 +83,27 @@ static void on_done(struct attempt *attempt)
     order[size] = *(const char *)attempt->context;
     order[size + 1] = '\0';
     right = attempt->user != NULL;
-    computed = attempt->stored.scheme == PASSWORD_SCRYPT || attempt->made.hash_size > 0;
     count_right += right;
+}
+
+static struct address *address_of(const char *host)
+{
+    struct endpoint peer = {.loopback = true};
+
+    for (size_t i = 0; i < visitor_count; i++)
+        if (strcmp(visitors[i].address->key, host) == 0)
+            return visitors[i].address;
+    ck_assert_uint_lt(visitor_count, countof(visitors));
+    snprintf(peer.host, sizeof(peer.host), "%s", host);
+    visitor_enter(&visitors[visitor_count], &addresses, &peer);
+    return visitors[visitor_count++].address;
 }
 
 static struct attempt *begin(const char *name, const char *password, const char *host,
                              const char *label)
 {
-    struct endpoint peer = {.loopback = true};
-
-    snprintf(peer.host, sizeof(peer.host), "%s", host);
     return authenticator_login(&authenticator, slice_of_string(name), slice_of_string(password),
-                               &peer, on_done, (void *)(uintptr_t)label);
+                               address_of(host), true, on_done, (void *)(uintptr_t)label);
 }
 
 static void wait_for(size_t count)
@@ -171,6 +191,211 @@ START_TEST(addresses_take_turns)
 }
 END_TEST
 
+/* What has 64 bits in common is one. */
+START_TEST(sites_take_turns)
+{
+    begin("stoat", "1", "2001:db8::1", "1");
+    begin("stoat", "2", "2001:db8::2", "2");
+    begin("stoat", "3", "2001:db8::3", "3");
+    begin("stoat", "4", "192.0.2.1", "4");
+    begin("stoat", "5", "2001:db8:0:1::1", "5");
+    wait_for(5);
+    ck_assert_str_eq("14523", order);
+}
+END_TEST
+
+/* Whoever has a turn has one question in hand, and the others of its address stand behind those who
+ * came meanwhile. Nor does a crowd hold up one who comes after it. */
+START_TEST(a_crowd_waits_behind_its_own)
+{
+    static const char alphabet[] = "abcdefghijklmnopqrstuvwxyz";
+
+    for (size_t i = 0; i < 26; i++)
+        begin("stoat", alphabet + i, "a", alphabet + i);
+    begin("stoat", "secret", "b", "!");
+    wait_for(27);
+    ck_assert_str_eq("a!bcdefghijklmnopqrstuvwxyz", order);
+}
+END_TEST
+
+START_TEST(who_asks_the_same_gets_the_same_answer)
+{
+    static const struct {
+        const char *name, *password, *host;
+        bool same;
+    } rows[] = {
+        {"stoat", "wrong", "b", false},  {"stoat", "wrong", "b", true},
+        {"stoat", "wrong", "c", false},  {"stoat", "wrong2", "b", false},
+        {"weasel", "wrong", "b", false}, {"weasel", "wrong", "b", true},
+    };
+    size_t different = 1;
+
+    begin("stoat", "first", "a", "x"); /* keeps the worker */
+    const uint64_t before = password_work();
+    for (size_t i = 0; i < countof(rows); i++) {
+        begin(rows[i].name, rows[i].password, rows[i].host, "x");
+        different += !rows[i].same;
+    }
+    wait_for(1 + countof(rows));
+    ck_assert_uint_le(password_work() - before, different * (UINT64_C(1) << COST) * 8);
+    ck_assert_uint_ge(password_work() - before, (different - 1) * (UINT64_C(1) << COST) * 8);
+}
+END_TEST
+
+START_TEST(so_many_of_an_address_may_wait)
+{
+    char password[16];
+    struct attempt *attempts[66], *far;
+
+    for (int i = 0; i < 66; i++) {
+        snprintf(password, sizeof(password), "%d", i);
+        attempts[i] = begin("stoat", password, "a", "x");
+        ck_assert_msg((attempts[i] != NULL) == (i < 65), "%d", i); /* the first has its turn */
+    }
+    far = begin("stoat", "x", "b", "x");
+    ck_assert_ptr_nonnull(far);
+    authenticator_cancel(&far);
+    for (int i = 1; i < 65; i++)
+        authenticator_cancel(&attempts[i]);
+    ck_assert_ptr_nonnull(begin("stoat", "secret", "a", "x"));
+    wait_for(2);
+    ck_assert(right);
+}
+END_TEST
+
+/* ---- after failures ---- */
+
+static void turn_until_quiet(void)
+{
+    for (int i = 0; i < 10; i++)
+        loop_turn(&loop, 0);
+}
+
+static void open_with_delays(void)
+{
+    tear_down();
+    open_it(false);
+    authenticator.delay_max_ms = 3000;
+}
+
+static void on_guessed(struct attempt *attempt)
+{
+    *(struct attempt **)attempt->context = NULL;
+}
+
+static void guess(struct attempt **pending, const char *name, const char *password)
+{
+    *pending = authenticator_login(&authenticator, slice_of_string(name), slice_of_string(password),
+                                   address_of("a"), true, on_guessed, pending);
+    ck_assert_ptr_nonnull(*pending);
+}
+
+/* Awaiting each answer, or those of many at once, or giving each up after the time that the right one
+ * would have taken; as the same visitor or always another. */
+START_TEST(guesses_are_few)
+{
+    static const struct {
+        size_t at_once;
+        bool gives_up, leaves;
+    } rows[] = {{1, false, false}, {20, false, false}, {1, true, false}, {20, true, true}};
+    struct attempt *pending[20] = {NULL};
+    const uint64_t before = password_work(), until_ms = now.now_ms + 600000;
+    char password[16];
+    int next = 0;
+
+    open_with_delays();
+    while (now.now_ms < until_ms) {
+        for (size_t i = 0; i < rows[_i].at_once; i++) {
+            if (rows[_i].gives_up)
+                authenticator_cancel(&pending[i]);
+            if (rows[_i].leaves && i == 0)
+                leave();
+            snprintf(password, sizeof(password), "%d", next);
+            if (pending[i] == NULL && ++next > 0)
+                guess(&pending[i], "stoat", password);
+        }
+        turn_until_quiet();
+        now.now_ms += 20;
+    }
+    for (size_t i = 0; i < countof(pending); i++)
+        authenticator_cancel(&pending[i]);
+    const uint64_t guesses = (password_work() - before) / ((UINT64_C(1) << COST) * 8);
+    ck_assert_msg(guesses >= 190 && guesses <= 210, "%" PRIu64 " guesses in 10 minutes", guesses);
+}
+END_TEST
+
+static void fail_often(const char *name, int count)
+{
+    char password[16];
+
+    for (int i = 0; i < count; i++) {
+        struct attempt *pending;
+        snprintf(password, sizeof(password), "%d", i);
+        guess(&pending, name, password);
+        while (pending != NULL) {
+            turn_until_quiet();
+            now.now_ms += 100;
+        }
+    }
+}
+
+static bool is_in_at_once(const char *name, const char *password, const char *host)
+{
+    struct attempt *attempt;
+
+    order[0] = '\0';
+    right = false;
+    attempt = begin(name, password, host, "x");
+    turn_until_quiet();
+    if (order[0] == '\0')
+        authenticator_cancel(&attempt);
+    return right;
+}
+
+START_TEST(a_login_waits_after_failures)
+{
+    open_with_delays();
+    fail_often("stoat", 5); /* the next turn is 1.6 s after the last, of which one tenth is over */
+    ck_assert(is_in_at_once("stoat", "secret", "b"));
+    ck_assert(!is_in_at_once("stoat", "secret", "a"));
+    now.now_ms += 1400;
+    ck_assert(!is_in_at_once("stoat", "secret", "a"));
+    now.now_ms += 100;
+    ck_assert(is_in_at_once("stoat", "secret", "a"));
+    fail_often("stoat", 1);
+    leave();
+    ck_assert(!is_in_at_once("weasel", "secret", "a"));
+    now.now_ms += 60000; /* all is forgotten */
+    fail_often("stoat", 1);
+    add_user("weasel", "secret");
+    now.now_ms += 100;
+    ck_assert(is_in_at_once("weasel", "secret", "a"));
+}
+END_TEST
+
+START_TEST(regulars_do_not_wait)
+{
+    open_with_delays();
+    add_user("weasel", "secret");
+    ck_assert(is_in_at_once("stoat", "secret", "a"));
+    leave();
+    fail_often("weasel", 20);
+    ck_assert(is_in_at_once("stoat", "secret", "a"));
+    ck_assert(!is_in_at_once("weasel", "secret", "a")); /* has not been here */
+    fail_often("stoat", 9);
+    ck_assert(is_in_at_once("stoat", "secret", "a"));
+    fail_often("stoat", 1);
+    ck_assert(!is_in_at_once("stoat", "secret", "a"));
+    now.now_ms += 3000;
+    ck_assert(is_in_at_once("stoat", "secret", "a")); /* in turn */
+    fail_often("weasel", 1);
+    ck_assert(is_in_at_once("stoat", "secret", "a"));
+    user_set_password(users_find(&users, SLICE("stoat")),
+                      &users_find(&users, SLICE("weasel"))->password);
+    ck_assert(!is_in_at_once("stoat", "secret", "a"));
+}
+END_TEST
+
 START_TEST(who_cancels_is_not_told)
 {
     struct attempt *running = begin("stoat", "secret", "a", "1"),
@@ -221,6 +446,13 @@ int main(void)
     tcase_add_test(tests, a_proof_spares_the_slow_function);
     tcase_add_loop_test(tests, logins_of_one_user_at_once_are_all_right, 0, 2);
     tcase_add_test(tests, addresses_take_turns);
+    tcase_add_test(tests, sites_take_turns);
+    tcase_add_test(tests, a_crowd_waits_behind_its_own);
+    tcase_add_test(tests, who_asks_the_same_gets_the_same_answer);
+    tcase_add_test(tests, so_many_of_an_address_may_wait);
+    tcase_add_loop_test(tests, guesses_are_few, 0, 4);
+    tcase_add_test(tests, a_login_waits_after_failures);
+    tcase_add_test(tests, regulars_do_not_wait);
     tcase_add_test(tests, who_cancels_is_not_told);
     tcase_add_loop_test(tests, it_may_be_closed_at_any_time, 0, 2);
     tcase_add_test(tests, without_a_thread_it_answers_in_another_turn);

@@ -99,7 +99,7 @@ START_TEST(defaults)
     ck_assert_uint_eq(config.connection_max, 0);
     ck_assert_uint_eq(config.connection_max_per_address, 0);
     ck_assert_uint_eq(config.handshake_max_per_address, 10000);
-    ck_assert_uint_eq(config.login_delay_max_ms, 8000);
+    ck_assert_uint_eq(config.login_delay_max_ms, 3000);
     ck_assert_uint_eq(config.channel_max_per_node, 500000);
     ck_assert_uint_eq(config.queue_max, 1000000);
     ck_assert_uint_eq(config.exchange_max, 200000);

@@ -733,45 +733,79 @@ static void fail_login(uint64_t delay_ms)
 {
     struct peer *guesser = peer_log_in(&harness, "guest", "wrong", "/", false);
 
-    if (delay_ms > 100) {
+    if (delay_ms > 0) {
         harness_advance(&harness, delay_ms - 100);
         peer_expect_nothing(guesser);
+        harness_advance(&harness, 100);
     }
-    harness_advance(&harness, 200);
     peer_expect_close(guesser, 0, 403, "ACCESS_REFUSED - Login was refused*");
     peer_free(&guesser);
 }
 
-START_TEST(failed_logins_of_an_address)
+static void start_with_delays(void)
 {
     struct service_limits limits = harness_limits;
-    static const uint64_t delays_ms[] = {100, 200, 400, 800, 1600, 3200, 6400, 8000, 8000};
 
-    limits.login_delay_max_ms = 8000;
+    limits.login_delay_max_ms = 3000;
     start(&limits);
+    harness_add_user(&harness, "weasel", "secret");
+}
+
+START_TEST(logins_of_an_address_wait_after_failures)
+{
+    static const uint64_t delays_ms[] = {0, 100, 200, 400, 800, 1600, 3000, 3000};
+
+    start_with_delays();
     for (size_t i = 0; i < countof(delays_ms); i++)
         fail_login(delays_ms[i]);
     struct peer *far = peer_log_in(&harness, "guest", "guest", "/", true); /* not from there */
-    harness_advance(&harness, 200);
     peer_expect_close(far, 0, 403, "ACCESS_REFUSED*");
-    struct peer *honest = peer_open(&harness); /* who knows it does not wait */
-    peer_free(&honest);
+    struct peer *regular = peer_open(&harness); /* guest has logged in from there before */
+    peer_free(&regular);
+    struct peer *honest = peer_log_in(&harness, "weasel", "secret", "/", false);
+    harness_advance(&harness, 2900);
+    peer_expect_nothing(honest);
+    harness_advance(&harness, 100);
+    peer_expect(honest, 0, AMQP_CONNECTION_TUNE);
     harness_advance(&harness, 60000);
-    fail_login(100); /* it is forgotten */
+    fail_login(0); /* it is forgotten */
 }
 END_TEST
 
-/* Who went before the answer is gone at once. */
-START_TEST(a_refusal_does_not_wait_for_who_has_gone)
+/* He takes no turn from those who stay. */
+START_TEST(who_hangs_up_does_not_wait)
 {
-    struct service_limits limits = harness_limits;
-
-    limits.login_delay_max_ms = 8000;
-    start(&limits);
+    start_with_delays();
+    for (int i = 0; i < 2; i++)
+        fail_login(i == 0 ? 0 : 100);
     struct peer *guesser = peer_log_in(&harness, "guest", "wrong", "/", false);
+    struct peer *honest = peer_log_in(&harness, "weasel", "secret", "/", false);
+    ck_assert_uint_eq(harness.service.connection_count, 4);
+    memory_transport_end(&guesser->memory);
+    harness_run(&harness);
+    peer_expect_end(guesser);
     ck_assert_uint_eq(harness.service.connection_count, 3);
-    peer_free(&guesser);
-    ck_assert_uint_eq(harness.service.connection_count, 2);
+    harness_advance(&harness, 200);
+    peer_expect(honest, 0, AMQP_CONNECTION_TUNE);
+}
+END_TEST
+
+START_TEST(too_many_logins_of_an_address)
+{
+    char password[16];
+
+    start_with_delays();
+    fail_login(0);
+    for (int i = 0; i <= 64; i++) {
+        snprintf(password, sizeof(password), "%d", i);
+        struct peer *guesser = peer_log_in(&harness, "guest", password, "/", false);
+        if (i < 64)
+            peer_expect_nothing(guesser);
+        else
+            peer_expect_close(guesser, 0, 506,
+                              "RESOURCE_ERROR - too many other logins from this address wait for "
+                              "their turn");
+    }
 }
 END_TEST
 
@@ -788,7 +822,7 @@ static void visit(const char *host, bool fail)
     snprintf(peer_address.host, sizeof(peer_address.host), "%s", host);
     visitor_enter(&visitor, &addresses, &peer_address);
     if (fail)
-        address_login_failed(visitor.address, 1000);
+        address_login_failed(visitor.address);
     visitor_leave(&visitor);
 }
 
@@ -799,7 +833,8 @@ static uint64_t delay_for(const char *host)
 
     snprintf(peer_address.host, sizeof(peer_address.host), "%s", host);
     visitor_enter(&visitor, &addresses, &peer_address);
-    const uint64_t delay = address_login_failed(visitor.address, 100000);
+    address_login_failed(visitor.address);
+    const uint64_t delay = address_login_ms(visitor.address, 100000) - table_clock.now_ms;
     visitor_leave(&visitor);
     return delay;
 }
@@ -820,7 +855,6 @@ START_TEST(addresses_are_remembered_for_their_failures)
     ck_assert_uint_eq(delay_for("192.0.2.1"), 400);
     table_clock.now_ms += 60000;
     ck_assert_uint_eq(delay_for("192.0.2.1"), 100);
-    ck_assert_uint_eq(addresses.by_key.count, 1); /* the other's time is over */
 
     for (int i = 0; i < 10000; i++) {
         snprintf(host, sizeof(host), "198.18.%d.%d", i / 256, i % 256);
@@ -879,8 +913,9 @@ static Suite *peer_limits_suite(void)
     tcase_add_test(tests, handshakes_of_an_address);
     tcase_add_test(tests, connections_of_an_address);
     tcase_add_test(tests, input_before_the_login);
-    tcase_add_test(tests, failed_logins_of_an_address);
-    tcase_add_test(tests, a_refusal_does_not_wait_for_who_has_gone);
+    tcase_add_test(tests, logins_of_an_address_wait_after_failures);
+    tcase_add_test(tests, who_hangs_up_does_not_wait);
+    tcase_add_test(tests, too_many_logins_of_an_address);
     suite_add_tcase(suite, tests);
     tcase_add_test(tables, addresses_are_remembered_for_their_failures);
     tcase_add_test(tables, sites_have_one_address);
