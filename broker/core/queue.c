@@ -745,8 +745,8 @@ static void on_retries_due(struct timer *timer)
     }
     if (left == 0)
         timer_set(queue->retries->wheel, timer, now_ms);
+    deliver_now(queue);
     queue_drop_overflow(queue);
-    queue_wake(queue);
 }
 
 static void note_overflow(struct queue *queue)
@@ -782,6 +782,8 @@ void queues_drop_overflow(struct broker *broker)
     while ((queue = STAILQ_FIRST(&broker->overfull)) != NULL) {
         STAILQ_REMOVE_HEAD(&broker->overfull, by_overfull);
         queue->overfull = false;
+        if (queue->settings.quorum)
+            deliver_now(queue);
         queue_drop_overflow(queue);
     }
 }

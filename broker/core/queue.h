@@ -179,7 +179,7 @@ void queue_reject(struct queue *queue, struct place place, struct consumer *cons
  * limit, above which it is dropped (10.19). */
 void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed);
 /* After all that goes back at once: what is too much now is dropped, in the order of its queue and
- * not in that of its return (11.5). */
+ * not in that of its return (11.5). Of a quorum queue, after whoever waits has been served. */
 void queues_drop_overflow(struct broker *broker);
 
 /* It was redeclared, or asked by basic.get: x-expires counts from now (8.14). */

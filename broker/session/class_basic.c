@@ -654,33 +654,39 @@ void channel_requeue_all(struct channel *channel)
 }
 
 /* What a transaction holds is settled already, as far as the client goes (9.15). */
-static bool recover(struct channel *channel, bool requeue, struct amqp_error *error)
+static void requeue_unheld(struct channel *channel)
 {
-    if (!requeue)
-        return amqp_fail(error, AMQP_NOT_IMPLEMENTED, "requeue=false"); /* 10.18 */
     struct delivery *delivery = deliveries_oldest(&channel->deliveries);
+
     while (delivery != NULL) {
         struct delivery *next = deliveries_next(&channel->deliveries, delivery);
         if (!delivery->held)
             channel_settle(channel, delivery, SETTLE_RETURN);
         delivery = next;
     }
-    queues_drop_overflow(channel->broker);
     channel_wake_consumers(channel);
+}
+
+/* Nothing is delivered again before it is answered. */
+static bool recover(struct channel *channel, bool requeue, bool answers, struct amqp_error *error)
+{
+    if (!requeue)
+        return amqp_fail(error, AMQP_NOT_IMPLEMENTED, "requeue=false"); /* 10.18 */
+    requeue_unheld(channel);
+    if (answers)
+        channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_RECOVER_OK});
+    queues_drop_overflow(channel->broker);
     return true;
 }
 
 bool on_basic_recover(struct channel *channel, const struct amqp_method *method,
                       struct amqp_error *error)
 {
-    if (!recover(channel, method->basic_recover.requeue, error))
-        return false;
-    channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_RECOVER_OK});
-    return true;
+    return recover(channel, method->basic_recover.requeue, true, error);
 }
 
 bool on_basic_recover_async(struct channel *channel, const struct amqp_method *method,
                             struct amqp_error *error)
 {
-    return recover(channel, method->basic_recover_async.requeue, error);
+    return recover(channel, method->basic_recover_async.requeue, false, error);
 }

@@ -875,8 +875,11 @@ static void note_overflow(struct model_queue *queue)
 /* When all that goes back at once is there. */
 static void drop_overflows(struct reference *r)
 {
-    for (size_t i = 0; i < doing.overfull_count; i++)
+    for (size_t i = 0; i < doing.overfull_count; i++) {
+        if (doing.overfull[i]->options.quorum)
+            deliver(r, doing.overfull[i]);
         drop_overflow(r, doing.overfull[i]);
+    }
     doing.overfull_count = 0;
 }
 
@@ -1423,9 +1426,9 @@ static void do_settle(struct reference *r, const struct command *command, enum m
             i += channel->count == before;
         }
     }
-    drop_overflows(r);
     if (limited)
         wake_channel(r, command->channel);
+    drop_overflows(r);
 }
 
 /* 10.18; what a transaction holds is settled already. */
@@ -1438,8 +1441,8 @@ static void do_recover(struct reference *r, const struct command *command)
             settle(r, command->channel, i, RETURN);
         else
             i++;
-    drop_overflows(r);
     wake_channel(r, command->channel);
+    drop_overflows(r);
 }
 
 /* 9.16: one refusal refuses all. */

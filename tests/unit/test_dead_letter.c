@@ -189,6 +189,51 @@ START_TEST(of_what_goes_back_the_oldest_goes_first) /* 11.5, 6.5, 10.17, 10.18 *
 }
 END_TEST
 
+static void expect_dead(const char *const *bodies)
+{
+    for (; *bodies != NULL; bodies++)
+        get_one(peer, "dead", *bodies);
+    get_nothing(peer, "dead");
+}
+
+/* Of what goes back at once a quorum queue serves whoever waits first, a classic queue drops first. */
+START_TEST(who_waits_is_served_before_or_after_the_limit) /* 11.5, 10.17 */
+{
+    const size_t way = (size_t)_i / 2;
+    const bool quorum = _i % 2 == 1;
+    struct peer *other = peer_open_channel(&harness);
+
+    declare_queue(peer, "dead", true, NULL);
+    declare_queue(peer, "q", true,
+                  quorum ? TO_DEAD ",x-max-length=I1,x-queue-type=Squorum"
+                         : TO_DEAD ",x-max-length=I1");
+    consume(peer, "q", "own", false, NULL);
+    for (const char *const *body = (const char *const[]){"1", "2", "3", "4", NULL}; *body != NULL;
+         body++) {
+        publish(peer, "q", *body);
+        expect_delivery(peer, *body);
+    }
+    peer_call(
+        peer, 1,
+        &(struct amqp_method){.id = AMQP_BASIC_CANCEL, .basic_cancel.consumer_tag = SLICE("own")},
+        AMQP_BASIC_CANCEL_OK);
+    set_prefetch(other, 2);
+    consume(other, "q", "c", false, NULL);
+    if (ways_back[way] == by_commit)
+        peer_call(peer, 1, &(struct amqp_method){.id = AMQP_TX_SELECT}, AMQP_TX_SELECT_OK);
+    ways_back[way]();
+    if (quorum) {
+        expect_delivery(other, "1");
+        expect_delivery(other, "2");
+        get_one(peer, "q", "4");
+        expect_dead((const char *const[]){"3", NULL});
+    } else {
+        expect_delivery(other, "4");
+        expect_dead((const char *const[]){"1", "2", "3", NULL});
+    }
+}
+END_TEST
+
 /* ---- 13.2, 13.3: where it goes ---- */
 
 START_TEST(keys_of_the_message_or_of_the_queue) /* 13.2, 10.15 */
@@ -287,6 +332,24 @@ START_TEST(headers_of_more_deaths) /* 13.4, 13.5 */
     ck_assert_str_eq(header_of(peer, "x-first-death-reason"), "Srejected");
     ck_assert_str_eq(header_of(peer, "x-last-death-queue"), "Stwo");
     ck_assert_str_eq(header_of(peer, "x-last-death-reason"), "Sexpired");
+}
+END_TEST
+
+START_TEST(the_newest_death_is_first) /* 13.4 */
+{
+    declare_queue(peer, "a", true, "x-dead-letter-exchange=S,x-dead-letter-routing-key=Sb");
+    declare_queue(peer, "b", true, "x-dead-letter-exchange=S,x-dead-letter-routing-key=Sc");
+    declare_queue(peer, "c", true, "x-dead-letter-exchange=S,x-dead-letter-routing-key=Sa");
+    publish(peer, "a", "m");
+    for (const char *const *at = (const char *const[]){"a", "b", "c", "a", "b", NULL}; *at != NULL;
+         at++)
+        reject(peer, get_unacked(peer, *at, "m"), false);
+    get_one(peer, "c", "m");
+#define DEATH_IN(queue, count)                                                                     \
+    "{count=l" count " reason=Srejected queue=S" queue " time=T1700000000 exchange=S "             \
+    "routing-keys=[S" queue "]}"
+    ck_assert_str_eq(header_of(peer, "x-death"),
+                     "[" DEATH_IN("b", "2") "," DEATH_IN("a", "2") "," DEATH_IN("c", "1") "]");
 }
 END_TEST
 
@@ -612,11 +675,14 @@ int main(void)
     tcase_add_test(tests, purge_delete_and_ack_are_no_deaths);
     tcase_add_test(tests, reject_publish_is_no_death);
     tcase_add_loop_test(tests, of_what_goes_back_the_oldest_goes_first, 0, countof(ways_back));
+    tcase_add_loop_test(tests, who_waits_is_served_before_or_after_the_limit, 0,
+                        2 * countof(ways_back));
     tcase_add_loop_test(tests, keys_of_the_message_or_of_the_queue, 0, 2);
     tcase_add_test(tests, every_queue_bound_there_gets_one);
     tcase_add_test(tests, an_absent_exchange_takes_them_silently);
     tcase_add_test(tests, headers_of_a_first_death);
     tcase_add_test(tests, headers_of_more_deaths);
+    tcase_add_test(tests, the_newest_death_is_first);
     tcase_add_test(tests, a_repeated_death_tells_of_the_first);
     tcase_add_test(tests, what_clients_send_is_no_history);
     tcase_add_loop_test(tests, history_survives_a_restart, 0, 2);

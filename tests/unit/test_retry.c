@@ -133,6 +133,25 @@ START_TEST(others_pass_meanwhile) /* 11.8 */
 }
 END_TEST
 
+/* Two whose wait is over at once are one too many, but for whom they go to. */
+START_TEST(what_has_waited_is_handed_out_before_it_is_dropped) /* 11.8, 11.5 */
+{
+    struct peer *other = peer_open_channel(&harness);
+
+    declare_queue(peer, "q", true, RETRY ",x-max-length=I1");
+    publish(peer, "q", "a");
+    const uint64_t a = get_unacked(peer, "q", "a");
+    publish(peer, "q", "b");
+    const uint64_t b = get_unacked(peer, "q", "b");
+    consume(other, "q", "c", false, NULL);
+    reject(peer, a, true);
+    reject(peer, b, true);
+    harness_advance(&harness, 1100);
+    expect_delivery(other, "a");
+    expect_delivery(other, "b");
+}
+END_TEST
+
 /* Those that stood before others do so again. */
 START_TEST(places_are_kept) /* 11.8, 10.17 */
 {
@@ -281,6 +300,7 @@ int main(void)
     tcase_add_loop_test(tests, what_comes_back_waits, 0, countof(wait_cases));
     tcase_add_test(tests, waits_do_not_wrap);
     tcase_add_test(tests, others_pass_meanwhile);
+    tcase_add_test(tests, what_has_waited_is_handed_out_before_it_is_dropped);
     tcase_add_test(tests, places_are_kept);
     tcase_add_test(tests, the_delivery_limit_holds);
     tcase_add_test(tests, a_deadline_ends_the_wait);
