@@ -959,6 +959,8 @@ void queue_owner_release(struct queue_owner *owner)
 {
     struct queue *queue;
 
-    while ((queue = TAILQ_FIRST(&owner->queues)) != NULL)
+    while ((queue = TAILQ_FIRST(&owner->queues)) != NULL) {
+        retire_all_due(queue); /* of what its owner has just given back, too (11.2) */
         queue_delete(queue);
+    }
 }

@@ -125,7 +125,8 @@ void queue_apply_policies(struct queue *queue);
 void queue_free(struct queue **queue);
 
 void queue_owner_init(struct queue_owner *owner);
-void queue_owner_release(struct queue_owner *owner); /* deletes them all */
+/* Deletes them all; what is due has expired before. */
+void queue_owner_release(struct queue_owner *owner);
 
 /* True when the client that owns `owner` may use the queue: it is not exclusive to another. */
 static inline bool queue_is_open_to(const struct queue *queue, const struct queue_owner *owner)

@@ -122,6 +122,35 @@ START_TEST(purge_delete_and_ack_are_no_deaths) /* 13.1, 8.12, 8.13 */
 }
 END_TEST
 
+/* What is past its time when it is given back has died before the queue ends with its connection. */
+START_TEST(what_is_due_dies_before_its_exclusive_queue) /* 11.2, 13.1, 4.5.2 */
+{
+    struct peer *owner = peer_open_channel(&harness);
+    struct buf arguments = BUF_EMPTY;
+
+    declare_queue(peer, "dead", true, NULL);
+    peer_call(owner, 1,
+              &(struct amqp_method){
+                  .id = AMQP_QUEUE_DECLARE,
+                  .queue_declare = {.queue = SLICE("q"),
+                                    .exclusive = true,
+                                    .arguments =
+                                        arguments_of(&arguments, TO_DEAD ",x-message-ttl=I100")}},
+              AMQP_QUEUE_DECLARE_OK);
+    buf_release(&arguments);
+    publish(owner, "q", "old");
+    get_unacked(owner, "q", "old");
+    harness_advance(&harness, 200);
+    publish(owner, "q", "young");
+    get_unacked(owner, "q", "young");
+    peer_call(owner, 0, &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE},
+              AMQP_CONNECTION_CLOSE_OK);
+    get_one(peer, "dead", "old");
+    ck_assert_str_eq(header_of(peer, "x-first-death-reason"), "Sexpired");
+    get_nothing(peer, "dead");
+}
+END_TEST
+
 START_TEST(reject_publish_is_no_death) /* 11.5 */
 {
     declare_queue(peer, "dead", true, NULL);
@@ -673,6 +702,7 @@ int main(void)
     tcase_set_timeout(tests, 30);
     tcase_add_loop_test(tests, each_death_has_its_reason, 0, countof(deaths));
     tcase_add_test(tests, purge_delete_and_ack_are_no_deaths);
+    tcase_add_test(tests, what_is_due_dies_before_its_exclusive_queue);
     tcase_add_test(tests, reject_publish_is_no_death);
     tcase_add_loop_test(tests, of_what_goes_back_the_oldest_goes_first, 0, countof(ways_back));
     tcase_add_loop_test(tests, who_waits_is_served_before_or_after_the_limit, 0,
