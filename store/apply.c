@@ -210,11 +210,10 @@ static void list_operations(struct apply *apply, const struct batch *batch)
     sort_run(&apply->operations);
 }
 
-/* What the owner says was deleted; a rebuilt row may never have counted it. */
-static void subtract(struct queue_row *row, uint64_t count, uint64_t bytes)
+void apply_uncount(struct apply_queue *queue, uint64_t count, uint64_t weight)
 {
-    row->count -= min_of(row->count, count);
-    row->bytes -= min_of(row->bytes, bytes);
+    queue->row.count -= min_of(queue->row.count, count);
+    queue->row.bytes -= min_of(queue->row.bytes, weight);
 }
 
 void apply_flush_segment(struct apply *apply, uint64_t queue_id, uint64_t blob)
@@ -309,15 +308,13 @@ static void apply_operations(struct apply *apply, struct apply_queue *queue,
     case OP_CREATE:
         break;
     case OP_DELETE:
-        erase_entries(apply, queue, items, count);
-        for (uint32_t i = 0; i < count; i++)
-            subtract(&queue->row, 1, batch_delete_at(batch, items[i].value)->weight);
+        erase_entries(apply, queue, batch, items, count);
         break;
     case OP_RANGE:
         for (uint32_t i = 0; i < count; i++) {
             const struct batch_range *range = &batch->ranges.items[items[i].value];
             erase_range(apply, queue, range->first, range->end);
-            subtract(&queue->row, range->count, range->weight);
+            apply_uncount(queue, range->count, range->weight);
         }
         break;
     case OP_PUT:

@@ -115,6 +115,9 @@ bool apply_load_queue(struct apply *apply, struct apply_queue *queue);
 /* Writes it; found: where the cursor stands. */
 void apply_save_queue(struct apply *apply, const struct apply_queue *queue, bool found);
 
+/* It has so many entries fewer: as far as the row counts them, which may have been made anew. */
+void apply_uncount(struct apply_queue *queue, uint64_t count, uint64_t weight);
+
 /* Writes apply->writer as a segment of the queue with bodies in that blob, and begins the next. */
 void apply_flush_segment(struct apply *apply, uint64_t queue_id, uint64_t blob);
 
@@ -161,9 +164,11 @@ void blob_leave_sparse(struct apply *apply, uint64_t blob, struct live_row *row)
 
 /* ---- erase.c: entries out of segments -------------------------------------------------------- */
 
-/* Deletes the entries at the positions in items[].minor & APPLY_POSITION, ascending. */
-void erase_entries(struct apply *apply, struct apply_queue *queue, const struct sort_item *items,
-                   uint32_t count);
+/* Deletes the entries at the positions in items[].minor & APPLY_POSITION, ascending, which the
+ * queue's row counts no more. What is not there any more, because its segment was damaged, is not
+ * counted already. */
+void erase_entries(struct apply *apply, struct apply_queue *queue, const struct batch *batch,
+                   const struct sort_item *items, uint32_t count);
 
 /* Deletes [first, end): at once where it cuts through segments, later where it covers them. */
 void erase_range(struct apply *apply, struct apply_queue *queue, uint64_t first, uint64_t end);

@@ -111,10 +111,11 @@ static struct marked mark_range(struct apply *apply, const struct apply_queue *q
     return marked;
 }
 
-/* Marks those of the positions that the segment holds; answers how many of the items are dealt
- * with. */
-static uint32_t mark_entries(struct apply *apply, const struct apply_queue *queue,
-                             const struct sort_item *items, uint32_t count, struct marked *marked)
+/* Marks those of the positions that the segment holds, which the queue counts no more; answers how
+ * many of the items are dealt with. */
+static uint32_t mark_entries(struct apply *apply, struct apply_queue *queue,
+                             const struct batch *batch, const struct sort_item *items,
+                             uint32_t count, struct marked *marked)
 {
     const struct segment *segment = &apply->segment;
     uint32_t i = 0;
@@ -127,6 +128,7 @@ static uint32_t mark_entries(struct apply *apply, const struct apply_queue *queu
             continue;
         }
         mark(apply, index, marked);
+        apply_uncount(queue, 1, batch_delete_at(batch, items[i].value)->weight);
     }
     return i;
 }
@@ -212,8 +214,8 @@ static void finish_segment(struct apply *apply, struct apply_queue *queue, struc
 
 /* ---- entries, ranges, queues ----------------------------------------------------------------- */
 
-void erase_entries(struct apply *apply, struct apply_queue *queue, const struct sort_item *items,
-                   uint32_t count)
+void erase_entries(struct apply *apply, struct apply_queue *queue, const struct batch *batch,
+                   const struct sort_item *items, uint32_t count)
 {
     for (uint32_t i = 0; i < count && apply->rc == 0;) {
         const uint64_t position = items[i].minor & APPLY_POSITION;
@@ -223,7 +225,7 @@ void erase_entries(struct apply *apply, struct apply_queue *queue, const struct 
             i++;
             continue;
         }
-        i += mark_entries(apply, queue, items + i, count - i, &marked);
+        i += mark_entries(apply, queue, batch, items + i, count - i, &marked);
         finish_segment(apply, queue, marked);
     }
 }
