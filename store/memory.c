@@ -44,11 +44,13 @@ struct memory {
     struct map queues;
     ARRAY_OF(struct record) records; /* by key */
     struct letter_list fetches;      /* answered by the next store_process */
+    int64_t lost_count, lost_bytes;  /* see store_memory_lose */
 
     bool auto_sync,
         synced; /* synced: the batch under way is durable, or refused, not yet settled */
     enum store_memory_room room;
-    bool clean; /* since the last crash, if any */
+    bool clean;   /* since the last crash, if any */
+    bool damaged; /* something was: an owner need not know any more what there is */
 };
 
 static struct memory *memory_of(struct store *store)
@@ -273,14 +275,15 @@ static void apply_deletes(struct memory *memory, const struct batch *batch)
         struct queue *queue = queue_named(memory, delete->queue_id);
         uint64_t bytes = queue->state.bytes;
         uint64_t deleted = queue_delete(queue, delete->position, delete->position + 1);
-        assert(deleted == 1 && bytes - queue->state.bytes == delete->weight);
+        assert(memory->damaged || (deleted == 1 && bytes - queue->state.bytes == delete->weight));
     }
     for (uint32_t i = 0; i < batch->ranges.count; i++) {
         const struct batch_range *range = &batch->ranges.items[i];
         struct queue *queue = queue_named(memory, range->queue_id);
         uint64_t bytes = queue->state.bytes;
         uint64_t deleted = queue_delete(queue, range->first, range->end);
-        assert(deleted == range->count && bytes - queue->state.bytes == range->weight);
+        assert(memory->damaged ||
+               (deleted == range->count && bytes - queue->state.bytes == range->weight));
     }
 }
 
@@ -429,6 +432,9 @@ static void answer_fetches(struct memory *memory)
             fetch_fill(queue, fetch);
         else
             fetch->next = fetch->end;
+        fetch->lost_count = memory->lost_count;
+        fetch->lost_bytes = memory->lost_bytes;
+        memory->lost_count = memory->lost_bytes = 0;
         fetch->on_done(fetch);
     }
 }
@@ -519,13 +525,23 @@ void store_memory_damage(struct store *store, uint64_t queue_id, uint64_t positi
     struct entry *entry = &queue->entries.items[queue_seek(queue, position)];
 
     assert(entry->put.position == position && entry->body != NULL);
-    entry->damaged = true;
+    entry->damaged = memory_of(store)->damaged = true;
 }
 
 void store_memory_find(struct store *store, const struct store_finding *finding)
 {
+    memory_of(store)->damaged = true;
     if (store->found != NULL)
         store->found(store->found_context, finding);
+}
+
+void store_memory_lose(struct store *store, int64_t count, int64_t bytes)
+{
+    struct memory *memory = memory_of(store);
+
+    memory->damaged = true;
+    memory->lost_count = count;
+    memory->lost_bytes = bytes;
 }
 
 void store_memory_set_room(struct store *store, enum store_memory_room room)

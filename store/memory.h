@@ -19,6 +19,8 @@ void store_memory_fail(struct store *store, int error);
 void store_memory_damage(struct store *store, uint64_t queue_id, uint64_t position);
 /* What a check of the store would tell the owner of it. */
 void store_memory_find(struct store *store, const struct store_finding *finding);
+/* What the next fetch finds that its queue has lost. */
+void store_memory_lose(struct store *store, int64_t count, int64_t bytes);
 
 /* What finds room in batches submitted from now on. */
 enum store_memory_room {

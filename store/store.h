@@ -168,8 +168,8 @@ void store_delete_entry(struct store *store, uint64_t queue_id, uint64_t positio
  * letter, a transaction). */
 void store_delete_tied(struct store *store, uint64_t queue_id, uint64_t position, uint32_t weight);
 
-/* Deletes every entry alive in [first, end), which are durable, and count and weigh as given. Costs O(1) now; the
- * work is done in slices behind. Entries of the open batch must be taken back instead, or lie
+/* Deletes every entry alive in [first, end), which are durable, and count and weigh as given, or about
+ * so if the store was damaged. Costs O(1) now; the work is done in slices behind. Entries of the open batch must be taken back instead, or lie
  * outside. */
 void store_delete_range(struct store *store, uint64_t queue_id, uint64_t first, uint64_t end,
                         uint64_t count, uint64_t weight);

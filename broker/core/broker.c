@@ -189,7 +189,7 @@ static void on_finding(void *context, const struct store_finding *finding)
     struct queue *queue = find_queue(context, finding->queue_id);
 
     if (queue != NULL)
-        queue_on_finding(queue, (unsigned)(finding->queue_id - queue->id), finding);
+        queue_on_finding(queue, finding);
 }
 
 static void on_queue(void *context, const struct store_queue_state *state)

@@ -110,8 +110,8 @@ struct queue *queue_new(struct vhost *vhost, const struct queue_options *options
 struct queue *queue_recover(struct vhost *vhost, const struct queue_options *options, uint64_t id);
 void queue_recover_entries(struct queue *queue, const struct store_queue_state *state);
 
-/* What the store's check found amiss in the entries of that level. */
-void queue_on_finding(struct queue *queue, unsigned level, const struct store_finding *finding);
+/* What the store's check found amiss in the entries of one of its levels. */
+void queue_on_finding(struct queue *queue, const struct store_finding *finding);
 
 /* Removes it with its bindings, entries and consumers; on_queue_deleted is called for each of
  * these. A reply about it waits for vhost->deletion_lsn. */

@@ -18,6 +18,19 @@ static uint64_t store_id(const struct queue *queue, const struct window *window)
                                     : queue->id + 1 + (uint64_t)(window - queue->others);
 }
 
+/* The window that is that queue to the store; NULL: none that is in use. */
+static struct window *window_of(const struct queue *queue, uint64_t id)
+{
+    const uint64_t number = id - queue->id;
+
+    if (number == 0)
+        return queue_window(queue, queue->settings.priority_plain);
+    if (queue->others == NULL || number > queue->settings.priority_max)
+        return NULL;
+    struct window *window = &queue->others[number - 1];
+    return window->level <= queue->level_max ? window : NULL;
+}
+
 void queue_store_create_level(struct queue *queue, unsigned level)
 {
     store_create_queue(queue->broker->store, store_id(queue, queue_window(queue, level)));
@@ -754,8 +767,29 @@ static void on_fetched(struct store_fetch *fetch)
 struct probe {
     struct store_fetch fetch;
     struct queue *queue;
-    unsigned level;
+    struct window *window;
 };
+
+/* Something of the range was lost: whether anything is left of one that counts no more than it must
+ * shows when it is read. */
+static void make_sure(struct queue *queue, struct segment *range)
+{
+    if (range->count == 1)
+        queue_read(queue, range);
+}
+
+/* The store counts again what the window is to it, and says once by how much that differs. */
+static void recount(struct queue *queue, struct window *window, int64_t count, int64_t bytes)
+{
+    struct segment *part;
+
+    if (count == 0 && bytes == 0)
+        return;
+    window_recount(window, count, bytes);
+    TAILQ_FOREACH (part, &window->on_disk, disk_link)
+        if (!part->is_stub)
+            make_sure(queue, part);
+}
 
 /* Where it stands in memory it is better than on disk, and in scratch as good as ever. */
 static void take_in_damaged(struct queue *queue, struct window *window,
@@ -768,10 +802,12 @@ static void take_in_damaged(struct queue *queue, struct window *window,
     const uint32_t slot = (uint32_t)(fetched->position - part->first);
     if ((part->is_stub && !segment_is_ready(part, slot)) || !set_aside(queue, window, fetched))
         return;
-    if (part->is_stub)
+    if (part->is_stub) {
         window_remove_from_stub(window, part, slot);
-    else
-        window_drop_from_range(window, part, fetched->weight);
+        return;
+    }
+    window_drop_from_range(window, part, fetched->weight);
+    make_sure(queue, part);
 }
 
 static void on_probed(struct store_fetch *fetch)
@@ -780,22 +816,25 @@ static void on_probed(struct store_fetch *fetch)
     struct queue *queue = probe->queue;
 
     queue->broker->fetches--;
-    if (fetch->count == 1 && message_of(&fetch->entries[0]) == NULL && !queue->deleted)
-        take_in_damaged(queue, queue_window(queue, probe->level), &fetch->entries[0]);
+    if (!queue->deleted) {
+        recount(queue, probe->window, fetch->lost_count, fetch->lost_bytes);
+        if (fetch->count == 1 && message_of(&fetch->entries[0]) == NULL)
+            take_in_damaged(queue, probe->window, &fetch->entries[0]);
+    }
     store_fetch_release(fetch);
     free(probe);
     queue_unref(&queue);
 }
 
-static void probe_entry(struct queue *queue, unsigned level, uint64_t position)
+static void probe_entry(struct queue *queue, struct window *window, uint64_t position)
 {
     struct probe *probe = xmalloc(sizeof(*probe));
 
     queue_ref(queue);
     queue->broker->fetches++;
     *probe = (struct probe){.queue = queue,
-                            .level = level,
-                            .fetch = {.queue_id = queue->id + level,
+                            .window = window,
+                            .fetch = {.queue_id = store_id(queue, window),
                                       .first = position,
                                       .end = position + 1,
                                       .count_max = 1,
@@ -804,14 +843,16 @@ static void probe_entry(struct queue *queue, unsigned level, uint64_t position)
     store_fetch(queue->broker->store, &probe->fetch);
 }
 
-void queue_on_finding(struct queue *queue, unsigned level, const struct store_finding *finding)
+void queue_on_finding(struct queue *queue, const struct store_finding *finding)
 {
-    if (queue->broker->is_ending)
+    struct window *window = window_of(queue, finding->queue_id);
+
+    if (window == NULL || queue->broker->is_ending)
         return;
     if (finding->is_entry)
-        probe_entry(queue, level, finding->position);
+        probe_entry(queue, window, finding->position);
     else
-        window_recount(queue_window(queue, level), finding->lost_count, finding->lost_bytes);
+        recount(queue, window, finding->lost_count, finding->lost_bytes);
 }
 
 /* ---- reading scratch ---- */
@@ -1001,11 +1042,10 @@ void queue_recover_entries(struct queue *queue, const struct store_queue_state *
 {
     const unsigned plain = queue->settings.priority_plain;
     const unsigned number = (unsigned)(state->queue_id - queue->id);
-    const unsigned level = number == 0 ? plain : number <= plain ? number - 1 : number;
 
     if (number > 0)
-        queue_use_levels(queue, level);
-    struct window *window = queue_window(queue, level);
+        queue_use_levels(queue, number <= plain ? number - 1 : number);
+    struct window *window = window_of(queue, state->queue_id);
     window_recover(window, &(struct window_recovery){.head = state->head,
                                                      .tail = state->tail,
                                                      .count = state->count,

@@ -298,13 +298,22 @@ static void lose_from_disk(struct window *window, struct segment *segment, uint6
     window->ready_bytes -= bytes;
 }
 
+/* The range is not at its end: whatever was counted, something may stand there. */
+static void keep_one(struct window *window, struct segment *range)
+{
+    if (range->count > 0)
+        return;
+    count_on_disk(window, range, 1, 0);
+    window->ready_count++;
+}
+
 void window_recover(struct window *window, const struct window_recovery *recovery)
 {
     assert(TAILQ_EMPTY(&window->segments) && recovery->head <= recovery->tail &&
            recovery->count <= recovery->tail - recovery->head);
 
     window->tail = recovery->tail;
-    if (recovery->count == 0)
+    if (recovery->head == recovery->tail)
         return;
     struct segment *range = segment_new(window, recovery->head, recovery->tail, 0);
     range->has_unread_deadlines = recovery->deadlines;
@@ -314,6 +323,7 @@ void window_recover(struct window *window, const struct window_recovery *recover
     window->cursor = range;
     window->ready_count = recovery->count;
     window->ready_bytes = recovery->bytes;
+    keep_one(window, range);
 }
 
 bool window_runs_dry(const struct window *window, unsigned segments)
@@ -494,15 +504,18 @@ void window_shorten_range(struct window *window, struct segment *range, uint64_t
     assert(segment_is_on_disk(range) && !range->is_stub && next >= range->first &&
            next <= range->end);
 
-    range->first = next; /* a count of 0 is no end: damage may have brought back what was gone */
+    range->first = next;
     if (next == range->end)
         window_remove_on_disk(window, range);
+    else
+        keep_one(window, range);
 }
 
 void window_drop_from_range(struct window *window, struct segment *range, uint64_t bytes)
 {
     assert(!range->is_stub);
     lose_from_disk(window, range, min_of(1, range->count), min_of(bytes, range->bytes));
+    keep_one(window, range);
 }
 
 struct segment *window_find_on_disk(const struct window *window, uint64_t position)
@@ -533,6 +546,7 @@ void window_recount(struct window *window, int64_t count, int64_t bytes)
         const uint64_t lost = min_of((uint64_t)count, segment->count);
         const uint64_t lost_bytes = min_of((uint64_t)bytes, segment->bytes);
         lose_from_disk(window, segment, lost, lost_bytes);
+        keep_one(window, segment);
         count -= (int64_t)lost;
         bytes -= (int64_t)lost_bytes;
     }
@@ -600,9 +614,7 @@ void window_learn(struct window *window, struct segment *range, const struct win
         learn(window, range, entries + i, n, has_deadlines);
         i += n;
     }
-    range->first = next;
-    if (next == range->end)
-        window_remove_on_disk(window, range);
+    window_shorten_range(window, range, next);
 }
 
 struct segment *window_load_stub(struct window *window, struct segment *stub,
@@ -658,7 +670,7 @@ static bool segment_check(const struct segment *segment)
     uint64_t alive = 0, ready = 0;
 
     if (segment_is_on_disk(segment) && !segment->is_stub)
-        return segment->ready_count == 0;
+        return segment->ready_count == 0 && segment->count > 0;
     for (uint32_t slot = 0; slot < slots_used(segment); slot++) {
         const bool is_ready = segment_is_ready(segment, slot);
         ready += is_ready;

@@ -12,7 +12,8 @@
  *
  *     range    any stretch of positions, all in the store, all ready, known by count and bytes
  *              alone. Neighbours join where no hole is between them. Read from its front, piece by
- *              piece.
+ *              piece. If the store is damaged it may have more than that, or less: so a range counts
+ *              one at least, and someone comes to see, until it was read to its end.
  *     stub     what one segment held, with a bit (r) for each entry that is alive and, where some
  *              have deadlines, those and the weights: so that one can go at its time without being
  *              read. Read as a whole. Its bodies are in the store or, if that does not have all of
@@ -38,7 +39,8 @@
  *   1. segments are disjoint and ascend; the last ends at or before `tail`
  *   2. a slot's message is not NULL exactly while the slot is ready or unacked
  *   3. ready_count and ready_bytes are sums over all segments, disk_count and disk_bytes over those
- *      on disk, where all entries are ready; unacked_count and unacked_bytes over the others
+ *      on disk, where all entries are ready; unacked_count and unacked_bytes over the others; none
+ *      on disk counts 0
  *   4. `cursor` stands at or before the first segment with anything ready
  *   5. `on_disk` has the segments without slots, in order
  *   6. a window is in its paging's list exactly while it has a segment with slots
@@ -160,7 +162,8 @@ static inline uint64_t place_position(struct place place)
 /* Appends a ready entry at the tail and takes its own reference on the message. */
 struct place window_push(struct window *window, struct message *message);
 
-/* A recovered queue: everything in [head, tail) is on disk and ready. The window must be empty. */
+/* A recovered queue: everything in [head, tail) is on disk and ready, and something is if that is
+ * not empty. The window must be empty. */
 void window_recover(struct window *window, const struct window_recovery *recovery);
 
 enum window_next { WINDOW_NOTHING, WINDOW_READY, WINDOW_ON_DISK };
@@ -207,11 +210,12 @@ void window_remove_on_disk(struct window *window, struct segment *segment);
  * ascend; about so many more will follow. */
 struct place window_add_loaded(struct window *window, struct segment *range, uint64_t position,
                                struct message *message, size_t more);
-/* Nothing alive is left in the range below next: it begins there, and is gone when that is its
- * end. */
+/* Nothing alive is left in the range below next: the store has an entry there, with which it begins,
+ * or that is its end, and it is gone. */
 void window_shorten_range(struct window *window, struct segment *range, uint64_t next);
 
-/* The store has so many entries fewer than the ranges count together, as it turned out; or more. */
+/* The store has so many entries fewer than it counted, as it turned out; or more. Which is not said:
+ * the ranges count so many less or more together, and the rest shows when they are read. */
 void window_recount(struct window *window, int64_t count, int64_t bytes);
 
 /* The part on disk in which the position lies, or NULL. */

@@ -2,6 +2,7 @@
  * them, whatever else happens at that moment, and whenever the process dies. */
 #include "core/quarantine.h"
 
+#include "core/paging.h"
 #include "core/queue.h"
 #include "store/memory.h"
 #include "tests/lib/queue_client.h"
@@ -213,24 +214,74 @@ START_TEST(with_deadlines)
 }
 END_TEST
 
-START_TEST(with_priorities)
-{
-    struct sent sent = {.persistent = true, .has_priority = true, .priority = 3};
+/* To the store each priority is a queue, and in a quorum queue the plain one stands before those
+ * below it: 2 ids from the first, in all of these. */
+static const struct {
+    const char *arguments;
+    uint8_t priority;
+    const char *others; /* both in the order of the queue, without "c" */
+    const char *left;   /* and without "b" */
+} prioritized[] = {{"x-max-priority=I5", 2, "dab", "da"},
+                   {"x-queue-type=Squorum", 1, "abd", "ad"},
+                   {"x-queue-type=Squorum", 6, "dab", "da"}};
 
-    declare_queue(peer, "q", true, "x-max-priority=I5");
+static void begin_prioritized(int row)
+{
+    const struct sent sent = {
+        .persistent = true, .has_priority = true, .priority = prioritized[row].priority};
+
+    declare_queue(peer, "q", true, prioritized[row].arguments);
     publish_each("q", "ab", &stored);
     publish_each("q", "cd", &sent);
     restart(true);
-    store_memory_damage(harness.store, first_queue()->id + 3, 0);
+}
+
+/* The id under which the store has "c" and "d". */
+static uint64_t other_id(int row)
+{
+    return first_queue()->id + (prioritized[row].priority == 6 ? 6 : 2);
+}
+
+START_TEST(with_priorities)
+{
+    begin_prioritized(_i);
+    store_memory_damage(harness.store, other_id(_i), 0);
     store_memory_find(harness.store,
-                      &(struct store_finding){.queue_id = first_queue()->id + 3, .is_entry = true});
-    damage(1);
-    harness_run(&harness);
+                      &(struct store_finding){.queue_id = other_id(_i), .is_entry = true});
+    ck_assert_uint_eq(1, quarantined());
     ck_assert_uint_eq(3, count_ready(peer, "q"));
-    get_each("q", "da");
-    ck_assert_uint_eq(2, quarantined());
     restart(true);
-    ck_assert_uint_eq(0, count_ready(peer, "q"));
+    damage(1);
+    find(1);
+    ck_assert_uint_eq(2, quarantined());
+    ck_assert_uint_eq(2, count_ready(peer, "q"));
+    restart(true);
+    get_each("q", prioritized[_i].left);
+    ck_assert_uint_eq(2, quarantined());
+}
+END_TEST
+
+/* What is lost of one priority is not lost of another. */
+START_TEST(each_priority_counts_by_itself)
+{
+    begin_prioritized(_i);
+    store_memory_find(
+        harness.store,
+        &(struct store_finding){.queue_id = other_id(_i), .lost_count = -5, .lost_bytes = -5});
+    ck_assert_uint_eq(2, first_queue()->window.ready_count);
+    ck_assert_uint_eq(9, count_ready(peer, "q"));
+    store_memory_find(
+        harness.store,
+        &(struct store_finding){.queue_id = first_queue()->id, .lost_count = -3, .lost_bytes = -3});
+    ck_assert_uint_eq(5, first_queue()->window.ready_count);
+    ck_assert_uint_eq(12, count_ready(peer, "q"));
+    /* Of ids that the queue keeps free, and of none of its own. */
+    for (uint64_t number = 7; number < 40; number++)
+        store_memory_find(harness.store,
+                          &(struct store_finding){.queue_id = first_queue()->id + number,
+                                                  .is_entry = number % 2 == 0,
+                                                  .lost_count = 1});
+    ck_assert_uint_eq(12, count_ready(peer, "q"));
 }
 END_TEST
 
@@ -321,10 +372,96 @@ START_TEST(counts_follow_the_store)
     store_memory_find(harness.store, &(struct store_finding){.queue_id = first_queue()->id,
                                                              .lost_count = lost,
                                                              .lost_bytes = lost});
-    ck_assert_uint_eq(_i == 0 ? 4 : _i == 1 ? 9 : 0, count_ready(peer, "q"));
+    ck_assert_uint_eq(_i == 0 ? 4 : _i == 1 ? 9 : 1, first_queue()->window.ready_count);
     ck_assert(window_check(&first_queue()->window));
-    if (_i < 2)
-        get_each("q", "abcdef"); /* it is what there is that counts in the end */
+    harness_run(&harness);
+    ck_assert_uint_eq(_i == 0 ? 4 : _i == 1 ? 9 : 6, first_queue()->window.ready_count);
+    get_each("q", "abcdef"); /* it is what there is that counts in the end */
+}
+END_TEST
+
+/* Whoever reads when the store mends a queue is told, once. */
+START_TEST(counts_follow_any_read)
+{
+    const struct amqp_method get = {.id = AMQP_BASIC_GET, .basic_get.queue = SLICE("q")};
+
+    declare_queue(peer, "q", true, NULL);
+    publish_each("q", "abcdef", &stored);
+    restart(true);
+    damage(0);
+    store_memory_lose(harness.store, -3, -3);
+    if (_i == 0)
+        find(0);
+    else
+        peer_send(peer, 1, &get);
+    harness_run(&harness);
+    if (_i == 0)
+        ck_assert_uint_eq(8, count_ready(peer, "q")); /* less the one that is set aside */
+    else
+        ck_assert_uint_eq(4, peer_expect(peer, 1, AMQP_BASIC_GET_OK).basic_get_ok.message_count);
+    ck_assert_uint_eq(1, quarantined());
+}
+END_TEST
+
+/* What the store has lost is what memory has of it: the rest is handed out nevertheless. */
+START_TEST(what_is_left_is_handed_out)
+{
+    enum { COUNT = 300 };
+
+    declare_queue(peer, "q", true, NULL);
+    for (int i = 0; i < COUNT; i++)
+        publish_with(peer, "q", "m", &stored);
+    restart(true);
+    struct paging *paging = &harness.broker.paging;
+    paging_set_limit(paging, message_memory() + paging->segment_bytes + 24 * 1024);
+    get_one(peer, "q", "m");
+    const int64_t loaded = COUNT - (int64_t)first_queue()->window.disk_count;
+    ck_assert_int_gt(loaded, 10);
+    ck_assert_int_lt(loaded, COUNT - 10);
+    for (int i = 0; i < 2; i++) /* all but the one that is left to see */
+        store_memory_find(harness.store, &(struct store_finding){.queue_id = first_queue()->id,
+                                                                 .lost_count = loaded,
+                                                                 .lost_bytes = loaded});
+    for (int i = 1; i < COUNT; i++)
+        get_one(peer, "q", "m");
+    get_nothing(peer, "q");
+    ck_assert(window_check(&first_queue()->window));
+    restart(true);
+    ck_assert_uint_eq(0, count_ready(peer, "q"));
+}
+END_TEST
+
+/* However few are counted, a purge deletes them all. */
+START_TEST(what_is_left_is_purged)
+{
+    uint64_t lsn;
+
+    declare_queue(peer, "q", true, NULL);
+    publish_each("q", "abcdef", &stored);
+    restart(true);
+    store_memory_find(
+        harness.store,
+        &(struct store_finding){.queue_id = first_queue()->id, .lost_count = 6, .lost_bytes = 6});
+    queue_purge(first_queue(), &lsn);
+    ck_assert_uint_eq(0, count_ready(peer, "q"));
+    restart(true);
+    ck_assert_uint_eq(0, count_ready(peer, "q"));
+    get_nothing(peer, "q");
+}
+END_TEST
+
+/* The last of a range, too: nobody is told of one that is not there. */
+START_TEST(nothing_is_left)
+{
+    declare_queue(peer, "q", true, NULL);
+    publish_each("q", "a", &stored);
+    restart(true);
+    damage(0);
+    find(0);
+    harness_run(&harness);
+    ck_assert_uint_eq(0, count_ready(peer, "q"));
+    get_nothing(peer, "q");
+    ck_assert_uint_eq(1, quarantined());
 }
 END_TEST
 
@@ -339,11 +476,16 @@ int main(void)
     tcase_add_loop_test(tests, the_range_goes_on_without_it, 0, 2);
     tcase_add_loop_test(tests, it_may_be_gone_meanwhile, 0, 3);
     tcase_add_loop_test(tests, with_deadlines, 0, 2);
-    tcase_add_test(tests, with_priorities);
+    tcase_add_loop_test(tests, with_priorities, 0, (int)countof(prioritized));
+    tcase_add_loop_test(tests, each_priority_counts_by_itself, 0, (int)countof(prioritized));
     tcase_add_test(tests, a_crash_in_the_middle);
     tcase_add_loop_test(tests, without_room, 0, 2);
     tcase_add_test(tests, it_is_bounded_and_cleared);
     tcase_add_loop_test(tests, counts_follow_the_store, 0, 3);
+    tcase_add_loop_test(tests, counts_follow_any_read, 0, 2);
+    tcase_add_test(tests, what_is_left_is_handed_out);
+    tcase_add_test(tests, what_is_left_is_purged);
+    tcase_add_test(tests, nothing_is_left);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
 }

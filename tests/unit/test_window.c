@@ -269,6 +269,8 @@ static void load_range(struct model *model, struct random *random, struct segmen
         note(model, place);
         left--;
     }
+    while (at < end && model->states[at] != ON_DISK)
+        at++;
     window_shorten_range(&model->window, range, at);
 }
 
@@ -626,6 +628,40 @@ START_TEST(damaged_entries_leave_the_count)
 }
 END_TEST
 
+/* Whatever is said to be lost, a range is worth reading until that has been done: what it has may be
+ * in memory, and lost from there. */
+START_TEST(a_range_counts_one_at_least)
+{
+    struct window window;
+    struct place place;
+
+    window_init(&window, NULL, 0, NULL, NULL);
+    window_recover(&window, &(struct window_recovery){
+                                .head = 0, .tail = 10, .count = _i == 0 ? 0 : 3, .bytes = 0});
+    struct segment *range = window_first_on_disk(&window);
+    ck_assert_ptr_nonnull(range);
+    if (_i == 1)
+        window_recount(&window, 3, 0);
+    for (int i = 0; i < 3 && _i == 2; i++)
+        window_drop_from_range(&window, range, 0);
+    ck_assert_uint_eq(1, window.ready_count);
+    ck_assert(window_check(&window));
+    ck_assert_int_eq(window_first_ready(&window, &place), WINDOW_ON_DISK);
+    for (uint64_t at = 0; at < 3; at++) {
+        struct message *message = make_message(7);
+        window_add_loaded(&window, range, at, message, 0);
+        message_unref(&message);
+        window_shorten_range(&window, range, at + 1);
+        ck_assert_uint_eq(at + 2, window.ready_count);
+        ck_assert(window_check(&window));
+    }
+    window_shorten_range(&window, range, 10);
+    ck_assert_uint_eq(3, window.ready_count);
+    ck_assert(window_check(&window));
+    window_release(&window);
+}
+END_TEST
+
 /* A damaged row of marks makes the store return what was deleted, in front of what was counted. */
 START_TEST(entries_that_come_back_are_counted)
 {
@@ -642,7 +678,7 @@ START_TEST(entries_that_come_back_are_counted)
     }
     window_drop_from_range(&window, range, 7);
     window_shorten_range(&window, range, 6);
-    ck_assert_uint_eq(window.ready_count, 5);
+    ck_assert_uint_eq(window.ready_count, 6);
     ck_assert_uint_eq(window.ready_bytes, 35);
     ck_assert_ptr_eq(window_first_on_disk(&window), range); /* what stands behind is read, too */
     window_shorten_range(&window, range, 10);
@@ -716,6 +752,7 @@ int main(void)
     tcase_add_test(tcase, segments_do_not_grow_over_a_hole);
     tcase_add_test(tcase, stubs_remember_deletes);
     tcase_add_test(tcase, damaged_entries_leave_the_count);
+    tcase_add_loop_test(tcase, a_range_counts_one_at_least, 0, 3);
     tcase_add_test(tcase, entries_that_come_back_are_counted);
     tcase_add_loop_test(tcase, large_messages_share_no_stub, 0, 3);
     tcase_add_test(tcase, records_round_trip);
