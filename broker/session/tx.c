@@ -18,8 +18,8 @@ struct tx_settlement {
 
 struct tx {
     struct channel *channel;
-    struct buf publishes;   /* of struct tx_publish */
-    struct buf settlements; /* of struct tx_settlement */
+    struct buf publishes;   /* of struct tx_publish, never consumed from the front */
+    struct buf settlements; /* of struct tx_settlement, likewise */
     uint64_t reserved_size; /* with the connection, for the publishes */
     uint64_t steps;      /* of routing, while it is committed: all of them together are limited */
     uint64_t held_up_to; /* all deliveries up to this tag are held: none is looked at twice */
@@ -36,13 +36,13 @@ struct tx *tx_new(struct channel *channel)
 static struct tx_publish *publishes_of(const struct tx *tx, size_t *count)
 {
     *count = buf_size(&tx->publishes) / sizeof(struct tx_publish);
-    return (struct tx_publish *)(void *)(tx->publishes.data + tx->publishes.begin);
+    return (struct tx_publish *)(void *)tx->publishes.data;
 }
 
 static struct tx_settlement *settlements_of(const struct tx *tx, size_t *count)
 {
     *count = buf_size(&tx->settlements) / sizeof(struct tx_settlement);
-    return (struct tx_settlement *)(void *)(tx->settlements.data + tx->settlements.begin);
+    return (struct tx_settlement *)(void *)tx->settlements.data;
 }
 
 static void release_publishes(struct tx *tx)
