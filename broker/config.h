@@ -82,6 +82,7 @@ struct config {
     uint64_t consumer_timeout_ms;        /* consumer_timeout (0: none) */
     uint32_t connection_max;             /* connection_max (0: as many as descriptors allow) */
     uint32_t connection_max_per_address; /* connection_max_per_address (0: likewise) */
+    uint32_t ssl_handshake_max;          /* ssl_handshake_max (1000) */
     uint32_t handshake_max_per_address;  /* handshake_max_per_address (10000) */
     uint32_t login_delay_max_ms;         /* login_delay_max (3000; 0: none) */
     uint32_t channel_max_per_node;       /* channel_max_per_node (500000) */

@@ -3,13 +3,17 @@
  *     SILENT
  *       │ the peer's first record is there
  *       ▼         something came, or the answer was "more"
- *     HANDSHAKE ────────────────────────────────────────▶ AWAY (the worker's: one step)
- *         ▲                                                 │
- *         └──────────── more is wanted ─────────────────────┤
- *     FAILED ◀──── the peer's mistake, a bad certificate ───┤
- *     OPEN   ◀──────────────── done ────────────────────────┘
+ *     WAITING ◀──────────────────────────────────────────── HANDSHAKE: the peer's turn
+ *       │ fewer than STEPS_AT_ONCE are away                      ▲
+ *       ▼                                                        │
+ *     AWAY (the worker's: one step) ──────── more is wanted ─────┤
+ *                                   ──────── done ─────────────▶ OPEN
+ *                                   ──────── a bad peer ───────▶ FAILED
  *
  * A peer that has not said its first word whole costs no SSL and no step: the word waits in the kernel.
+ * Nor does one whose turn has not come: those who flood us with handshakes and leave again do so for
+ * the price of a socket. A handshake that has begun costs some 40 KiB, so those go first, and of those
+ * whose peer does not go on there are handshake_max at most: one more ends the oldest.
  *
  * While it is AWAY reads and writes say EAGAIN, and `again` remembers that the socket had something
  * to say. A transport that is closed then leaves its stream behind, which goes when the worker hands
@@ -22,8 +26,9 @@
  * that the socket did not take whole must be offered again with the same bytes in front: the output
  * of a transport only grows at its end, so that is what happens.
  *
- * Invariants: job is posted exactly while state is AWAY; transport is NULL only while it is AWAY and
- * the owner has closed it. */
+ * Invariants: job is posted exactly while state is AWAY, of at most STEPS_AT_ONCE streams; a stream is in
+ * tls->waiting exactly while it is WAITING, in tls->begun exactly while it is in HANDSHAKE; transport is NULL only while it is AWAY and the owner has closed
+ * it. */
 #include "net/tls.h"
 
 #include <openssl/err.h>
@@ -41,15 +46,24 @@ enum {
     READ_AHEAD_SIZE = 64 * 1024, /* of a stream that is open */
     HEAD_SIZE = 5,               /* of a record: type, version, length */
     HANDSHAKE_RECORD = 22,
+    STEPS_AT_ONCE = 8, /* enough that the worker need not wait for the loop */
 };
 
-enum stream_state { STREAM_SILENT, STREAM_HANDSHAKE, STREAM_AWAY, STREAM_OPEN, STREAM_FAILED };
+enum stream_state {
+    STREAM_SILENT,
+    STREAM_WAITING,
+    STREAM_AWAY,
+    STREAM_HANDSHAKE,
+    STREAM_OPEN,
+    STREAM_FAILED,
+};
 
 struct stream {
+    TAILQ_ENTRY(stream) link; /* in tls->waiting, or tls->begun */
     struct tls *tls;
     struct transport *transport;
     SSL_CTX *ctx;
-    SSL *ssl; /* NULL while SILENT */
+    SSL *ssl; /* NULL until the first step */
     int fd;
     enum stream_state state;
     bool again;             /* the socket became ready while it was AWAY */
@@ -106,47 +120,113 @@ static void on_step(struct job *job)
         take_reason(stream->reason, sizeof(stream->reason));
 }
 
-static void step(struct stream *stream)
-{
-    stream->state = STREAM_AWAY;
-    stream->again = false;
-    worker_post(&stream->tls->worker, &stream->job);
-}
-
-static void fail(struct stream *stream)
+static void fail(struct stream *stream, enum log_level level, int error, const char *reason)
 {
     stream->state = STREAM_FAILED;
-    log_at(stream->result == SSL_ERROR_SSL ? LOG_ERROR : LOG_DEBUG,
-           "TLS handshake with %s:%u failed: %s", stream->peer.host, stream->peer.port,
-           stream->result == SSL_ERROR_SYSCALL && stream->error != 0 ? strerror(stream->error)
-                                                                     : stream->reason);
-    if (stream->error == 0 || stream->result == SSL_ERROR_SSL)
-        stream->error = EPROTO;
+    stream->error = error;
+    log_at(level, "TLS handshake with %s:%u failed: %s", stream->peer.host, stream->peer.port,
+           reason);
+    transport_wake(stream->transport, true, true);
+}
+
+static bool begin_handshake(struct stream *stream)
+{
+    if (stream->ssl != NULL)
+        return true;
+    stream->ssl = SSL_new(stream->ctx);
+    if (stream->ssl == NULL || SSL_set_fd(stream->ssl, stream->fd) != 1)
+        return false;
+    SSL_set_accept_state(stream->ssl);
+    return true;
+}
+
+/* Hands the worker those whose turn it is. */
+static void start_steps(struct tls *tls)
+{
+    struct stream *stream;
+
+    while (tls->away_count < STEPS_AT_ONCE && (stream = TAILQ_FIRST(&tls->waiting)) != NULL) {
+        TAILQ_REMOVE(&tls->waiting, stream, link);
+        if (!begin_handshake(stream)) {
+            fail(stream, LOG_ERROR, ENOMEM, "out of memory");
+            continue;
+        }
+        stream->state = STREAM_AWAY;
+        stream->again = false;
+        tls->away_count++;
+        worker_post(&tls->worker, &stream->job);
+    }
+}
+
+static void leave_begun(struct stream *stream)
+{
+    TAILQ_REMOVE(&stream->tls->begun, stream, link);
+    stream->tls->begun_count--;
+}
+
+static void await_peer(struct stream *stream)
+{
+    struct tls *tls = stream->tls;
+
+    stream->state = STREAM_HANDSHAKE;
+    TAILQ_INSERT_TAIL(&tls->begun, stream, link);
+    if (++tls->begun_count <= tls->handshake_max)
+        return;
+    struct stream *oldest = TAILQ_FIRST(&tls->begun);
+    leave_begun(oldest);
+    fail(oldest, LOG_ERROR, ETIMEDOUT,
+         "it has not gone on, and others have begun (ssl_handshake_max)");
+}
+
+static void step(struct stream *stream)
+{
+    if (stream->state == STREAM_HANDSHAKE)
+        leave_begun(stream);
+    stream->state = STREAM_WAITING;
+    if (stream->ssl == NULL)
+        TAILQ_INSERT_TAIL(&stream->tls->waiting, stream, link);
+    else
+        TAILQ_INSERT_HEAD(&stream->tls->waiting, stream, link);
+    start_steps(stream->tls);
+}
+
+static void judge_step(struct stream *stream)
+{
+    switch (stream->result) {
+    case SSL_ERROR_NONE:
+        stream->state = STREAM_OPEN;
+        SSL_set_default_read_buffer_len(stream->ssl, READ_AHEAD_SIZE);
+        transport_wake(stream->transport, true, true);
+        break;
+    case SSL_ERROR_WANT_READ:
+    case SSL_ERROR_WANT_WRITE:
+        if (stream->again)
+            step(stream);
+        else
+            await_peer(stream);
+        break;
+    case SSL_ERROR_SYSCALL:
+        if (stream->error != 0)
+            fail(stream, LOG_DEBUG, stream->error, strerror(stream->error));
+        else
+            fail(stream, LOG_DEBUG, EPROTO, stream->reason);
+        break;
+    default:
+        fail(stream, LOG_ERROR, EPROTO, stream->reason);
+    }
 }
 
 static void on_step_done(struct job *job)
 {
     struct stream *stream = container_of(job, struct stream, job);
+    struct tls *tls = stream->tls;
 
-    if (stream->transport == NULL) {
+    tls->away_count--;
+    if (stream->transport == NULL)
         stream_free(stream);
-        return;
-    }
-    switch (stream->result) {
-    case SSL_ERROR_NONE:
-        stream->state = STREAM_OPEN;
-        SSL_set_default_read_buffer_len(stream->ssl, READ_AHEAD_SIZE);
-        break;
-    case SSL_ERROR_WANT_READ:
-    case SSL_ERROR_WANT_WRITE:
-        stream->state = STREAM_HANDSHAKE;
-        if (stream->again)
-            step(stream);
-        return;
-    default:
-        fail(stream);
-    }
-    transport_wake(stream->transport, true, true);
+    else
+        judge_step(stream);
+    start_steps(tls);
 }
 
 /* Whether there is something for OpenSSL to judge: a whole record, what is none, or the end. */
@@ -154,6 +234,9 @@ static bool has_spoken(const struct stream *stream)
 {
     uint8_t head[HEAD_SIZE];
     int waiting = 0;
+
+    if (stream->transport->hung_up)
+        return true;
     const ssize_t size = recv(stream->fd, head, sizeof(head), MSG_PEEK);
 
     if (size <= 0)
@@ -164,15 +247,6 @@ static bool has_spoken(const struct stream *stream)
            waiting >= HEAD_SIZE + (head[3] << 8 | head[4]);
 }
 
-static bool begin_handshake(struct stream *stream)
-{
-    stream->ssl = SSL_new(stream->ctx);
-    if (stream->ssl == NULL || SSL_set_fd(stream->ssl, stream->fd) != 1)
-        return false;
-    SSL_set_accept_state(stream->ssl);
-    return true;
-}
-
 /* True when the stream carries bytes; else the answer is in *result. */
 static bool is_open(struct stream *stream, ssize_t *result)
 {
@@ -180,13 +254,10 @@ static bool is_open(struct stream *stream, ssize_t *result)
     case STREAM_OPEN:
         return true;
     case STREAM_SILENT:
-        if (!has_spoken(stream))
-            break;
-        if (!begin_handshake(stream)) {
-            *result = -ENOMEM;
-            return false;
-        }
-        step(stream);
+        if (has_spoken(stream))
+            step(stream);
+        break;
+    case STREAM_WAITING:
         break;
     case STREAM_HANDSHAKE:
         step(stream);
@@ -324,6 +395,10 @@ static void tls_stream_close(struct transport *transport)
         stream->abandoned = true;
         return;
     }
+    if (stream->state == STREAM_WAITING)
+        TAILQ_REMOVE(&stream->tls->waiting, stream, link);
+    if (stream->state == STREAM_HANDSHAKE)
+        leave_begun(stream);
     if (stream->state == STREAM_OPEN && !transport->broken) {
         SSL_shutdown(stream->ssl);
         ERR_clear_error();
@@ -378,9 +453,13 @@ static void on_worker_ready(struct source *source, uint32_t events)
     worker_process(&container_of(source, struct tls, source)->worker);
 }
 
-int tls_open(struct tls *tls, struct loop *loop)
+int tls_open(struct tls *tls, struct loop *loop, uint32_t handshake_max)
 {
     tls->loop = loop;
+    tls->handshake_max = handshake_max;
+    tls->away_count = tls->begun_count = 0;
+    TAILQ_INIT(&tls->waiting);
+    TAILQ_INIT(&tls->begun);
     int rc = worker_open(&tls->worker);
     if (rc != 0)
         return rc;

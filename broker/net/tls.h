@@ -6,7 +6,7 @@
  *     tls_transport_open    a transport whose bytes are encrypted; for its owner like any other
  *
  * A handshake is the peer's to start and never holds up the loop: its steps, with the signature that
- * costs a third of a millisecond with an RSA key, run on the worker. What the owner writes meanwhile
+ * costs a third of a millisecond with an RSA key, run on the worker, in the order in which they came. What the owner writes meanwhile
  * waits. A handshake that fails ends in on_broken; its reason is logged here.
  *
  * Only TLS 1.2 with forward secrecy and authenticated encryption, and TLS 1.3. No renegotiation, no
@@ -20,15 +20,23 @@
 
 enum { TLS_ERROR_SIZE = 512 };
 
+struct stream;
+TAILQ_HEAD(stream_list, stream);
+
 struct tls {
     struct loop *loop;
     struct worker worker;
-    struct source source;  /* of the worker */
+    struct source source;       /* of the worker */
+    struct stream_list waiting; /* for a step of their handshake, oldest first */
+    unsigned away_count;        /* steps that are the worker's */
+    struct stream_list begun;   /* that wait for their peer to go on, oldest first */
+    uint32_t begun_count, handshake_max;
     uint8_t record[16384]; /* where small parts become one record; for a moment only */
 };
 
-int tls_open(struct tls *tls, struct loop *loop); /* 0 or -errno */
-void tls_close(struct tls *tls);                  /* its transports are closed */
+/* 0 or -errno. handshake_max: handshakes that wait for their peer at a time, see tls.c. */
+int tls_open(struct tls *tls, struct loop *loop, uint32_t handshake_max);
+void tls_close(struct tls *tls); /* its transports are closed */
 
 struct tls_options {
     const char *certificate_file; /* PEM: the certificate, then those between it and the root */

@@ -99,6 +99,7 @@ START_TEST(defaults)
     ck_assert_uint_eq(config.connection_max, 0);
     ck_assert_uint_eq(config.connection_max_per_address, 0);
     ck_assert_uint_eq(config.handshake_max_per_address, 10000);
+    ck_assert_uint_eq(config.ssl_handshake_max, 1000);
     ck_assert_uint_eq(config.login_delay_max_ms, 3000);
     ck_assert_uint_eq(config.channel_max_per_node, 500000);
     ck_assert_uint_eq(config.queue_max, 1000000);
@@ -114,7 +115,7 @@ START_TEST(defaults)
     ck_assert_uint_eq(config.memory_total, 0);
     ck_assert_double_eq(config.disk_free_relative, 0);
     ck_assert_uint_eq(config.disk_free_absolute, 50000000);
-    ck_assert_uint_eq(config.backlog, 128);
+    ck_assert_uint_eq(config.backlog, 1024);
     ck_assert(config.log_console);
     ck_assert_int_eq(config.log_level, LOG_INFO);
     ck_assert(TAILQ_EMPTY(&config.server_properties));
@@ -215,6 +216,7 @@ START_TEST(values)
         {"unacked_max_per_channel = 9", PLACE(unacked_max_per_channel), 9, NULL},
         {"publish_memory_limit = 1MiB", PLACE(publish_size_max), 1048576, NULL},
         {"connection_max_per_address = 9", PLACE(connection_max_per_address), 9, NULL},
+        {"ssl_handshake_max = 7", PLACE(ssl_handshake_max), 7, NULL},
         {"handshake_max_per_address = 9", PLACE(handshake_max_per_address), 9, NULL},
         {"login_delay_max = 0", PLACE(login_delay_max_ms), 0, NULL},
         {"login_delay_max = 60001", BAD, "bad value"},
