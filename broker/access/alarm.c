@@ -62,14 +62,18 @@ void alarm_set_descriptors(struct alarm *alarm, bool on, size_t connections_max)
            on ? "; no more are accepted until one ends, or the limit of open files is raised" : "");
 }
 
+void alarm_release_memory(struct alarm *alarm)
+{
+    if (alarm->source.release != NULL)
+        alarm->source.release(alarm->source.context);
+}
+
 /* Whether memory is used above the limit, and not only kept. */
 static bool is_low_on_memory(struct alarm *alarm)
 {
-    const struct alarm_source *source = &alarm->source;
-
-    if (alarm->readings.memory_used > alarm->limits.memory_max && source->release != NULL) {
-        source->release(source->context);
-        alarm->readings = source->read(source->context);
+    if (alarm->readings.memory_used > alarm->limits.memory_max) {
+        alarm_release_memory(alarm);
+        alarm->readings = alarm->source.read(alarm->source.context);
     }
     return alarm->readings.memory_used > alarm->limits.memory_max;
 }

@@ -120,8 +120,6 @@ static void connection_free(struct connection *connection)
     struct service *service = connection->service;
 
     TAILQ_REMOVE(&service->connections, connection, link);
-    service->connection_count--;
-    service_has_room(service, 0);
     connection->broker->counters.connections_closed++;
     map_release(&connection->channels);
     if (connection->vhost != NULL)
@@ -129,8 +127,7 @@ static void connection_free(struct connection *connection)
     buf_release(&connection->client_properties);
     free(connection->client_name);
     free(connection);
-    if (service->stopping && service->connection_count == 0 && service->on_idle != NULL)
-        service->on_idle(service);
+    service_on_gone(service);
 }
 
 static void on_reap(struct task *task)
@@ -681,6 +678,7 @@ struct connection *connection_new(struct service *service, const struct endpoint
 
     TAILQ_INSERT_TAIL(&service->connections, connection, link);
     service->connection_count++;
+    service->connection_most = max_of(service->connection_most, service->connection_count);
     connection->broker->counters.connections_opened++;
     return connection;
 }

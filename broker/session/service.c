@@ -11,8 +11,11 @@
 #include "base/log.h"
 #include "session/revocation.h"
 
-/* So many octets in each channel of a connection are not worth counting. */
-enum { SMALL_BODY_SIZE = 4096 };
+enum {
+    SMALL_BODY_SIZE =
+        4096,     /* so many octets in each channel of a connection are not worth counting */
+    CROWD = 1000, /* connections whose memory is worth giving back */
+};
 
 /* What clients may rely on (4.1.3): what is implemented, and nothing else. */
 static const char *const capabilities[] = {
@@ -154,6 +157,18 @@ bool service_has_room(struct service *service, size_t others)
     else if (count <= room - room / 8)
         alarm_set_descriptors(&service->alarm, false, room);
     return count < room;
+}
+
+void service_on_gone(struct service *service)
+{
+    service->connection_count--;
+    service_has_room(service, 0);
+    if (service->connection_count + CROWD <= service->connection_most) {
+        service->connection_most = service->connection_count;
+        alarm_release_memory(&service->alarm);
+    }
+    if (service->stopping && service->connection_count == 0 && service->on_idle != NULL)
+        service->on_idle(service);
 }
 
 void service_accept(struct service *service, int fd, struct tls_context *tls,

@@ -43,6 +43,7 @@ struct service {
     struct addresses addresses;   /* of the connections */
     struct connection_list connections;
     size_t connection_count, consumer_count;
+    size_t connection_most; /* at a time, since memory was last given back to the system */
     size_t connection_room; /* connections for which there are descriptors; 0: nobody has counted */
     uint32_t reserved_size_min; /* see connection_reserve */
     uint64_t next_connection_id;
@@ -72,6 +73,10 @@ void service_release(struct service *service); /* no connections left */
 /* Whether there is a descriptor for one more client, beside those that the broker needs itself, and those of
  * so many others that have been accepted. If not an alarm is set, which ends when enough have gone. */
 bool service_has_room(struct service *service, size_t others);
+
+/* A connection has been freed. The memory that a crowd had goes back to the system when the crowd has left, not with
+ * each one of it. */
+void service_on_gone(struct service *service);
 
 /* A new client on a connected socket, which the service owns from here; tls NULL: without. */
 void service_accept(struct service *service, int fd, struct tls_context *tls,
