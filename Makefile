@@ -12,6 +12,7 @@
 #   make memory-limit MEMORY_OCTETS=N: N octets (10e9) to queues that nobody reads, in a control group of 256 MiB
 #   make crash-states  COUNT=N SEED=S: what power cuts can leave of the store, enumerated
 #   make bit-rot  COUNT=N SEED=S KINDS='flip zero truncate swap old note': data files damaged while nobody looks
+#   make hostile  COUNT=N: so many half-open sockets, idle connections and the like, and what others notice of them
 #   make bench    the benchmarks in tests/bench
 #   make fuzz     FUZZ_SECONDS=N FUZZ='x y': each target of tests/fuzz for so long, under sanitizers
 #   make format   clang-format over the tree
@@ -62,7 +63,7 @@ SIM := $(BUILD)/sim
 MODEL := $(BUILD)/model
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: all run test check asan tsan differential crash disk-full memory-limit power-cuts crash-states bit-rot bench format install clean deps test-deps tests
+.PHONY: all run test check asan tsan differential crash disk-full memory-limit power-cuts crash-states bit-rot hostile bench format install clean deps test-deps tests
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -224,6 +225,13 @@ bit-rot: test-deps
 	@$(MAKE) --no-print-directory $(BUILD)/stoatmq $(BUILD)/stoatmq-faults
 	@$(rig) TEST_ROT_COUNT=$(call count,2000) TEST_ROT_SEED=$(SEED) TEST_ROT_KINDS='$(KINDS)' \
 		tests/crash/test_rot.py test_damage_at_rest
+
+# With times, which a machine with other work spoils: `chrt -r 1 make hostile` goes before it.
+hostile: test-deps
+	@$(MAKE) --no-print-directory $(BUILD)/stoatmq $(BUILD)/stoatctl $(BUILD)/stoatperf
+	@for each in tests/hostile/test_*.py; do \
+	    $(rig) TEST_HOSTILE_COUNT=$(call count,10000) TEST_HOSTILE_TIMED=yes /usr/bin/python3 $$each || exit 1; \
+	done
 
 # A fuzz target over its corpus; and, in a build of its own, under libFuzzer.
 FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))

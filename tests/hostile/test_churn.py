@@ -1,0 +1,109 @@
+#!/usr/bin/python3
+"""Clients that come and go, politely or not: descriptors and memory are afterwards what they were."""
+
+import struct
+import socket
+import unittest
+
+import broker
+import crowd
+import tap
+import wire
+from crowd import COUNT, WHOLE_HANDSHAKE
+
+# In the long form 100,000 in all.
+PLAIN, ENCRYPTED = COUNT * 4, COUNT // 2
+AT_ONCE = 50
+GROWTH = 1024 * 1024
+RESET = struct.pack('ii', 1, 0)
+
+
+@broker.needs_own_broker
+class Churn(unittest.TestCase):
+    def setUp(self):
+        self.broker = crowd.EncryptedBroker().start()
+        self.addCleanup(self.broker.__exit__, None, None, None)
+        self.descriptors = crowd.descriptors(self.broker.process.pid)
+
+    # How one of them comes, and how it goes
+
+    def plain(self, number):
+        return crowd.connect_from(number, self.broker.host, self.broker.port)
+
+    def encrypted(self, number):
+        return self.broker.encrypt(crowd.connect_from(number, self.broker.host, self.broker.tls_port))
+
+    def half_encrypted(self, number):
+        client = crowd.connect_from(number, self.broker.host, self.broker.tls_port)
+        client.sendall(crowd.client_hello())
+        return client
+
+    @staticmethod
+    def say_all(client):
+        client.sendall(WHOLE_HANDSHAKE + wire.channel_open(1) + wire.queue_declare(1, '', exclusive=True))
+
+    @staticmethod
+    def await_queue(client):
+        crowd.await_octets(client, wire.method(1, wire.QUEUE_DECLARE_OK)[7:11])
+
+    @staticmethod
+    def take_leave(client):
+        client.sendall(wire.method(0, wire.CLOSE, struct.pack('>H', 200) + wire.short('') + b'\0\0\0\0'))
+        crowd.await_octets(client, wire.method(0, wire.CLOSE_OK)[7:11])
+
+    @staticmethod
+    def reset(client):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+    def churn(self, count, connect, *steps):
+        """AT_ONCE of them at a time; every step of all before the next."""
+        for at in range(0, count, AT_ONCE):
+            clients = [connect(number) for number in range(at, min(at + AT_ONCE, count))]
+            for step in steps:
+                for client in clients:
+                    step(client)
+            for client in clients:
+                client.close()
+
+    def await_empty(self):
+        crowd.eventually(lambda: crowd.descriptors(self.broker.process.pid) <= self.descriptors, 'descriptors are left')
+
+    def check(self, name, count, connect, *steps):
+        pid = self.broker.process.pid
+        self.churn(count, connect, *steps)  # what peaks, peaks
+        self.await_empty()
+        before, busy = crowd.anonymous_octets(pid), crowd.cpu_seconds(pid)
+        self.churn(count, connect, *steps)
+        self.await_empty()
+        growth = crowd.anonymous_octets(pid) - before
+        print('# %d %s: %+d KiB, %d us of CPU each' % (
+            count, name, growth // 1024, (crowd.cpu_seconds(pid) - busy) / count * 1e6), flush=True)
+        self.assertLessEqual(growth, GROWTH, name)
+        self.assertEqual(self.broker.rows('list_connections', 'name'), [])
+        self.assertEqual(self.broker.rows('list_queues', 'name'), [])
+
+    def test_no_word(self):
+        self.check('connects and closes', PLAIN, self.plain)
+
+    def test_a_protocol_header_and_a_reset(self):
+        self.check('resets after a protocol header', PLAIN, self.plain,
+                   lambda client: client.sendall(wire.PROTOCOL_HEADER), self.reset)
+
+    def test_a_whole_conversation(self):
+        self.check('polite clients', COUNT, self.plain, self.say_all, self.await_queue, self.take_leave)
+
+    def test_a_reset_in_the_middle(self):
+        self.check('resets with a queue of their own', COUNT, self.plain, self.say_all, self.await_queue, self.reset)
+
+    def test_a_tls_handshake_that_is_left(self):
+        self.check('half TLS handshakes', ENCRYPTED, self.half_encrypted)
+
+    def test_tls(self):
+        self.check('TLS clients', ENCRYPTED, self.encrypted, self.say_all, self.await_queue, self.take_leave)
+
+    def test_a_reset_over_tls(self):
+        self.check('resets over TLS', ENCRYPTED, self.encrypted, self.say_all, self.await_queue, self.reset)
+
+
+if __name__ == '__main__':
+    tap.main()
