@@ -13,6 +13,7 @@
  * beyond their first 16 octets, one write carries many publishes, one clock reading serves a
  * write or a read. Its own CPU time is part of the report, so that a figure limited by the tool
  * can be told. */
+#include <signal.h>
 #include <sysexits.h>
 
 #include "base/alloc.h"
@@ -47,6 +48,7 @@ static int run(struct load *load, const struct options *options)
 int main(int argc, char **argv)
 {
     struct options options;
+    signal(SIGPIPE, SIG_IGN); /* that the broker has hung up is an error of a write */
     options_parse(&options, argc, argv);
     struct load *const load = xmalloc(sizeof(*load));
     const int status = run(load, &options);

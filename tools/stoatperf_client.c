@@ -150,7 +150,8 @@ bool client_open(struct client *client, const struct options *options, const cha
     *client = (struct client){.frame_max = FRAME_MAX_WANTED, .failure = failure};
     struct amqp_method answer;
     return socket_open(&client->socket, uri->host, uri->port, CALL_TIMEOUT_S, failure) &&
-           (!uri->tls || socket_encrypt(&client->socket, uri->host, options->ca_file, failure)) &&
+           (!uri->tls || socket_encrypt(&client->socket, uri->host, options->ca_file,
+                                        options->insecure, failure)) &&
            handshake(client, uri, name, identity) &&
            client_call(client, &(struct amqp_method){.id = AMQP_CHANNEL_OPEN}, AMQP_CHANNEL_OPEN_OK,
                        &answer);

@@ -17,9 +17,10 @@ static const char help[] =
     "Load\n"
     "* -h, --uri URI            amqp://user:password@host:port/vhost, or amqps:// for TLS\n"
     "                           (default amqp://guest:guest@localhost:5672/)\n"
-    "      --cacert FILE        with amqps: the certificates that the broker's must lead to; "
-    "without "
-    "it any will do\n"
+    "      --cacert FILE        with amqps: the certificates that the broker's must lead to "
+    "(default: "
+    "the system's)\n"
+    "      --insecure           with amqps: any certificate will do, and anybody may read along\n"
     "* -x, --producers N        publishers, each with a connection (default 1)\n"
     "* -y, --consumers N        consumers, each with a connection (default 1)\n"
     "  -q, --queues N           queues (default 1); publishers and consumers are dealt over them\n"
@@ -171,6 +172,7 @@ const char *uri_parse(struct uri *uri, const char *text)
 enum option_id {
     OPTION_URI = 256,
     OPTION_CACERT,
+    OPTION_INSECURE,
     OPTION_PUBLISHERS,
     OPTION_CONSUMERS,
     OPTION_QUEUES,
@@ -204,6 +206,7 @@ enum option_id {
 static const struct option long_options[] = {
     {"uri", required_argument, NULL, OPTION_URI},
     {"cacert", required_argument, NULL, OPTION_CACERT},
+    {"insecure", no_argument, NULL, OPTION_INSECURE},
     {"producers", required_argument, NULL, OPTION_PUBLISHERS},
     {"publishers", required_argument, NULL, OPTION_PUBLISHERS},
     {"consumers", required_argument, NULL, OPTION_CONSUMERS},
@@ -352,6 +355,9 @@ static void set_option(struct options *options, int id, const char *value)
     case OPTION_CACERT:
         options->ca_file = value;
         break;
+    case OPTION_INSECURE:
+        options->insecure = true;
+        break;
     case OPTION_FAN_OUT:
         options->fan_out = true;
         break;
@@ -413,8 +419,10 @@ static void check_options(const struct options *options)
         usage_error("-x 0 publishes nothing, so that only --time can say how long");
     if (options->publishers + options->consumers == 0)
         usage_error("neither publishers nor consumers");
-    if (options->ca_file != NULL && !options->uri.tls)
-        usage_error("--cacert is for amqps://, and the URI is not");
+    if ((options->ca_file != NULL || options->insecure) && !options->uri.tls)
+        usage_error("--cacert and --insecure are for amqps://, and the URI is not");
+    if (options->ca_file != NULL && options->insecure)
+        usage_error("--cacert and --insecure exclude each other");
     if (options->backlog > 0 && options->messages > 0)
         usage_error("--backlog and --messages exclude each other");
     if (options->backlog > 0 && options->consumers == 0)

@@ -12,7 +12,8 @@ struct uri {
 struct options {
     struct uri uri;
     const char
-        *ca_file; /* with TLS: what the broker's certificate must lead to; NULL: any will do */
+        *ca_file;  /* with TLS: what the broker's certificate must lead to; NULL: the system's */
+    bool insecure; /* with TLS: any certificate will do */
 
     uint32_t publishers, consumers, queues;
     uint64_t body_size;

@@ -56,7 +56,13 @@ bool socket_open(struct socket *sock, const char *host, const char *port, int ti
     return true;
 }
 
-static SSL_CTX *shared_context(const char *ca_file, struct failure *failure)
+static bool load_trust(SSL_CTX *context, const char *ca_file)
+{
+    return ca_file == NULL ? SSL_CTX_set_default_verify_paths(context) == 1
+                           : SSL_CTX_load_verify_file(context, ca_file) == 1;
+}
+
+static SSL_CTX *shared_context(const char *ca_file, bool insecure, struct failure *failure)
 {
     static SSL_CTX *context;
     if (context != NULL)
@@ -68,9 +74,10 @@ static SSL_CTX *shared_context(const char *ca_file, struct failure *failure)
     }
     SSL_CTX_set_min_proto_version(fresh, TLS1_2_VERSION);
     SSL_CTX_set_mode(fresh, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    SSL_CTX_set_verify(fresh, ca_file == NULL ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
-    if (ca_file != NULL && SSL_CTX_load_verify_file(fresh, ca_file) != 1) {
-        failure_set(failure, "cannot use the certificates in %s: %s", ca_file, socket_error());
+    SSL_CTX_set_verify(fresh, insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
+    if (!insecure && !load_trust(fresh, ca_file)) {
+        failure_set(failure, "cannot use the certificates in %s: %s",
+                    ca_file == NULL ? "the system's store" : ca_file, socket_error());
         SSL_CTX_free(fresh);
         return NULL;
     }
@@ -95,15 +102,18 @@ static bool handshake(struct socket *sock, const char *host, SSL_CTX *context,
     if (SSL_connect(sock->tls) == 1)
         return true;
     const long verdict = SSL_get_verify_result(sock->tls);
-    return failure_set(failure, "no TLS with %s: %s", host,
-                       verdict != X509_V_OK ? X509_verify_cert_error_string(verdict)
-                                            : socket_error());
+    if (verdict == X509_V_OK)
+        return failure_set(failure, "no TLS with %s: %s", host, socket_error());
+    return failure_set(failure,
+                       "no TLS with %s: %s; --cacert names the certificates to trust, --insecure "
+                       "trusts any",
+                       host, X509_verify_cert_error_string(verdict));
 }
 
-bool socket_encrypt(struct socket *sock, const char *host, const char *ca_file,
+bool socket_encrypt(struct socket *sock, const char *host, const char *ca_file, bool insecure,
                     struct failure *failure)
 {
-    SSL_CTX *const context = shared_context(ca_file, failure);
+    SSL_CTX *const context = shared_context(ca_file, insecure, failure);
     if (context != NULL && handshake(sock, host, context, failure))
         return true;
     socket_close(sock);
@@ -142,7 +152,7 @@ ssize_t socket_receive(struct socket *sock, void *data, size_t size)
 ssize_t socket_send(struct socket *sock, const void *data, size_t size)
 {
     if (sock->tls == NULL)
-        return send(sock->fd, data, size, MSG_NOSIGNAL);
+        return send(sock->fd, data, size, 0);
     size_t sent;
     ERR_clear_error();
     errno = 0;

@@ -2,7 +2,8 @@
  * when a non-blocking one has nothing or takes nothing.
  *
  * TLS takes whole records from the kernel, one at a time: what was decrypted and not read is seen by
- * no epoll, so whoever waits on one reads until socket_has_more says no. And a write that was not taken must be
+ * no epoll, so whoever waits on one reads until socket_has_more says no. It is written by OpenSSL, so that
+ * the process must ignore SIGPIPE. And a write that was not taken must be
  * tried again with the same octets first, which is how stoatperf writes anyway. */
 #ifndef TOOLS_STOATPERF_SOCKET_H
 #define TOOLS_STOATPERF_SOCKET_H
@@ -23,9 +24,9 @@ struct socket {
 bool socket_open(struct socket *sock, const char *host, const char *port, int timeout_s,
                  struct failure *failure);
 
-/* TLS on an open, blocking socket, which is closed where that fails. ca_file: certificates that the broker's must lead to, and be for
- * host; NULL: any will do. */
-bool socket_encrypt(struct socket *sock, const char *host, const char *ca_file,
+/* TLS on an open, blocking socket, which is closed where that fails. The broker's certificate must be for host, and lead to those in
+ * ca_file, or the system's where that is NULL; insecure: any will do. The same for all of a process. */
+bool socket_encrypt(struct socket *sock, const char *host, const char *ca_file, bool insecure,
                     struct failure *failure);
 
 ssize_t socket_receive(struct socket *sock, void *data, size_t size);

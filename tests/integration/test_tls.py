@@ -135,16 +135,35 @@ class Serving(TlsTest):
 
     def test_stoatperf(self):
         self.start()
-        def perf(host, authority):
+        def perf(host, *trust, messages=100, **environment):
             return subprocess.run(
-                [broker.BUILD / 'stoatperf', '--uri', 'amqps://%s:%d' % (host, self.port), '--cacert', made.all.path(authority),
-                 '--messages', '30000', '--size', '1000', '--persistent', '--confirm', '1000', '--ack', '10', '--verify'],
-                capture_output=True, text=True, timeout=60)
+                [broker.BUILD / 'stoatperf', '--uri', 'amqps://%s:%d' % (host, self.port), *trust, '--messages', str(messages),
+                 '--size', '1000', '--persistent', '--confirm', '1000', '--ack', '10', '--verify'],
+                capture_output=True, text=True, timeout=60, env={**os.environ, **environment})
         for host in ('localhost', '127.0.0.1'):
-            self.assertEqual(perf(host, 'root').returncode, 0)
-        stranger = perf('localhost', 'stranger')
-        self.assertEqual(stranger.returncode, 69)
-        self.assertIn('unable to get local issuer certificate', stranger.stderr)
+            self.assertEqual(perf(host, '--cacert', made.all.path('root'), messages=30000).returncode, 0)
+        self.assertEqual(perf('localhost', SSL_CERT_FILE=made.all.path('root')).returncode, 0)  # the system's store
+        self.assertEqual(perf('localhost', '--insecure').returncode, 0)
+        for trust in ((), ('--cacert', made.all.path('stranger'))):
+            stranger = perf('localhost', *trust)
+            self.assertEqual(stranger.returncode, 69)
+            self.assertIn('unable to get local issuer certificate; --cacert names the certificates to trust', stranger.stderr)
+        self.assertEqual(perf('localhost', '--insecure', '--cacert', made.all.path('root')).returncode, 64)
+
+    def test_stoatperf_outlives_the_broker(self):
+        """A write to a socket that was reset is an error like others, with TLS, too."""
+        self.start()
+        perf = subprocess.Popen(
+            [broker.BUILD / 'stoatperf', '--uri', 'amqps://localhost:%d' % self.port, '--cacert', made.all.path('root'),
+             '--producers', '4', '--time', '60', '--interval', '0.1'],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for line in perf.stdout:
+            if ' s  published' in line:
+                break
+        self.broker.kill()
+        _, told = perf.communicate(timeout=60)
+        self.assertGreater(perf.returncode, 0)
+        self.assertIn('stoatperf: ', told)
 
     def test_ciphers_that_are_named(self):
         self.start('server', 'ssl_options.ciphers.1=ECDHE-ECDSA-AES128-GCM-SHA256',
