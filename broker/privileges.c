@@ -1,10 +1,14 @@
 #include "privileges.h"
 
+#include <fcntl.h>
 #include <grp.h>
+#include <libgen.h>
 #include <pwd.h>
 #include <stdarg.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/alloc.h"
 
 printf_like(3, 4) static int fail(char error[PRIVILEGES_ERROR_SIZE], int reason, const char *format,
                                   ...)
@@ -17,16 +21,49 @@ printf_like(3, 4) static int fail(char error[PRIVILEGES_ERROR_SIZE], int reason,
     return -reason;
 }
 
+/* 1: it is there already. The new one is held by a descriptor before it is given away: where others
+ * may write to what holds it, its name may soon be that of something else. */
+static int make_and_give(const struct passwd *user, int parent, const char *name)
+{
+    int result = 0;
+
+    if (mkdirat(parent, name, 0700) < 0)
+        return errno == EEXIST ? 1 : -errno;
+    const int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (fchown(fd, user->pw_uid, user->pw_gid) < 0)
+        result = -errno;
+    close(fd);
+    return result;
+}
+
 static int make_data_dir(const struct passwd *user, const char *path,
                          char error[PRIVILEGES_ERROR_SIZE])
 {
-    if (mkdir(path, 0700) < 0)
-        return errno == EEXIST ? 0
-                               : fail(error, errno, "cannot make %s: %s", path, strerror(errno));
-    if (chown(path, user->pw_uid, user->pw_gid) < 0)
-        return fail(error, errno, "cannot give %s to user %s: %s", path, user->pw_name,
-                    strerror(errno));
-    return 0;
+    char *above = xstrdup(path), *last = xstrdup(path);
+    const int parent = open(dirname(above), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    const int result = parent < 0 ? -errno : make_and_give(user, parent, basename(last));
+
+    if (parent >= 0)
+        close(parent);
+    free(above);
+    free(last);
+    return result < 0 ? fail(error, -result, "cannot make %s for user %s: %s", path, user->pw_name,
+                             strerror(-result))
+                      : 0;
+}
+
+/* As that user. */
+static int check_data_dir(const struct passwd *user, const char *path,
+                          char error[PRIVILEGES_ERROR_SIZE])
+{
+    if (access(path, R_OK | W_OK | X_OK) == 0)
+        return 0;
+    return fail(error, errno,
+                "user %s (user) cannot use the data directory %s: %s; give it to that user, as "
+                "chown -R %s %s does",
+                user->pw_name, path, strerror(errno), user->pw_name, path);
 }
 
 static int change_user(const struct passwd *user, char error[PRIVILEGES_ERROR_SIZE])
@@ -53,6 +90,8 @@ int privileges_become(const char *name, const char *data_dir, char error[PRIVILE
     if (geteuid() != 0)
         return fail(error, EPERM,
                     "only root can become user %s (user): start as root or as that user", name);
-    const int result = make_data_dir(user, data_dir, error);
-    return result < 0 ? result : change_user(user, error);
+    int result = make_data_dir(user, data_dir, error);
+    if (result == 0)
+        result = change_user(user, error);
+    return result == 0 ? check_data_dir(user, data_dir, error) : result;
 }

@@ -26,13 +26,13 @@ class Privileges(unittest.TestCase):
         self.addCleanup(started.__exit__, None, None, None)
         return started
 
-    def refused(self, setting, reason, user=None):
+    def refused(self, setting, reason, user=None, data_dir='/nowhere/at/all'):
         """As that user, from a copy of the program which anybody may run."""
         program = os.path.join(os.environ['TMPDIR'], 'stoatmq')
         shutil.copy(broker.BUILD / 'stoatmq', program)
         os.chmod(os.environ['TMPDIR'], 0o711)
         os.chmod(program, 0o755)
-        done = subprocess.run([program, '--data-dir', '/nowhere/at/all', '--set', setting], capture_output=True, text=True,
+        done = subprocess.run([program, '--data-dir', data_dir, '--set', setting], capture_output=True, text=True,
                               timeout=20, check=False, user=user)
         self.assertEqual(done.returncode, 78)
         self.assertIn(reason, done.stderr)
@@ -59,6 +59,20 @@ class Privileges(unittest.TestCase):
             self.assertEqual(running.rows('list_queues', 'name', 'messages'), [['q', '1']])
             if publish:
                 running.restart()
+
+    def test_a_directory_of_somebody_else(self):
+        path = os.path.join(os.environ['TMPDIR'], 'of-root')
+        os.mkdir(path, 0o700)
+        self.refused('user=nobody', 'user nobody (user) cannot use the data directory %s: Permission denied; give it to that user, '
+                     'as chown -R nobody %s does' % (path, path), data_dir=path)
+        self.assertEqual(os.stat(path).st_uid, 0)
+
+    def test_a_link_is_not_given_away(self):
+        target, link = (os.path.join(os.environ['TMPDIR'], name) for name in ('target', 'link'))
+        os.mkdir(target, 0o700)
+        os.symlink(target, link)
+        self.refused('user=nobody', 'Permission denied', data_dir=link)
+        self.assertEqual(os.stat(target).st_uid, 0)
 
     def test_a_user_who_is_not_there(self):
         self.refused('user=somebody-else', 'there is no user somebody-else (user)')
