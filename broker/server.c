@@ -408,12 +408,20 @@ static void on_accept(struct listener *listener, int fd, const struct endpoint *
 static bool has_room(struct listener *listener)
 {
     struct server *server = listener->context;
-    const struct server_listener *opened;
-    size_t proxied_count = 0;
+
+    return service_has_room(&server->service);
+}
+
+/* A proxy says at once whose a connection is: who has not is none. */
+static bool make_way(struct listener *listener)
+{
+    struct server *server = listener->context;
+    struct server_listener *opened;
 
     TAILQ_FOREACH (opened, &server->listeners, link)
-        proxied_count += opened->listener.proxied_count;
-    return service_has_room(&server->service, proxied_count);
+        if (listener_drop_proxied(&opened->listener))
+            return true;
+    return service_make_way(&server->service);
 }
 
 /* Of the descriptors that the process may have, all that are not in use yet but a reserve: for the
@@ -449,9 +457,11 @@ static bool open_listeners(struct server *server, const struct protocol *protoco
         opened->protocol = protocol;
         if (server->config->proxy_protocol)
             opened->listener.proxy_timeout_ms = server->config->handshake_timeout_ms;
+        opened->listener.proxied_count = &server->service.proxied_count;
         opened->listener.context = server;
         opened->listener.on_accept = on_accept;
         opened->listener.has_room = has_room;
+        opened->listener.make_way = make_way;
         TAILQ_INSERT_TAIL(&server->listeners, opened, link);
         server->listener_count++;
         log_info("started %s listener on %s:%u", protocol->title, opened->listener.local.host,

@@ -25,6 +25,8 @@ void addresses_init(struct addresses *addresses, const struct clock *clock)
 {
     *addresses = (struct addresses){.clock = clock};
     TAILQ_INIT(&addresses->remembered);
+    for (size_t i = 0; i < countof(addresses->weights); i++)
+        TAILQ_INIT(&addresses->weights[i]);
 }
 
 static void forget_regular(struct address *address, struct regular *regular)
@@ -36,7 +38,7 @@ static void forget_regular(struct address *address, struct regular *regular)
 
 static void address_free(struct address *address)
 {
-    assert(address->ref_count == 0 && address->visitor_count == 0 && address->handshake_count == 0);
+    assert(address->ref_count == 0 && address->open_count == 0 && address->handshake_count == 0);
     assert(address->line.question_count == 0 && !address->line.is_next);
     while (address->regular_count > 0)
         forget_regular(address, TAILQ_FIRST(&address->regulars));
@@ -137,39 +139,81 @@ void address_unref(struct address **address)
 
 /* ---- visitors ---- */
 
+static unsigned weight_of(uint32_t handshake_count)
+{
+    return handshake_count == 0 ? 0 : 32 - (unsigned)__builtin_clz(handshake_count);
+}
+
+static void set_handshake_count(struct address *address, uint32_t count)
+{
+    struct address_list *weights = address->addresses->weights;
+    const unsigned before = weight_of(address->handshake_count), after = weight_of(count);
+
+    address->addresses->handshake_count += (size_t)count - address->handshake_count;
+    address->handshake_count = count;
+    if (before == after)
+        return;
+    if (before > 0)
+        TAILQ_REMOVE(&weights[before], address, by_weight);
+    if (after > 0)
+        TAILQ_INSERT_TAIL(&weights[after], address, by_weight);
+}
+
 void visitor_enter(struct visitor *visitor, struct addresses *addresses,
                    const struct endpoint *peer)
 {
     struct address *address = address_ref(get_address(addresses, peer));
 
-    *visitor = (struct visitor){.address = address, .in_handshake = true};
+    *visitor = (struct visitor){.address = address, .state = VISITOR_IN_HANDSHAKE};
     TAILQ_INSERT_TAIL(&address->handshakes, visitor, link);
-    address->visitor_count++;
-    address->handshake_count++;
+    set_handshake_count(address, address->handshake_count + 1);
 }
 
-void visitor_settle(struct visitor *visitor)
+static void end_handshake(struct visitor *visitor)
 {
     struct address *address = visitor->address;
 
-    if (!visitor->in_handshake)
-        return;
-    visitor->in_handshake = false;
     TAILQ_REMOVE(&address->handshakes, visitor, link);
-    address->handshake_count--;
+    set_handshake_count(address, address->handshake_count - 1);
+}
+
+void visitor_open(struct visitor *visitor)
+{
+    assert(visitor->state == VISITOR_IN_HANDSHAKE);
+    end_handshake(visitor);
+    visitor->state = VISITOR_OPEN;
+    visitor->address->open_count++;
+}
+
+/* Who has never opened anything stays where he is, and can be made to go. */
+void visitor_retire(struct visitor *visitor)
+{
+    if (visitor->state != VISITOR_OPEN)
+        return;
+    visitor->state = VISITOR_RETIRED;
+    assert(visitor->address->open_count > 0);
+    visitor->address->open_count--;
 }
 
 void visitor_leave(struct visitor *visitor)
 {
-    visitor_settle(visitor);
-    assert(visitor->address->visitor_count > 0);
-    visitor->address->visitor_count--;
+    visitor_retire(visitor);
+    if (visitor->state == VISITOR_IN_HANDSHAKE)
+        end_handshake(visitor);
     address_unref(&visitor->address);
 }
 
 struct visitor *address_oldest(const struct address *address)
 {
     return TAILQ_FIRST(&address->handshakes);
+}
+
+struct visitor *addresses_oldest(const struct addresses *addresses)
+{
+    for (size_t i = countof(addresses->weights); i-- > 0;)
+        if (!TAILQ_EMPTY(&addresses->weights[i]))
+            return address_oldest(TAILQ_FIRST(&addresses->weights[i]));
+    return NULL;
 }
 
 /* ---- logins ---- */

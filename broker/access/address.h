@@ -2,7 +2,7 @@
  * what is there for all.
  *
  *     addresses ─by key─▶ address ─▶ visitors in their handshake, the oldest first
- *         │                  ├─────▶ line: logins that wait for their turn (authenticator.h)
+ *         │    └by weight─▶  ├─────▶ line: logins that wait for their turn (authenticator.h)
  *         │                  └─────▶ regulars: who has logged in from there, the latest first
  *         └─▶ remembered: those where nobody is, the latest first
  *
@@ -12,7 +12,8 @@
  *
  * Handshakes. An address may have so many connections that have not opened a vhost yet. One more
  * takes the place of the oldest: who is honest needs milliseconds, so that the oldest is not, and a
- * flood from one's own address keeps nobody out.
+ * flood from one's own address keeps nobody out. And when there is no room for anybody, one makes way
+ * of the address that has most of them: those of n bits' number have weight n.
  *
  * Failed logins. Each makes the next one from there wait twice as long before anybody looks at it,
  * from DELAY_MIN_MS to the configured most; FORGET_MS after the last all is forgotten. It is the
@@ -37,10 +38,12 @@ struct question;
 TAILQ_HEAD(regular_list, regular);
 TAILQ_HEAD(question_list, question);
 
-struct visitor { /* a connection, which has it inside */
-    TAILQ_ENTRY(visitor) link;
+enum visitor_state { VISITOR_IN_HANDSHAKE, VISITOR_OPEN, VISITOR_RETIRED };
+
+struct visitor {               /* a connection, which has it inside */
+    TAILQ_ENTRY(visitor) link; /* in address->handshakes, while it is in one */
     struct address *address;
-    bool in_handshake;
+    enum visitor_state state;
 };
 TAILQ_HEAD(visitor_list, visitor);
 
@@ -59,8 +62,9 @@ struct address {
     struct map_link by_key;
     TAILQ_ENTRY(address) link; /* in addresses->remembered, while nobody refers to it */
     struct addresses *addresses;
-    uint32_t ref_count, visitor_count, handshake_count;
+    uint32_t ref_count, open_count, handshake_count;
     struct visitor_list handshakes; /* the oldest first */
+    TAILQ_ENTRY(address) by_weight; /* in addresses->weights, while it has handshakes */
     struct login_line line;
     uint32_t failure_count; /* of logins, as long as they are remembered ... */
     uint64_t failed_ms;     /* ... from the last one on */
@@ -74,6 +78,8 @@ TAILQ_HEAD(address_list, address);
 struct addresses {
     const struct clock *clock;
     struct map by_key;
+    size_t handshake_count;          /* of all */
+    struct address_list weights[33]; /* of 0 none is kept */
     struct address_list remembered;
     size_t remembered_count;
 };
@@ -84,14 +90,18 @@ void addresses_release(struct addresses *addresses); /* nobody refers to any */
 struct address *address_ref(struct address *address);
 void address_unref(struct address **address);
 
-/* Somebody has connected, and is in the handshake until visitor_settle. */
+/* Somebody has connected, and is in the handshake; has opened a vhost; does nothing more, which is harmless if he
+ * had not; is gone. */
 void visitor_enter(struct visitor *visitor, struct addresses *addresses,
                    const struct endpoint *peer);
-void visitor_settle(struct visitor *visitor);
+void visitor_open(struct visitor *visitor);
+void visitor_retire(struct visitor *visitor);
 void visitor_leave(struct visitor *visitor);
 
-/* The one that is longest in its handshake, of those from there; or NULL. */
+/* The one that is longest in its handshake, of those from there, or of the address that has about the
+ * most (half of it at least); or NULL. */
 struct visitor *address_oldest(const struct address *address);
+struct visitor *addresses_oldest(const struct addresses *addresses);
 
 /* A login in turn has failed, or was right. */
 void address_login_failed(struct address *address);

@@ -10,8 +10,8 @@
  *
  *     ACCEPTING ──EMFILE, ENFILE, ENOBUFS, ENOMEM──▶ PAUSED (retry set) ──RETRY_MS──▶ ACCEPTING
  *
- * The same when its owner has no room for one more, long before: then nobody else in the process is short
- * of descriptors.
+ * The same when its owner has no room for one more, and nobody whom it could send away for him, long
+ * before: then nobody else in the process is short of descriptors.
  *
  * TCP_NODELAY is set on the listening socket: Linux hands it down to what is accepted. */
 #include "net/listener.h"
@@ -134,7 +134,8 @@ static bool accept_one(struct listener *listener)
     struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
     socklen_t size = sizeof(address);
 
-    if (listener->has_room != NULL && !listener->has_room(listener) && is_awaited(listener)) {
+    if (listener->has_room != NULL && !listener->has_room(listener) && is_awaited(listener) &&
+        !listener->make_way(listener)) {
         pause_accepting(listener, EMFILE);
         return false;
     }
@@ -252,7 +253,6 @@ int listener_open(struct listener *listener, struct loop *loop, const char *host
     listener->retry = (struct timer){.on_expire = on_listener_retry};
     listener->starved = false;
     TAILQ_INIT(&listener->proxied);
-    listener->proxied_count = 0;
     listener->reserve_fd = -1;
     endpoint_local(&listener->local, fd);
     const int result = loop_watch(loop, &listener->source);
@@ -263,6 +263,11 @@ int listener_open(struct listener *listener, struct loop *loop, const char *host
     }
     take_reserve(listener);
     return 0;
+}
+
+bool listener_drop_proxied(struct listener *listener)
+{
+    return proxied_drop_oldest(listener);
 }
 
 void listener_close(struct listener *listener)

@@ -22,7 +22,7 @@ static int forget(struct proxied *proxied)
     loop_unwatch(proxied->listener->loop, &proxied->source);
     timer_cancel(&proxied->timer);
     TAILQ_REMOVE(&proxied->listener->proxied, proxied, link);
-    proxied->listener->proxied_count--;
+    --*proxied->listener->proxied_count;
     free(proxied);
     return fd;
 }
@@ -51,7 +51,6 @@ static void on_proxied_ready(struct source *source, uint32_t events)
     struct proxied *proxied = container_of(source, struct proxied, source);
     struct proxy_header header;
     uint8_t bytes[PROXY_HEADER_SIZE_MAX];
-    (void)events;
 
     const ssize_t size = recv(source->fd, bytes, sizeof(bytes), MSG_PEEK);
     if (size < 0 && (errno == EAGAIN || errno == EINTR))
@@ -62,6 +61,8 @@ static void on_proxied_ready(struct source *source, uint32_t events)
     }
     switch (proxy_header_parse(slice_of(bytes, (size_t)size), &header)) {
     case PROXY_MORE:
+        if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+            close(forget(proxied));
         return;
     case PROXY_BAD:
         refuse(proxied, "it does not begin with a PROXY protocol header, and proxy_protocol is on");
@@ -100,8 +101,18 @@ void proxied_await(struct listener *listener, int fd, const struct endpoint *pee
         return;
     }
     TAILQ_INSERT_TAIL(&listener->proxied, proxied, link);
-    listener->proxied_count++;
+    ++*listener->proxied_count;
     timer_set(&loop->timers, &proxied->timer, loop->clock->now_ms + listener->proxy_timeout_ms);
+}
+
+bool proxied_drop_oldest(struct listener *listener)
+{
+    struct proxied *oldest = TAILQ_FIRST(&listener->proxied);
+
+    if (oldest == NULL)
+        return false;
+    refuse(oldest, "it has not sent its PROXY protocol header, and others wait for its place");
+    return true;
 }
 
 void proxied_drop_all(struct listener *listener)

@@ -14,6 +14,7 @@
 
 /* fd is owned from here. */
 void proxied_await(struct listener *listener, int fd, const struct endpoint *peer);
+bool proxied_drop_oldest(struct listener *listener); /* false: there is none */
 void proxied_drop_all(struct listener *listener);
 
 #endif

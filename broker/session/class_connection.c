@@ -132,10 +132,10 @@ static bool check_open(const struct connection *connection, const struct vhost *
     const uint32_t address_max = service->limits.connection_max_per_address;
     const struct user *user = connection->user;
 
-    if (node_max != 0 && service->connection_count > node_max)
+    if (node_max != 0 && service->open_count >= node_max)
         return amqp_fail(error, AMQP_NOT_ALLOWED,
                          "connection refused: node connection limit (%u) is reached", node_max);
-    if (address_max != 0 && connection->visitor.address->visitor_count > address_max)
+    if (address_max != 0 && connection->visitor.address->open_count >= address_max)
         return amqp_fail(error, AMQP_NOT_ALLOWED,
                          "connection refused: limit of connections from one address (%u) is "
                          "reached (connection_max_per_address)",
@@ -172,8 +172,10 @@ static bool on_open(struct connection *connection, const struct amqp_method *met
     connection->asker.grant = user_open_grant(connection->user, name);
     connection->user->connection_count++;
     vhost->connection_count++;
+    connection->service->open_count++;
     timer_cancel(&connection->timer);
-    visitor_settle(&connection->visitor);
+    visitor_open(&connection->visitor);
+    service_look_at_room(connection->service);
     transport_set_share(&connection->transport, LOOP_SCRATCH_SIZE);
     connection_move(connection, CONNECTION_OPEN);
     connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_OPEN_OK});

@@ -107,6 +107,8 @@ void connection_wind_up(struct connection *connection, enum log_level level, con
     if (connection->state == CONNECTION_OPEN) {
         connection->user->connection_count--;
         connection->vhost->connection_count--;
+        connection->service->open_count--;
+        visitor_retire(&connection->visitor);
     }
     connection->user = NULL;
     connection->asker.grant = NULL;
@@ -135,13 +137,21 @@ static void on_reap(struct task *task)
     connection_free(container_of(task, struct connection, reap));
 }
 
+/* Its socket is closed, or was never had. */
+static void leave_service(struct connection *connection)
+{
+    visitor_leave(&connection->visitor);
+    connection->service->closed_count++;
+    service_look_at_room(connection->service);
+}
+
 /* From any state but CLOSED; a living connection has been wound up. */
 static void connection_close(struct connection *connection)
 {
     connection_move(connection, CONNECTION_CLOSED);
     timer_cancel(&connection->timer);
-    visitor_leave(&connection->visitor);
     transport_close(&connection->transport);
+    leave_service(connection);
     loop_queue(connection->broker->loop, LOOP_REAP, &connection->reap);
 }
 
@@ -707,7 +717,7 @@ int connection_open_socket(struct connection *connection, int fd, struct tls_con
                            ? transport_open_socket(transport, connection->broker->loop, &events, fd)
                            : tls_transport_open(transport, tls, &events, fd, &connection->peer);
     if (result < 0) {
-        visitor_leave(&connection->visitor);
+        leave_service(connection);
         connection_free(connection);
         return result;
     }

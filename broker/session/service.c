@@ -145,24 +145,47 @@ void service_release(struct service *service)
     buf_release(&service->server_properties);
 }
 
-/* The alarm ends when an eighth is free again, not with each one that leaves and makes way for another. */
-bool service_has_room(struct service *service, size_t others)
+static size_t count_sockets(const struct service *service)
 {
-    const size_t room = service->connection_room, count = service->connection_count + others;
+    return service->connection_count - service->closed_count;
+}
+
+bool service_has_room(struct service *service)
+{
+    return service->connection_room == 0 ||
+           count_sockets(service) + service->proxied_count < service->connection_room;
+}
+
+bool service_make_way(struct service *service)
+{
+    struct visitor *oldest = addresses_oldest(&service->addresses);
+
+    if (oldest == NULL)
+        return false;
+    connection_drop(
+        container_of(oldest, struct connection, visitor),
+        "there are no descriptors for others who wait, and its handshake has not ended");
+    return true;
+}
+
+/* The alarm ends when an eighth is free again, not with each one that leaves. */
+void service_look_at_room(struct service *service)
+{
+    const size_t room = service->connection_room;
+    const size_t settled = count_sockets(service) - service->addresses.handshake_count;
 
     if (room == 0)
-        return true;
-    if (count >= room)
+        return;
+    if (settled >= room)
         alarm_set_descriptors(&service->alarm, true, room);
-    else if (count <= room - room / 8)
+    else if (settled <= room - room / 8)
         alarm_set_descriptors(&service->alarm, false, room);
-    return count < room;
 }
 
 void service_on_gone(struct service *service)
 {
     service->connection_count--;
-    service_has_room(service, 0);
+    service->closed_count--;
     if (service->connection_count + CROWD <= service->connection_most) {
         service->connection_most = service->connection_count;
         alarm_release_memory(&service->alarm);

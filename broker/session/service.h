@@ -43,6 +43,9 @@ struct service {
     struct addresses addresses;   /* of the connections */
     struct connection_list connections;
     size_t connection_count, consumer_count;
+    size_t closed_count;  /* of the connections: their sockets are closed, and they will be freed */
+    size_t open_count;    /* likewise: they have opened a vhost */
+    size_t proxied_count; /* the listeners': accepted, and not with the service yet */
     size_t connection_most; /* at a time, since memory was last given back to the system */
     size_t connection_room; /* connections for which there are descriptors; 0: nobody has counted */
     uint32_t reserved_size_min; /* see connection_reserve */
@@ -70,9 +73,15 @@ int service_init(struct service *service, struct broker *broker,
                  size_t property_count, unsigned password_cost, bool threaded);
 void service_release(struct service *service); /* no connections left */
 
-/* Whether there is a descriptor for one more client, beside those that the broker needs itself, and those of
- * so many others that have been accepted. If not an alarm is set, which ends when enough have gone. */
-bool service_has_room(struct service *service, size_t others);
+/* Whether there is a descriptor for one more client, beside those that the broker needs itself. */
+bool service_has_room(struct service *service);
+
+/* There is none: drops a connection that has not opened a vhost, one of the address with most of them.
+ * False: there is no such. */
+bool service_make_way(struct service *service);
+
+/* Somebody has opened a vhost, or has gone: an alarm tells that nobody can make way for another. */
+void service_look_at_room(struct service *service);
 
 /* A connection has been freed. The memory that a crowd had goes back to the system when the crowd has left, not with
  * each one of it. */

@@ -10,11 +10,11 @@ import pika
 
 import broker
 import tap
+import wire
 from client import RestartTest
 
 LIMIT = 90
 MORE_THAN_THERE_ARE = 100
-HEADER = b'AMQP\x00\x00\x09\x01'
 
 
 class LimitedBroker(broker.Broker):
@@ -40,11 +40,14 @@ class Descriptors(RestartTest):
             self.assertLess(time.monotonic(), deadline, what)
             time.sleep(0.02)
 
-    def take_all(self):
-        for _ in range(MORE_THAN_THERE_ARE):
+    def begin(self, count, *methods):
+        for _ in range(count):
             client = socket.create_connection((self.broker.host, self.broker.port))
-            client.sendall(HEADER)
+            client.sendall(wire.PROTOCOL_HEADER + b''.join(methods))
             self.sockets.append(client)
+
+    def take_all(self):
+        self.begin(MORE_THAN_THERE_ARE, wire.start_ok(), wire.tune_ok(), wire.open_vhost())
         self.eventually(lambda: self.status()['alarms'] == ['file_descriptor_limit'], 'no alarm')
 
     def test_the_broker_keeps_what_it_needs(self):
@@ -60,6 +63,13 @@ class Descriptors(RestartTest):
         self.broker.ctl('add_vhost', 'another')
         self.broker.ctl('add_user', 'somebody', 'secret')
         self.assertEqual(self.channel.queue_declare('q', passive=True).method.message_count, 1)
+
+    def test_who_has_not_logged_in_makes_way(self):
+        self.begin(3 * MORE_THAN_THERE_ARE)
+        self.connect().queue_declare('q')
+        self.assertEqual(self.status()['alarms'], [])
+        self.assertEqual(self.channel.queue_declare('q', passive=True).method.message_count, 0)
+        self.broker.await_log('there are no descriptors for others who wait, and its handshake has not ended')
 
     def test_accepting_goes_on_by_itself(self):
         self.take_all()

@@ -189,9 +189,12 @@ static bool is_turned_away(int fd)
 
 /* ---- behind a proxy ---- */
 
+static size_t proxied_count;
+
 static int connect_through(const char *octets)
 {
     listener.proxy_timeout_ms = 1000;
+    listener.proxied_count = &proxied_count;
     if (listener.source.fd < 0)
         ck_assert_int_eq(listener_open(&listener, &loop, "127.0.0.1", 0, 16), 0);
     const int fd = connect_to(AF_INET, listener.local.port);
@@ -215,6 +218,7 @@ START_TEST(a_proxy_says_whose_it_is) /* 1.1 */
     ck_assert_int_eq(recv(accepted[0], octets, sizeof(octets), 0), 4); /* and no more */
     ck_assert_int_eq(memcmp(octets, "AMQP", 4), 0);
     ck_assert(TAILQ_EMPTY(&listener.proxied));
+    ck_assert_uint_eq(proxied_count, 0);
     close(fd);
 }
 END_TEST
@@ -271,7 +275,10 @@ START_TEST(who_says_nothing_or_something_else_is_turned_away) /* 1.1 */
     loop_turn(&loop, 0);
     ck_assert(has_ended(silent));
     const int gone = connect_through("PROXY ");
+    ck_assert_uint_eq(proxied_count, 1);
     close(gone);
+    loop_turn(&loop, 1000);
+    ck_assert_uint_eq(proxied_count, 0); /* before its time */
     const int waiting = connect_through("PROXY TCP4");
     listener_close(&listener);
     ck_assert(has_ended(waiting));
@@ -334,12 +341,21 @@ static bool has_room(struct listener *from)
     return accepted_count < room;
 }
 
+static size_t made_way;
+
+static bool make_way(struct listener *from)
+{
+    made_way++;
+    return listener_drop_proxied(from);
+}
+
 /* Though there are descriptors enough. */
 START_TEST(without_room_it_pauses_and_resumes)
 {
     int fds[4];
 
     listener.has_room = has_room;
+    listener.make_way = make_way;
     room = 2;
     ck_assert_int_eq(listener_open(&listener, &loop, "127.0.0.1", 0, 16), 0);
     for (size_t i = 0; i < countof(fds); i++)
@@ -358,8 +374,37 @@ START_TEST(without_room_it_pauses_and_resumes)
     ck_assert_uint_eq(accepted_count, 3);
     ck_assert(!is_turned_away(fds[3]));
     ck_assert(!timer_is_set(&listener.retry)); /* it is full, and nobody waits */
+    ck_assert_uint_eq(made_way, 1);
     for (size_t i = 0; i < countof(fds); i++)
         close(fds[i]);
+}
+END_TEST
+
+static bool has_proxied_room(struct listener *from)
+{
+    return accepted_count + *from->proxied_count < room;
+}
+
+START_TEST(who_says_nothing_makes_way) /* 1.1 */
+{
+    static const char header[] = "PROXY TCP4 192.0.2.1 198.51.100.7 51234 5672\r\n";
+    int silent[4];
+
+    listener.has_room = has_proxied_room;
+    listener.make_way = make_way;
+    room = 3;
+    for (size_t i = 0; i < countof(silent); i++)
+        silent[i] = connect_through("PROXY ");
+    ck_assert(has_ended(silent[0]));
+    const int honest = connect_through(header);
+    ck_assert_uint_eq(accepted_count, 1);
+    ck_assert(has_ended(silent[1]));
+    ck_assert(!has_ended(silent[2]));
+    ck_assert(!has_ended(silent[3]));
+    ck_assert_uint_eq(made_way, 2);
+    for (size_t i = 0; i < countof(silent); i++)
+        close(silent[i]);
+    close(honest);
 }
 END_TEST
 
@@ -417,6 +462,7 @@ int main(void)
     tcase_add_test(tests, a_proxy_may_come_for_itself);
     tcase_add_test(tests, who_says_nothing_or_something_else_is_turned_away);
     tcase_add_test(tests, without_room_it_pauses_and_resumes);
+    tcase_add_test(tests, who_says_nothing_makes_way);
     tcase_add_test(tests, endpoints_in_print);
     suite_add_tcase(suite, tests);
     return unit_main(suite);

@@ -680,12 +680,50 @@ START_TEST(handshakes_of_an_address) /* CVE-2026-57220 */
 }
 END_TEST
 
+/* Without a descriptor left: one of the address that has most of them. */
+START_TEST(handshakes_make_way)
+{
+    struct peer *slow[6];
+
+    start(NULL);
+    harness.service.connection_room = 9;
+    struct peer *far = peer_new(&harness, true);
+    for (size_t i = 0; i < countof(slow); i++)
+        slow[i] = peer_new(&harness, false);
+    for (size_t i = 0; i < countof(slow); i++) {
+        ck_assert(!service_has_room(&harness.service));
+        ck_assert(service_make_way(&harness.service));
+        ck_assert(service_has_room(&harness.service)); /* at once */
+        harness_run(&harness);
+        peer_expect_end(i < 5 ? slow[i] : far);
+        peer_open(&harness);
+    }
+    ck_assert_uint_eq(harness_logged(&harness, "file descriptor limit alarm"), 0);
+    ck_assert(service_make_way(&harness.service));
+    peer_open(&harness);
+    ck_assert(!service_make_way(&harness.service)); /* all are open */
+    ck_assert_uint_eq(harness_logged(&harness, "file descriptor limit alarm set"), 1);
+    peer_free(&other);
+    ck_assert(service_has_room(&harness.service));
+    harness.service.proxied_count = 1;
+    ck_assert(!service_has_room(&harness.service));
+    ck_assert_uint_eq(harness_logged(&harness, "file descriptor limit alarm cleared"), 1);
+}
+END_TEST
+
+/* Those who have not opened anything, or have had their last word, are none. */
 START_TEST(connections_of_an_address)
 {
     struct service_limits limits = harness_limits;
 
     limits.connection_max_per_address = 3;
+    limits.connection_max = 5;
     start(&limits);
+    for (int i = 0; i < 5; i++)
+        peer_new(&harness, false);
+    struct peer *closing = peer_open(&harness);
+    peer_call(closing, 0, &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE},
+              AMQP_CONNECTION_CLOSE_OK);
     harness_add_user(&harness, "far", "secret");
     harness_permit(&harness, "far", "/", "", "", "");
     struct peer *third = peer_open(&harness);
@@ -865,6 +903,44 @@ START_TEST(addresses_are_remembered_for_their_failures)
 }
 END_TEST
 
+static void enter_from(const char *host, struct visitor *visitors, size_t count)
+{
+    struct endpoint from = {.port = 1};
+
+    snprintf(from.host, sizeof(from.host), "%s", host);
+    for (size_t i = 0; i < count; i++)
+        visitor_enter(&visitors[i], &addresses, &from);
+}
+
+START_TEST(the_address_with_most_handshakes)
+{
+    struct visitor one[1], some[8], many[25];
+
+    addresses_init(&addresses, &table_clock);
+    ck_assert_ptr_null(addresses_oldest(&addresses));
+    enter_from("192.0.2.1", one, countof(one));
+    enter_from("192.0.2.2", some, countof(some));
+    enter_from("192.0.2.3", many, countof(many));
+    for (size_t i = 0; i < 10; i++) {
+        ck_assert_ptr_eq(addresses_oldest(&addresses), &many[i]);
+        if (i % 2 == 0)
+            visitor_open(&many[i]);
+        else
+            visitor_leave(&many[i]);
+    }
+    ck_assert_ptr_eq(addresses_oldest(&addresses), &some[0]); /* 8 are about as many as 15 */
+    for (size_t i = 0; i < countof(many); i++)
+        if (many[i].address != NULL)
+            visitor_leave(&many[i]);
+    for (size_t i = 0; i < countof(some); i++)
+        visitor_leave(&some[i]);
+    ck_assert_ptr_eq(addresses_oldest(&addresses), &one[0]);
+    visitor_leave(&one[0]);
+    ck_assert_ptr_null(addresses_oldest(&addresses));
+    addresses_release(&addresses);
+}
+END_TEST
+
 START_TEST(sites_have_one_address)
 {
     table_clock.now_ms = 1000;
@@ -911,6 +987,7 @@ static Suite *peer_limits_suite(void)
     tcase_add_test(tests, turns_are_shared);
     tcase_add_test(tests, who_rests_may_be_closed);
     tcase_add_test(tests, handshakes_of_an_address);
+    tcase_add_test(tests, handshakes_make_way);
     tcase_add_test(tests, connections_of_an_address);
     tcase_add_test(tests, input_before_the_login);
     tcase_add_test(tests, logins_of_an_address_wait_after_failures);
@@ -918,6 +995,7 @@ static Suite *peer_limits_suite(void)
     tcase_add_test(tests, too_many_logins_of_an_address);
     suite_add_tcase(suite, tests);
     tcase_add_test(tables, addresses_are_remembered_for_their_failures);
+    tcase_add_test(tables, the_address_with_most_handshakes);
     tcase_add_test(tables, sites_have_one_address);
     suite_add_tcase(suite, tables);
     return suite;
