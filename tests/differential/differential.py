@@ -206,7 +206,7 @@ def examine(pair, judge, shown):
     again = Again(pair, judge.comparison.rules)
     lasting, passing = 0, 0
     kinds = sorted(judge.kinds.items(), key=lambda item: -len(item[1]))
-    for n, (_, seeds) in enumerate(kinds):
+    for n, (kind, seeds) in enumerate(kinds):
         played = found = None
         for seed in seeds[:REPEATS]:
             played = script.write(seed, judge.features)
@@ -215,7 +215,7 @@ def examine(pair, judge, shown):
                 break
         if found is None:
             passing += len(seeds)
-            print('once only: seeds %s' % ' '.join(map(str, seeds)))
+            print('once only: seeds %s: %s' % (' '.join(map(str, seeds)), kind))
             continue
         lasting += len(seeds)
         if n < shown:

@@ -7,7 +7,7 @@ coroutine that yields what it waits for. A step goes
        or for the close that the step has earned
     2  what was closed is opened again: only then has the reference let go of all that it held
     3  a passive declare of the durable queues that may have consumers, on a channel of its own: the reference writes
-       to its files elsewhere than where it takes turns
+       to its files elsewhere than where it takes turns; where messages go from queue to queue, of all queues
     4  channel.flow on every channel that may have consumers, for nothing else can come unasked; wait for all of them
     5  what has come on each channel is the step's part of the transcript
 
@@ -174,7 +174,7 @@ class Lane:
     def play(self, steps):
         self.queues, self.tags, self.reply_tos = [], [], []
         self.over = False       # the script ends after this step
-        self.durable = {}       # queues thought to exist: letter of the connection that may see them
+        self.asked = {}         # queues thought to exist that are asked after each step: letter of the connection that may see them
         self.passing = set()    # queues that may have been deleted
         self.consumed = set()   # queues that may have a consumer
         for link in self.links.values():
@@ -185,7 +185,7 @@ class Lane:
             if self.is_ambiguous(step):
                 break
             if step.method == 'queue.declare':      # the reference counts messages before it has taken in those on their way
-                yield from self.inspect(list(self.durable))
+                yield from self.inspect(list(self.asked))
             if step.method == 'wait':
                 yield Wait(lambda: False, step.fields['ms'] / 1000)
             elif step.method == 'trial':
@@ -201,7 +201,7 @@ class Lane:
             if mended or step.method not in self.quiet:
                 if self.pauses or step.method in ACTIVE_BINDS:
                     yield Wait(lambda: False, PAUSE)
-                yield from self.inspect(self.durable if '' in self.consumed else self.consumed)
+                yield from self.inspect(self.asked if self.with_hops or '' in self.consumed else self.consumed)
                 for _ in range(2 if self.with_hops else 1):
                     yield from self.settle_all()
                 yield from self.mend(lines)
@@ -267,13 +267,13 @@ class Lane:
                 channel.consumers[fields.get('consumer_tag')] = channel.last_consume
         elif step.method in ('basic.recover', 'basic.recover-async'):
             channel.unsettled.clear()
-        elif step.method == 'queue.declare' and fields.get('durable') and fields.get('queue') and not fields.get('passive'):
-            self.durable[stripped(fields['queue'])] = step.at[0]
+        elif step.method == 'queue.declare' and fields.get('queue') and not fields.get('passive') and (fields.get('durable') or self.with_hops):
+            self.asked[stripped(fields['queue'])] = step.at[0]
         if step.method == 'queue.delete' or step.method == 'queue.declare' and (fields.get('auto_delete') or
                                                                                 fields.get('exclusive')):
             self.passing.add(fields.get('queue'))
             if step.method == 'queue.delete' and not fields.get('if_unused') and not fields.get('if_empty'):
-                self.durable.pop(fields.get('queue'), None)
+                self.asked.pop(fields.get('queue'), None)
 
     @staticmethod
     def content(step, number):
@@ -324,10 +324,10 @@ class Lane:
     # After a step
 
     def inspect(self, wanted):
-        """Waits until those of the wanted queues that are durable have done what was asked of them. Those that are not there any more are
+        """Waits until those of the wanted queues that may be asked have done what was asked of them. Those that are not there any more are
         forgotten."""
         for letter, link in self.links.items():
-            names = [name for name, owner in self.durable.items() if owner == letter and name in wanted]
+            names = [name for name, owner in self.asked.items() if owner == letter and name in wanted]
             while names and not link.dead and not link.closed:
                 channel = link.channels[INSPECTOR]
                 channel.events = []
@@ -338,7 +338,7 @@ class Lane:
                 if not channel.closed:
                     break
                 name = names[len(channel.events) - 1]     # the last event is the close
-                del self.durable[name]
+                del self.asked[name]
                 names = names[len(channel.events):]
                 yield from self.reopen(link, [channel])
 
@@ -469,7 +469,7 @@ class Lane:
         """Notes what the broker has made up."""
         if name == 'queue.declare-ok' and fields['queue'].startswith('amq.gen-') and fields['queue'] not in self.queues:
             self.queues.append(fields['queue'])
-            self.durable[fields['queue']] = at[0]
+            self.asked[fields['queue']] = at[0]
         elif name == 'basic.consume-ok' and fields['consumer_tag'].startswith('amq.ctag-'):
             self.tags.append(fields['consumer_tag'])
         elif content is not None and b'amq.rabbitmq.reply-to.' in content[0]:

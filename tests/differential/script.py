@@ -37,7 +37,9 @@ What 3.10 does by accident is not generated, where no single answer would show i
   - an exchange bound to one that remembers messages, of which 3.10 dies; transactions beside such an exchange, which remembers in 3.10
     what was rolled back (9.15);
   - a length limit by policy over messages that are there: 3.10 drops some of them whatever the overflow behaviour;
-  - a short expiration of a single message where there are length limits: 3.10 counts what has expired until it comes to the head (11.2).
+  - a short expiration of a single message where there are length limits: 3.10 counts what has expired until it comes to the head (11.2);
+    no time at all in a queue that may be too short for one message, which dies there of both: 3.10 says of its length;
+  - a queue whose name nobody learns, but for a moment: nobody would delete it in the end.
 
 Each kind of step has a weight. The base uses what every broker of the family has; each of FEATURES adds kinds of steps, queue
 arguments or message properties of its own, and is given by name. Where several are given a script plays some of them: all at once
@@ -104,6 +106,11 @@ def text(step):
 
 def has_short_time(name, flags):
     return any(argument[0] == name and argument[2] in (1, 30) for argument in flags['arguments'])
+
+
+def takes_nothing(arguments):
+    """Whether a queue may be too short for a single message."""
+    return any(name in arguments and arguments[name][2] <= most for name, most in (('x-max-length', 0), ('x-max-length-bytes', 100)))
 
 
 def limits_length(definition):
@@ -273,7 +280,10 @@ class Writer:
             arguments.append(('x-delivery-limit', 'I', 50 if self.limits_consumers else self.one(0, 1, 2, 50)))
         elif self.has('quorum', 0.2):
             arguments.append(self.one(('x-queue-type', 'S', 'classic'), ('x-delivery-limit', 'I', 1)))
-        return list({key: (key, tag, what) for key, tag, what in arguments}.values())
+        found = {key: (key, tag, what) for key, tag, what in arguments}
+        if found.get('x-message-ttl', (0, 0, 1))[2] == 0 and takes_nothing(found):
+            del found['x-message-ttl']
+        return list(found.values())
 
     def _invalid_argument(self):
         return self.one(('x-message-ttl', 'I', -1), ('x-message-ttl', 'S', '60000'), ('x-expires', 'I', 0),
@@ -288,9 +298,12 @@ class Writer:
         draw = self.random.random()
         no_wait = self.chance(0.07)
         if draw < 0.08:
-            if not no_wait:     # without a reply nobody learns the name
+            self.declare(at, '', no_wait, self._queue_flags())
+            if no_wait:
+                self.add(at, 'queue.delete')
+            else:
                 self.generated += 1
-            return self.declare(at, '', no_wait, self._queue_flags())
+            return
         if draw < 0.20:
             return self.add(at, 'queue.declare', queue=self.queue(), passive=True, no_wait=no_wait,
                             **self.one({}, {'durable': True}, {'exclusive': True}))
