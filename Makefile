@@ -145,7 +145,7 @@ $(SIM): $(call objects,tests/sim) $(BUILD)/libtest.a $(SERVER_LIBS)
 STATES := $(BUILD)/crash_states
 
 $(STATES): $(call objects,tests/states) $(patsubst %.c,$(BUILD)/obj/faults/%.o,$(filter store/%,$(FAULTY))) $(call archive,store base)
-	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) -llmdb
+	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) -Wl,--wrap=salvage_is_due -llmdb
 
 # The same commands to the broker and to a reference of what it should do.
 $(MODEL): $(call objects,tests/model) $(BUILD)/libtest.a $(SERVER_LIBS)
@@ -217,7 +217,7 @@ memory-limit: test-deps
 
 crash-states: test-deps
 	@$(MAKE) --no-print-directory $(STATES)
-	@$(STATES) --count $(call count,20000) --seed $(SEED)
+	@$(STATES) --count $(call count,20000) --seed $(SEED) --jobs $$(nproc)
 
 KINDS    ?= flip
 

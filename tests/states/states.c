@@ -1,6 +1,6 @@
 /* Enumerated crash states: what a power cut can leave of the store, at every moment and in every way.
  *
- *     crash_states [--count N] [--seed S] [--bug NAME] [--keep DIR]
+ *     crash_states [--count N] [--seed S] [--jobs N] [--bug NAME] [--keep DIR]
  *
  * A round drives the store (store.h, on LMDB) with a random workload (workload.h) and logs what it
  * says to the kernel (recorder.h). Then the log is walked. Before each call that makes something
@@ -16,6 +16,12 @@
  * the states the store must go on working: some more batches, a clean end, and once more all of it
  * is read. Now and then what it does while it recovers and goes on is logged as well, and crashed in
  * the same way: a second power cut.
+ *
+ * The child by which each start looks at the file first (salvage.h) costs more than all the rest of a
+ * state. So most states have none: a store that cannot be read then ends the state's process, which is
+ * complained of as well. Where there is one, it must never find a salvage due: a power cut is no damage.
+ *
+ * Each of the jobs is a process of its own that takes the next round until all have come to the count.
  *
  * A seed repeats the workload and what is chosen. When the store tidies up between two batches is
  * its thread's own decision, so that a state which fails is kept (--keep) rather than made again.
@@ -38,6 +44,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "store/salvage.h"
 #include "tests/states/disk.h"
 #include "tests/states/workload.h"
 
@@ -56,27 +63,32 @@ enum {
     STATES_TWICE = 5,   /* ... in about so many ways */
     COMPLAINTS_MAX = 5, /* then it is enough */
     STATE_SECONDS = 60, /* to open, read and go on */
+    LOOK_SHARE = 8,     /* one in so many starts looks at the file first */
+    PROGRESS = 1000,    /* states */
+    JOBS_MAX = 64,
 };
 
 static const size_t map_size = (size_t)256 << 20;
 
 static struct {
-    uint64_t count, seed;
+    uint64_t count, seed, jobs;
     const char *keep;
     bool bugs[FAULT_BUG_COUNT];
-} options = {.count = 20000, .seed = 1};
+} options = {.count = 20000, .seed = 1, .jobs = 1};
 
 /* What the processes tell each other. */
 static struct shared {
-    _Atomic uint64_t states, twice, writes, passes[FAULT_POINT_COUNT];
+    _Atomic uint64_t rounds, starts, states, twice, writes, complaints, passes[FAULT_POINT_COUNT];
     struct shared_state {
         uint64_t number; /* being tried */
         char complaint[1024];
-    } state[2]; /* by depth */
+    } state[JOBS_MAX][2]; /* by depth */
 } * shared;
 
-static uint64_t complaints;
+static uint64_t complaints; /* of this process */
+static uint64_t job;
 static char top[64]; /* the directory of all others */
+static time_t begin_time;
 
 /* ---- in place of tests/faults ---------------------------------------------------------------- */
 
@@ -103,6 +115,18 @@ int clock_gettime(clockid_t id, struct timespec *now)
     return error;
 }
 
+/* In front of the store's own (the Makefile wraps it). */
+bool __real_salvage_is_due(const struct store_options *open);
+bool __wrap_salvage_is_due(const struct store_options *open);
+
+static bool salvage_was_due;
+
+bool __wrap_salvage_is_due(const struct store_options *open)
+{
+    salvage_was_due = shared->starts++ % LOOK_SHARE == 0 && __real_salvage_is_due(open);
+    return salvage_was_due;
+}
+
 /* ---- directories ----------------------------------------------------------------------------- */
 
 static int remove_one(const char *path, const struct stat *status, int type, struct FTW *walk)
@@ -118,7 +142,7 @@ static void remove_tree(const char *path)
 
 static void make_directory(char path[96], const char *name, int depth)
 {
-    snprintf(path, 96, "%s/%s-%d", top, name, depth);
+    snprintf(path, 96, "%s/%s-%" PRIu64 "-%d", top, name, job, depth);
     remove_tree(path);
     if (mkdir(path, 0700) != 0) {
         perror(path);
@@ -171,6 +195,8 @@ static bool drive_open(struct drive *drive, struct buf *wrong)
         buf_printf(wrong, "it does not open: %d: %s; ", rc, error);
         return false;
     }
+    if (salvage_was_due)
+        buf_printf(wrong, "a salvage was due; ");
     store_on_body_done(drive->workload.store, workload_on_body_done);
     return true;
 }
@@ -366,19 +392,27 @@ static void try_state(const struct moment *moment, uint64_t number, struct buf *
     drive_release(&drive);
 }
 
+static void say_progress(uint64_t states)
+{
+    if (states % PROGRESS == 0) {
+        printf("%" PRIu64 " crash states in %ld s\n", states, (long)(time(NULL) - begin_time));
+        fflush(stdout);
+    }
+}
+
 /* A process that tries states until one fails, which it leaves as shared->state. */
 static void try_states(const struct moment *moment, uint64_t from)
 {
     struct buf wrong = BUF_EMPTY;
 
     for (uint64_t number = from; number < moment->count; number++) {
-        struct shared_state *state = &shared->state[moment->depth];
+        struct shared_state *state = &shared->state[job][moment->depth];
         const uint64_t before = complaints;
         state->number = number;
         state->complaint[0] = '\0';
         alarm(STATE_SECONDS);
         try_state(moment, number, &wrong);
-        shared->states++;
+        say_progress(++shared->states);
         shared->twice += (uint64_t)moment->depth;
         if (complaints > before)
             buf_printf(&wrong, "what went on from here did not survive");
@@ -395,7 +429,7 @@ static void try_states(const struct moment *moment, uint64_t from)
  * written, '~' torn, '!' written through), what is wrong. */
 static void complain_of(const struct moment *moment, int status)
 {
-    const struct shared_state *state = &shared->state[moment->depth];
+    const struct shared_state *state = &shared->state[job][moment->depth];
     const struct disk *disk = moment->disk;
     struct random random;
     char directory[96];
@@ -422,7 +456,8 @@ static void complain_of(const struct moment *moment, int status)
 
 static bool is_enough(void)
 {
-    return complaints >= COMPLAINTS_MAX || shared->states >= options.count;
+    return complaints >= COMPLAINTS_MAX || shared->complaints >= COMPLAINTS_MAX ||
+           shared->states >= options.count;
 }
 
 static void check_moment(const struct moment *moment)
@@ -442,7 +477,7 @@ static void check_moment(const struct moment *moment)
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
             return;
         complain_of(moment, status);
-        next = shared->state[moment->depth].number + 1;
+        next = shared->state[job][moment->depth].number + 1;
     }
 }
 
@@ -460,7 +495,7 @@ static void explore_moment(struct moment *moment, struct random *random)
             random_below(random, SUBSETS_SHARE) == 0)
             moment->subsets = UINT64_C(1) << choices;
         moment->count = min_of(moment->subsets + (choices == 0 ? 1 : STATES_A_MOMENT),
-                               options.count - shared->states);
+                               options.count - min_of(shared->states, options.count - 1));
     }
     check_moment(moment);
 }
@@ -523,7 +558,8 @@ static void run_round(uint64_t seed)
 
 static void usage(void)
 {
-    fprintf(stderr, "usage: crash_states [--count N] [--seed S] [--bug NAME] [--keep DIR]\n");
+    fprintf(stderr,
+            "usage: crash_states [--count N] [--seed S] [--jobs N] [--bug NAME] [--keep DIR]\n");
     exit(2);
 }
 
@@ -552,6 +588,8 @@ static void parse(int argc, char **argv)
             options.count = strtoull(argv[i + 1], NULL, 0);
         else if (strcmp(argv[i], "--seed") == 0)
             options.seed = strtoull(argv[i + 1], NULL, 0);
+        else if (strcmp(argv[i], "--jobs") == 0)
+            options.jobs = strtoull(argv[i + 1], NULL, 0);
         else if (strcmp(argv[i], "--bug") == 0)
             set_bug(argv[i + 1]);
         else if (strcmp(argv[i], "--keep") == 0)
@@ -559,6 +597,8 @@ static void parse(int argc, char **argv)
         else
             usage();
     }
+    if (options.jobs == 0 || options.jobs > JOBS_MAX)
+        usage();
 }
 
 /* What was seen of the store, in what was driven and in what went on after a crash. */
@@ -579,6 +619,34 @@ static void print_passes(void)
     printf("\n");
 }
 
+static void run_rounds(void)
+{
+    while (!is_enough())
+        run_round(options.seed + shared->rounds++);
+    shared->complaints += complaints;
+}
+
+/* Whether all of them came to their end. */
+static bool run_jobs(void)
+{
+    bool good = true;
+    int status;
+
+    for (job = 0; job < options.jobs; job++) {
+        fflush(stdout);
+        const pid_t child = fork();
+        if (child == 0) {
+            run_rounds();
+            fflush(stdout);
+            _exit(0);
+        }
+        good = good && child > 0;
+    }
+    while (wait(&status) > 0)
+        good = good && status == 0;
+    return good;
+}
+
 int main(int argc, char **argv)
 {
     parse(argc, argv);
@@ -593,15 +661,13 @@ int main(int argc, char **argv)
     log_level = LOG_NONE;
     mallopt(M_MMAP_THRESHOLD,
             1 << 17); /* or LMDB's lists, megabytes each, are cleared and copied */
-    const time_t begin = time(NULL);
-    uint64_t rounds = 0;
-    while (!is_enough())
-        run_round(options.seed + rounds++);
+    begin_time = time(NULL);
+    const bool good = run_jobs();
     remove_tree(top);
     printf("%" PRIu64 " crash states of %" PRIu64 " writes in %" PRIu64 " rounds from seed %" PRIu64
            ", %" PRIu64 " of them second crashes, in %ld s: %" PRIu64 " complaints\n",
-           shared->states, shared->writes, rounds, options.seed, shared->twice,
-           (long)(time(NULL) - begin), complaints);
+           shared->states, shared->writes, shared->rounds, options.seed, shared->twice,
+           (long)(time(NULL) - begin_time), shared->complaints);
     print_passes();
-    return complaints == 0 ? 0 : 1;
+    return !good ? 2 : shared->complaints == 0 ? 0 : 1;
 }
