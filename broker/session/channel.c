@@ -76,6 +76,7 @@ static __attribute__((noinline)) void unreserve(struct channel *channel)
 
 /* ---- the end ---- */
 
+/* What they had unacked has been taken from the channel. */
 static void free_consumers(struct channel *channel)
 {
     struct map_link *link = map_next(&channel->consumers, NULL);
@@ -83,6 +84,7 @@ static void free_consumers(struct channel *channel)
     while (link != NULL) {
         struct subscription *subscription = container_of(link, struct subscription, by_tag);
         link = map_next(&channel->consumers, link);
+        subscription->consumer.unacked_count = 0;
         subscription_free(&subscription);
     }
     assert(channel->consumer_count == 0);
@@ -103,10 +105,12 @@ static void drop_work(struct channel *channel)
         tx_free(&channel->tx);
     if (channel->confirms != NULL)
         confirms_close(&channel->confirms);
-    deliveries_forget_consumers(&channel->deliveries);
+    struct deliveries unacked = channel->deliveries;
+    deliveries_init(&channel->deliveries);
+    channel->global_unacked = 0;
     free_consumers(
         channel); /* first: a queue may go with its last one, and what is unacked with it (8.12) */
-    channel_requeue_all(channel); /* 6.5 */
+    returns_add(&channel->connection->service->returns, &unacked); /* 6.5 */
     if (channel->reserved_size > 0)
         unreserve(channel);
     if (channel->message != NULL)

@@ -134,7 +134,4 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
  * is. */
 void channel_settle(struct channel *channel, struct delivery *delivery, enum settlement how);
 
-/* Everything unacked goes back to its queues. */
-void channel_requeue_all(struct channel *channel);
-
 #endif

@@ -591,11 +591,19 @@ static void settle_up_to(struct channel *channel, uint64_t last, enum settlement
         channel_settle(channel, delivery, how);
 }
 
+/* One frame may settle all that a channel has: then the other channels' frames wait for the next turn. */
+static void rest_after(struct channel *channel, size_t before)
+{
+    if (unlikely(before - channel->deliveries.count >= RETURNS_AT_ONCE))
+        connection_rest(channel->connection);
+}
+
 /* basic.ack, nack and reject (10.16, 10.17): tag 0 with multiple is all of them. */
 static bool settle(struct channel *channel, uint64_t tag, bool multiple, enum settlement how,
                    struct amqp_error *error)
 {
     const bool was_full = channel_is_full(channel);
+    const size_t before = channel->deliveries.count;
     struct delivery *delivery = NULL;
 
     if (!multiple || tag != 0) {
@@ -609,6 +617,7 @@ static bool settle(struct channel *channel, uint64_t tag, bool multiple, enum se
         settle_one(channel, delivery, how);
     if (was_full)
         channel_wake_consumers(channel);
+    rest_after(channel, before);
     return true;
 }
 
@@ -644,15 +653,6 @@ bool on_basic_reject(struct channel *channel, const struct amqp_method *method,
     return true;
 }
 
-void channel_requeue_all(struct channel *channel)
-{
-    struct delivery *delivery;
-
-    while ((delivery = deliveries_oldest(&channel->deliveries)) != NULL)
-        channel_settle(channel, delivery, SETTLE_RETURN);
-    queues_drop_overflow(channel->broker);
-}
-
 /* What a transaction holds is settled already, as far as the client goes (9.15). */
 static void requeue_unheld(struct channel *channel)
 {
@@ -672,10 +672,12 @@ static bool recover(struct channel *channel, bool requeue, bool answers, struct 
 {
     if (!requeue)
         return amqp_fail(error, AMQP_NOT_IMPLEMENTED, "requeue=false"); /* 10.18 */
+    const size_t before = channel->deliveries.count;
     requeue_unheld(channel);
     if (answers)
         channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_RECOVER_OK});
     queues_drop_overflow(channel->broker);
+    rest_after(channel, before);
     return true;
 }
 

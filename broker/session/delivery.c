@@ -153,14 +153,3 @@ void deliveries_forget_consumer(struct deliveries *deliveries, const struct cons
     }
     assert(left == 0);
 }
-
-void deliveries_forget_consumers(struct deliveries *deliveries)
-{
-    for (size_t i = 0; i < deliveries->used; i++) {
-        struct delivery *delivery = record_at(deliveries, i);
-        if (delivery->queue == NULL || delivery->consumer == NULL)
-            continue;
-        delivery->consumer->unacked_count--;
-        delivery->consumer = NULL;
-    }
-}

@@ -62,7 +62,4 @@ struct delivery deliveries_take(struct deliveries *deliveries, struct delivery *
  * many as it has unacked. */
 void deliveries_forget_consumer(struct deliveries *deliveries, const struct consumer *consumer);
 
-/* The same for all consumers of the channel at once: none has anything unacked then. */
-void deliveries_forget_consumers(struct deliveries *deliveries);
-
 #endif

@@ -123,6 +123,7 @@ int service_init(struct service *service, struct broker *broker,
         return result;
     service->authenticator.on_rehash = on_rehash;
     service->authenticator.delay_max_ms = limits->login_delay_max_ms;
+    returns_init(&service->returns, broker);
     revocation_init(&service->watcher);
     broker->watcher = &service->watcher;
     route_init(&service->route, broker);
@@ -137,6 +138,7 @@ int service_init(struct service *service, struct broker *broker,
 void service_release(struct service *service)
 {
     assert(service->connection_count == 0);
+    returns_release(&service->returns);
     alarm_stop(&service->alarm);
     service->broker->watcher = NULL;
     authenticator_close(&service->authenticator);

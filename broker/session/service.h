@@ -11,6 +11,7 @@
 #include "net/listener.h"
 #include "session/connection.h"
 #include "session/login.h"
+#include "session/returns.h"
 
 struct service_limits {
     uint32_t heartbeat_s;
@@ -47,6 +48,7 @@ struct service {
     size_t open_count;    /* likewise: they have opened a vhost */
     size_t proxied_count; /* the listeners': accepted, and not with the service yet */
     size_t connection_most; /* at a time, since memory was last given back to the system */
+    struct returns returns; /* what channels that have ended had unacked */
     size_t connection_room; /* connections for which there are descriptors; 0: nobody has counted */
     uint32_t reserved_size_min; /* see connection_reserve */
     uint64_t next_connection_id;

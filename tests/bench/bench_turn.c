@@ -228,19 +228,50 @@ static void measure_chain(void)
 
 /* ---- what a channel holds ---- */
 
-static void take_all(size_t count, bool durable)
+static void take(uint16_t channel, uint64_t count)
 {
-    start();
-    declare_queues(1, durable, false, NULL);
-    publish_many(count, durable);
-    consume(peer, "q0", "c", false, NULL);
+    const uint64_t delivered = harness.broker.counters.delivered + count;
     struct buf *received = &peer->memory.received;
-    for (int i = 0; i < 10000 && harness.broker.counters.delivered < count; i++) {
+
+    peer_send(peer, channel,
+              &(struct amqp_method){.id = AMQP_BASIC_CONSUME,
+                                    .basic_consume = {.queue = SLICE("q0"), .no_wait = true}});
+    for (int i = 0; i < 10000 && harness.broker.counters.delivered < delivered; i++) {
         loop_turn(&harness.loop, 0);
         buf_clear(received);
     }
     harness_run(&harness);
     buf_clear(received);
+}
+
+static void take_all(size_t count, bool durable)
+{
+    start();
+    declare_queues(1, durable, false, NULL);
+    publish_many(count, durable);
+    take(1, count);
+}
+
+/* As much as so many channels may hold, until the connection goes. */
+static void measure_returns(bool durable)
+{
+    enum { CHANNELS = 10 };
+    const size_t count = scaled(100000);
+    struct buf out = BUF_EMPTY;
+
+    start();
+    declare_queues(1, durable, false, NULL);
+    for (uint16_t channel = 1; channel <= CHANNELS; channel++) {
+        if (channel > 1)
+            peer_call(peer, channel, &(struct amqp_method){.id = AMQP_CHANNEL_OPEN},
+                      AMQP_CHANNEL_OPEN_OK);
+        publish_many(count, durable);
+        take(channel, count);
+    }
+    amqp_method_encode(&out, 0, &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE});
+    measure(durable ? "connection.close, channels, durable" : "connection.close, channels",
+            CHANNELS * count, &out);
+    stop();
 }
 
 static void measure_held(bool durable)
@@ -372,6 +403,8 @@ START_TEST(everything)
     measure_chain();
     measure_held(false);
     measure_held(true);
+    measure_returns(false);
+    measure_returns(true);
     measure_transaction(false);
     measure_transaction(true);
     measure_purge(false);

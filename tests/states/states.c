@@ -59,12 +59,12 @@ enum {
     SUBSETS_MAX = 12,   /* so many pending writes have all their subsets tried ... */
     SUBSETS_SHARE = 24, /* ... in one of so many moments */
     STATES_A_MOMENT = 10,
-    TWICE_SHARE = 16,   /* one in so many states is crashed in once more ... */
-    STATES_TWICE = 5,   /* ... in about so many ways */
-    COMPLAINTS_MAX = 5, /* then it is enough */
-    STATE_SECONDS = 60, /* to open, read and go on */
-    LOOK_SHARE = 8,     /* one in so many starts looks at the file first */
-    PROGRESS = 1000,    /* states */
+    TWICE_SHARE = 16,    /* one in so many states is crashed in once more ... */
+    STATES_TWICE = 5,    /* ... in about so many ways */
+    COMPLAINTS_MAX = 5,  /* then it is enough */
+    STATE_SECONDS = 600, /* to open, read and go on: by far, for a machine may be busy */
+    LOOK_SHARE = 8,      /* one in so many starts looks at the file first */
+    PROGRESS = 1000,     /* states */
     JOBS_MAX = 64,
 };
 
