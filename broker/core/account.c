@@ -1,5 +1,6 @@
 #include "core/account.h"
 
+#include "base/log.h"
 #include "core/definition.h"
 #include "core/vhost.h"
 
@@ -85,7 +86,10 @@ bool account_set_topic(struct broker *broker, struct user *user, const struct vh
 
     if (topic == NULL)
         return false;
-    definition_put_topic(broker, user_grant(user, vhost->name), topic);
+    struct grant *grant = user_grant(user, vhost->name);
+    definition_put_topic(broker, grant, topic);
+    if (grant->open)
+        definition_put_grant(broker, grant);
     *lsn = store_open_lsn(broker->store);
     return true;
 }
@@ -93,9 +97,13 @@ bool account_set_topic(struct broker *broker, struct user *user, const struct vh
 void account_clear_topic(struct broker *broker, struct grant *grant, struct topic_rule *topic,
                          uint64_t *lsn)
 {
+    const bool open = grant->open; /* else it may go with the topic */
+
     definition_delete_topic(broker, topic);
     *lsn = store_open_lsn(broker->store);
     user_clear_topic(&broker->users, grant, topic);
+    if (open)
+        definition_put_grant(broker, grant);
 }
 
 /* ---- the end ---- */
@@ -135,4 +143,48 @@ void account_delete(struct broker *broker, struct user *user, uint64_t *lsn)
     definition_delete_user(broker, user);
     *lsn = store_open_lsn(broker->store);
     user_free(&broker->users, &user);
+}
+
+/* ---- after a start ---- */
+
+static void report_lost_topics(const struct grant *grant)
+{
+    const struct topic_rule *topic;
+
+    TAILQ_FOREACH (topic, &grant->topics, link)
+        if (topic->record_id == 0)
+            log_error(
+                "the topic permission of user '%.*s' for exchange '%.*s' in vhost '%.*s' is lost: "
+                "no routing key is allowed until it is set again (stoatctl set_topic_permissions)",
+                SLICE_ARG(grant->user->name), SLICE_ARG(topic->exchange), SLICE_ARG(grant->vhost));
+}
+
+void account_report_losses(const struct broker *broker)
+{
+    if (broker->users.by_name.count == 0)
+        log_error("there is no user left: nobody can log in until one is made (stoatctl add_user)");
+    map_each (&broker->users.by_name, link) {
+        const struct user *user = container_of(link, struct user, by_name);
+        map_each (&user->grants, grant)
+            report_lost_topics(container_of(grant, struct grant, by_vhost));
+    }
+}
+
+void account_save_all(struct broker *broker)
+{
+    struct topic_rule *topic;
+
+    map_each (&broker->users.by_name, link) {
+        struct user *user = container_of(link, struct user, by_name);
+        save(broker, user);
+        map_each (&user->grants, inner) {
+            struct grant *grant = container_of(inner, struct grant, by_vhost);
+            if (grant->open)
+                definition_put_grant(broker, grant);
+            TAILQ_FOREACH (topic, &grant->topics, link)
+                if (topic->record_id != 0)
+                    definition_put_topic(broker, grant, topic);
+        }
+    }
+    broker->restored = false;
 }

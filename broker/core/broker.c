@@ -300,6 +300,10 @@ int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
     late_confirms_init(broker);
     if (!has_defaults)
         give_defaults(broker, defaults);
+    else
+        account_report_losses(broker);
+    if (broker->restored)
+        account_save_all(broker);
     return 0;
 }
 

@@ -71,6 +71,7 @@ struct broker {
     uint64_t reserve_mark;   /* a fresh one per transaction: see queue_reserve */
     size_t fetches;          /* reads from the store, and from and to scratch, under way */
     bool is_ending;          /* none begins any more */
+    bool restored;           /* a definition, from its copy; until all are there twice again */
     struct scratch *scratch; /* where messages go that the store does not have; NULL: nowhere */
     struct source scratch_source;
     struct quarantine quarantine;

@@ -6,7 +6,7 @@
 #include "amqp/table.h"
 #include "base/log.h"
 
-enum { VERSION = 1, VHOST_VERSION = 2, KEY_SIZE = 9 };
+enum { VERSION = 1, VHOST_VERSION = 2, GRANT_VERSION = 2, KEY_SIZE = 9, COPY = 0x80 };
 
 /* In order of recovery; a policy is then applied to what is there already, as when it was set. */
 enum kind {
@@ -24,11 +24,16 @@ enum flag { AUTO_DELETE = 1, INTERNAL = 2, DELAYED = 2, TO_EXCHANGE = 1, OPERATO
 
 /* ---- writing ---- */
 
-static struct slice make_key(uint8_t room[KEY_SIZE], enum kind kind, uint64_t id)
+static struct slice make_key(uint8_t room[KEY_SIZE], unsigned kind, uint64_t id)
 {
     assert(id != 0);
-    amqp_put_u64(amqp_put_u8(room, kind), id);
+    amqp_put_u64(amqp_put_u8(room, (uint8_t)kind), id);
     return slice_of(room, KEY_SIZE);
+}
+
+static bool has_copy(enum kind kind)
+{
+    return kind == KIND_USER || kind == KIND_GRANT || kind == KIND_TOPIC;
 }
 
 /* Writes and releases the value. */
@@ -37,6 +42,8 @@ static void put(struct broker *broker, enum kind kind, uint64_t id, struct buf *
     uint8_t key[KEY_SIZE];
 
     store_put_record(broker->store, make_key(key, kind, id), buf_slice(value));
+    if (has_copy(kind))
+        store_put_record(broker->store, make_key(key, kind | COPY, id), buf_slice(value));
     broker_touch_store(broker);
     buf_release(value);
 }
@@ -46,6 +53,8 @@ static void forget(struct broker *broker, enum kind kind, uint64_t id)
     uint8_t key[KEY_SIZE];
 
     store_delete_record(broker->store, make_key(key, kind, id));
+    if (has_copy(kind))
+        store_delete_record(broker->store, make_key(key, kind | COPY, id));
     broker_touch_store(broker);
 }
 
@@ -98,11 +107,11 @@ void definition_put_user(struct broker *broker, struct user *user)
     put(broker, KIND_USER, give_id(broker, &user->record_id), &value);
 }
 
-static struct buf begin_grant(const struct grant *grant)
+static struct buf begin_grant(const struct grant *grant, uint8_t version)
 {
     struct buf value = BUF_EMPTY;
 
-    amqp_write_u8(&value, VERSION);
+    amqp_write_u8(&value, version);
     amqp_write_shortstr(&value, grant->vhost);
     amqp_write_shortstr(&value, grant->user->name);
     return value;
@@ -110,17 +119,20 @@ static struct buf begin_grant(const struct grant *grant)
 
 void definition_put_grant(struct broker *broker, struct grant *grant)
 {
-    struct buf value = begin_grant(grant);
+    struct buf value = begin_grant(grant, GRANT_VERSION);
+    const struct topic_rule *topic;
 
     for (size_t right = 0; right < ACCESS_RIGHTS; right++)
         amqp_write_longstr(&value, grant->rules[right].text);
+    TAILQ_FOREACH (topic, &grant->topics, link)
+        amqp_write_shortstr(&value, topic->exchange);
     put(broker, KIND_GRANT, give_id(broker, &grant->record_id), &value);
 }
 
 void definition_put_topic(struct broker *broker, const struct grant *grant,
                           struct topic_rule *topic)
 {
-    struct buf value = begin_grant(grant);
+    struct buf value = begin_grant(grant, VERSION);
 
     amqp_write_shortstr(&value, topic->exchange);
     amqp_write_longstr(&value, topic->write.text);
@@ -202,7 +214,8 @@ void definition_delete_grant(struct broker *broker, const struct grant *grant)
 
 void definition_delete_topic(struct broker *broker, const struct topic_rule *topic)
 {
-    forget(broker, KIND_TOPIC, topic->record_id);
+    if (topic->record_id != 0) /* else it was lost */
+        forget(broker, KIND_TOPIC, topic->record_id);
 }
 
 void definition_delete_exchange(const struct exchange *exchange)
@@ -298,6 +311,16 @@ static struct user *read_user(struct record *record)
     return users_find(&record->broker->users, amqp_read_shortstr(&record->reader));
 }
 
+/* A rule that no key passes for each topic, until its own record is read. */
+static void shut_topics(struct record *record, struct user *user, struct amqp_reader names)
+{
+    char error[PATTERN_ERROR_SIZE];
+
+    while (amqp_reader_left(&names) > 0)
+        user_set_topic(&record->broker->users, user, record->vhost->name,
+                       amqp_read_shortstr(&names), SLICE(""), SLICE(""), error);
+}
+
 static bool recover_grant(struct record *record)
 {
     struct user *user = read_user(record);
@@ -306,6 +329,9 @@ static bool recover_grant(struct record *record)
 
     for (size_t right = 0; right < ACCESS_RIGHTS; right++)
         patterns[right] = amqp_read_longstr(&record->reader);
+    const struct amqp_reader names = record->reader;
+    while (record->version > 1 && !record->reader.bad && amqp_reader_left(&record->reader) > 0)
+        amqp_read_shortstr(&record->reader);
     if (!ends_well(record, 0, 0, (struct slice){0}) || user == NULL ||
         user_open_grant(user, record->vhost->name) != NULL)
         return false;
@@ -314,7 +340,16 @@ static bool recover_grant(struct record *record)
     if (grant == NULL)
         return false;
     grant->record_id = record->id;
+    shut_topics(record, user, names);
     return true;
+}
+
+/* And not only shut because the grant speaks of it. */
+static bool is_recovered(const struct grant *grant, struct slice exchange)
+{
+    const struct topic_rule *topic = grant == NULL ? NULL : permission_topic(grant, exchange);
+
+    return topic != NULL && topic->record_id != 0;
 }
 
 static bool recover_topic(struct record *record)
@@ -325,7 +360,8 @@ static bool recover_topic(struct record *record)
     const struct slice exchange = amqp_read_shortstr(&record->reader);
     const struct slice write = amqp_read_longstr(&record->reader);
     const struct slice read = amqp_read_longstr(&record->reader);
-    if (!ends_well(record, 0, 0, (struct slice){0}) || user == NULL)
+    if (!ends_well(record, 0, 0, (struct slice){0}) || user == NULL ||
+        is_recovered(user_grant(user, record->vhost->name), exchange))
         return false;
     struct topic_rule *topic = user_set_topic(&record->broker->users, user, record->vhost->name,
                                               exchange, write, read, error);
@@ -448,7 +484,8 @@ static bool recover_record(struct record *record)
 static bool knows_version(const struct record *record)
 {
     return record->version == VERSION ||
-           (record->kind == KIND_VHOST && record->version == VHOST_VERSION);
+           (record->kind == KIND_VHOST && record->version == VHOST_VERSION) ||
+           (record->kind == KIND_GRANT && record->version == GRANT_VERSION);
 }
 
 /* An id that was given out is not given again, even if its record makes no sense. */
@@ -463,17 +500,25 @@ bool definition_recover(struct broker *broker, struct slice key, struct slice va
     struct amqp_reader key_reader = amqp_reader_of(key);
     struct record record = {.broker = broker, .reader = amqp_reader_of(value)};
 
-    record.kind = amqp_read_u8(&key_reader);
+    const unsigned kind = amqp_read_u8(&key_reader);
     record.id = amqp_read_u64(&key_reader);
     record.version = amqp_read_u8(&record.reader);
+    record.kind = kind & ~(unsigned)COPY;
+    const bool is_copy = kind != record.kind && has_copy(record.kind);
     bool good = !key_reader.bad && amqp_reader_left(&key_reader) == 0 && record.id != 0 &&
-                knows_version(&record);
+                (is_copy || kind == record.kind) && knows_version(&record);
     if (good) {
         keep_id(&record);
         good = recover_record(&record);
     }
-    if (!good)
+    if (good && is_copy) {
+        broker->restored = true;
+        log_warning("a definition in the store was lost, and is restored from its copy: kind %u, "
+                    "id %" PRIu64,
+                    (unsigned)record.kind, record.id);
+    } else if (!good && !is_copy) {
         log_warning("a definition in the store cannot be used: kind %u, id %" PRIu64 ", %zu octets",
-                    (unsigned)record.kind, record.id, value.size);
-    return good;
+                    kind, record.id, value.size);
+    }
+    return good || is_copy;
 }

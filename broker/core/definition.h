@@ -11,13 +11,15 @@
  *       binding    vhost, source, flags (1: to an exchange), destination, key, arguments
  *       policy     vhost, name, flags (1: an operator's), apply-to (1), priority (4), pattern, definition
  *       user       name, password (access/password.h), tags (4), max-connections (8), max-channels (8)
- *       grant      vhost, user, configure (4), write (4), read (4)
+ *       grant      vhost, user, configure (4), write (4), read (4), and from version 2 on: the exchange of each topic of theirs
  *       topic      vhost, user, exchange, write (4), read (4)
  *
  * Kinds are numbered in the order in which recovery needs them. The key has no names in it, because
  * they do not fit: a binding's identity alone is longer than the store's keys, and shortening it by
  * a hash would let a peer look for collisions. So the names are in the value, and the object in
- * memory remembers its id. Only what is durable is here; the predeclared exchanges are implied by
+ * memory remembers its id. Users, grants and topics, without which nobody gets in, are there twice: once more under
+ * their kind with COPY added, behind all others, which is read where the first is lost. A grant names the topics that restrict it: one whose record is lost lets no key pass.
+ * Only what is durable is here; the predeclared exchanges are implied by
  * their vhost. */
 #ifndef CORE_DEFINITION_H
 #define CORE_DEFINITION_H
@@ -48,7 +50,7 @@ void definition_delete_binding(const struct binding *binding);
 void definition_delete_policy(const struct vhost *vhost, const struct policy *policy);
 
 /* One record of the store into memory: makes the vhost, exchange, queue, binding, ... False
- * when it cannot be understood (logged; the caller goes on with the next). */
+ * when it cannot be understood (logged; the caller goes on with the next). broker->restored: a copy was needed. */
 bool definition_recover(struct broker *broker, struct slice key, struct slice value);
 
 #endif

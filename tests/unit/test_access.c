@@ -287,6 +287,110 @@ START_TEST(all_of_it_survives) /* 16.1, 16.3, 16.5, 17.6 */
 }
 END_TEST
 
+enum { KIND_USER = 6, KIND_GRANT, KIND_TOPIC };
+
+/* A record that damage took away: no batch of the broker's own says so. */
+static void lose_record(unsigned kind, uint64_t id, unsigned copies)
+{
+    uint8_t key[9];
+
+    for (unsigned copy = 0; copy < copies; copy++) {
+        amqp_put_u64(amqp_put_u8(key, (uint8_t)(kind | copy << 7)), id);
+        store_delete_record(harness.store, slice_of(key, sizeof(key)));
+    }
+    broker_touch_store(&harness.broker);
+    harness_run(&harness);
+}
+
+START_TEST(a_lost_topic_permission_is_shut) /* 16.3 */
+{
+    char error[PATTERN_ERROR_SIZE];
+    const struct vhost *vhost = vhost_find(&harness.broker, SLICE("/"));
+    struct amqp_error refused;
+
+    ck_assert(account_set_topic(&harness.broker, user, vhost, SLICE("amq.topic"), SLICE("^a"),
+                                SLICE("^a"), &lsn, error)); /* before it may do anything */
+    harness_permit(&harness, "stoat", "/", ".*", ".*", ".*");
+    ck_assert(account_set_topic(&harness.broker, user, vhost, SLICE("x"), SLICE("^x"), SLICE("^x"),
+                                &lsn, error));
+    ck_assert(account_set_topic(&harness.broker, user, vhost, SLICE("y"), SLICE("^y"), SLICE("^y"),
+                                &lsn, error));
+    struct grant *grant = user_open_grant(user, SLICE("/"));
+    account_clear_topic(&harness.broker, grant,
+                        (struct topic_rule *)(uintptr_t)permission_topic(grant, SLICE("y")), &lsn);
+    harness_run(&harness);
+    lose_record(KIND_TOPIC, permission_topic(grant, SLICE("amq.topic"))->record_id, 2);
+    harness_restart(&harness, _i == 1);
+
+    user = find("stoat");
+    grant = user_open_grant(user, SLICE("/"));
+    ck_assert(
+        !permission_check_topic(grant, ACCESS_WRITE, SLICE("amq.topic"), SLICE("a"), &refused));
+    ck_assert(
+        !permission_check_topic(grant, ACCESS_READ, SLICE("amq.topic"), SLICE("a"), &refused));
+    ck_assert(permission_check_topic(grant, ACCESS_WRITE, SLICE("x"), SLICE("x"), &refused));
+    ck_assert(!permission_check_topic(grant, ACCESS_WRITE, SLICE("x"), SLICE("z"), &refused));
+    ck_assert(permission_check_topic(grant, ACCESS_WRITE, SLICE("y"), SLICE("z"), &refused));
+    ck_assert_uint_eq(1, harness_logged(&harness, "topic permission of user 'stoat' for exchange "
+                                                  "'amq.topic' in vhost '/' is lost"));
+
+    /* Whoever knows what it was sets it again, or clears it. */
+    vhost = vhost_find(&harness.broker, SLICE("/"));
+    if (_i == 0)
+        ck_assert(account_set_topic(&harness.broker, user, vhost, SLICE("amq.topic"), SLICE("^a"),
+                                    SLICE(""), &lsn, error));
+    else
+        account_clear_topic(
+            &harness.broker, grant,
+            (struct topic_rule *)(uintptr_t)permission_topic(grant, SLICE("amq.topic")), &lsn);
+    harness_run(&harness);
+    harness_restart(&harness, true);
+    grant = user_open_grant(find("stoat"), SLICE("/"));
+    ck_assert(
+        permission_check_topic(grant, ACCESS_WRITE, SLICE("amq.topic"), SLICE("a"), &refused));
+    ck_assert_int_eq(_i == 1, permission_check_topic(grant, ACCESS_READ, SLICE("amq.topic"),
+                                                     SLICE("a"), &refused));
+    ck_assert_uint_eq(1, harness_logged(&harness, "is lost")); /* not once more */
+}
+END_TEST
+
+START_TEST(what_lets_in_is_there_twice)
+{
+    char error[PATTERN_ERROR_SIZE];
+
+    harness_permit(&harness, "stoat", "/", "c", "w", "r");
+    ck_assert(account_set_topic(&harness.broker, user, vhost_find(&harness.broker, SLICE("/")),
+                                SLICE("amq.topic"), SLICE("^a"), SLICE("^b"), &lsn, error));
+    for (unsigned round = 0; round < 2; round++) { /* after the first all is there twice again */
+        const struct grant *grant = user_open_grant(find("stoat"), SLICE("/"));
+        const struct topic_rule *topic = permission_topic(grant, SLICE("amq.topic"));
+        ck_assert(slice_equal(SLICE("^a"), topic->write.text));
+        ck_assert(slice_equal(SLICE("w"), grant->rules[ACCESS_WRITE].text));
+        lose_record(KIND_USER, find("stoat")->record_id, 1);
+        lose_record(KIND_GRANT, grant->record_id, 1);
+        lose_record(KIND_TOPIC, topic->record_id, 1);
+        harness_restart(&harness, _i == 1);
+        ck_assert_uint_eq(3 * (round + 1), harness_logged(&harness, "is restored from its copy"));
+        peer_open_as(&harness, "stoat", "secret", "/");
+    }
+    account_delete(&harness.broker, find("stoat"), &lsn);
+    harness_run(&harness);
+    harness_restart(&harness, true);
+    ck_assert_ptr_null(find("stoat"));
+}
+END_TEST
+
+START_TEST(nobody_left_is_said)
+{
+    lose_record(KIND_USER, find("stoat")->record_id, 2);
+    lose_record(KIND_USER, find("guest")->record_id, 2);
+    harness_restart(&harness, true);
+    ck_assert_uint_eq(0,
+                      harness.broker.users.by_name.count); /* damage opens no door: no new guest */
+    ck_assert_uint_eq(1, harness_logged(&harness, "stoatctl add_user"));
+}
+END_TEST
+
 /* ---- into a vhost ---- */
 
 START_TEST(who_has_no_permissions_stays_out_of_the_vhost) /* 4.4.1 */
@@ -687,6 +791,9 @@ int main(void)
     tcase_add_test(login, the_defaults_are_given_once);
     tcase_add_test(login, an_older_store_is_given_them_too);
     tcase_add_loop_test(login, all_of_it_survives, 0, 2);
+    tcase_add_loop_test(login, a_lost_topic_permission_is_shut, 0, 2);
+    tcase_add_test(login, nobody_left_is_said);
+    tcase_add_loop_test(login, what_lets_in_is_there_twice, 0, 2);
     suite_add_tcase(suite, login);
 
     TCase *limits = tcase_create("limits");
