@@ -51,15 +51,9 @@ static void open_copy(struct copy *copy, const char *path)
 {
     MDB_envinfo info;
 
-    copy->rc = mdb_env_create(&copy->env);
-    if (copy->rc != 0)
-        return;
     mdb_env_info(copy->from->env, &info);
-    copy->rc = mdb_env_set_maxdbs(copy->env, DATABASE_COUNT);
-    if (copy->rc == 0)
-        copy->rc = mdb_env_set_mapsize(copy->env, info.me_mapsize);
-    if (copy->rc == 0)
-        copy->rc = mdb_env_open(copy->env, path, MDB_NOSUBDIR | MDB_NOSYNC | MDB_NOLOCK, 0600);
+    copy->rc = database_open_environment(&copy->env, path, info.me_mapsize,
+                                         MDB_NOSUBDIR | MDB_NOSYNC | MDB_NOLOCK);
     begin_write(copy);
     for (size_t i = 0; i < DATABASE_COUNT && copy->rc == 0; i++)
         copy->rc = mdb_dbi_open(copy->write, database_name((enum database_id)i), MDB_CREATE,

@@ -168,8 +168,7 @@ static void on_assert(MDB_env *env, const char *message)
     salvage_leave_note();
 }
 
-static int open_environment_of(MDB_env **env, const char *directory, size_t map_size,
-                               unsigned flags)
+static int open_environment_of(MDB_env **env, const char *path, size_t map_size, unsigned flags)
 {
     int rc = mdb_env_create(env);
 
@@ -181,7 +180,7 @@ static int open_environment_of(MDB_env **env, const char *directory, size_t map_
     if (rc == 0)
         rc = mdb_env_set_assert(*env, on_assert);
     if (rc == 0)
-        rc = mdb_env_open(*env, directory, MDB_NOTLS | flags, 0600);
+        rc = mdb_env_open(*env, path, MDB_NOTLS | flags, 0600);
     if (rc != 0) {
         mdb_env_close(*env);
         *env = NULL;
@@ -209,13 +208,24 @@ static int complete_file(MDB_env *env)
     return ftruncate(fd, (off_t)size) == 0 ? 0 : errno;
 }
 
-int database_open_environment(MDB_env **env, const char *directory, size_t map_size, unsigned flags)
+static int refuse_environment(char error[STORE_ERROR_SIZE], int rc, const char *directory)
+{
+    return rc == MDB_VERSION_MISMATCH
+               ? refuse(error, -EPROTONOSUPPORT,
+                        "%s: data.mdb was written by another version of LMDB, and is left as it "
+                        "is: use "
+                        "the broker that wrote it",
+                        directory)
+               : refuse(error, database_errno(rc), "%s: %s", directory, mdb_strerror(rc));
+}
+
+int database_open_environment(MDB_env **env, const char *path, size_t map_size, unsigned flags)
 {
     int rc;
 
     if (map_size == 0)
         map_size = MAP_SIZE_DEFAULT;
-    while ((rc = open_environment_of(env, directory, map_size, flags)) == ENOMEM &&
+    while ((rc = open_environment_of(env, path, map_size, flags)) == ENOMEM &&
            map_size / 4 >= MAP_SIZE_MIN)
         map_size /= 4;
     return rc;
@@ -447,7 +457,7 @@ int database_open(struct database *database, const struct store_options *options
         return refuse(error, database_errno(rc), "%s: %s", options->directory, mdb_strerror(rc));
     rc = database_open_environment(&database->env, options->directory, options->map_size, 0);
     if (rc != 0)
-        return refuse(error, database_errno(rc), "%s: %s", options->directory, mdb_strerror(rc));
+        return refuse_environment(error, rc, options->directory);
     close_on_exec(database->env);
     watch_syncs(database->env);
 
@@ -521,7 +531,7 @@ int database_open_read_only(struct database *database, const char *directory,
         return rc;
     rc = database_open_environment(&database->env, directory, 0, MDB_RDONLY);
     if (rc != 0)
-        return refuse(error, database_errno(rc), "%s: %s", directory, mdb_strerror(rc));
+        return refuse_environment(error, rc, directory);
     rc = check_format(database, directory, error);
     if (rc == 0) {
         rc = open_existing(database);

@@ -38,9 +38,9 @@ void database_close(struct database *database);
 int database_open_read_only(struct database *database, const char *directory,
                             char error[STORE_ERROR_SIZE]);
 
-/* Opens the environment, map_size 0 for the default, with as much address space as is granted. 0 or LMDB's code. */
-int database_open_environment(MDB_env **env, const char *directory, size_t map_size,
-                              unsigned flags);
+/* Opens the environment (path: the directory, or with MDB_NOSUBDIR the file), map_size 0 for the default, with as
+ * much address space as is granted. 0 or LMDB's code. */
+int database_open_environment(MDB_env **env, const char *path, size_t map_size, unsigned flags);
 
 /* Opens the databases, which are made together. 0; MDB_NOTFOUND: the store is new, and none is there;
  * MDB_CORRUPTED: some are there and some are not; or another of LMDB's codes. */

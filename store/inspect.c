@@ -308,7 +308,8 @@ bool salvage_is_due(const struct store_options *options)
 {
     off_t size, note_size;
 
-    if (!file_exists(options->directory, "data.mdb", &size))
+    if (!file_exists(options->directory, "data.mdb", &size) ||
+        pages_are_of_other_version(options->directory)) /* who opens it will say so */
         return false;
     if (file_exists(options->directory, SALVAGE_NOTE, &note_size)) {
         log_error("the store is damaged: the last run died of it");

@@ -22,7 +22,8 @@ enum {
     VALUE_MAX = 64 << 20,
 };
 
-#define META_MAGIC 0xBEEFC0DEu
+#define META_MAGIC   0xBEEFC0DEu
+#define META_VERSION 1
 
 /* ---- numbers --------------------------------------------------------------------------------- */
 
@@ -65,14 +66,20 @@ static bool read_at(const struct pages *pages, uint64_t offset, void *to, size_t
     return true;
 }
 
-/* Whether a meta page of a file with pages of that size stands there. */
-static bool is_meta_at(const struct pages *pages, uint64_t offset, uint32_t size)
+/* The version of LMDB's format by a meta page of a file with pages of that size that stands there; 0: none does. */
+static uint32_t version_at(const struct pages *pages, uint64_t offset, uint32_t size)
 {
     uint8_t page[PAGE_HEADER + META_SIZE];
     const uint8_t *meta = page + PAGE_HEADER;
+    const bool is_meta = read_at(pages, offset, page, sizeof page) && flags_of(page) & FLAG_META &&
+                         le32(meta) == META_MAGIC && le32(meta + 24) == size;
 
-    return read_at(pages, offset, page, sizeof page) && flags_of(page) & FLAG_META &&
-           le32(meta) == META_MAGIC && le32(meta + 4) == 1 && le32(meta + 24) == size;
+    return is_meta ? le32(meta + 4) : 0;
+}
+
+static bool is_meta_at(const struct pages *pages, uint64_t offset, uint32_t size)
+{
+    return version_at(pages, offset, size) == META_VERSION;
 }
 
 /* When no meta page tells, what LMDB would take for a new file. */
@@ -84,13 +91,35 @@ static uint32_t find_size(const struct pages *pages)
     return (uint32_t)min_of(sysconf(_SC_PAGESIZE), (long)PAGE_SIZE_MAX);
 }
 
-int pages_open(struct pages *pages, const char *directory)
+static int open_file(const char *directory)
 {
     char *path = xasprintf("%s/data.mdb", directory);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    free(path);
+    return fd;
+}
+
+bool pages_are_of_other_version(const char *directory)
+{
+    const struct pages pages = {.fd = open_file(directory)};
+    bool other = false;
+
+    for (uint32_t size = PAGE_SIZE_MIN; size <= PAGE_SIZE_MAX && pages.fd >= 0; size *= 2) {
+        const uint32_t version = version_at(&pages, 0, size);
+        other |=
+            version != 0 && version != META_VERSION && version == version_at(&pages, size, size);
+    }
+    if (pages.fd >= 0)
+        close(pages.fd);
+    return other;
+}
+
+int pages_open(struct pages *pages, const char *directory)
+{
     struct stat file;
 
-    *pages = (struct pages){.fd = open(path, O_RDONLY | O_CLOEXEC)};
-    free(path);
+    *pages = (struct pages){.fd = open_file(directory)};
     if (pages->fd < 0 || fstat(pages->fd, &file) < 0)
         return -errno;
     pages->size = find_size(pages);

@@ -34,6 +34,9 @@ struct pages {
     struct buf value;
 };
 
+/* Whether both meta pages say that another version of LMDB wrote the file: then it is not damaged, but not for us. */
+bool pages_are_of_other_version(const char *directory);
+
 /* 0 or -errno. Release it in any case. */
 int pages_open(struct pages *pages, const char *directory);
 void pages_release(struct pages *pages);

@@ -568,6 +568,64 @@ START_TEST(little_address_space_is_no_damage)
 END_TEST
 
 /* It has a database less and another format, and a note beside it on top. */
+/* The version that LMDB says it has in its first meta pages. */
+static void set_lmdb_version(struct rig *rig, unsigned metas, uint32_t version)
+{
+    const uint32_t size = (uint32_t)sysconf(_SC_PAGESIZE);
+    char path[300];
+
+    snprintf(path, sizeof path, "%s/data.mdb", rig->directory);
+    const int fd = open(path, O_WRONLY | O_CLOEXEC);
+    ck_assert_int_ge(fd, 0);
+    for (unsigned i = 0; i < metas; i++)
+        ck_assert_int_eq(pwrite(fd, &version, sizeof version, (off_t)(i * size + 16 + 4)),
+                         sizeof version);
+    close(fd);
+}
+
+START_TEST(another_version_of_lmdb_is_left_alone)
+{
+    char error[STORE_ERROR_SIZE] = "";
+    struct template template;
+    struct rig rig;
+
+    template_begin(&template);
+    place(&rig, &template);
+    set_lmdb_version(&rig, 2, 2);
+    if (_i == 1)
+        leave_note(&rig);
+    ck_assert_int_eq(
+        store_open(&(struct store_options){.directory = rig.directory}, &rig.store, error),
+        -EPROTONOSUPPORT);
+    ck_assert_ptr_nonnull(strstr(error, "another version of LMDB"));
+    ck_assert(!was_salvaged(&rig));
+    set_lmdb_version(&rig, 2, 1); /* nothing else was done to it */
+    ck_assert_int_eq(
+        store_open(&(struct store_options){.directory = rig.directory}, &rig.store, error), 0);
+    store_close(&rig.store);
+    rig_end(&rig);
+    template_end(&template);
+}
+END_TEST
+
+START_TEST(one_other_version_is_damage)
+{
+    struct template template;
+    struct rig rig;
+
+    template_begin(&template);
+    place(&rig, &template);
+    set_lmdb_version(&rig, 1, 3);
+    ck_assert_int_eq(store_open(&(struct store_options){.directory = rig.directory}, &rig.store,
+                                (char[STORE_ERROR_SIZE]){0}),
+                     0);
+    ck_assert(was_salvaged(&rig));
+    store_close(&rig.store);
+    rig_end(&rig);
+    template_end(&template);
+}
+END_TEST
+
 START_TEST(another_version_is_left_alone)
 {
     uint8_t row[FORMAT_ROW_SIZE];
@@ -1022,6 +1080,8 @@ int main(void)
     tcase_add_loop_test(sound, a_sound_file_is_salvaged_whole, 0, countof(page_sizes));
     tcase_add_test(sound, little_address_space_is_no_damage);
     tcase_add_loop_test(sound, another_version_is_left_alone, 0, 2);
+    tcase_add_loop_test(sound, another_version_of_lmdb_is_left_alone, 0, 2);
+    tcase_add_test(sound, one_other_version_is_damage);
     suite_add_tcase(suite, sound);
 
     TCase *injured = tcase_create("injured");
