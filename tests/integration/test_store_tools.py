@@ -122,6 +122,27 @@ class StoreTools(unittest.TestCase):
         self.broker.start()
         self.assertEqual(list(self.bodies(self.connect(), 'kept')), ['kept %d' % number for number in range(5)])
 
+    def test_little_address_space(self):
+        """A tenth of what is mapped by default: the store and its copy take what there is."""
+        limited = ['prlimit', '--as=8000000000']
+
+        class Limited(broker.Broker):
+            def command(self):
+                return limited + super().command()
+
+        with Limited() as own:
+            channel = self.connect(own)
+            self.fill(channel, 'kept', 0, 5)
+            self.passes('stoatctl', '--data-dir', own.data_dir, 'backup', self.path('data.mdb'))
+            own.stop()
+            for words in (['stoatctl', 'verify', self.directory.name], ['stoatctl', 'compact', own.data_dir],
+                          ['stoatctl', 'verify', own.data_dir], ['stoatdump', own.data_dir]):
+                result = subprocess.run(limited + [str(broker.BUILD / words[0]), *words[1:]], stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, timeout=60, encoding='utf-8')
+                self.assertEqual(result.returncode, OK, (words, result.stdout))
+            own.start()
+            self.assertEqual(len(list(self.bodies(self.connect(own), 'kept'))), 5)
+
     def test_damage_is_found(self):
         channel = self.connect()
         self.fill(channel, 'kept', 0, 5)
