@@ -245,6 +245,7 @@ class Outcome:
     def __init__(self):
         self.started = False    # by itself, and served all its queues to the end
         self.error = ''         # why not
+        self.shut_out = False   # it runs, and lets nobody in
         self.complaints = []
         self.missing = self.back = 0
 
@@ -260,7 +261,7 @@ class Rig:
         self.by_kind = collections.Counter()
         self.failed = []            # (injury, error) where it did not start, or did not go on
         self.complaints = []        # sentences: corrupt bodies, and more missing than what was hit
-        self.injuries = self.expected = self.missing = self.back = 0
+        self.injuries = self.expected = self.missing = self.back = self.shut_out = 0
 
     def run(self, count, kinds=KINDS, enough=20):
         """So many injuries, or until there are enough complaints."""
@@ -281,6 +282,7 @@ class Rig:
         row[2] += expected
         row[3] += outcome.missing
         self.back += outcome.back
+        self.shut_out += outcome.shut_out
         if not outcome.started:
             self.failed.append((injury, outcome.error))
         bound = injury.may_cost()
@@ -310,8 +312,10 @@ class Rig:
                 outcome = Outcome()
                 self.serve(own, injury, outcome)
         except (broker.BrokerError, wire.WireError, OSError) as error:
-            outcome.started = 'record' in injury.where and own.running() and 'refused for user' in str(error)
-            outcome.missing = injury.template.messages()    # where what says who may do what is lost, nobody may
+            outcome.shut_out = own.running() and 'refused for user' in str(error)
+            # What says who may do what is there twice, but more than a bit may take both; then nobody may.
+            outcome.started = 'record' in injury.where and outcome.shut_out and injury.kind != 'flip'
+            outcome.missing = injury.template.messages()
             outcome.error = '%s\n%s' % (error, own.log_tail(8))
             if own.running():
                 own.kill()
@@ -380,9 +384,9 @@ class Rig:
         return found
 
     def summary(self):
-        lines = ['%d injuries (%s), %d starts that failed, %d messages back' % (
+        lines = ['%d injuries (%s), %d starts that failed, %d that let nobody in, %d messages back' % (
             self.injuries, ', '.join('%s %d' % pair for pair in sorted(self.by_kind.items())), len(self.failed),
-            self.back)]
+            self.shut_out, self.back)]
         lines.append('hits of bodies and index rows: %d messages beside what was hit, %d of them missing' % (
             self.expected, self.missing))
         for place, (count, failed, expected, missing) in sorted(self.by_place.items()):
