@@ -61,32 +61,56 @@ static bool item_of(const struct message *message, struct quarantined *item)
 
 /* ---- setting aside ---- */
 
+struct set_aside {
+    struct map_link by_place;
+    uint64_t place[2]; /* the queue's id in the store, and the position there */
+};
+
 bool quarantine_has(const struct quarantine *quarantine, uint64_t queue_id, uint64_t position)
 {
-    for (uint32_t i = 0; i < quarantine->under_way.count; i++)
-        if (quarantine->under_way.items[i].position == position &&
-            quarantine->under_way.items[i].queue_id == queue_id)
-            return true;
-    return false;
+    const uint64_t place[] = {queue_id, position};
+
+    return map_find(&quarantine->under_way, slice_of(place, sizeof(place))) != NULL;
+}
+
+static void note_under_way(struct quarantine *quarantine, uint64_t queue_id, uint64_t position)
+{
+    struct set_aside *noted = xmalloc(sizeof(*noted));
+
+    *noted = (struct set_aside){.place = {queue_id, position}};
+    map_insert(&quarantine->under_way, &noted->by_place,
+               slice_of(noted->place, sizeof(noted->place)));
+    quarantine->under_way_lsn = store_open_lsn(quarantine->broker->store);
+}
+
+static void drop_under_way(struct quarantine *quarantine)
+{
+    for (struct map_link *link = map_next(&quarantine->under_way, NULL), *next; link != NULL;
+         link = next) {
+        next = map_next(&quarantine->under_way, link);
+        map_remove(&quarantine->under_way, link);
+        free(container_of(link, struct set_aside, by_place));
+    }
+    map_release(&quarantine->under_way);
 }
 
 /* All is durable, and no read is under way that began before. */
 static void forget_under_way(struct quarantine *quarantine)
 {
     const struct broker *broker = quarantine->broker;
-    const uint32_t count = quarantine->under_way.count;
 
-    if (count > 0 && broker->fetches == 0 &&
-        quarantine->under_way.items[count - 1].lsn <= store_durable_entries(broker->store))
-        quarantine->under_way.count = 0;
+    if (quarantine->under_way.count > 0 && broker->fetches == 0 &&
+        quarantine->under_way_lsn <= store_durable_entries(broker->store))
+        drop_under_way(quarantine);
 }
 
 static void open_queue(struct quarantine *quarantine)
 {
     uint8_t value[8];
 
-    if (quarantine->id != 0)
+    if (quarantine->exists)
         return;
+    quarantine->exists = true;
     quarantine->id = broker_new_queue_ids(quarantine->broker, 1);
     amqp_put_u64(value, quarantine->id);
     store_put_record(quarantine->broker->store, record_key, slice_of(value, sizeof(value)));
@@ -131,8 +155,7 @@ bool quarantine_take(struct quarantine *quarantine, const struct queue *queue, u
     forget_under_way(quarantine);
     if (quarantine_has(quarantine, queue_id, fetched->position))
         return false;
-    *array_add(&quarantine->under_way) =
-        (struct set_aside){queue_id, fetched->position, store_open_lsn(broker->store)};
+    note_under_way(quarantine, queue_id, fetched->position);
     const bool full = is_full(quarantine);
     if (!full)
         put(quarantine, &item, fetched->bytes);
@@ -146,12 +169,14 @@ uint64_t quarantine_clear(struct quarantine *quarantine)
 {
     struct store *store = quarantine->broker->store;
 
-    if (quarantine->items.count == 0)
+    if (!quarantine->exists)
         return 0;
-    /* As a whole, for some of it may not be durable yet. The next gets a queue of its own. */
+    /* As a whole, for some of it may not be durable yet, or not be read. The next gets a queue of its
+     * own. */
     store_delete_queue(store, quarantine->id);
     store_delete_record(store, record_key);
     quarantine->id = quarantine->next = 0;
+    quarantine->exists = false;
     quarantine->full_logged = false;
     drop_items(quarantine);
     broker_touch_store(quarantine->broker);
@@ -166,13 +191,17 @@ static void on_loaded(struct store_fetch *fetch)
     struct quarantined item;
 
     quarantine->broker->fetches--;
+    if (fetch->error != 0)
+        log_error("the quarantine cannot be read: %s", strerror(-fetch->error));
     for (size_t i = 0; i < fetch->count && fetch->queue_id == quarantine->id; i++) {
-        struct message *message = message_from_record(fetch->entries[i].bytes);
-        if (message == NULL)
-            continue;
-        if (item_of(message, &item))
+        const struct store_fetched *fetched = &fetch->entries[i];
+        struct message *message = fetched->damaged ? NULL : message_from_record(fetched->bytes);
+        if (message != NULL && item_of(message, &item))
             add_item(quarantine, &item);
-        message_unref(&message);
+        else
+            log_error("message %" PRIu64 " of the quarantine is damaged itself", fetched->position);
+        if (message != NULL)
+            message_unref(&message);
     }
     store_fetch_release(fetch);
 }
@@ -190,6 +219,7 @@ bool quarantine_recover_queue(struct quarantine *quarantine, const struct store_
 {
     if (quarantine->id == 0 || state->queue_id != quarantine->id)
         return false;
+    quarantine->exists = true;
     quarantine->next = state->tail;
     quarantine->fetch = (struct store_fetch){.queue_id = state->queue_id,
                                              .first = state->head,
@@ -212,5 +242,5 @@ void quarantine_init(struct quarantine *quarantine, struct broker *broker)
 void quarantine_release(struct quarantine *quarantine)
 {
     drop_items(quarantine);
-    array_release(&quarantine->under_way);
+    drop_under_way(quarantine);
 }

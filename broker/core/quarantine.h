@@ -24,6 +24,7 @@
 #ifndef CORE_QUARANTINE_H
 #define CORE_QUARANTINE_H
 
+#include "base/map.h"
 #include "core/message.h"
 #include "store/array.h"
 #include "store/store.h"
@@ -42,14 +43,12 @@ struct quarantined {
 struct quarantine {
     struct broker *broker;
     uint64_t id, next; /* in the store: its queue, 0 if there is none yet, and the next position */
+    bool exists;       /* the store has that queue: its row may be lost, and the record not */
     ARRAY_OF(struct quarantined) items;
-    ARRAY_OF(struct set_aside) under_way; /* not durable, or met by reads that began before */
+    struct map under_way; /* of struct set_aside: not durable, or met by reads that began before */
+    uint64_t under_way_lsn; /* of the last */
     bool full_logged;
     struct store_fetch fetch; /* what it held at the start */
-};
-
-struct set_aside {
-    uint64_t queue_id, position, lsn;
 };
 
 enum { QUARANTINE_COUNT_MAX = 1000, QUARANTINE_OCTETS_MAX = 16384 };

@@ -362,6 +362,52 @@ START_TEST(it_is_bounded_and_cleared)
 }
 END_TEST
 
+/* The record names its queue, but the row of that is lost: the next gets another. */
+START_TEST(its_queue_may_be_lost)
+{
+    static const uint8_t id[8] = {0, 0, 0, 0, 0, 0, 1, 0};
+
+    declare_queue(peer, "q", true, NULL);
+    publish_each("q", "abc", &stored);
+    store_put_record(harness.store, slice_of("\0quarantine", 11), slice_of(id, sizeof(id)));
+    broker_touch_store(&harness.broker);
+    harness_run(&harness);
+    restart(true);
+    ck_assert_uint_eq(0, quarantine_clear(&harness.broker.quarantine));
+    damage(1);
+    get_each("q", "ac");
+    ck_assert_uint_eq(1, quarantined());
+    restart(true);
+    ck_assert_uint_eq(1, quarantined());
+}
+END_TEST
+
+/* What is in it may be damaged, too: all of it goes nevertheless. */
+START_TEST(what_is_kept_may_be_damaged)
+{
+    const uint64_t lost = _i == 0 ? 1 : 2;
+
+    declare_queue(peer, "q", true, NULL);
+    publish_each("q", "abc", &stored);
+    restart(true);
+    damage(0);
+    damage(1);
+    get_each("q", "c");
+    ck_assert_uint_eq(2, quarantined());
+    for (uint64_t position = 0; position < lost; position++)
+        store_memory_damage(harness.store, harness.broker.quarantine.id, position);
+    restart(true);
+    ck_assert_uint_eq(2 - lost, quarantined());
+    ck_assert_uint_eq(lost, harness_logged(&harness, "of the quarantine is damaged itself"));
+    ck_assert_uint_gt(quarantine_clear(&harness.broker.quarantine), 0);
+    ck_assert_uint_eq(0, quarantine_clear(&harness.broker.quarantine));
+    ck_assert_uint_eq(0, quarantined());
+    restart(true);
+    ck_assert_uint_eq(0, quarantined());
+    ck_assert_uint_eq(lost, harness_logged(&harness, "of the quarantine is damaged itself"));
+}
+END_TEST
+
 /* What a mended store has lost, or has back, shows at once. */
 START_TEST(counts_follow_the_store)
 {
@@ -481,6 +527,8 @@ int main(void)
     tcase_add_test(tests, a_crash_in_the_middle);
     tcase_add_loop_test(tests, without_room, 0, 2);
     tcase_add_test(tests, it_is_bounded_and_cleared);
+    tcase_add_test(tests, its_queue_may_be_lost);
+    tcase_add_loop_test(tests, what_is_kept_may_be_damaged, 0, 2);
     tcase_add_loop_test(tests, counts_follow_the_store, 0, 3);
     tcase_add_loop_test(tests, counts_follow_any_read, 0, 2);
     tcase_add_test(tests, what_is_left_is_handed_out);
