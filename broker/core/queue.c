@@ -31,6 +31,7 @@ static void queue_deliver(struct task *task);
 static void queue_hold_back(struct task *task);
 static bool retire_all_due(struct queue *queue);
 static void on_entries_due(struct timer *timer);
+static void serve_waiters(struct queue *queue);
 static void on_unused(struct timer *timer);
 static void on_retries_due(struct timer *timer);
 
@@ -247,19 +248,50 @@ static bool letters_must_wait(struct queue *queue)
     return true;
 }
 
-/* The first ready entry of this priority, after those whose time is over: none while these must wait. */
-static enum window_next first_of(struct queue *queue, struct window *window, struct place *place)
+/* More is due than goes in one turn; on_entries_due goes on with the rest. */
+static void retire_later(struct queue *queue)
 {
-    uint64_t now_ms = queue->broker->clock->now_ms;
-    enum window_next next;
+    queue->retires_later = true;
+    timer_set(queue->expiry.wheel, &queue->expiry.timer, queue->broker->clock->now_ms);
+}
 
-    while ((next = window_first_ready(window, place)) == WINDOW_READY &&
-           unlikely(place->segment->deadlines.slots != NULL) &&
-           expiry_deadline_of(place->segment, place->slot) < now_ms) {
+static bool is_due(const struct queue *queue, struct place place)
+{
+    return unlikely(place.segment->deadlines.slots != NULL) &&
+           expiry_deadline_of(place.segment, place.slot) < queue->broker->clock->now_ms;
+}
+
+/* The first is due: it goes, and those behind it that are. */
+static __attribute__((noinline)) enum window_next pass_due(struct queue *queue,
+                                                           struct window *window,
+                                                           struct place *place)
+{
+    enum window_next next = WINDOW_READY;
+    size_t left = RETIRE_AT_ONCE_MAX;
+
+    for (; next == WINDOW_READY && is_due(queue, *place);
+         next = window_first_ready(window, place)) {
         if (letters_must_wait(queue))
             return WINDOW_NOTHING;
+        if (queue->retires_later || left-- == 0) {
+            retire_later(queue);
+            return WINDOW_ON_DISK;
+        }
         retire(queue, *place, DEATH_EXPIRED);
     }
+    if (next == WINDOW_ON_DISK)
+        queue_read(queue, window_first_on_disk(window));
+    return next;
+}
+
+/* The first ready entry of this priority, after those whose time is over: none while these must wait
+ * for room, and not at once if they are too many. */
+static enum window_next first_of(struct queue *queue, struct window *window, struct place *place)
+{
+    const enum window_next next = window_first_ready(window, place);
+
+    if (next == WINDOW_READY && is_due(queue, *place))
+        return pass_due(queue, window, place);
     if (next == WINDOW_ON_DISK)
         queue_read(queue, window_first_on_disk(window));
     return next;
@@ -512,7 +544,7 @@ static bool retire_all_due(struct queue *queue)
 {
     uint64_t now_ms = queue->broker->clock->now_ms;
     struct segment *segment;
-    size_t left = RETIRE_AT_ONCE_MAX;
+    size_t left = queue->retires_later ? 0 : RETIRE_AT_ONCE_MAX;
 
     while (left > 0 && !outbox_is_full(queue->outbox) &&
            (segment = expiry_first(&queue->expiry, now_ms)) != NULL) {
@@ -526,7 +558,7 @@ static bool retire_all_due(struct queue *queue)
         left -= min_of(left, retired);
     }
     if (left == 0)
-        timer_set(queue->expiry.wheel, &queue->expiry.timer, now_ms);
+        retire_later(queue);
     return left > 0;
 }
 
@@ -535,9 +567,11 @@ static void on_entries_due(struct timer *timer)
     struct queue *queue =
         container_of(container_of(timer, struct expiry, timer), struct queue, expiry);
 
+    queue->retires_later = false;
     retire_all_due(queue);
-    queue_drop_overflow(queue); /* it may have waited */
-    queue_wake(queue);          /* so may have what stands behind */
+    serve_waiters(queue);       /* they may have waited */
+    queue_drop_overflow(queue); /* so may this */
+    queue_wake(queue);          /* and what stands behind */
 }
 
 void queue_on_outbox_tried(struct queue *queue)

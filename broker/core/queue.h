@@ -32,7 +32,7 @@ struct queue_owner {
     TAILQ_HEAD(queue_owned, queue) queues;
 };
 
-/* A basic.get that found its message on disk. */
+/* A basic.get that found its message on disk, or behind too much that is due. */
 struct queue_waiter {
     TAILQ_ENTRY(queue_waiter) link;
     struct queue *queue; /* NULL when not waiting */
@@ -65,8 +65,9 @@ struct queue {
     struct slice arguments;
     bool durable, exclusive, auto_delete;
     bool deleted;
-    bool overfull;     /* something went back to it over its limit: in broker->overfull */
-    bool cycle_logged; /* a dead letter came round to it: said once (13.7) */
+    bool overfull;      /* something went back to it over its limit: in broker->overfull */
+    bool cycle_logged;  /* a dead letter came round to it: said once (13.7) */
+    bool retires_later; /* more is due than goes at once: the rest goes with the timer */
     struct queue_owner *owner;
     uint64_t id;                 /* in the store, of its own window; those of `others` follow it */
     uint64_t lsn;                /* the batch that holds its definition; 0 when not durable */
@@ -165,8 +166,8 @@ static inline void queue_wake(struct queue *queue)
 }
 
 /* basic.get: the first ready entry, now unacked; for a no-ack get the caller settles it with
- * queue_discard once it is sent. WINDOW_ON_DISK: a read was started, and waiter->on_loaded runs
- * when it is worth trying again (or the queue is gone). */
+ * queue_discard once it is sent. WINDOW_ON_DISK: a read was started, or more is due before it than
+ * goes at once, and waiter->on_loaded runs when it is worth trying again (or the queue is gone). */
 enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place,
                            struct queue_waiter *waiter);
 void queue_waiter_cancel(struct queue_waiter *waiter); /* harmless when not waiting */

@@ -83,7 +83,7 @@ void queue_read_ahead(struct queue *queue);
 void queue_on_loaded(struct queue *queue);
 
 /* Who is served next: the highest priority, after those whose time is over. WINDOW_ON_DISK: it is
- * being read. In queue.c. */
+ * being read, or so many are over that the rest of them goes in the next turn. In queue.c. */
 enum window_next queue_first_ready(struct queue *queue, struct place *place);
 
 /* Drops the entry, into a dead letter at most once if it may have one. In queue.c. */

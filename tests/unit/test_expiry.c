@@ -1,4 +1,6 @@
 /* Time-to-live of messages and queues (11.1 to 11.4, 8.14), with the clock in our hands. */
+#include "core/queue.h"
+#include "core/vhost.h"
 #include "store/memory.h"
 #include "tests/lib/queue_client.h"
 #include "tests/lib/unit.h"
@@ -202,6 +204,54 @@ START_TEST(what_is_due_is_not_in_the_way) /* 11.1, 11.5 */
 END_TEST
 
 /* What was unacked when the broker went is ready when it comes: too much, perhaps. */
+static uint64_t ready_in(const char *name)
+{
+    map_each (&harness.broker.vhosts, link) {
+        struct vhost *vhost = container_of(link, struct vhost, by_name);
+        struct map_link *found = map_find(&vhost->queues, slice_of(name, strlen(name)));
+        if (found != NULL)
+            return queue_ready_count(container_of(found, struct queue, by_name));
+    }
+    return UINT64_MAX;
+}
+
+/* However much is due at once, a turn has an end; and who asks for what stands behind waits. */
+START_TEST(what_is_due_goes_in_slices) /* 11.1 */
+{
+    enum { COUNT = 60000, IN_A_TURN = 41000 };
+    static const char *const arguments[] = {
+        NULL, "x-dead-letter-exchange=S,x-dead-letter-routing-key=Sdead", "x-max-length=I100000",
+        "x-max-priority=I3"};
+    const struct sent expires = {.expiration = "1000"};
+    const struct amqp_method get = {.id = AMQP_BASIC_GET, .basic_get.queue = SLICE("q")};
+    struct buf out = BUF_EMPTY;
+
+    declare_queue(peer, "dead", false, NULL);
+    declare_queue(peer, "q", false, arguments[_i]);
+    for (int i = 0; i < COUNT; i++)
+        put_publish(&out, "", "q", "m", &expires);
+    put_publish(&out, "", "q", "last", &(struct sent){0});
+    peer_send_bytes(peer, buf_slice(&out));
+    harness_run(&harness);
+    ck_assert_uint_eq(COUNT + 1, ready_in("q"));
+    buf_clear(&out);
+    for (int i = 0; i < 3; i++)
+        amqp_method_encode(&out, 1, &get);
+    harness.clock.now_ms += 1500;
+    memory_transport_send(&peer->memory, buf_slice(&out));
+    loop_turn(&harness.loop, 0);
+    ck_assert_uint_ge(ready_in("q"), COUNT + 1 - IN_A_TURN);
+    ck_assert_uint_lt(ready_in("q"), COUNT);
+    harness_run(&harness);
+    peer_expect_content(peer, 1, AMQP_BASIC_GET_OK, "last");
+    for (int i = 0; i < 2; i++)
+        peer_expect(peer, 1, AMQP_BASIC_GET_EMPTY);
+    ck_assert_uint_eq(0, ready_in("q"));
+    ck_assert_uint_eq(_i == 1 ? COUNT : 0, ready_in("dead"));
+    buf_release(&out);
+}
+END_TEST
+
 START_TEST(a_limit_holds_after_a_restart) /* 11.5 */
 {
     declare_queue(peer, "q", true, "x-max-length=I2");
@@ -375,6 +425,7 @@ int main(void)
     tcase_add_test(messages, ttl_0_needs_credit);
     tcase_add_test(messages, requeue_keeps_the_deadline);
     tcase_add_test(messages, what_is_due_is_not_in_the_way);
+    tcase_add_loop_test(messages, what_is_due_goes_in_slices, 0, 4);
     tcase_add_test(messages, a_limit_holds_after_a_restart);
     tcase_add_test(messages, a_dead_letter_has_time_again);
     tcase_add_loop_test(messages, deadlines_survive_a_restart, 0, 4);
