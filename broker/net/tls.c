@@ -31,6 +31,8 @@
  * it. */
 #include "net/tls.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <sys/ioctl.h>
@@ -347,6 +349,21 @@ static struct slice next_record(struct tls *tls, const struct iovec *parts, int 
     return slice_of(tls->record, size);
 }
 
+static size_t size_of_parts(const struct iovec *parts, int count)
+{
+    size_t size = 0;
+
+    for (int i = 0; i < count; i++)
+        size += parts[i].iov_len;
+    return size;
+}
+
+/* Several records leave as one: the kernel and the peer wake once for them. */
+static void set_cork(const struct stream *stream, int on)
+{
+    setsockopt(stream->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
+}
+
 static ssize_t tls_write(struct transport *transport, struct iovec *parts, int count)
 {
     struct stream *stream = stream_of(transport);
@@ -356,16 +373,23 @@ static ssize_t tls_write(struct transport *transport, struct iovec *parts, int c
 
     if (!is_open(stream, &result))
         return result;
+    const bool is_long = size_of_parts(parts, count) > RECORD_SIZE;
+    if (is_long)
+        set_cork(stream, true);
     while ((record = next_record(stream->tls, parts, count, total)).size > 0) {
         ERR_clear_error();
         errno = 0;
         const int rc = SSL_write(stream->ssl, record.data, (int)record.size);
         if (rc <= 0) {
             result = no_progress(stream, rc);
-            return total > 0 ? (ssize_t)total : result == 0 ? -EPIPE : result;
+            if (total == 0)
+                total = (size_t)(result == 0 ? -EPIPE : result);
+            break;
         }
         total += (size_t)rc;
     }
+    if (is_long)
+        set_cork(stream, false);
     return (ssize_t)total;
 }
 
