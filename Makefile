@@ -13,7 +13,7 @@
 #   make crash-states  COUNT=N SEED=S: what power cuts can leave of the store, enumerated
 #   make bit-rot  COUNT=N SEED=S KINDS='flip zero truncate swap old note': data files damaged while nobody looks
 #   make hostile  COUNT=N: so many half-open sockets, idle connections and the like, and what others notice of them
-#   make bench    the benchmarks in tests/bench
+#   make bench    the benchmarks in tests/bench; make bench-tls: what TLS costs
 #   make fuzz     FUZZ_SECONDS=N FUZZ='x y': each target of tests/fuzz for so long, under sanitizers
 #   make format   clang-format over the tree
 #   make install  to $(DESTDIR)$(PREFIX)
@@ -63,7 +63,7 @@ SIM := $(BUILD)/sim
 MODEL := $(BUILD)/model
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: all run test check asan tsan differential crash disk-full memory-limit power-cuts crash-states bit-rot hostile bench format install clean deps test-deps tests
+.PHONY: all run test check asan tsan differential crash disk-full memory-limit power-cuts crash-states bit-rot hostile bench bench-tls format install clean deps test-deps tests
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -267,6 +267,10 @@ fuzz:
 bench: test-deps
 	@$(MAKE) --no-print-directory $(PROGRAMS) $(BENCHES)
 	@for b in $(BENCHES); do echo "# $$b"; $$b || exit 1; done
+
+bench-tls: test-deps
+	@$(MAKE) --no-print-directory $(BUILD)/stoatmq $(BUILD)/stoatperf
+	@$(rig) PYTHONPATH=tests/lib:tests/hostile tests/bench/tls_throughput.py
 
 format:
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i

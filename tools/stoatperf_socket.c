@@ -10,6 +10,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { READ_AHEAD_SIZE = 64 * 1024 }; /* several records for one system call */
+
 void socket_set_timeout(struct socket *sock, int timeout_s)
 {
     const struct timeval timeout = {.tv_sec = timeout_s};
@@ -74,6 +76,8 @@ static SSL_CTX *shared_context(const char *ca_file, bool insecure, struct failur
     }
     SSL_CTX_set_min_proto_version(fresh, TLS1_2_VERSION);
     SSL_CTX_set_mode(fresh, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_read_ahead(fresh, 1);
+    SSL_CTX_set_default_read_buffer_len(fresh, READ_AHEAD_SIZE);
     SSL_CTX_set_verify(fresh, insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
     if (!insecure && !load_trust(fresh, ca_file)) {
         failure_set(failure, "cannot use the certificates in %s: %s",
@@ -138,35 +142,46 @@ static ssize_t result_without(struct socket *sock, int result)
     }
 }
 
+/* OpenSSL's read or write, a record at a time, for as long as it goes on without waiting. */
+static ssize_t repeat(struct socket *sock, uint8_t *data, size_t size, bool is_read)
+{
+    size_t total = 0, moved;
+    int result = 1;
+
+    while (total < size) {
+        ERR_clear_error();
+        errno = 0;
+        result = is_read ? SSL_read_ex(sock->tls, data + total, size - total, &moved)
+                         : SSL_write_ex(sock->tls, data + total, size - total, &moved);
+        if (result != 1)
+            break;
+        total += moved;
+        if (is_read && !SSL_has_pending(sock->tls))
+            break; /* the rest is the kernel's to tell of */
+    }
+    if (is_read)
+        sock->has_more = total == size;
+    return total > 0 ? (ssize_t)total : result_without(sock, result);
+}
+
 ssize_t socket_receive(struct socket *sock, void *data, size_t size)
 {
-    if (sock->tls == NULL)
-        return recv(sock->fd, data, size, 0);
-    size_t received;
-    ERR_clear_error();
-    errno = 0;
-    const int result = SSL_read_ex(sock->tls, data, size, &received);
-    return result == 1 ? (ssize_t)received : result_without(sock, result);
+    return sock->tls == NULL ? recv(sock->fd, data, size, 0) : repeat(sock, data, size, true);
 }
 
 ssize_t socket_send(struct socket *sock, const void *data, size_t size)
 {
     if (sock->tls == NULL)
         return send(sock->fd, data, size, 0);
-    size_t sent;
-    ERR_clear_error();
-    errno = 0;
-    const int result = SSL_write_ex(sock->tls, data, size, &sent);
-    if (result == 1)
-        return (ssize_t)sent;
-    if (result_without(sock, result) == 0)
+    const ssize_t sent = repeat(sock, (uint8_t *)(uintptr_t)data, size, false);
+    if (sent == 0)
         errno = EPIPE;
-    return -1;
+    return sent == 0 ? -1 : sent;
 }
 
 bool socket_has_more(const struct socket *sock)
 {
-    return sock->tls != NULL && SSL_pending(sock->tls) > 0;
+    return sock->has_more;
 }
 
 const char *socket_error(void)

@@ -1,9 +1,9 @@
 /* A connected socket, plain or with TLS on it, read and written as with recv and send: -1 with EAGAIN
  * when a non-blocking one has nothing or takes nothing.
  *
- * TLS takes whole records from the kernel, one at a time: what was decrypted and not read is seen by
- * no epoll, so whoever waits on one reads until socket_has_more says no. It is written by OpenSSL, so that
- * the process must ignore SIGPIPE. And a write that was not taken must be
+ * TLS takes several records from the kernel at a time: what was taken and not read is seen by no epoll,
+ * so whoever waits on one reads until socket_has_more says no. It is written by OpenSSL, so that the process must
+ * ignore SIGPIPE. And a write that was not taken must be
  * tried again with the same octets first, which is how stoatperf writes anyway. */
 #ifndef TOOLS_STOATPERF_SOCKET_H
 #define TOOLS_STOATPERF_SOCKET_H
@@ -15,8 +15,9 @@
 #include "tools/stoatperf_failure.h"
 
 struct socket {
-    int fd;   /* -1: not open */
-    SSL *tls; /* NULL: plain */
+    int fd;        /* -1: not open */
+    bool has_more; /* TLS: the last read was as long as it could be */
+    SSL *tls;      /* NULL: plain */
 };
 
 /* Connects, blocking, to the first address of host that answers; every wait of a blocking socket

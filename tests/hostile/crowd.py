@@ -105,12 +105,12 @@ class EncryptedBroker(broker.Broker):
     def __init__(self, settings=()):
         super().__init__()
         certificates = Certificates(self.temp)
-        root = certificates.authority('root')
+        self.root = certificates.authority('root')
         chain = certificates.leaf('server', 'root', names='DNS:localhost')
         self.tls_port = broker.free_port()
         self.settings = (*settings, 'listeners.ssl.default=127.0.0.1:%d' % self.tls_port, 'ssl_options.certfile=' + chain,
                          'ssl_options.keyfile=' + certificates.key('server'))
-        self.context = ssl.create_default_context(cafile=root)
+        self.context = ssl.create_default_context(cafile=self.root)
 
     def encrypt(self, client):
         return self.context.wrap_socket(client, server_hostname='localhost')
