@@ -15,6 +15,7 @@
 #   make hostile  COUNT=N: so many half-open sockets, idle connections and the like, and what others notice of them
 #   make bench    the benchmarks in tests/bench; make bench-tls: what TLS costs
 #   make fuzz     FUZZ_SECONDS=N FUZZ='x y': each target of tests/fuzz for so long, under sanitizers
+#   make cover    which branches of amqp/ the unit tests and the fuzz corpora take: 95 % at least
 #   make format   clang-format over the tree
 #   make install  to $(DESTDIR)$(PREFIX)
 #
@@ -63,7 +64,7 @@ SIM := $(BUILD)/sim
 MODEL := $(BUILD)/model
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(sort $(wildcard tests/bench/*.c)))
 
-.PHONY: all run test check asan tsan differential crash disk-full memory-limit power-cuts crash-states bit-rot hostile bench bench-tls format install clean deps test-deps tests
+.PHONY: all run test check asan tsan differential crash disk-full memory-limit power-cuts crash-states bit-rot hostile bench bench-tls cover cover-tests format install clean deps test-deps tests
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -271,6 +272,23 @@ bench: test-deps
 bench-tls: test-deps
 	@$(MAKE) --no-print-directory $(BUILD)/stoatmq $(BUILD)/stoatperf
 	@$(rig) PYTHONPATH=tests/lib:tests/hostile tests/bench/tls_throughput.py
+
+# COVERED instruments that folder alone. A failed assert is a branch that must not be taken.
+COVERED ?=
+ifneq ($(COVERED),)
+$(BUILD)/obj/$(COVERED)/%.o: CFLAGS += --coverage
+ALL_LDFLAGS += --coverage
+endif
+
+cover-tests: $(UNIT_TESTS) $(FUZZ_TARGETS:%=$(BUILD)/replay/%)
+
+cover:
+	@etc/deps cover
+	@$(MAKE) --no-print-directory cover-tests BUILD=build/cover COVERED=amqp
+	@find build/cover/obj/amqp -name '*.gcda' -delete
+	@tests/run --build build/cover --quiet unit fuzz
+	@gcovr --object-directory build/cover/obj/amqp --filter amqp/ --branches --fail-under-branch 95 \
+	    --exclude-branches-by-pattern '.*\bassert\(.*'
 
 format:
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
