@@ -388,7 +388,7 @@ class Lane:
     def died_to_itself(channel):
         """Whether what died when a channel that has ended gave it back may have come to a consumer of that channel, and back once more: the
         reference tells its queues one by one of the end. What is left in them is anybody's guess then."""
-        queues = {queue for queue, _ in channel.consumers.values()}
+        queues = {queue for queue, _ in channel.consumers.values()} - {'amq.rabbitmq.reply-to'}
         return any(queues - {channel.queue_of[place]} for place in channel.unsettled)
 
     @staticmethod

@@ -145,9 +145,13 @@ class Writer:
         self.limits_consumers = 'quorum' not in self.features or self.chance(0.5)   # otherwise deliveries
         self.consumed = set()                   # queues, where each may have one consumer
         self.flags = {name: self._queue_flags() for name in QUEUES}     # with which each is declared
+        self.deadly = ('q1',)                   # where messages die more than once: each sends them to the next, the last to the first
         if self.has('dead-letter', 0.7):
-            self.flags['q1'] = {'durable': self.chance(0.5), 'exclusive': False, 'auto_delete': False,
-                                'arguments': [('x-dead-letter-exchange', 'S', '')]}
+            self.flags['q1'] = self._deadly_flags()
+            if self.chance(0.4):
+                self.deadly = ('q1', 'q2')
+                for name, following in (('q1', 'q2'), ('q2', 'q1')):
+                    self.flags[name] = self._deadly_flags(('x-dead-letter-routing-key', 'S', following))
         self.types = {name: self.random.choice(PLUGIN_TYPES if self.has('exchange-types', 0.6) else TYPES) for name in EXCHANGES}
         self.only = {name: self.random.choice(QUEUES) for name in EXCHANGES}    # destination of an exchange that chooses one
         self.durable = {name: self.chance(0.5) for name in EXCHANGES}
@@ -244,6 +248,10 @@ class Writer:
         if self.has('quorum', 0.5):
             flags = {'durable': True, 'exclusive': False, 'auto_delete': False}
         return dict(flags, arguments=self._queue_arguments(**flags))
+
+    def _deadly_flags(self, *arguments):
+        return {'durable': self.chance(0.5), 'exclusive': False, 'auto_delete': False,
+                'arguments': [('x-dead-letter-exchange', 'S', ''), *arguments]}
 
     def may_exclude(self):
         """Not where policies are: before one is set every queue must be empty, so that anybody must be able to purge it."""
@@ -658,15 +666,16 @@ class Writer:
         if self.modes[at].limited:
             return
         self.modes[at].free = True
-        if 'q1' not in self.queues:
-            self.end_transactions()
-            self.declare(at, 'q1', False, self.flags['q1'])
-            self.queues.append('q1')
+        for name in self.deadly:
+            if name not in self.queues:
+                self.end_transactions()
+                self.declare(at, name, False, self.flags[name])
+                self.queues.append(name)
         self.publish(at, '', 'q1')
-        for _ in range(self.random.randint(1, 3)):
-            self.add(at, 'basic.get', queue='q1')
+        for n in range(self.random.randint(1, 3)):
+            self.add(at, 'basic.get', queue=self.deadly[n % len(self.deadly)])
             self.add(at, 'basic.reject', delivery_tag=('delivery', -1))
-        self.add(at, 'basic.get', queue='q1')
+        self.add(at, 'basic.get', queue=self.deadly[(n + 1) % len(self.deadly)])
 
     def trial(self, _):
         """A connection that does one thing otherwise than clients do, or nothing."""
