@@ -265,7 +265,7 @@ class Lane:
             self.consumed.add(fields.get('queue', ''))
             if fields.get('no_wait'):
                 channel.consumers[fields.get('consumer_tag')] = channel.last_consume
-        elif step.method in ('basic.recover', 'basic.recover-async'):
+        elif step.method in ('basic.recover', 'basic.recover-async') and fields.get('requeue'):     # without, it ends the connection
             channel.unsettled.clear()
         elif step.method == 'queue.declare' and fields.get('queue') and not fields.get('passive') and (fields.get('durable') or self.with_hops):
             self.asked[stripped(fields['queue'])] = step.at[0]
