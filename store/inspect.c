@@ -90,7 +90,8 @@ static bool check_tree(struct check *check, uint64_t number, unsigned depth,
         return true;
     if (depth == 0 || depth > PAGE_DEPTH_MAX || !claim(check, number) ||
         !pages_read(&check->pages, number, page) ||
-        !(depth == 1 ? page_is_leaf(page) : page_is_branch(page)))
+        !(depth == 1 ? page_is_leaf(page) : page_is_branch(page)) ||
+        !pages_is_packed(&check->pages, page))
         return false;
     const unsigned count = pages_node_count(&check->pages, page);
     for (unsigned i = 0; i < count; i++)

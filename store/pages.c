@@ -232,6 +232,22 @@ bool pages_get_node(const struct pages *pages, const uint8_t *page, unsigned ind
     return true;
 }
 
+bool pages_is_packed(const struct pages *pages, const uint8_t *page)
+{
+    const unsigned count = pages_node_count(pages, page), upper = le16(page + 14);
+    struct page_node node;
+    size_t room = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        const unsigned offset = le16(page + PAGE_HEADER + 2 * i);
+        if (offset < upper || !pages_get_node(pages, page, i, &node) ||
+            (page_is_leaf(page) && (le16(page + offset + 4) & ~(NODE_BIG | NODE_DATABASE)) != 0))
+            return false;
+        room += NODE_HEADER + (node.key.size + node.data.size + 1) / 2 * 2;
+    }
+    return upper >= PAGE_HEADER + 2 * count && upper + room == pages->size;
+}
+
 bool pages_get_run(const struct pages *pages, const struct page_node *node, uint64_t *first,
                    uint64_t *count)
 {

@@ -80,6 +80,10 @@ unsigned pages_node_count(const struct pages *pages, const uint8_t *page);
 bool pages_get_node(const struct pages *pages, const uint8_t *page, unsigned index,
                     struct page_node *node);
 
+/* Whether its nodes fill the page from upper to its end, each with flags that exist: LMDB moves them by what they say
+ * of themselves, and would write over others, or beyond the page. */
+bool pages_is_packed(const struct pages *pages, const uint8_t *page);
+
 /* Of an overflow run that a leaf's node is followed by; false: it does not lie within the file. */
 bool pages_get_run(const struct pages *pages, const struct page_node *node, uint64_t *first,
                    uint64_t *count);

@@ -801,6 +801,41 @@ START_TEST(a_damaged_key_of_a_queue_costs_nothing)
 }
 END_TEST
 
+/* What LMDB reads, and trips over when it moves the node. */
+START_TEST(a_damaged_head_of_a_node_is_noticed)
+{
+    static const struct {
+        uint8_t octet, bits;
+    } heads[] = {{0, 2}, {0, 4}, {1, 1}, {2, 1}, {4, 4}, {4, 8}, {5, 1}, {6, 2}};
+    struct numbers numbers = {0};
+    struct template template;
+    struct page_node node;
+    struct map map;
+
+    template_begin(&template);
+    map_begin(&map, &template);
+    list_tree(&map, (enum database_id)_i, &numbers);
+    ck_assert_uint_gt(numbers.list.count, 0);
+    ck_assert(
+        pages_read(&map.pages, numbers.list.items[numbers.list.count - 1], map.page)); /* a leaf */
+    ck_assert(pages_get_node(&map.pages, map.page, 0, &node));
+    for (size_t i = 0; i < countof(heads); i++) {
+        struct rig rig;
+        uint8_t *head = template.data + offset_of(&map, node.key.data) - 8 + heads[i].octet;
+
+        *head ^= heads[i].bits;
+        place(&rig, &template);
+        open_again(&rig);
+        ck_assert_msg(was_salvaged(&rig), "octet %u, bits %u", heads[i].octet, heads[i].bits);
+        rig_end(&rig);
+        *head ^= heads[i].bits;
+    }
+    array_release(&numbers.list);
+    map_end(&map);
+    template_end(&template);
+}
+END_TEST
+
 START_TEST(a_damaged_root_costs_nothing)
 {
     enum { ROOT = 40 };
@@ -1087,6 +1122,7 @@ int main(void)
     TCase *injured = tcase_create("injured");
     tcase_add_loop_test(injured, a_damaged_name_costs_nothing, 0, DATABASE_COUNT);
     tcase_add_loop_test(injured, a_damaged_key_of_a_queue_costs_nothing, 0, 2);
+    tcase_add_loop_test(injured, a_damaged_head_of_a_node_is_noticed, 0, DATABASE_COUNT);
     tcase_add_loop_test(injured, a_damaged_root_costs_nothing, 0, DATABASE_COUNT);
     tcase_add_test(injured, a_damaged_transaction_number_is_noticed);
     tcase_add_test(injured, a_page_in_use_that_is_listed_as_free_costs_nothing);
