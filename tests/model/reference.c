@@ -862,9 +862,10 @@ static void detach(struct reference *r, struct model_queue *queue, int channel)
 
 /* ---- settling ---- */
 
+/* One that refuses what is too much drops nothing, but if it is quorum it serves who waits as one that drops. */
 static void note_overflow(struct model_queue *queue)
 {
-    if (queue->options.overflow != 0 || !is_over(queue, 0, 0))
+    if ((queue->options.overflow != 0 && !queue->options.quorum) || !is_over(queue, 0, 0))
         return;
     for (size_t i = 0; i < doing.overfull_count; i++)
         if (doing.overfull[i] == queue)
@@ -965,6 +966,59 @@ static void refuse(struct reference *r, int channel, uint32_t code)
     tell((struct event){.kind = CLOSED, .channel = channel, .number = code});
 }
 
+static unsigned count_due(const struct reference *r, const struct model_queue *queue)
+{
+    unsigned count = 0;
+
+    for (uint32_t i = 0; i < queue->count; i++)
+        count += is_ready(&queue->entries[i]) && queue->entries[i].deadline <= r->now;
+    return count;
+}
+
+/* All that is due of one that its owner leaves, before it goes: what is on disk then is not waited for. */
+static void expire_owned(struct reference *r, struct model_queue *queue)
+{
+    if (!queue->cold || choose(2) == 0) {
+        expire(r, queue);
+        return;
+    }
+    for (unsigned left = choose(count_due(r, queue) + 1); left > 0; left--)
+        bury(r, queue, first_due(r, queue), EXPIRED);
+}
+
+static void delete_owned(struct reference *r, int connection)
+{
+    for (;;) {
+        struct model_queue *owned[MODEL_QUEUES];
+        unsigned count = 0, due = 0;
+
+        for (int i = 0; i < MODEL_QUEUES; i++) {
+            struct model_queue *queue = &r->queues[i];
+            if (!queue->exists || !queue->options.exclusive || queue->owner != connection)
+                continue;
+            owned[count++] = queue;
+            due += count_due(r, queue);
+        }
+        if (count == 0)
+            return;
+        struct model_queue *queue = owned[due > 0 ? choose(count) : 0];
+        expire_owned(r, queue);
+        delete_queue(r, queue);
+    }
+}
+
+/* A channel may be served what another of its connection gives back: nobody reads that any more. */
+static void forget_events(int connection)
+{
+    struct events *events = doing.events;
+    size_t kept = 0;
+
+    for (size_t i = 0; i < events->count; i++)
+        if (connection_of(events->list[i].channel) != connection)
+            events->list[kept++] = events->list[i];
+    events->count = kept;
+}
+
 static void end_connection(struct reference *r, int connection)
 {
     const struct model_channel *one = &r->channels[2 * connection], *other = one + 1;
@@ -973,10 +1027,8 @@ static void end_connection(struct reference *r, int connection)
 
     close_channel(r, first);
     close_channel(r, first ^ 1);
-    for (int i = 0; i < MODEL_QUEUES; i++)
-        if (r->queues[i].exists && r->queues[i].options.exclusive &&
-            r->queues[i].owner == connection)
-            delete_queue(r, &r->queues[i]);
+    forget_events(connection);
+    delete_owned(r, connection);
 }
 
 /* ---- turns ---- */
@@ -989,15 +1041,6 @@ static uint64_t next_due(const struct model_queue *queue)
         if (is_ready(&queue->entries[i]))
             due = min_of(due, queue->entries[i].deadline);
     return due;
-}
-
-static unsigned count_due(const struct reference *r, const struct model_queue *queue)
-{
-    unsigned count = 0;
-
-    for (uint32_t i = 0; i < queue->count; i++)
-        count += is_ready(&queue->entries[i]) && queue->entries[i].deadline <= r->now;
-    return count;
 }
 
 /* What is due of a queue comes back from the disk part by part: after a start level by level, else
