@@ -302,14 +302,15 @@ static void pass_free(struct salvage *salvage, const struct page_node *node, voi
         pages_see(&salvage->old, page_free_number(value, i));
 }
 
-static void sweep(struct salvage *salvage)
+/* Pages below `end`. */
+static void sweep(struct salvage *salvage, uint64_t end)
 {
     struct pages *old = &salvage->old;
     uint8_t page[PAGE_SIZE_MAX];
     struct page_node node;
 
     salvage->sweeps = true;
-    for (uint64_t number = 2, run; number < old->count; number += run) {
+    for (uint64_t number = 2, run; number < end; number += run) {
         run = 1;
         if (pages_was_seen(old, number) || !pages_read(old, number, page))
             continue;
@@ -335,7 +336,10 @@ static void take_file(struct salvage *salvage)
     if (salvage->lost == 0)
         return;
     walk(salvage, newer->free.root, 0, pass_free, NULL);
-    sweep(salvage);
+    /* Behind the last page in use is what was written and not committed, unless the other meta page
+     * knew more. */
+    sweep(salvage,
+          sound[0] && sound[1] ? min_of(newer->last + 1, salvage->old.count) : salvage->old.count);
 }
 
 /* ---- settling what lives --------------------------------------------------------------------- */

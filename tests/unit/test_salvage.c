@@ -1014,6 +1014,35 @@ START_TEST(bodies_are_not_taken_for_pages)
 }
 END_TEST
 
+/* Written behind the last page in use, by a batch that never was. */
+START_TEST(what_was_not_committed_stays_away)
+{
+    struct numbers numbers = {0};
+    struct template template;
+    struct map map;
+    struct rig rig;
+
+    template_begin(&template);
+    map_begin(&map, &template);
+    list_tree(&map, DB_LIVE, &numbers);
+    memset(template.data + numbers.list.items[0] * map.pages.size, 0, map.pages.size);
+    const uint64_t number = map.pages.count;
+    ck_assert_uint_gt(number, map.newer.last);
+    template.data = realloc(template.data, template.size + map.pages.size);
+    ck_assert_ptr_nonnull(template.data);
+    forge_leaf(template.data + template.size, number);
+    template.size += map.pages.size;
+    place(&rig, &template);
+    open_again(&rig);
+    ck_assert(was_salvaged(&rig));
+    check_holds(&rig, template.listing);
+    rig_end(&rig);
+    array_release(&numbers.list);
+    map_end(&map);
+    template_end(&template);
+}
+END_TEST
+
 /* Segments lead to blobs that nobody else knows of any more: new ones are numbered above. */
 START_TEST(lost_numbers_are_not_given_again)
 {
@@ -1128,6 +1157,7 @@ int main(void)
     tcase_add_test(injured, a_page_in_use_that_is_listed_as_free_costs_nothing);
     tcase_add_loop_test(injured, a_lost_page_costs_what_was_in_it, 0, DATABASE_COUNT);
     tcase_add_test(injured, bodies_are_not_taken_for_pages);
+    tcase_add_test(injured, what_was_not_committed_stays_away);
     tcase_add_test(injured, lost_numbers_are_not_given_again);
     suite_add_tcase(suite, injured);
 
