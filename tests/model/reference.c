@@ -369,11 +369,11 @@ static void chill(struct model_queue *queue)
 }
 
 /* Whether it shows when what is too much goes: to those who get its dead letters, because consumers
- * may be handed it meanwhile, or because one that is too large alone takes those of lower levels with
- * it that are there by then. */
-static bool shows_when_it_drops(const struct model_queue *queue)
+ * may be handed it meanwhile, because one that is too large alone takes those of lower levels with
+ * it that are there by then, or after a kill because of the batch that it goes with. */
+static bool shows_when_it_drops(const struct reference *r, const struct model_queue *queue)
 {
-    return queue->options.dlx != MODEL_NONE || model_count_consumers(queue) > 0 ||
+    return r->held || queue->options.dlx != MODEL_NONE || model_count_consumers(queue) > 0 ||
            (queue->options.bytes != MODEL_NONE && has_levels(queue));
 }
 
@@ -388,7 +388,7 @@ static void drop_overflow_now(struct reference *r, struct model_queue *queue)
         return;
     expire(r, queue);
     while (is_over(queue, 0, 0) && (entry = first_to_drop(queue)) != NULL) {
-        if (any && is_cold(queue, entry) && shows_when_it_drops(queue) && choose(2) == 1) {
+        if (any && is_cold(queue, entry) && shows_when_it_drops(r, queue) && choose(2) == 1) {
             queue->late = true; /* it has to be read first */
             return;
         }
@@ -402,7 +402,7 @@ static void drop_overflow(struct reference *r, struct model_queue *queue)
 {
     if (queue->options.overflow != 0 || !is_over(queue, 0, 0))
         return;
-    if (queue->cold && shows_when_it_drops(queue) && choose(2) == 1)
+    if (queue->cold && shows_when_it_drops(r, queue) && choose(2) == 1)
         queue->late = true;
     else
         drop_overflow_now(r, queue);
