@@ -91,19 +91,18 @@ class Gone(Proxied):
         return sum('closing AMQP connection %s:' % source in line and why in line for line in self.broker.log().splitlines())
 
     def test_4_2_5_who_hangs_up_has_no_turn(self):
-        for tls, source in ((False, '192.0.2.1'), (True, '192.0.2.2')):
-            with self.subTest(tls=tls):
-                for guess in range(30):
-                    connection = self.connect(binary(source), tls)
-                    connection.send(wire.PROTOCOL_HEADER)
-                    connection.expect(wire.START)
-                    connection.send(wire.start_ok(password='wrong %d' % guess))
-                    connection.socket.close()
-                deadline = time.monotonic() + 10
-                while self.ends(source) < 30 and time.monotonic() < deadline:
-                    time.sleep(0.02)
-                self.assertEqual(self.ends(source), 30)
-                self.assertGreater(self.ends(source, 'client unexpectedly closed TCP connection'), 20)
+        source = '192.0.2.1'
+        for guess in range(30):
+            connection = self.connect(binary(source), False)
+            connection.send(wire.PROTOCOL_HEADER)
+            connection.expect(wire.START)
+            connection.send(wire.start_ok(password='wrong %d' % guess))
+            connection.socket.close()
+        deadline = time.monotonic() + 10
+        while self.ends(source) < 30 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self.assertEqual(self.ends(source), 30)
+        self.assertGreater(self.ends(source, 'client unexpectedly closed TCP connection'), 20)
 
 
 if __name__ == '__main__':
