@@ -112,8 +112,22 @@ class EncryptedBroker(broker.Broker):
                          'ssl_options.keyfile=' + certificates.key('server'))
         self.context = ssl.create_default_context(cafile=self.root)
 
+    def start(self):
+        super().start()
+        self.descriptors = descriptors(self.process.pid)    # with nobody there
+        return self
+
     def encrypt(self, client):
         return self.context.wrap_socket(client, server_hostname='localhost')
+
+    def connect(self, number):
+        return connect_from(number, self.host, self.port)
+
+    def connect_encrypted(self, number):
+        return self.encrypt(connect_from(number, self.host, self.tls_port))
+
+    def await_empty(self):
+        eventually(lambda: descriptors(self.process.pid) <= self.descriptors, 'descriptors are left')
 
 
 class Crowd:

@@ -23,15 +23,8 @@ class Churn(unittest.TestCase):
     def setUp(self):
         self.broker = crowd.EncryptedBroker().start()
         self.addCleanup(self.broker.__exit__, None, None, None)
-        self.descriptors = crowd.descriptors(self.broker.process.pid)
 
     # How one of them comes, and how it goes
-
-    def plain(self, number):
-        return crowd.connect_from(number, self.broker.host, self.broker.port)
-
-    def encrypted(self, number):
-        return self.broker.encrypt(crowd.connect_from(number, self.broker.host, self.broker.tls_port))
 
     def half_encrypted(self, number):
         client = crowd.connect_from(number, self.broker.host, self.broker.tls_port)
@@ -65,16 +58,13 @@ class Churn(unittest.TestCase):
             for client in clients:
                 client.close()
 
-    def await_empty(self):
-        crowd.eventually(lambda: crowd.descriptors(self.broker.process.pid) <= self.descriptors, 'descriptors are left')
-
     def check(self, name, count, connect, *steps):
         pid = self.broker.process.pid
         self.churn(count, connect, *steps)  # what peaks, peaks
-        self.await_empty()
+        self.broker.await_empty()
         before, busy = crowd.anonymous_octets(pid), crowd.cpu_seconds(pid)
         self.churn(count, connect, *steps)
-        self.await_empty()
+        self.broker.await_empty()
         growth = crowd.anonymous_octets(pid) - before
         print('# %d %s: %+d KiB, %d us of CPU each' % (
             count, name, growth // 1024, (crowd.cpu_seconds(pid) - busy) / count * 1e6), flush=True)
@@ -83,26 +73,26 @@ class Churn(unittest.TestCase):
         self.assertEqual(self.broker.rows('list_queues', 'name'), [])
 
     def test_no_word(self):
-        self.check('connects and closes', PLAIN, self.plain)
+        self.check('connects and closes', PLAIN, self.broker.connect)
 
     def test_a_protocol_header_and_a_reset(self):
-        self.check('resets after a protocol header', PLAIN, self.plain,
+        self.check('resets after a protocol header', PLAIN, self.broker.connect,
                    lambda client: client.sendall(wire.PROTOCOL_HEADER), self.reset)
 
     def test_a_whole_conversation(self):
-        self.check('polite clients', COUNT, self.plain, self.say_all, self.await_queue, self.take_leave)
+        self.check('polite clients', COUNT, self.broker.connect, self.say_all, self.await_queue, self.take_leave)
 
     def test_a_reset_in_the_middle(self):
-        self.check('resets with a queue of their own', COUNT, self.plain, self.say_all, self.await_queue, self.reset)
+        self.check('resets with a queue of their own', COUNT, self.broker.connect, self.say_all, self.await_queue, self.reset)
 
     def test_a_tls_handshake_that_is_left(self):
         self.check('half TLS handshakes', ENCRYPTED, self.half_encrypted)
 
     def test_tls(self):
-        self.check('TLS clients', ENCRYPTED, self.encrypted, self.say_all, self.await_queue, self.take_leave)
+        self.check('TLS clients', ENCRYPTED, self.broker.connect_encrypted, self.say_all, self.await_queue, self.take_leave)
 
     def test_a_reset_over_tls(self):
-        self.check('resets over TLS', ENCRYPTED, self.encrypted, self.say_all, self.await_queue, self.reset)
+        self.check('resets over TLS', ENCRYPTED, self.broker.connect_encrypted, self.say_all, self.await_queue, self.reset)
 
 
 if __name__ == '__main__':

@@ -21,7 +21,6 @@ LARGEST = 'nearly all of the largest start-ok'
 OCTETS_BESIDE = 2048
 LARGE_START_OK = wire.start_ok(response=b'x' * (INITIAL_FRAME - len(wire.start_ok(response=b''))))[:-1]
 
-
 HELLO = crowd.client_hello()
 
 # By name: what is said at once, and then octet by octet.
@@ -48,13 +47,9 @@ class HalfOpen(unittest.TestCase):
     def start(self, timeout):
         own = crowd.EncryptedBroker(['handshake_timeout=%d' % (timeout * 1000), 'ssl_handshake_max=%d' % HANDSHAKES]).start()
         self.addCleanup(own.__exit__, None, None, None)
-        own.descriptors = crowd.descriptors(own.process.pid)
         wire.Wire(own.host, own.port).handshake().close()
-        self.await_empty(own)
+        own.await_empty()
         return own
-
-    def await_empty(self, own):
-        crowd.eventually(lambda: crowd.descriptors(own.process.pid) <= own.descriptors, 'descriptors are left')
 
     def measure(self, own, name, port, opening, drip):
         pid = own.process.pid
@@ -72,7 +67,7 @@ class HalfOpen(unittest.TestCase):
             print('# %s: %d octets each' % (name, each), flush=True)
             self.assertEqual(len(peers.members), COUNT, name + ': some have been sent away')
             self.assertLessEqual(each, OCTETS_EACH if name != LARGEST else INITIAL_FRAME + OCTETS_BESIDE, name)
-        self.await_empty(own)
+        own.await_empty()
 
     def test_each_costs_little(self):
         for kinds in PLAIN, TLS:
@@ -93,8 +88,8 @@ class HalfOpen(unittest.TestCase):
             self.assertEqual(len(peers.members), HANDSHAKES)
             self.assertLessEqual(each, OCTETS_EACH)
             own.await_log('it has not gone on, and others have begun (ssl_handshake_max)')
-            own.encrypt(crowd.connect_from(0, own.host, own.tls_port)).close()
-        self.await_empty(own)
+            own.connect_encrypted(0).close()
+        own.await_empty()
 
     def test_all_are_gone_in_time_and_in_nobodys_way(self):
         own = self.start(TIMEOUT)
@@ -110,7 +105,7 @@ class HalfOpen(unittest.TestCase):
                 peers.attend(lambda: next(turns), drip)
         connects = neighbour.end()
         lives = [life for peers in crowds for life in peers.lives]
-        self.await_empty(own)
+        own.await_empty()
         self.assertGreater(min(crowds[1].lives), TIMEOUT * 0.9)
         if not TIMED:
             return

@@ -7,7 +7,7 @@ import broker
 import crowd
 import tap
 import wire
-from crowd import COUNT, WHOLE_HANDSHAKE, Crowd
+from crowd import COUNT, WHOLE_HANDSHAKE
 
 PLAIN_OCTETS, TLS_OCTETS = 6 * 1024, 40 * 1024
 KEPT = 1024 * 1024
@@ -19,13 +19,9 @@ class Idle(unittest.TestCase):
     def setUp(self):
         self.broker = crowd.EncryptedBroker().start()
         self.addCleanup(self.broker.__exit__, None, None, None)
-        self.descriptors = crowd.descriptors(self.broker.process.pid)
         # The first of each kind pay for what all have in common.
-        self.converse(crowd.connect_from(0, self.broker.host, self.broker.port), True).close()
-        self.converse(self.encrypted(0), True).close()
-
-    def encrypted(self, number):
-        return self.broker.encrypt(crowd.connect_from(number, self.broker.host, self.broker.tls_port))
+        for connect in self.broker.connect, self.broker.connect_encrypted:
+            self.converse(connect(0), True).close()
 
     @staticmethod
     def converse(client, with_channel):
@@ -50,22 +46,19 @@ class Idle(unittest.TestCase):
         finally:
             for client in clients:
                 client.close()
-        crowd.eventually(lambda: crowd.descriptors(pid) <= self.descriptors, 'descriptors are left')
+        self.broker.await_empty()
         kept = crowd.anonymous_octets(pid) - before
         print('# %s: %d KiB when they have gone' % (name, kept / 1024), flush=True)
         self.assertLessEqual(kept, KEPT + min(COUNT, CROWD) * limit, name)
 
-    def plain(self, number):
-        return crowd.connect_from(number, self.broker.host, self.broker.port)
-
     def test_a_connection(self):
-        self.measure('plain', self.plain, False, PLAIN_OCTETS)
+        self.measure('plain', self.broker.connect, False, PLAIN_OCTETS)
 
     def test_a_connection_with_a_channel(self):
-        self.measure('plain, one channel', self.plain, True, PLAIN_OCTETS)
+        self.measure('plain, one channel', self.broker.connect, True, PLAIN_OCTETS)
 
     def test_a_connection_over_tls(self):
-        self.measure('TLS, one channel', self.encrypted, True, TLS_OCTETS)
+        self.measure('TLS, one channel', self.broker.connect_encrypted, True, TLS_OCTETS)
 
 
 if __name__ == '__main__':
