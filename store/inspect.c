@@ -29,8 +29,7 @@ struct check {
     uint64_t until_ns;
     bool late; /* not all was looked at */
 
-    struct buf key; /* the one before, in the same tree */
-    bool has_key;
+    struct buf key; /* the one before, in the same tree; empty before the first, and no key is */
 };
 
 /* A page has one use. */
@@ -45,9 +44,7 @@ static bool claim(struct check *check, uint64_t number)
 
 typedef bool node_checker(struct check *check, const struct page_node *node);
 
-static node_checker check_free;
-
-static bool check_node(struct check *check, const struct page_node *node)
+static bool check_run(struct check *check, const struct page_node *node)
 {
     uint64_t first, count;
 
@@ -62,20 +59,16 @@ static bool check_node(struct check *check, const struct page_node *node)
 /* Upwards: LMDB finds nothing behind one that is not, and two rows may say the same. */
 static bool check_order(struct check *check, const struct page_node *node)
 {
-    const bool sound = !check->has_key || slice_compare(buf_slice(&check->key), node->key) < 0;
+    const bool sound = slice_compare(buf_slice(&check->key), node->key) < 0;
 
     buf_clear(&check->key);
     buf_append(&check->key, node->key);
-    check->has_key = true;
     return sound;
 }
 
-static bool check_leaf(struct check *check, const struct page_node *node,
-                       node_checker *check_leaf_node)
+static bool check_node(struct check *check, const struct page_node *node)
 {
-    /* Numbers of transactions, in the machine's order of octets, are LMDB's own. */
-    return (check_leaf_node == check_free || check_order(check, node)) &&
-           check_leaf_node(check, node);
+    return check_order(check, node) && check_run(check, node);
 }
 
 /* Every page is where it should be, and leads to such pages; values are not read. */
@@ -96,7 +89,7 @@ static bool check_tree(struct check *check, uint64_t number, unsigned depth,
     const unsigned count = pages_node_count(&check->pages, page);
     for (unsigned i = 0; i < count; i++)
         if (!pages_get_node(&check->pages, page, i, &node) ||
-            !(depth == 1 ? check_leaf(check, &node, check_leaf_node)
+            !(depth == 1 ? check_leaf_node(check, &node)
                          : check_tree(check, node.child, depth - 1, check_leaf_node)))
             return false;
     return count > 0;
@@ -110,27 +103,26 @@ static bool check_root(struct check *check, const struct page_tree *tree,
 
 static bool check_database(struct check *check, const struct page_node *node)
 {
-    struct buf name = BUF_EMPTY;
     struct page_tree tree;
 
-    buf_append(&name, node->key);
-    check->has_key = false;
-    const bool sound = page_get_tree(node, &tree) && check_root(check, &tree, check_node);
-    buf_clear(&check->key);
-    buf_append(&check->key, buf_slice(&name));
-    check->has_key = true;
-    buf_release(&name);
+    if (!check_order(check, node) || !page_get_tree(node, &tree))
+        return false;
+    struct buf name = check->key;
+    check->key = BUF_EMPTY;
+    const bool sound = check_root(check, &tree, check_node);
+    buf_release(&check->key);
+    check->key = name;
     return sound;
 }
 
 /* LMDB writes over the pages that are listed as free: none may be in use. Those at the end may never have
- * been written. */
+ * been written. Their keys, numbers in the machine's order of octets, are in an order of LMDB's own. */
 static bool check_free(struct check *check, const struct page_node *node)
 {
     struct slice value;
     uint64_t count;
 
-    if (!check_node(check, node) || !pages_get_value(&check->pages, node, &value) ||
+    if (!check_run(check, node) || !pages_get_value(&check->pages, node, &value) ||
         !page_get_free(value, &count))
         return false;
     bool sound = true;
