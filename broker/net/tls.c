@@ -26,9 +26,9 @@
  * that the socket did not take whole must be offered again with the same bytes in front: the output
  * of a transport only grows at its end, so that is what happens.
  *
- * Invariants: job is posted exactly while state is AWAY, of at most STEPS_AT_ONCE streams; a stream is in
- * tls->waiting exactly while it is WAITING, in tls->begun exactly while it is in HANDSHAKE; transport is NULL only while it is AWAY and the owner has closed
- * it. */
+ * Invariants: job is posted exactly while state is AWAY, of at most STEPS_AT_ONCE streams; a stream is
+ * in tls->waiting exactly while it is WAITING, in tls->begun exactly while it is in HANDSHAKE;
+ * transport is NULL only while it is AWAY and the owner has closed it. */
 #include "net/tls.h"
 
 #include <netinet/in.h>
@@ -369,7 +369,7 @@ static ssize_t tls_write(struct transport *transport, struct iovec *parts, int c
     struct stream *stream = stream_of(transport);
     size_t total = 0;
     struct slice record;
-    ssize_t result;
+    ssize_t result = 0;
 
     if (!is_open(stream, &result))
         return result;
@@ -382,15 +382,15 @@ static ssize_t tls_write(struct transport *transport, struct iovec *parts, int c
         const int rc = SSL_write(stream->ssl, record.data, (int)record.size);
         if (rc <= 0) {
             result = no_progress(stream, rc);
-            if (total == 0)
-                total = (size_t)(result == 0 ? -EPIPE : result);
+            if (result == 0)
+                result = -EPIPE;
             break;
         }
         total += (size_t)rc;
     }
     if (is_long)
         set_cork(stream, false);
-    return (ssize_t)total;
+    return total > 0 ? (ssize_t)total : result;
 }
 
 static void on_socket_ready(struct source *source, uint32_t events)
