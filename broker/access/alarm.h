@@ -59,8 +59,8 @@ void alarm_start(struct alarm *alarm, struct wheel *wheel, const struct clock *c
 void alarm_look(struct alarm *alarm); /* once more, now */
 void alarm_stop(struct alarm *alarm); /* harmless twice */
 
-void alarm_release_memory(
-    struct alarm *alarm); /* that is only kept, not used: takes milliseconds */
+/* Gives back what is only kept, not used: takes milliseconds. */
+void alarm_release_memory(struct alarm *alarm);
 
 /* All descriptors that connections may have are in use, or enough are free again. It is shown
  * like the others, and blocks nobody: those who wait are who it holds up. */
