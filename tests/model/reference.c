@@ -335,6 +335,13 @@ static void expire(struct reference *r, struct model_queue *queue)
         bury(r, queue, entry, EXPIRED);
 }
 
+/* So many of those that are due, and no fewer are. */
+static void expire_some(struct reference *r, struct model_queue *queue, unsigned count)
+{
+    for (; count > 0; count--)
+        bury(r, queue, first_due(r, queue), EXPIRED);
+}
+
 /* All that is due of one level; false: nothing is. */
 static bool expire_level(struct reference *r, struct model_queue *queue)
 {
@@ -982,8 +989,7 @@ static void expire_owned(struct reference *r, struct model_queue *queue)
         expire(r, queue);
         return;
     }
-    for (unsigned left = choose(count_due(r, queue) + 1); left > 0; left--)
-        bury(r, queue, first_due(r, queue), EXPIRED);
+    expire_some(r, queue, choose(count_due(r, queue) + 1));
 }
 
 static void delete_owned(struct reference *r, int connection)
@@ -1051,8 +1057,7 @@ static void expire_part(struct reference *r, struct model_queue *queue)
         expire_level(r, queue);
         return;
     }
-    for (unsigned left = 1 + choose(count_due(r, queue)); left > 0; left--)
-        bury(r, queue, first_due(r, queue), EXPIRED);
+    expire_some(r, queue, 1 + choose(count_due(r, queue)));
 }
 
 /* Whatever time has brought about. What is due in several queues comes in any order. */
