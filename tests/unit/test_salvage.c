@@ -567,7 +567,6 @@ START_TEST(little_address_space_is_no_damage)
 }
 END_TEST
 
-/* It has a database less and another format, and a note beside it on top. */
 /* The version that LMDB says it has in its first meta pages. */
 static void set_lmdb_version(struct rig *rig, unsigned metas, uint32_t version)
 {
@@ -583,9 +582,18 @@ static void set_lmdb_version(struct rig *rig, unsigned metas, uint32_t version)
     close(fd);
 }
 
+static void check_refused(struct rig *rig, const char *why)
+{
+    const struct store_options options = {.directory = rig->directory};
+    char error[STORE_ERROR_SIZE] = "";
+
+    ck_assert_int_eq(store_open(&options, &rig->store, error), -EPROTONOSUPPORT);
+    ck_assert_ptr_nonnull(strstr(error, why));
+    ck_assert(!was_salvaged(rig));
+}
+
 START_TEST(another_version_of_lmdb_is_left_alone)
 {
-    char error[STORE_ERROR_SIZE] = "";
     struct template template;
     struct rig rig;
 
@@ -594,15 +602,10 @@ START_TEST(another_version_of_lmdb_is_left_alone)
     set_lmdb_version(&rig, 2, 2);
     if (_i == 1)
         leave_note(&rig);
-    ck_assert_int_eq(
-        store_open(&(struct store_options){.directory = rig.directory}, &rig.store, error),
-        -EPROTONOSUPPORT);
-    ck_assert_ptr_nonnull(strstr(error, "another version of LMDB"));
-    ck_assert(!was_salvaged(&rig));
+    check_refused(&rig, "another version of LMDB");
     set_lmdb_version(&rig, 2, 1); /* nothing else was done to it */
-    ck_assert_int_eq(
-        store_open(&(struct store_options){.directory = rig.directory}, &rig.store, error), 0);
-    store_close(&rig.store);
+    open_again(&rig);
+    close_store(&rig);
     rig_end(&rig);
     template_end(&template);
 }
@@ -616,21 +619,19 @@ START_TEST(one_other_version_is_damage)
     template_begin(&template);
     place(&rig, &template);
     set_lmdb_version(&rig, 1, 3);
-    ck_assert_int_eq(store_open(&(struct store_options){.directory = rig.directory}, &rig.store,
-                                (char[STORE_ERROR_SIZE]){0}),
-                     0);
+    open_again(&rig);
     ck_assert(was_salvaged(&rig));
-    store_close(&rig.store);
+    close_store(&rig);
     rig_end(&rig);
     template_end(&template);
 }
 END_TEST
 
+/* It has a database less and another format, and a note beside it on top. */
 START_TEST(another_version_is_left_alone)
 {
     uint8_t row[FORMAT_ROW_SIZE];
     MDB_val key = val_of(SLICE("format")), value = {sizeof row, row};
-    char error[STORE_ERROR_SIZE] = "";
     struct template template;
     struct rig rig;
     MDB_env *env;
@@ -650,11 +651,7 @@ START_TEST(another_version_is_left_alone)
     mdb_env_close(env);
     if (_i == 1)
         leave_note(&rig);
-    ck_assert_int_eq(
-        store_open(&(struct store_options){.directory = rig.directory}, &rig.store, error),
-        -EPROTONOSUPPORT);
-    ck_assert_ptr_nonnull(strstr(error, "newer version"));
-    ck_assert(!was_salvaged(&rig));
+    check_refused(&rig, "newer version");
     rig_end(&rig);
     template_end(&template);
 }
