@@ -31,11 +31,21 @@ static void restart(bool crash)
     peer = peer_open_channel(&harness);
 }
 
+static const struct sent stored = {.persistent = true};
+
 /* A message for each letter. */
 static void publish_each(const char *queue, const char *bodies, const struct sent *sent)
 {
     for (; *bodies != '\0'; bodies++)
         publish_with(peer, queue, (char[]){*bodies, '\0'}, sent);
+}
+
+/* The queue has them, and in the store alone. */
+static void declare_on_disk(const char *bodies)
+{
+    declare_queue(peer, "q", true, NULL);
+    publish_each("q", bodies, &stored);
+    restart(true);
 }
 
 static void get_each(const char *queue, const char *bodies)
@@ -44,8 +54,6 @@ static void get_each(const char *queue, const char *bodies)
         get_one(peer, queue, (char[]){*bodies, '\0'});
     get_nothing(peer, queue);
 }
-
-static const struct sent stored = {.persistent = true};
 
 /* The first durable queue that was declared. */
 static struct queue *first_queue(void)
@@ -71,6 +79,14 @@ static void find(uint64_t position)
     store_memory_find(harness.store, &(struct store_finding){.queue_id = first_queue()->id,
                                                              .is_entry = true,
                                                              .position = position});
+}
+
+/* It counts again: so many messages of an octet are lost, or have come back. */
+static void find_lost(uint64_t queue_id, int64_t count)
+{
+    store_memory_find(
+        harness.store,
+        &(struct store_finding){.queue_id = queue_id, .lost_count = count, .lost_bytes = count});
 }
 
 static uint32_t quarantined(void)
@@ -121,9 +137,7 @@ END_TEST
 /* Nobody counts it twice, while the store still reads it back. */
 START_TEST(all_find_it_at_once)
 {
-    declare_queue(peer, "q", true, NULL);
-    publish_each("q", "abc", &stored);
-    restart(true);
+    declare_on_disk("abc");
     damage(1);
     store_memory_set_auto_sync(harness.store, false);
     find(1);
@@ -139,9 +153,7 @@ END_TEST
 /* Taken out before anything of the queue was read; then the rest goes its ways. */
 START_TEST(the_range_goes_on_without_it)
 {
-    declare_queue(peer, "q", true, NULL);
-    publish_each("q", "abc", &stored);
-    restart(true);
+    declare_on_disk("abc");
     damage(1);
     if (_i == 0)
         store_memory_set_auto_sync(harness.store, false);
@@ -265,14 +277,10 @@ END_TEST
 START_TEST(each_priority_counts_by_itself)
 {
     begin_prioritized(_i);
-    store_memory_find(
-        harness.store,
-        &(struct store_finding){.queue_id = other_id(_i), .lost_count = -5, .lost_bytes = -5});
+    find_lost(other_id(_i), -5);
     ck_assert_uint_eq(2, first_queue()->window.ready_count);
     ck_assert_uint_eq(9, count_ready(peer, "q"));
-    store_memory_find(
-        harness.store,
-        &(struct store_finding){.queue_id = first_queue()->id, .lost_count = -3, .lost_bytes = -3});
+    find_lost(first_queue()->id, -3);
     ck_assert_uint_eq(5, first_queue()->window.ready_count);
     ck_assert_uint_eq(12, count_ready(peer, "q"));
     /* Of ids that the queue keeps free, and of none of its own. */
@@ -288,9 +296,7 @@ END_TEST
 /* It is set aside, or in place. */
 START_TEST(a_crash_in_the_middle)
 {
-    declare_queue(peer, "q", true, NULL);
-    publish_each("q", "abc", &stored);
-    restart(true);
+    declare_on_disk("abc");
     damage(1);
     store_memory_set_auto_sync(harness.store, false);
     find(1);
@@ -306,9 +312,7 @@ END_TEST
 /* No room: what cannot be kept is not taken away either. */
 START_TEST(without_room)
 {
-    declare_queue(peer, "q", true, NULL);
-    publish_each("q", "abc", &stored);
-    restart(true);
+    declare_on_disk("abc");
     damage(1);
     store_memory_set_room(harness.store, STORE_MEMORY_ROOM_FOR_DELETES);
     get_each("q", "ac");
@@ -387,9 +391,7 @@ START_TEST(what_is_kept_may_be_damaged)
 {
     const uint64_t lost = _i == 0 ? 1 : 2;
 
-    declare_queue(peer, "q", true, NULL);
-    publish_each("q", "abc", &stored);
-    restart(true);
+    declare_on_disk("abc");
     damage(0);
     damage(1);
     get_each("q", "c");
@@ -411,13 +413,9 @@ END_TEST
 /* What a mended store has lost, or has back, shows at once. */
 START_TEST(counts_follow_the_store)
 {
-    declare_queue(peer, "q", true, NULL);
-    publish_each("q", "abcdef", &stored);
-    restart(true);
+    declare_on_disk("abcdef");
     const int64_t lost = _i == 0 ? 2 : _i == 1 ? -3 : 100;
-    store_memory_find(harness.store, &(struct store_finding){.queue_id = first_queue()->id,
-                                                             .lost_count = lost,
-                                                             .lost_bytes = lost});
+    find_lost(first_queue()->id, lost);
     ck_assert_uint_eq(_i == 0 ? 4 : _i == 1 ? 9 : 1, first_queue()->window.ready_count);
     ck_assert(window_check(&first_queue()->window));
     harness_run(&harness);
@@ -431,9 +429,7 @@ START_TEST(counts_follow_any_read)
 {
     const struct amqp_method get = {.id = AMQP_BASIC_GET, .basic_get.queue = SLICE("q")};
 
-    declare_queue(peer, "q", true, NULL);
-    publish_each("q", "abcdef", &stored);
-    restart(true);
+    declare_on_disk("abcdef");
     damage(0);
     store_memory_lose(harness.store, -3, -3);
     if (_i == 0)
@@ -465,9 +461,7 @@ START_TEST(what_is_left_is_handed_out)
     ck_assert_int_gt(loaded, 10);
     ck_assert_int_lt(loaded, COUNT - 10);
     for (int i = 0; i < 2; i++) /* all but the one that is left to see */
-        store_memory_find(harness.store, &(struct store_finding){.queue_id = first_queue()->id,
-                                                                 .lost_count = loaded,
-                                                                 .lost_bytes = loaded});
+        find_lost(first_queue()->id, loaded);
     for (int i = 1; i < COUNT; i++)
         get_one(peer, "q", "m");
     get_nothing(peer, "q");
@@ -482,12 +476,8 @@ START_TEST(what_is_left_is_purged)
 {
     uint64_t lsn;
 
-    declare_queue(peer, "q", true, NULL);
-    publish_each("q", "abcdef", &stored);
-    restart(true);
-    store_memory_find(
-        harness.store,
-        &(struct store_finding){.queue_id = first_queue()->id, .lost_count = 6, .lost_bytes = 6});
+    declare_on_disk("abcdef");
+    find_lost(first_queue()->id, 6);
     queue_purge(first_queue(), &lsn);
     ck_assert_uint_eq(0, count_ready(peer, "q"));
     restart(true);
@@ -499,9 +489,7 @@ END_TEST
 /* The last of a range, too: nobody is told of one that is not there. */
 START_TEST(nothing_is_left)
 {
-    declare_queue(peer, "q", true, NULL);
-    publish_each("q", "a", &stored);
-    restart(true);
+    declare_on_disk("a");
     damage(0);
     find(0);
     harness_run(&harness);
