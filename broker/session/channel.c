@@ -108,8 +108,8 @@ static void drop_work(struct channel *channel)
     struct deliveries unacked = channel->deliveries;
     deliveries_init(&channel->deliveries);
     channel->global_unacked = 0;
-    free_consumers(
-        channel); /* first: a queue may go with its last one, and what is unacked with it (8.12) */
+    /* First: a queue may go with its last consumer, and what is unacked with it (8.12). */
+    free_consumers(channel);
     returns_add(&channel->connection->service->returns, &unacked); /* 6.5 */
     if (channel->reserved_size > 0)
         unreserve(channel);

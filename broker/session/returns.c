@@ -59,8 +59,10 @@ void returns_release(struct returns *returns)
 
 void returns_add(struct returns *returns, struct deliveries *deliveries)
 {
-    if (deliveries->count == 0)
+    if (deliveries->count == 0) {
+        deliveries_release(deliveries);
         return;
+    }
     if (STAILQ_EMPTY(&returns->waiting) && returns->count < RETURNS_AT_ONCE) {
         give_back(returns, deliveries);
     } else {

@@ -28,7 +28,8 @@ void returns_init(struct returns *returns, struct broker *broker);
 /* Before the broker ends: what still waits goes back now. */
 void returns_release(struct returns *returns);
 
-/* Takes all deliveries, whose consumers are gone or about to go: credit is given back to none. */
+/* Takes all deliveries, and what they stand in: the caller's are empty and hold no memory. Their
+ * consumers are gone or about to go: credit is given back to none. */
 void returns_add(struct returns *returns, struct deliveries *deliveries);
 
 #endif

@@ -15,6 +15,7 @@ from crowd import COUNT, WHOLE_HANDSHAKE
 PLAIN, ENCRYPTED = COUNT * 4, COUNT // 2
 AT_ONCE = 50
 GROWTH = 1024 * 1024
+MESSAGES = 40   # so that what keeps account of them had to grow
 RESET = struct.pack('ii', 1, 0)
 
 
@@ -33,11 +34,18 @@ class Churn(unittest.TestCase):
 
     @staticmethod
     def say_all(client):
-        client.sendall(WHOLE_HANDSHAKE + wire.channel_open(1) + wire.queue_declare(1, '', exclusive=True))
+        queue = 'of-%s-%d' % client.getsockname()
+        client.sendall(WHOLE_HANDSHAKE + wire.channel_open(1) + wire.queue_declare(1, queue, exclusive=True) +
+                       wire.publish(1, '', queue, b'one of many') * (MESSAGES - 1) + wire.publish(1, '', queue, b'the last') +
+                       wire.consume(1, queue))
 
     @staticmethod
-    def await_queue(client):
-        crowd.await_octets(client, wire.method(1, wire.QUEUE_DECLARE_OK)[7:11])
+    def await_messages(client):
+        crowd.await_octets(client, b'the last')
+
+    @staticmethod
+    def ack_all(client):
+        client.sendall(wire.ack(1, 0, multiple=True))
 
     @staticmethod
     def take_leave(client):
@@ -80,19 +88,21 @@ class Churn(unittest.TestCase):
                    lambda client: client.sendall(wire.PROTOCOL_HEADER), self.reset)
 
     def test_a_whole_conversation(self):
-        self.check('polite clients', COUNT, self.broker.connect, self.say_all, self.await_queue, self.take_leave)
+        self.check('polite clients', COUNT, self.broker.connect, self.say_all, self.await_messages, self.ack_all,
+                   self.take_leave)
 
     def test_a_reset_in_the_middle(self):
-        self.check('resets with a queue of their own', COUNT, self.broker.connect, self.say_all, self.await_queue, self.reset)
+        self.check('resets with messages unacknowledged', COUNT, self.broker.connect, self.say_all, self.await_messages, self.reset)
 
     def test_a_tls_handshake_that_is_left(self):
         self.check('half TLS handshakes', ENCRYPTED, self.half_encrypted)
 
     def test_tls(self):
-        self.check('TLS clients', ENCRYPTED, self.broker.connect_encrypted, self.say_all, self.await_queue, self.take_leave)
+        self.check('TLS clients', ENCRYPTED, self.broker.connect_encrypted, self.say_all, self.await_messages, self.ack_all,
+                   self.take_leave)
 
     def test_a_reset_over_tls(self):
-        self.check('resets over TLS', ENCRYPTED, self.broker.connect_encrypted, self.say_all, self.await_queue, self.reset)
+        self.check('resets over TLS', ENCRYPTED, self.broker.connect_encrypted, self.say_all, self.await_messages, self.reset)
 
 
 if __name__ == '__main__':
