@@ -2,31 +2,11 @@
  * they are never there twice or not at all, whenever the power goes. */
 #include "amqp/table.h"
 #include "store/memory.h"
+#include "tests/lib/one_peer.h"
 #include "tests/lib/queue_client.h"
 #include "tests/lib/unit.h"
 
-static struct harness harness;
-static struct peer *peer;
-
 #define TO_DEAD "x-dead-letter-exchange=S,x-dead-letter-routing-key=Sdead"
-
-static void set_up(void)
-{
-    harness_init(&harness, NULL);
-    peer = peer_open_channel(&harness);
-}
-
-static void tear_down(void)
-{
-    harness_release(&harness);
-}
-
-static void restart(bool crash)
-{
-    harness_restart(&harness, crash);
-    harness_run(&harness);
-    peer = peer_open_channel(&harness);
-}
 
 /* ---- 13.1: reasons ---- */
 

@@ -2,29 +2,9 @@
 #include "core/queue.h"
 #include "core/vhost.h"
 #include "store/memory.h"
+#include "tests/lib/one_peer.h"
 #include "tests/lib/queue_client.h"
 #include "tests/lib/unit.h"
-
-static struct harness harness;
-static struct peer *peer;
-
-static void set_up(void)
-{
-    harness_init(&harness, NULL);
-    peer = peer_open_channel(&harness);
-}
-
-static void tear_down(void)
-{
-    harness_release(&harness);
-}
-
-static void restart(bool crash)
-{
-    harness_restart(&harness, crash);
-    harness_run(&harness);
-    peer = peer_open_channel(&harness);
-}
 
 static const struct sent stays = {.persistent = true};
 

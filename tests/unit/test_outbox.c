@@ -4,35 +4,15 @@
 
 #include "core/vhost.h"
 #include "store/memory.h"
+#include "tests/lib/one_peer.h"
 #include "tests/lib/queue_client.h"
 #include "tests/lib/unit.h"
-
-static struct harness harness;
-static struct peer *peer;
 
 #define KEPT                                                                                       \
     "x-queue-type=Squorum,x-overflow=Sreject-publish,x-dead-letter-strategy=Sat-least-once,"       \
     "x-dead-letter-exchange="
 #define TO_X    KEPT "Sx" /* by the message's own key */
 #define TO_DEAD KEPT "S,x-dead-letter-routing-key=Sdead"
-
-static void set_up(void)
-{
-    harness_init(&harness, NULL);
-    peer = peer_open_channel(&harness);
-}
-
-static void tear_down(void)
-{
-    harness_release(&harness);
-}
-
-static void restart(bool crash)
-{
-    harness_restart(&harness, crash);
-    harness_run(&harness);
-    peer = peer_open_channel(&harness);
-}
 
 static void reject_one(const char *queue, const char *body)
 {

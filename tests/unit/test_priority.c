@@ -1,27 +1,7 @@
 /* Priorities (11.7), and how they meet limits, deadlines, dead letters and restarts. */
+#include "tests/lib/one_peer.h"
 #include "tests/lib/queue_client.h"
 #include "tests/lib/unit.h"
-
-static struct harness harness;
-static struct peer *peer;
-
-static void set_up(void)
-{
-    harness_init(&harness, NULL);
-    peer = peer_open_channel(&harness);
-}
-
-static void tear_down(void)
-{
-    harness_release(&harness);
-}
-
-static void restart(bool crash)
-{
-    harness_restart(&harness, crash);
-    harness_run(&harness);
-    peer = peer_open_channel(&harness);
-}
 
 /* "a1 b3 c-": bodies and their priorities, - for none. */
 static void publish_each(const char *queue, const char *words)

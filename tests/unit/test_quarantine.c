@@ -5,30 +5,15 @@
 #include "core/paging.h"
 #include "core/queue.h"
 #include "store/memory.h"
+#include "tests/lib/one_peer.h"
 #include "tests/lib/queue_client.h"
 #include "tests/lib/unit.h"
 
-static struct harness harness;
-static struct peer *peer;
-
-static void set_up(void)
-{
-    harness_init(&harness, NULL);
-    peer = peer_open_channel(&harness);
-}
-
-static void tear_down(void)
+static void sync_and_tear_down(void)
 {
     store_memory_set_auto_sync(harness.store, true);
     harness_run(&harness);
-    harness_release(&harness);
-}
-
-static void restart(bool crash)
-{
-    harness_restart(&harness, crash);
-    harness_run(&harness);
-    peer = peer_open_channel(&harness);
+    tear_down();
 }
 
 static const struct sent stored = {.persistent = true};
@@ -503,7 +488,7 @@ int main(void)
 {
     Suite *suite = suite_create("quarantine");
     TCase *tests = tcase_create("quarantine");
-    tcase_add_checked_fixture(tests, set_up, tear_down);
+    tcase_add_checked_fixture(tests, set_up, sync_and_tear_down);
     tcase_add_loop_test(tests, a_read_sets_it_aside, 0, 2);
     tcase_add_loop_test(tests, the_check_sets_it_aside, 0, 3);
     tcase_add_test(tests, all_find_it_at_once);

@@ -3,32 +3,11 @@
 #include "core/policy.h"
 #include "core/retry.h"
 #include "core/vhost.h"
-
+#include "tests/lib/one_peer.h"
 #include "tests/lib/queue_client.h"
 #include "tests/lib/unit.h"
 
-static struct harness harness;
-static struct peer *peer;
-
 #define RETRY "x-queue-type=Squorum,x-delayed-retry-type=Sall,x-delayed-retry-min=I1000"
-
-static void set_up(void)
-{
-    harness_init(&harness, NULL);
-    peer = peer_open_channel(&harness);
-}
-
-static void tear_down(void)
-{
-    harness_release(&harness);
-}
-
-static void restart(bool crash)
-{
-    harness_restart(&harness, crash);
-    harness_run(&harness);
-    peer = peer_open_channel(&harness);
-}
 
 /* Nothing is there until so long from now, then the message. */
 static uint64_t expect_after(const char *body, uint64_t wait_ms)
