@@ -12,11 +12,16 @@
  * posted there, answers that and everything new 503, and ends when nothing is left to send. Then
  * one thread is left, and frees the rest.
  *
+ * Out of descriptors, who waits to be accepted would keep the thread awake for nothing, so that
+ * accepting pauses for RETRY_MS after each failure. One line says so, until none has failed for
+ * STARVED_MS.
+ *
  * jansson and libevent allocate as everyone here does: running out of memory stops the process. */
 #include "manage/http.h"
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <event2/listener.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -32,6 +37,8 @@ enum {
     HEADERS_SIZE_MAX = 16 * 1024,
     BODY_SIZE_MAX = 64 * 1024,
     IDLE_TIMEOUT_S = 30, /* of a connection that neither sends nor takes anything */
+    RETRY_MS = 100,      /* to the next attempt to accept, after one has failed */
+    STARVED_MS = 10000,  /* a failure this long after the one before is news */
     METHODS = EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD | EVHTTP_REQ_PUT |
               EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH,
 };
@@ -221,6 +228,36 @@ static void on_request(struct evhttp_request *http, void *context)
     send_answer(request);
 }
 
+/* ---- accepting: the management thread ---- */
+
+/* Its own: the error callback of evhttp's listener is called without a context of ours. */
+static _Thread_local struct manage *thread_manage;
+
+static void on_retry(evutil_socket_t fd, short events, void *context)
+{
+    struct manage *manage = context;
+    (void)fd;
+    (void)events;
+
+    evconnlistener_enable(manage->listener);
+}
+
+static void on_accept_failed(struct evconnlistener *listener, void *http)
+{
+    const int error = errno;
+    const struct timeval wait = {.tv_usec = RETRY_MS * 1000};
+    struct manage *manage = thread_manage;
+    const uint64_t now_ms = clock_monotonic_ns() / 1000000;
+    (void)http;
+
+    if (manage->starved_ms == 0 || now_ms - manage->starved_ms > STARVED_MS)
+        log_warning("cannot accept connections on the control socket for the time being: %s",
+                    strerror(error));
+    manage->starved_ms = now_ms;
+    evconnlistener_disable(listener);
+    evtimer_add(manage->retry, &wait);
+}
+
 /* ---- the thread ---- */
 
 static void on_deadline(evutil_socket_t fd, short events, void *context)
@@ -277,6 +314,7 @@ static void *run(void *context)
 {
     struct manage *manage = context;
 
+    thread_manage = manage;
     event_base_dispatch(manage->base);
     return NULL;
 }
@@ -403,6 +441,7 @@ static int open_http(struct manage *manage)
     evhttp_set_default_content_type(manage->http, NULL);
     evhttp_set_gencb(manage->http, on_request, manage);
     manage->deadline = evtimer_new(manage->base, on_deadline, manage);
+    manage->retry = evtimer_new(manage->base, on_retry, manage);
     manage->outbox_event =
         event_new(manage->base, manage->outbox.fd, EV_READ | EV_PERSIST, on_outbox, manage);
     event_add(manage->outbox_event, NULL);
@@ -435,6 +474,7 @@ static void release(struct manage *manage)
     if (manage->base != NULL) {
         event_free(manage->outbox_event);
         event_free(manage->deadline);
+        event_free(manage->retry);
         evhttp_free(manage->http);
         event_base_free(manage->base);
     }
@@ -481,14 +521,16 @@ static int listen_and_start(struct manage *manage)
     const int fd = control_socket_open(manage->options.socket_path);
     if (fd < 0)
         return fd;
-    int result = 0;
-    if (evhttp_accept_socket_with_handle(manage->http, fd) == NULL) {
+    struct evhttp_bound_socket *bound = evhttp_accept_socket_with_handle(manage->http, fd);
+    if (bound == NULL) {
         close(fd);
-        result = -ENOMEM;
+        unlink(manage->options.socket_path);
+        return -ENOMEM;
     }
+    manage->listener = evhttp_bound_socket_get_listener(bound);
+    evconnlistener_set_error_cb(manage->listener, on_accept_failed);
     manage->source.fd = manage->inbox.fd;
-    if (result == 0)
-        result = loop_watch(loop, &manage->source);
+    int result = loop_watch(loop, &manage->source);
     if (result == 0) {
         result = start_thread(manage);
         if (result < 0)

@@ -29,6 +29,7 @@ struct broker;
 struct service;
 struct manage;
 struct event;
+struct evconnlistener;
 
 struct manage_listener { /* where the broker serves clients, for the operator to see */
     const char *protocol;
@@ -80,6 +81,9 @@ struct manage {
     pthread_t thread;
     struct event_base *base;
     struct evhttp *http;
+    struct evconnlistener *listener; /* of the control socket */
+    struct event *retry;             /* set while accepting is paused */
+    uint64_t starved_ms;             /* when accepting last failed; 0: it never did */
     struct event *outbox_event;
     struct event *deadline; /* set once stopping */
     size_t open_count;      /* requests not yet answered to the last byte */

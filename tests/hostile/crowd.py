@@ -18,7 +18,6 @@ Environment:
 
 import multiprocessing
 import os
-import re
 import select
 import socket
 import ssl
@@ -27,6 +26,7 @@ import time
 import broker
 import wire
 from certificates import Certificates
+from costs import descriptors
 
 COUNT = int(os.environ.get('TEST_HOSTILE_COUNT', 600))
 TIMED = bool(os.environ.get('TEST_HOSTILE_TIMED'))
@@ -35,21 +35,6 @@ PATIENCE = 60
 
 WHOLE_HANDSHAKE = wire.PROTOCOL_HEADER + wire.start_ok() + wire.tune_ok(heartbeat=60) + wire.open_vhost()
 IP_BIND_ADDRESS_NO_PORT = 24
-
-
-def anonymous_octets(pid):
-    """What it has of memory that is nobody else's and no file's."""
-    with open('/proc/%d/status' % pid) as status:
-        return int(re.search(r'^RssAnon:\s+(\d+) kB', status.read(), re.M)[1]) * 1024
-
-
-def descriptors(pid):
-    return len(os.listdir('/proc/%d/fd' % pid))
-
-
-def cpu_seconds(pid):
-    with open('/proc/%d/stat' % pid) as stat:
-        return sum(map(int, stat.read().rpartition(')')[2].split()[11:13])) / os.sysconf('SC_CLK_TCK')
 
 
 def percentile(values, part):

@@ -6,6 +6,7 @@ import socket
 import unittest
 
 import broker
+import costs
 import crowd
 import tap
 import wire
@@ -70,12 +71,12 @@ class Churn(unittest.TestCase):
         pid = self.broker.process.pid
         self.churn(count, connect, *steps)  # what peaks, peaks
         self.broker.await_empty()
-        before, busy = crowd.anonymous_octets(pid), crowd.cpu_seconds(pid)
+        before, busy = costs.anonymous_octets(pid), costs.cpu_seconds(pid)
         self.churn(count, connect, *steps)
         self.broker.await_empty()
-        growth = crowd.anonymous_octets(pid) - before
+        growth = costs.anonymous_octets(pid) - before
         print('# %d %s: %+d KiB, %d us of CPU each' % (
-            count, name, growth // 1024, (crowd.cpu_seconds(pid) - busy) / count * 1e6), flush=True)
+            count, name, growth // 1024, (costs.cpu_seconds(pid) - busy) / count * 1e6), flush=True)
         self.assertLessEqual(growth, GROWTH, name)
         self.assertEqual(self.broker.rows('list_connections', 'name'), [])
         self.assertEqual(self.broker.rows('list_queues', 'name'), [])

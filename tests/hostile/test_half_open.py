@@ -4,6 +4,7 @@
 import unittest
 
 import broker
+import costs
 import crowd
 import tap
 import wire
@@ -53,17 +54,17 @@ class HalfOpen(unittest.TestCase):
 
     def measure(self, own, name, port, opening, drip):
         pid = own.process.pid
-        before = crowd.anonymous_octets(pid)
+        before = costs.anonymous_octets(pid)
         with Crowd(own, COUNT, opening, port) as peers:
             peers.gather()
-            crowd.eventually(lambda: crowd.descriptors(pid) >= own.descriptors + COUNT, 'not all are accepted')
+            crowd.eventually(lambda: costs.descriptors(pid) >= own.descriptors + COUNT, 'not all are accepted')
             for _ in range(min(len(drip), 3)):
                 dripped = peers.dripped
                 peers.attend(lambda: peers.dripped > dripped, drip, every=0.1)
             if opening.startswith(HEADER):
                 peers.attend(lambda: len(peers.answered) == COUNT)
             wire.Wire(own.host, own.port).handshake().close()  # what came before it has been looked at
-            each = (crowd.anonymous_octets(pid) - before) / COUNT
+            each = (costs.anonymous_octets(pid) - before) / COUNT
             print('# %s: %d octets each' % (name, each), flush=True)
             self.assertEqual(len(peers.members), COUNT, name + ': some have been sent away')
             self.assertLessEqual(each, OCTETS_EACH if name != LARGEST else INITIAL_FRAME + OCTETS_BESIDE, name)
@@ -79,11 +80,11 @@ class HalfOpen(unittest.TestCase):
     def test_handshakes_that_do_not_go_on_have_a_limit(self):
         own = self.start(600)
         pid = own.process.pid
-        before = crowd.anonymous_octets(pid)
+        before = costs.anonymous_octets(pid)
         with Crowd(own, COUNT, HELLO, own.tls_port) as peers:
             peers.gather()
             peers.attend(lambda: len(peers.members) <= HANDSHAKES)
-            each = (crowd.anonymous_octets(pid) - before) / COUNT
+            each = (costs.anonymous_octets(pid) - before) / COUNT
             print('# %s: %d octets each, at most %d of them at a time' % (UNANSWERED, each, HANDSHAKES), flush=True)
             self.assertEqual(len(peers.members), HANDSHAKES)
             self.assertLessEqual(each, OCTETS_EACH)

@@ -4,6 +4,7 @@
 import unittest
 
 import broker
+import costs
 import crowd
 import tap
 import wire
@@ -33,21 +34,21 @@ class Idle(unittest.TestCase):
 
     def measure(self, name, connect, with_channel, limit):
         pid = self.broker.process.pid
-        before, busy_before = crowd.anonymous_octets(pid), crowd.cpu_seconds(pid)
+        before, busy_before = costs.anonymous_octets(pid), costs.cpu_seconds(pid)
         clients = []
         try:
             for number in range(COUNT):
                 clients.append(self.converse(connect(number), with_channel))
-            each = (crowd.anonymous_octets(pid) - before) / COUNT
+            each = (costs.anonymous_octets(pid) - before) / COUNT
             print('# %s: %d octets each, %d us of CPU to connect' % (
-                name, each, (crowd.cpu_seconds(pid) - busy_before) / COUNT * 1e6), flush=True)
+                name, each, (costs.cpu_seconds(pid) - busy_before) / COUNT * 1e6), flush=True)
             self.assertLessEqual(each, limit, name)
-            self.assertGreaterEqual(crowd.descriptors(pid), COUNT)
+            self.assertGreaterEqual(costs.descriptors(pid), COUNT)
         finally:
             for client in clients:
                 client.close()
         self.broker.await_empty()
-        kept = crowd.anonymous_octets(pid) - before
+        kept = costs.anonymous_octets(pid) - before
         print('# %s: %d KiB when they have gone' % (name, kept / 1024), flush=True)
         self.assertLessEqual(kept, KEPT + min(COUNT, CROWD) * limit, name)
 

@@ -11,6 +11,7 @@ import threading
 import unittest
 
 import broker
+import costs
 import crowd
 import tap
 import wire
@@ -96,10 +97,10 @@ class Slow(unittest.TestCase):
         beset, quiet = self.start(), self.start()
         pid = beset.process.pid
         readers = SlowReaders(beset)
-        before = crowd.anonymous_octets(pid)
+        before = costs.anonymous_octets(pid)
         readers.feed()
         self.addCleanup(readers.end)
-        each = (crowd.anonymous_octets(pid) - before) / READERS
+        each = (costs.anonymous_octets(pid) - before) / READERS
         print('# %d slow readers: %d octets each' % (READERS, each), flush=True)
         self.assertLessEqual(each, OCTETS_EACH)
         left = [int(row[1]) for row in beset.rows('list_queues', 'name', 'messages_ready') if row[0].startswith('slow-')]
@@ -107,11 +108,11 @@ class Slow(unittest.TestCase):
         self.assertGreater(min(left), MESSAGES // 4, 'what is to be taken stays in the queue')
 
         pairs = [(measure(beset), measure(quiet)) for _ in range(ROUNDS)]
-        self.assertLessEqual((crowd.anonymous_octets(pid) - before) / READERS, OCTETS_EACH)
+        self.assertLessEqual((costs.anonymous_octets(pid) - before) / READERS, OCTETS_EACH)
         rates = statistics.median(with_them[0] / without[0] for with_them, without in pairs)
-        costs = statistics.median(with_them[1] for with_them, _ in pairs), statistics.median(without[1] for _, without in pairs)
+        seconds = statistics.median(with_them[1] for with_them, _ in pairs), statistics.median(without[1] for _, without in pairs)
         print('# rate beside them / without, median of %d rounds: %.3f; %.3f and %.3f us of CPU a message' % (
-            ROUNDS, rates, *costs), flush=True)
+            ROUNDS, rates, *seconds), flush=True)
         if TIMED:
             self.assertGreaterEqual(rates, SLOWEST)
 

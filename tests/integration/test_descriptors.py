@@ -2,7 +2,9 @@
 """A broker that may have few descriptors: clients cannot take those that it needs itself; accepting pauses, is told to
 operators, and goes on by itself."""
 
+import contextlib
 import json
+import os
 import socket
 import time
 
@@ -12,9 +14,11 @@ import broker
 import tap
 import wire
 from client import RestartTest
+from costs import cpu_seconds, descriptors
 
 LIMIT = 90
 MORE_THAN_THERE_ARE = 100
+STARVED = 'cannot accept connections on the control socket for the time being'
 
 
 class LimitedBroker(broker.Broker):
@@ -83,6 +87,32 @@ class Descriptors(RestartTest):
         self.assertGreaterEqual(log.count('file descriptor limit alarm set'), 1)
         self.assertEqual(log.count('file descriptor limit alarm set'), log.count('file descriptor limit alarm cleared'))
         self.take_all()  # and again
+
+    def take_all_by_the_control_socket(self):
+        def connect():
+            client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sockets.append(client)
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):  # others have yet to be accepted
+                client.connect(os.path.join(self.broker.data_dir, 'control.sock'))
+            return descriptors(self.broker.process.pid) == LIMIT
+
+        self.eventually(connect, 'there are descriptors left')
+        self.broker.await_log(STARVED)
+
+    def test_the_control_socket_waits_for_descriptors(self):
+        for _ in range(2):
+            self.take_all_by_the_control_socket()
+            before, began = cpu_seconds(self.broker.process.pid), time.monotonic()
+            time.sleep(1)
+            self.assertLess(cpu_seconds(self.broker.process.pid) - before, (time.monotonic() - began) / 20)
+            self.channel.basic_publish('', 'nowhere', 'm')  # who is connected does not notice
+            self.channel.queue_declare('q', durable=True)
+            for client in self.sockets:
+                client.close()
+            self.sockets.clear()
+            self.assertEqual(self.status()['alarms'], [])
+        self.assertEqual(self.broker.log().count(STARVED), 1)
 
 
 if __name__ == '__main__':
