@@ -138,7 +138,7 @@ static const struct key keys[] = {
     {"loopback_users.", KEY_NAME, FIELD(loopback_users), NULL, 0, 0, false},
     {"heartbeat", KEY_NUMBER, FIELD(heartbeat_s), "60", 0, 65535, false},
     {"frame_max", KEY_SIZE, FIELD(frame_size_max), "131072", 8192, 134217728, false},
-    {"initial_frame_max", KEY_SIZE, FIELD(initial_frame_size_max), "16384", 4096, 1048576, false},
+    {"initial_frame_max", KEY_SIZE, FIELD(initial_frame_size_max), "8192", 4096, 1048576, false},
     {"max_channels_per_connection", KEY_NUMBER, FIELD(channel_max), "2047", 1, 65535, false},
     {"channel_max", KEY_NUMBER, FIELD(channel_max), NULL, 1, 65535, false},
     {"consumer_max_per_channel", KEY_NUMBER, FIELD(consumer_max_per_channel), "100000", 0,

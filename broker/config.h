@@ -68,7 +68,7 @@ struct config {
     struct config_names loopback_users;
     uint32_t heartbeat_s;                /* heartbeat (60) */
     uint32_t frame_size_max;             /* frame_max (131072), 8192 to 134217728 */
-    uint32_t initial_frame_size_max;     /* initial_frame_max (16384) */
+    uint32_t initial_frame_size_max;     /* initial_frame_max (8192) */
     uint16_t channel_max;                /* max_channels_per_connection, channel_max (2047) */
     bool proxy_protocol;                 /* proxy_protocol (false): see net/proxied.h */
     uint32_t handshake_timeout_ms;       /* handshake_timeout (10000) */

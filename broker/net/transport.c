@@ -197,6 +197,19 @@ static bool has_read(struct transport *transport, ssize_t result)
     return false;
 }
 
+/* What is left over, and no more than the share: the buffer that it grows into need not be larger. */
+static void keep(struct transport *transport, struct slice bytes)
+{
+    struct buf *input = &transport->input;
+
+    if (bytes.size > input->capacity) {
+        const size_t capacity = max_of(bytes.size, 2 * input->capacity);
+        buf_release(input);
+        buf_reserve(input, min_of(capacity, transport->share));
+    }
+    buf_append(input, bytes);
+}
+
 /* The usual way: leftovers, then what comes, in the scratch buffer; what is left over again is
  * kept. */
 static void read_into_scratch(struct transport *transport)
@@ -217,7 +230,7 @@ static void read_into_scratch(struct transport *transport)
     if (transport->closed || taken == size)
         buf_release(&transport->input);
     else
-        buf_append(&transport->input, slice_of(scratch + taken, size - taken));
+        keep(transport, slice_of(scratch + taken, size - taken));
 }
 
 /* The rare one, for frames so large that the scratch buffer would not do: the leftovers grow where

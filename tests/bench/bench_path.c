@@ -65,7 +65,7 @@ static void start(struct bench *bench)
 {
     static const struct service_limits limits = {
         .frame_size_max = 131072,
-        .initial_frame_size_max = 16384,
+        .initial_frame_size_max = 8192,
         .channel_max = 2047,
         .handshake_timeout_ms = 10000,
         .message_size_max = 16777216,

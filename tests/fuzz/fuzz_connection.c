@@ -112,7 +112,7 @@ static void start(struct world *world)
     static const struct service_limits limits = {
         .heartbeat_s = 60,
         .frame_size_max = 131072,
-        .initial_frame_size_max = 16384,
+        .initial_frame_size_max = 8192,
         .channel_max = 2047,
         .handshake_timeout_ms = 10000,
         .message_size_max = 1024 * 1024,
