@@ -5,7 +5,7 @@ A difference as one line is
     queue.declare queue='q1' passive=True => B1 channel.close reply_code=404 ... | B1 queue.declare-ok ...
 
 the step without its channel, what the reference said, what StoatMQ said, lines that both said left out, `;` between lines. A step that has
-ended a connection on both has `(ended)` behind it. The file
+ended a connection on both has `(ended)` behind it, one that has ended a channel `(closed)`. The file
 `explained` holds at most RULES_MAX rules of the form
 
     PATTERN :: reason
@@ -26,7 +26,7 @@ EXPLAINED = pathlib.Path(__file__).resolve().parent / 'explained'
 RULES_MAX = 30
 
 Rule = collections.namedtuple('Rule', 'pattern reason feature')
-Difference = collections.namedtuple('Difference', 'place step ended theirs ours')
+Difference = collections.namedtuple('Difference', 'place step end theirs ours')
 
 
 def read_rules(path=EXPLAINED):
@@ -56,9 +56,14 @@ def without(lines, others):
 
 def one_line(difference):
     step = script.text(difference.step).partition(' ')[2]
-    if difference.ended:
-        step += ' (ended)'
-    return '%s => %s | %s' % (step, '; '.join(difference.theirs), '; '.join(difference.ours))
+    return '%s%s => %s | %s' % (step, difference.end, '; '.join(difference.theirs), '; '.join(difference.ours))
+
+
+def end_of(lines):
+    """What stands behind a step of which both have said these lines."""
+    if any(line.endswith('is connected again') for line in lines):
+        return ' (ended)'
+    return ' (closed)' if any(re.match(r'[AB]\d channel\.close', line) for line in lines) else ''
 
 
 def signature(difference):
@@ -101,8 +106,8 @@ class Comparison:
             if at_theirs == at_ours:
                 continue
             at_theirs, at_ours = at_theirs[0], at_ours[0]
-            ended = any(line.endswith('is connected again') for line in at_theirs if line in at_ours)
-            difference = Difference(place, step, ended, without(at_theirs, at_ours) or ['(order) ' + '; '.join(at_theirs)],
+            end = end_of([line for line in at_theirs if line in at_ours])
+            difference = Difference(place, step, end, without(at_theirs, at_ours) or ['(order) ' + '; '.join(at_theirs)],
                                     without(at_ours, at_theirs) or ['(order) ' + '; '.join(at_ours)])
             rule = self.explain(difference, played.features)
             if rule is None:
