@@ -19,20 +19,14 @@
  * to say. A transport that is closed then leaves its stream behind, which goes when the worker hands
  * it back.
  *
- * Reading. OpenSSL reads ahead, so that a record costs no system call of its own; a read goes on until
- * the caller's room is full or the socket is empty, which is when `readable` ends.
- *
- * Writing. Records are up to 16 KiB of what is to leave; small parts are put together first. A write
- * that the socket did not take whole must be offered again with the same bytes in front: the output
- * of a transport only grows at its end, so that is what happens.
+ * The handshake reads and writes the socket itself, a record at a time. Once the stream is OPEN
+ * that is for net/tls_records.
  *
  * Invariants: job is posted exactly while state is AWAY, of at most STEPS_AT_ONCE streams; a stream is
  * in tls->waiting exactly while it is WAITING, in tls->begun exactly while it is in HANDSHAKE;
  * transport is NULL only while it is AWAY and the owner has closed it. */
 #include "net/tls.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <sys/ioctl.h>
@@ -43,10 +37,8 @@
 #include "net/tls_context.h"
 
 enum {
-    RECORD_SIZE = sizeof(((struct tls *)NULL)->record),
     DISCARD_SIZE = 1024 * 1024,
-    READ_AHEAD_SIZE = 64 * 1024, /* of a stream that is open */
-    HEAD_SIZE = 5,               /* of a record: type, version, length */
+    HEAD_SIZE = 5, /* of a record: type, version, length */
     HANDSHAKE_RECORD = 22,
     STEPS_AT_ONCE = 8, /* enough that the worker need not wait for the loop */
 };
@@ -68,9 +60,9 @@ struct stream {
     SSL *ssl; /* NULL until the first step */
     int fd;
     enum stream_state state;
-    bool again;             /* the socket became ready while it was AWAY */
-    bool read_wants_room;   /* a read waits for the socket to take something */
-    _Atomic bool abandoned; /* the transport is gone: the step would be for nobody */
+    struct tls_records records; /* while it is OPEN */
+    bool again;                 /* the socket became ready while it was AWAY */
+    _Atomic bool abandoned;     /* the transport is gone: the step would be for nobody */
     struct job job;
     int result; /* of the step: SSL_ERROR_... */
     int error;  /* errno, when that is SSL_ERROR_SYSCALL */
@@ -85,6 +77,7 @@ static struct stream *stream_of(const struct transport *transport)
 
 static void stream_free(struct stream *stream)
 {
+    tls_records_release(&stream->records);
     SSL_free(stream->ssl);
     SSL_CTX_free(stream->ctx);
     close(stream->fd);
@@ -192,13 +185,21 @@ static void step(struct stream *stream)
     start_steps(stream->tls);
 }
 
+static void become_open(struct stream *stream)
+{
+    if (!tls_records_open(&stream->records, stream->ssl, stream->fd, stream->tls->scratch)) {
+        fail(stream, LOG_ERROR, ENOMEM, "out of memory");
+        return;
+    }
+    stream->state = STREAM_OPEN;
+    transport_wake(stream->transport, true, true);
+}
+
 static void judge_step(struct stream *stream)
 {
     switch (stream->result) {
     case SSL_ERROR_NONE:
-        stream->state = STREAM_OPEN;
-        SSL_set_default_read_buffer_len(stream->ssl, READ_AHEAD_SIZE);
-        transport_wake(stream->transport, true, true);
+        become_open(stream);
         break;
     case SSL_ERROR_WANT_READ:
     case SSL_ERROR_WANT_WRITE:
@@ -277,120 +278,37 @@ static bool is_open(struct stream *stream, ssize_t *result)
 
 /* ---- reading and writing ---- */
 
-/* Why nothing moved: 0 for the end of the stream, or -errno. */
-static ssize_t no_progress(struct stream *stream, int rc)
+static ssize_t report(const struct stream *stream, ssize_t result)
 {
-    const unsigned long code = ERR_peek_error();
-    char reason[160];
-
-    switch (SSL_get_error(stream->ssl, rc)) {
-    case SSL_ERROR_WANT_READ:
-        return -EAGAIN;
-    case SSL_ERROR_WANT_WRITE:
-        stream->read_wants_room = true;
-        return -EAGAIN;
-    case SSL_ERROR_ZERO_RETURN:
-        return 0;
-    case SSL_ERROR_SYSCALL:
-        return errno != 0 ? -errno : 0;
-    }
-    take_reason(reason, sizeof(reason));
-    if (ERR_GET_LIB(code) == ERR_LIB_SSL &&
-        ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
-        return 0; /* without a farewell, as many do */
-    log_warning("TLS with %s:%u has broken: %s", stream->peer.host, stream->peer.port, reason);
-    return -EPROTO;
+    if (result != -EPROTO)
+        return result;
+    const char *reason = ERR_reason_error_string(stream->records.reason);
+    log_warning("TLS with %s:%u has broken: %s", stream->peer.host, stream->peer.port,
+                reason == NULL ? "no reason is known" : reason);
+    return result;
 }
 
 static ssize_t tls_read(struct transport *transport, void *bytes, size_t size)
 {
     struct stream *stream = stream_of(transport);
-    size_t total = 0;
-    ssize_t result = -EAGAIN;
+    ssize_t result;
 
     if (!is_open(stream, &result))
         return result;
-    stream->read_wants_room = false;
-    while (total < size) {
-        ERR_clear_error();
-        errno = 0;
-        const int rc = SSL_read(stream->ssl, (uint8_t *)bytes + total,
-                                (int)min_of(size - total, (size_t)INT_MAX));
-        if (rc <= 0) {
-            result = no_progress(stream, rc);
-            break;
-        }
-        total += (size_t)rc;
-    }
-    if (total == 0)
-        return result;
-    /* The end, or a failure, is met again by the next read. */
-    if (total < size && result == -EAGAIN)
+    result = tls_records_read(&stream->records, bytes, size);
+    if (result > 0 && !stream->records.has_more && !transport->hung_up)
         transport->readable = false;
-    return (ssize_t)total;
-}
-
-/* Up to a record of what is to leave, from `skip` octets into the parts on. */
-static struct slice next_record(struct tls *tls, const struct iovec *parts, int count, size_t skip)
-{
-    size_t size = 0;
-    int i = 0;
-
-    while (i < count && skip >= parts[i].iov_len)
-        skip -= parts[i++].iov_len;
-    if (i < count && (parts[i].iov_len - skip >= RECORD_SIZE || i == count - 1))
-        return slice_of((const uint8_t *)parts[i].iov_base + skip,
-                        min_of(parts[i].iov_len - skip, (size_t)RECORD_SIZE));
-    for (; i < count && size < RECORD_SIZE; i++, skip = 0) {
-        const size_t part = min_of(parts[i].iov_len - skip, RECORD_SIZE - size);
-        memcpy(tls->record + size, (const uint8_t *)parts[i].iov_base + skip, part);
-        size += part;
-    }
-    return slice_of(tls->record, size);
-}
-
-static size_t size_of_parts(const struct iovec *parts, int count)
-{
-    size_t size = 0;
-
-    for (int i = 0; i < count; i++)
-        size += parts[i].iov_len;
-    return size;
-}
-
-/* Several records leave as one: the kernel and the peer wake once for them. */
-static void set_cork(const struct stream *stream, int on)
-{
-    setsockopt(stream->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
+    return report(stream, result);
 }
 
 static ssize_t tls_write(struct transport *transport, struct iovec *parts, int count)
 {
     struct stream *stream = stream_of(transport);
-    size_t total = 0;
-    struct slice record;
-    ssize_t result = 0;
+    ssize_t result;
 
     if (!is_open(stream, &result))
         return result;
-    const bool is_long = size_of_parts(parts, count) > RECORD_SIZE;
-    if (is_long)
-        set_cork(stream, true);
-    while ((record = next_record(stream->tls, parts, count, total)).size > 0) {
-        ERR_clear_error();
-        errno = 0;
-        const int rc = SSL_write(stream->ssl, record.data, (int)record.size);
-        if (rc <= 0) {
-            result = no_progress(stream, rc);
-            if (result == 0)
-                result = -EPIPE;
-            break;
-        }
-        total += (size_t)rc;
-    }
-    if (is_long)
-        set_cork(stream, false);
-    return total > 0 ? (ssize_t)total : result;
+    return report(stream, tls_records_write(&stream->records, parts, count));
 }
 
 static void on_socket_ready(struct source *source, uint32_t events)
@@ -402,7 +320,7 @@ static void on_socket_ready(struct source *source, uint32_t events)
 
     transport->hung_up |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
     /* A handshake may wait for room to speak, too. */
-    const bool goes_on = stream->read_wants_room || stream->state != STREAM_OPEN;
+    const bool goes_on = stream->records.wants_room || stream->state != STREAM_OPEN;
     transport_wake(transport, readable || (writable && goes_on), writable);
 }
 
@@ -424,8 +342,7 @@ static void tls_stream_close(struct transport *transport)
     if (stream->state == STREAM_HANDSHAKE)
         leave_begun(stream);
     if (stream->state == STREAM_OPEN && !transport->broken) {
-        SSL_shutdown(stream->ssl);
-        ERR_clear_error();
+        tls_records_shut_down(&stream->records);
         recv(stream->fd, NULL, DISCARD_SIZE, MSG_TRUNC | MSG_DONTWAIT);
     }
     stream_free(stream);
@@ -489,15 +406,19 @@ int tls_open(struct tls *tls, struct loop *loop, uint32_t handshake_max)
         return rc;
     tls->source = (struct source){.fd = worker_fd(&tls->worker), .on_ready = on_worker_ready};
     rc = loop_watch(loop, &tls->source);
-    if (rc != 0)
+    if (rc != 0) {
         worker_close(&tls->worker);
-    return rc;
+        return rc;
+    }
+    tls->scratch = xmalloc(sizeof(*tls->scratch));
+    return 0;
 }
 
 void tls_close(struct tls *tls)
 {
     loop_unwatch(tls->loop, &tls->source);
     worker_close(&tls->worker);
+    free(tls->scratch);
 }
 
 /* ---- facts ---- */

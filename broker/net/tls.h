@@ -16,6 +16,7 @@
 
 #include "base/worker.h"
 #include "net/listener.h"
+#include "net/tls_records.h"
 #include "net/transport.h"
 
 enum { TLS_ERROR_SIZE = 512 };
@@ -31,7 +32,7 @@ struct tls {
     unsigned away_count;        /* steps that are the worker's */
     struct stream_list begun;   /* that wait for their peer to go on, oldest first */
     uint32_t begun_count, handshake_max;
-    uint8_t record[16384]; /* where small parts become one record; for a moment only */
+    struct tls_scratch *scratch;
 };
 
 /* 0 or -errno. handshake_max: handshakes that wait for their peer at a time, see tls.c. */

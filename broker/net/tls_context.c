@@ -125,7 +125,6 @@ static bool use_rules(SSL_CTX *ctx, const struct tls_options *options, char erro
                                  (options->client_order ? 0 : SSL_OP_CIPHER_SERVER_PREFERENCE));
     SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                               SSL_MODE_RELEASE_BUFFERS);
-    SSL_CTX_set_read_ahead(ctx, 1);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_session_id_context(ctx, session_context, sizeof(session_context) - 1);
     assert(options->tls_1_2 || options->tls_1_3);
