@@ -129,7 +129,7 @@ $(BUILD)/stoatdump: $(BUILD)/obj/tools/dump.o $(call archive,store base)
 
 PERF_OBJECTS := $(filter $(BUILD)/obj/tools/stoatperf%,$(call objects,tools))
 
-$(BUILD)/stoatperf: $(PERF_OBJECTS) $(call archive,amqp base)
+$(BUILD)/stoatperf: $(PERF_OBJECTS) $(call archive,net amqp base)
 	$(call say,LD)$(CC) -o $@ $^ $(ALL_LDFLAGS) -lssl -lcrypto -ljansson -lm
 
 # A unit test may use the whole broker and tests/lib; those of stoatperf's files use these too.

@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { READ_AHEAD_SIZE = 64 * 1024 }; /* several records for one system call */
+static struct tls_scratch scratch;
 
 void socket_set_timeout(struct socket *sock, int timeout_s)
 {
@@ -76,8 +76,6 @@ static SSL_CTX *shared_context(const char *ca_file, bool insecure, struct failur
     }
     SSL_CTX_set_min_proto_version(fresh, TLS1_2_VERSION);
     SSL_CTX_set_mode(fresh, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    SSL_CTX_set_read_ahead(fresh, 1);
-    SSL_CTX_set_default_read_buffer_len(fresh, READ_AHEAD_SIZE);
     SSL_CTX_set_verify(fresh, insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
     if (!insecure && !load_trust(fresh, ca_file)) {
         failure_set(failure, "cannot use the certificates in %s: %s",
@@ -104,7 +102,8 @@ static bool handshake(struct socket *sock, const char *host, SSL_CTX *context,
     ERR_clear_error();
     errno = 0;
     if (SSL_connect(sock->tls) == 1)
-        return true;
+        return tls_records_open(&sock->records, sock->tls, sock->fd, &scratch) ||
+               failure_set(failure, "cannot set up TLS: %s", socket_error());
     const long verdict = SSL_get_verify_result(sock->tls);
     if (verdict == X509_V_OK)
         return failure_set(failure, "no TLS with %s: %s", host, socket_error());
@@ -124,64 +123,32 @@ bool socket_encrypt(struct socket *sock, const char *host, const char *ca_file, 
     return false;
 }
 
-/* What OpenSSL says of a call without a result, as a socket would say it. */
-static ssize_t result_without(struct socket *sock, int result)
+/* As a socket would say it. */
+static ssize_t answer(ssize_t result)
 {
-    switch (SSL_get_error(sock->tls, result)) {
-    case SSL_ERROR_ZERO_RETURN:
-        return 0;
-    case SSL_ERROR_WANT_READ:
-    case SSL_ERROR_WANT_WRITE:
-        errno = EAGAIN;
-        return -1;
-    case SSL_ERROR_SYSCALL:
-        return errno == 0 ? 0 : -1;
-    default:
-        errno = EPROTO;
-        return -1;
-    }
-}
-
-/* OpenSSL's read or write, a record at a time, for as long as it goes on without waiting. */
-static ssize_t repeat(struct socket *sock, uint8_t *data, size_t size, bool is_read)
-{
-    size_t total = 0, moved;
-    int result = 1;
-
-    while (total < size) {
-        ERR_clear_error();
-        errno = 0;
-        result = is_read ? SSL_read_ex(sock->tls, data + total, size - total, &moved)
-                         : SSL_write_ex(sock->tls, data + total, size - total, &moved);
-        if (result != 1)
-            break;
-        total += moved;
-        if (is_read && !SSL_has_pending(sock->tls))
-            break; /* the rest is the kernel's to tell of */
-    }
-    if (is_read)
-        sock->has_more = total == size;
-    return total > 0 ? (ssize_t)total : result_without(sock, result);
+    if (result >= 0)
+        return result;
+    errno = (int)-result;
+    return -1;
 }
 
 ssize_t socket_receive(struct socket *sock, void *data, size_t size)
 {
-    return sock->tls == NULL ? recv(sock->fd, data, size, 0) : repeat(sock, data, size, true);
+    return sock->tls == NULL ? recv(sock->fd, data, size, 0)
+                             : answer(tls_records_read(&sock->records, data, size));
 }
 
 ssize_t socket_send(struct socket *sock, const void *data, size_t size)
 {
     if (sock->tls == NULL)
         return send(sock->fd, data, size, 0);
-    const ssize_t sent = repeat(sock, (uint8_t *)(uintptr_t)data, size, false);
-    if (sent == 0)
-        errno = EPIPE;
-    return sent == 0 ? -1 : sent;
+    const struct iovec part = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
+    return answer(tls_records_write(&sock->records, &part, 1));
 }
 
 bool socket_has_more(const struct socket *sock)
 {
-    return sock->has_more;
+    return sock->tls != NULL && (buf_size(&sock->records.unread) > 0 || SSL_pending(sock->tls) > 0);
 }
 
 const char *socket_error(void)
@@ -193,6 +160,7 @@ const char *socket_error(void)
 
 void socket_close(struct socket *sock)
 {
+    tls_records_release(&sock->records);
     SSL_free(sock->tls);
     if (sock->fd >= 0)
         close(sock->fd);

@@ -1,23 +1,20 @@
 /* A connected socket, plain or with TLS on it, read and written as with recv and send: -1 with EAGAIN
  * when a non-blocking one has nothing or takes nothing.
  *
- * TLS takes several records from the kernel at a time: what was taken and not read is seen by no epoll,
- * so whoever waits on one reads until socket_has_more says no. It is written by OpenSSL, so that the process must
- * ignore SIGPIPE. And a write that was not taken must be
- * tried again with the same octets first, which is how stoatperf writes anyway. */
+ * TLS takes several records from the kernel at a time: what was taken and not read is seen by no
+ * epoll, so whoever waits on one reads until socket_has_more says no. And a write that was not taken
+ * must be tried again with the same octets first, which is how stoatperf writes anyway. OpenSSL
+ * shakes hands by itself, so that the process must ignore SIGPIPE. */
 #ifndef TOOLS_STOATPERF_SOCKET_H
 #define TOOLS_STOATPERF_SOCKET_H
 
-#include <openssl/types.h>
-#include <sys/types.h>
-
-#include "base/base.h"
+#include "net/tls_records.h"
 #include "tools/stoatperf_failure.h"
 
 struct socket {
-    int fd;        /* -1: not open */
-    bool has_more; /* TLS: the last read was as long as it could be */
-    SSL *tls;      /* NULL: plain */
+    int fd;   /* -1: not open */
+    SSL *tls; /* NULL: plain */
+    struct tls_records records;
 };
 
 /* Connects, blocking, to the first address of host that answers; every wait of a blocking socket
