@@ -131,10 +131,14 @@ static void write_pattern(size_t from, size_t size)
     }
 }
 
-static void check_pattern(struct slice bytes)
+static void check_pattern(
+    struct slice bytes) /* one assertion: each of check's is a write to a file */
 {
-    for (size_t i = 0; i < bytes.size; i++)
-        ck_assert_uint_eq(bytes.data[i], (uint8_t)(i * 31 >> 3));
+    size_t i = 0;
+
+    while (i < bytes.size && bytes.data[i] == (uint8_t)(i * 31 >> 3))
+        i++;
+    ck_assert_uint_eq(i, bytes.size);
 }
 
 static bool owns_no_buffer(void)
