@@ -147,6 +147,8 @@ static const struct key keys[] = {
      true},
     {"unacked_max_per_channel", KEY_NUMBER, FIELD(unacked_max_per_channel), "100000", 0, UINT32_MAX,
      true},
+    {"unacked_memory_limit", KEY_SIZE, FIELD(unacked_size_max), "512MiB", 0, INT64_MAX, true},
+    {"output_memory_limit", KEY_SIZE, FIELD(output_size_max), "1MiB", 65536, 1073741824, false},
     {"publish_memory_limit", KEY_SIZE, FIELD(publish_size_max), "128MiB", 0, INT64_MAX, true},
     {"consumer_timeout", KEY_NUMBER, FIELD(consumer_timeout_ms), "0", 0, 315360000000, true},
     {"message_memory_limit", KEY_SIZE, FIELD(message_memory_max), "48MiB", 0, INT64_MAX, false},

@@ -79,6 +79,8 @@ struct config {
     uint32_t consumer_max_per_node;      /* consumer_max_per_node (1000000) */
     uint32_t unacked_max_per_channel;    /* unacked_max_per_channel (100000) */
     uint64_t publish_size_max;           /* publish_memory_limit (128MiB) */
+    uint64_t unacked_size_max;           /* unacked_memory_limit (512MiB) */
+    uint64_t output_size_max;            /* output_memory_limit (1MiB) */
     uint64_t consumer_timeout_ms;        /* consumer_timeout (0: none) */
     uint32_t connection_max;             /* connection_max (0: as many as descriptors allow) */
     uint32_t connection_max_per_address; /* connection_max_per_address (0: likewise) */

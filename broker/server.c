@@ -171,6 +171,8 @@ static int start_service(struct server *server)
         .consumer_max_per_node = config->consumer_max_per_node,
         .unacked_max_per_channel = config->unacked_max_per_channel,
         .publish_size_max = config->publish_size_max,
+        .unacked_size_max = config->unacked_size_max,
+        .output_size_max = config->output_size_max,
         .consumer_timeout_ms = config->consumer_timeout_ms,
         .connection_max = config->connection_max,
         .connection_max_per_address = config->connection_max_per_address,

@@ -80,14 +80,14 @@ static bool is_low_on_memory(struct alarm *alarm)
 
 void alarm_look(struct alarm *alarm)
 {
-    const bool was_on = alarm_is_on(alarm);
+    const bool memory = alarm->memory, disk = alarm->disk;
 
     alarm->readings = alarm->source.read(alarm->source.context);
     set_memory(alarm, is_low_on_memory(alarm));
     set_disk(alarm,
              alarm->readings.store_full || alarm->readings.disk_free < alarm->limits.disk_free_min);
     timer_set(alarm->wheel, &alarm->timer, alarm->clock->now_ms + wait_ms(alarm));
-    if (alarm_is_on(alarm) != was_on)
+    if (alarm->memory != memory || alarm->disk != disk)
         alarm->on_change(alarm);
 }
 

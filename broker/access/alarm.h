@@ -1,7 +1,7 @@
 /* The memory and the disk alarm: while either is on, whoever publishes is not read (wire-behaviour
  * 4.6).
  *
- *     source ──read──▶ readings ──compared with limits──▶ memory, disk ──first on, last off──▶ on_change
+ *     source ──read──▶ readings ──compared with limits──▶ memory, disk ──on or off──▶ on_change
  *       ▲                                                     │
  *       └────── timer: 10 s, down to 0.1 s near a limit ◀─────┘
  *
@@ -41,8 +41,7 @@ struct alarm {
     const struct clock *clock;
     struct timer timer; /* the next look */
     struct alarm_source source;
-    void (*on_change)(
-        struct alarm *alarm); /* either is on, and none was; or none is, and one was */
+    void (*on_change)(struct alarm *alarm); /* memory, disk or both have changed */
 
     struct alarm_limits limits;
     struct alarm_readings readings; /* of the last look */

@@ -24,7 +24,7 @@ int loop_init(struct loop *loop, struct clock *clock)
     if (epoll_fd < 0)
         return -errno;
 
-    *loop = (struct loop){.clock = clock, .epoll_fd = epoll_fd};
+    *loop = (struct loop){.clock = clock, .epoll_fd = epoll_fd, .output_max = LOOP_OUTPUT_MAX};
     for (int phase = 0; phase < LOOP_PHASES; phase++)
         TAILQ_INIT(&loop->phases[phase]);
     clock_update(clock);

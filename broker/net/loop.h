@@ -46,6 +46,7 @@ struct source {
 
 enum {
     LOOP_SCRATCH_SIZE = 256 * 1024,
+    LOOP_OUTPUT_MAX = 1024 * 1024,
     LOOP_EVENTS_MAX = 256, /* fetched in one turn; the rest come in the next */
     LOOP_BUFFER_SIZE = 64 * 1024,
     LOOP_BUFFERS_MAX = 64 /* at rest; more are freed */
@@ -64,7 +65,8 @@ struct loop {
     int event_next, event_count;
 
     /* What all transports share, because each needs it for a moment only. */
-    uint8_t *scratch; /* LOOP_SCRATCH_SIZE bytes into which every transport reads */
+    uint8_t *scratch;  /* LOOP_SCRATCH_SIZE bytes into which every transport reads */
+    size_t output_max; /* octets that may wait to be written to a peer; see transport.h */
     uint8_t *buffers[LOOP_BUFFERS_MAX]; /* at rest, LOOP_BUFFER_SIZE bytes each */
     size_t buffer_count;
     struct buf sink; /* takes what is written to a transport that has ended */

@@ -406,7 +406,8 @@ static void run_output(struct task *task)
         break_off(transport, -result);
         return;
     }
-    if (transport->congested && transport_output_size(transport) <= TRANSPORT_LOW_WATER) {
+    if (transport->congested &&
+        transport_output_size(transport) <= transport->loop->output_max / 4) {
         transport->congested = false;
         transport->events->on_drained(transport);
     }

@@ -10,9 +10,10 @@
  * nothing shown; whether the end of a peer is noticed is the owner's choice.
  *
  * Output. The owner appends to the tail buffer, or references bytes that it keeps alive; all of it
- * leaves in the turn's OUTPUT phase in as few writes as possible. Above the high-water mark the
- * transport is *congested*: the owner should not add what can wait. When the backlog has fallen
- * below the low-water mark, on_drained says so. Buffers come from the loop's and go back when they
+ * leaves in the turn's OUTPUT phase in as few writes as possible. Above the high-water mark, which
+ * is the loop's output_max, the transport is *congested*: the owner should not add what can wait. When
+ * the backlog has fallen to a quarter of it, on_drained says so. Whoever raises the mark tells the
+ * owners of those with output himself. Buffers come from the loop's and go back when they
  * are sent: an idle transport owns no buffer.
  *
  * End. The peer's end of file or a failed read or write is reported once by on_broken (from the
@@ -82,8 +83,8 @@ struct transport {
 };
 
 enum {
-    TRANSPORT_HIGH_WATER = 1024 * 1024,
-    TRANSPORT_LOW_WATER = 256 * 1024,
+    TRANSPORT_HIGH_WATER = LOOP_OUTPUT_MAX, /* unless loop->output_max says otherwise */
+    TRANSPORT_LOW_WATER = TRANSPORT_HIGH_WATER / 4,
     TRANSPORT_TAIL_ROOM = 16 * 1024 /* what fits behind the tail without growing it */
 };
 
@@ -125,7 +126,7 @@ static inline size_t transport_output_size(const struct transport *transport)
 /* Above the high-water mark, and not yet below the low one again. */
 static inline bool transport_is_congested(const struct transport *transport)
 {
-    return transport->congested || transport_output_size(transport) > TRANSPORT_HIGH_WATER;
+    return transport->congested || transport_output_size(transport) > transport->loop->output_max;
 }
 
 /* So many octets of input are at most with us at a time, at least a frame: less than

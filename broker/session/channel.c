@@ -108,6 +108,9 @@ static void drop_work(struct channel *channel)
     struct deliveries unacked = channel->deliveries;
     deliveries_init(&channel->deliveries);
     channel->global_unacked = 0;
+    channel->connection->unacked_size -= channel->unacked_size;
+    channel->unacked_size = 0;
+    connection_lighten(channel->connection);
     /* First: a queue may go with its last consumer, and what is unacked with it (8.12). */
     free_consumers(channel);
     returns_add(&channel->connection->service->returns, &unacked); /* 6.5 */

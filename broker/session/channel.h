@@ -51,6 +51,7 @@ struct channel {
     uint32_t global_unacked;     /* deliveries to consumers, unacked, all together */
     uint32_t global_unacked_max; /* global prefetch, or the limit of the broker */
     struct deliveries deliveries;
+    uint64_t unacked_size; /* its part of the connection's */
 
     struct confirms *confirms; /* confirm mode, or NULL */
     struct tx *tx;             /* tx mode, or NULL */
@@ -109,6 +110,29 @@ void channel_set_global_prefetch(struct channel *channel, uint16_t prefetch);
 static inline bool channel_is_full(const struct channel *channel)
 {
     return channel->global_unacked >= channel->global_unacked_max;
+}
+
+/* About what it takes in memory that this has to be acknowledged: names of exchange and key left out. */
+static inline uint64_t channel_unacked_size(const struct message *message)
+{
+    return sizeof(struct message) + sizeof(struct entry) + sizeof(struct delivery) +
+           message->properties_size + (uint64_t)message->body_size;
+}
+
+/* The entry has to be acknowledged: it counts until it is settled. */
+static inline void channel_count_unacked(struct channel *channel, const struct entry *entry)
+{
+    const uint64_t size = channel_unacked_size(entry->message);
+
+    channel->unacked_size += size;
+    channel->connection->unacked_size += size;
+}
+static inline void channel_uncount_unacked(struct channel *channel, const struct entry *entry)
+{
+    const uint64_t size = channel_unacked_size(entry->message);
+
+    channel->unacked_size -= size;
+    channel->connection->unacked_size -= size;
 }
 
 /* ---- in class_channel.c ---- */

@@ -451,6 +451,9 @@ static void send_got(struct channel *channel, struct queue *queue, struct place 
     uint64_t tag = no_ack ? deliveries_skip(&channel->deliveries)
                           : deliveries_add(&channel->deliveries, queue, place, NULL);
 
+    if (!no_ack)
+        channel_count_unacked(channel, entry);
+
     channel->delivered++;
     channel_send_content(channel,
                          &(struct amqp_method){
@@ -509,13 +512,22 @@ static void on_get_loaded(struct queue_waiter *waiter)
 /* Who takes and never acknowledges is stopped where consumers just wait. */
 static bool check_unacked(const struct channel *channel, bool no_ack, struct amqp_error *error)
 {
-    const uint32_t max = channel->connection->service->limits.unacked_max_per_channel;
+    const struct connection *connection = channel->connection;
+    const uint32_t max = connection->service->limits.unacked_max_per_channel;
+    const uint64_t size_max = connection->service->unacked_size_max;
 
-    return max == 0 || no_ack || channel->deliveries.count < max ||
+    if (no_ack)
+        return true;
+    if (max != 0 && channel->deliveries.count >= max)
+        return amqp_fail(error, AMQP_PRECONDITION_FAILED,
+                         "%zu deliveries of this channel are not acknowledged, the maximum is "
+                         "%" PRIu32 " (unacked_max_per_channel)",
+                         channel->deliveries.count, max);
+    return connection->unacked_size < size_max ||
            amqp_fail(error, AMQP_PRECONDITION_FAILED,
-                     "%zu deliveries of this channel are not acknowledged, the maximum is %" PRIu32
-                     " (unacked_max_per_channel)",
-                     channel->deliveries.count, max);
+                     "messages of %" PRIu64 " octets that were delivered to this connection are "
+                     "not acknowledged, the maximum is %" PRIu64 " (unacked_memory_limit)",
+                     connection->unacked_size, size_max);
 }
 
 /* 10.11 */
@@ -554,6 +566,7 @@ void channel_settle(struct channel *channel, struct delivery *delivery, enum set
 
     if (settled.by_consumer)
         channel->global_unacked--;
+    channel_uncount_unacked(channel, place_entry(settled.place));
     switch (how) {
     case SETTLE_ACK:
         channel->acknowledged++;
@@ -568,6 +581,8 @@ void channel_settle(struct channel *channel, struct delivery *delivery, enum set
         break;
     }
     queue_unref(&settled.queue);
+    if (unlikely(channel->connection->laden))
+        connection_lighten(channel->connection);
 }
 
 static void settle_one(struct channel *channel, struct delivery *delivery, enum settlement how)

@@ -28,8 +28,8 @@
 enum {
     LINGER_MS =
         3000, /* for the peer to read our last word (2.3), or to see none of a refused login (4.2.5) */
-    CLOSE_WAIT_MAX_MS = 30000,             /* for close-ok (4.5.2) */
-    CHOKE_SIZE = 4 * TRANSPORT_HIGH_WATER, /* of output not taken by the peer, beside one message */
+    CLOSE_WAIT_MAX_MS = 30000, /* for close-ok (4.5.2) */
+    CHOKE_FACTOR = 4, /* times output_size_max, beside one message, is not taken by the peer */
 };
 
 #define TO(state) (1u << CONNECTION_##state)
@@ -359,6 +359,44 @@ void connection_unreserve(struct connection *connection, uint64_t size)
     connection->publish_size -= size;
 }
 
+static void wake_consumers(struct connection *connection)
+{
+    map_each (&connection->channels, link)
+        channel_wake_consumers(container_of(link, struct channel, by_number));
+}
+
+void connection_await_acks(struct connection *connection)
+{
+    char label[CONNECTION_LABEL_SIZE];
+
+    connection->laden = true;
+    if (!connection->told_laden)
+        log_warning("AMQP connection %s has not acknowledged messages of %" PRIu64
+                    " octets, and is given no more until it does: the maximum is %" PRIu64
+                    " (unacked_memory_limit)",
+                    connection_label(connection, label), connection->unacked_size,
+                    connection->service->unacked_size_max);
+    connection->told_laden = true;
+}
+
+void connection_on_limits(struct connection *connection)
+{
+    if (!connection->laden && transport_output_size(&connection->transport) == 0)
+        return;
+    connection->laden = false;
+    wake_consumers(connection);
+}
+
+/* With some distance to the limit, so that not every acknowledgement wakes everybody. */
+void connection_lighten(struct connection *connection)
+{
+    if (!connection->laden ||
+        connection->unacked_size > connection->service->unacked_size_max / 8 * 7)
+        return;
+    connection->laden = false;
+    wake_consumers(connection);
+}
+
 /* ---- alarms ---- */
 
 bool connection_awaits_confirms(struct connection *connection)
@@ -422,9 +460,11 @@ const char *connection_state_name(const struct connection *connection)
 
 bool connection_is_flooded(const struct connection *connection)
 {
-    const struct transport *transport = &connection->transport;
-    return transport->chunks_size > CHOKE_SIZE &&
-           transport->chunks_size - CHOKE_SIZE > connection->service->limits.message_size_max;
+    const struct service_limits *limits = &connection->service->limits;
+    const size_t size = connection->transport.chunks_size,
+                 max = CHOKE_FACTOR * limits->output_size_max;
+
+    return size > max && size - max > limits->message_size_max;
 }
 
 static void on_drained(struct transport *transport)
@@ -435,8 +475,7 @@ static void on_drained(struct transport *transport)
         connection->choked = false;
         update_reading(connection);
     }
-    map_each (&connection->channels, link)
-        channel_wake_consumers(container_of(link, struct channel, by_number));
+    wake_consumers(connection);
 }
 
 /* ---- heartbeats ---- */

@@ -84,6 +84,9 @@ struct connection {
     struct queue_owner owned; /* its exclusive queues */
 
     uint64_t publish_size; /* see connection_reserve */
+    uint64_t unacked_size; /* see connection_await_acks */
+    bool laden;            /* because of it a consumer was given nothing */
+    bool told_laden;       /* it is logged once */
 
     bool held, choked, blocked; /* not read, see above */
     bool noticed;               /* octets have come: it is no probe (1.3) */
@@ -134,6 +137,17 @@ bool connection_is_flooded(const struct connection *connection);
  * properties have at most service->reserved_size_min octets counts in transactions alone. */
 bool connection_reserve(struct connection *connection, uint64_t size, struct amqp_error *error);
 void connection_unreserve(struct connection *connection, uint64_t size);
+
+/* Messages that its client has to acknowledge stay in memory, even those that the store has: all of a
+ * connection together may have service->unacked_size_max before one more is handed out. Called when
+ * they have: its consumers wait until less is left (connection_lighten). */
+void connection_await_acks(struct connection *connection);
+
+/* Some are settled: who waited for it goes on. */
+void connection_lighten(struct connection *connection);
+
+/* More may be left unacknowledged, or wait to be written: who waited for either goes on. */
+void connection_on_limits(struct connection *connection);
 
 /* A publish of it is not confirmed yet. */
 bool connection_awaits_confirms(struct connection *connection);

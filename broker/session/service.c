@@ -12,6 +12,7 @@
 #include "session/revocation.h"
 
 enum {
+    LOW_MEMORY_PART = 64, /* of what a connection may hold up otherwise */
     SMALL_BODY_SIZE =
         4096,     /* so many octets in each channel of a connection are not worth counting */
     CROWD = 1000, /* connections whose memory is worth giving back */
@@ -73,17 +74,30 @@ static void name_node(struct service *service)
     snprintf(service->node, sizeof(service->node), "stoatmq@%s", host);
 }
 
-/* Who was blocked goes on. Nothing happens when one is raised: who publishes finds out then
+/* What one connection may leave unacknowledged, or unread: less while memory is low. */
+static void set_consumer_limits(struct service *service)
+{
+    const uint64_t unacked = service->limits.unacked_size_max;
+    const uint64_t part = service->alarm.memory ? LOW_MEMORY_PART : 1;
+
+    service->unacked_size_max = unacked == 0 ? UINT64_MAX : max_of(unacked / part, (uint64_t)1);
+    service->broker->loop->output_max = service->limits.output_size_max / part;
+}
+
+/* Who was held up goes on. Nothing happens when an alarm is raised: who publishes finds out then
  * (4.6.1). */
 static void on_alarm_change(struct alarm *alarm)
 {
     struct service *service = container_of(alarm, struct service, alarm);
     struct connection *connection;
 
-    if (alarm_is_on(alarm))
-        return;
-    TAILQ_FOREACH (connection, &service->connections, link)
-        connection_unblock(connection);
+    set_consumer_limits(service);
+    TAILQ_FOREACH (connection, &service->connections, link) {
+        if (!alarm->memory)
+            connection_on_limits(connection);
+        if (!alarm_is_on(alarm))
+            connection_unblock(connection);
+    }
 }
 
 void service_on_store_full(struct service *service)
@@ -130,6 +144,9 @@ int service_init(struct service *service, struct broker *broker,
     TAILQ_INIT(&service->connections);
     addresses_init(&service->addresses, broker->clock);
     alarm_init(&service->alarm, on_alarm_change);
+    if (service->limits.output_size_max == 0)
+        service->limits.output_size_max = TRANSPORT_HIGH_WATER;
+    set_consumer_limits(service);
     name_node(service);
     put_server_properties(service, properties, property_count);
     return 0;

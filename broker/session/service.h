@@ -21,10 +21,12 @@ struct service_limits {
     uint32_t handshake_timeout_ms;
     uint32_t login_delay_max_ms; /* 0: none; see access/address.h */
     uint64_t message_size_max;
+    size_t output_size_max; /* see transport.h; 0: TRANSPORT_HIGH_WATER */
     /* 0 in any of these: no limit */
     uint32_t consumer_max_per_channel, consumer_max_per_node;
     uint32_t unacked_max_per_channel;
     uint64_t publish_size_max; /* see connection_reserve */
+    uint64_t unacked_size_max; /* see connection_await_acks */
     uint32_t connection_max, connection_max_per_address;
     uint32_t handshake_max_per_address;
     uint32_t channel_max_per_node;
@@ -51,6 +53,7 @@ struct service {
     struct returns returns; /* what channels that have ended had unacked */
     size_t connection_room; /* connections for which there are descriptors; 0: nobody has counted */
     uint32_t reserved_size_min; /* see connection_reserve */
+    uint64_t unacked_size_max;  /* the limit, or a part of it while memory is low */
     uint64_t next_connection_id;
     struct route route;   /* scratch of the publish path */
     uint64_t copies;      /* of messages that go to more than one queue, in the turn ... */

@@ -13,9 +13,17 @@ enum { COPY_SIZE_MAX = 4096 };
 static bool may_take(struct consumer *consumer)
 {
     const struct channel *channel = container_of(consumer, struct subscription, consumer)->channel;
+    struct connection *connection = channel->connection;
 
-    return !transport_is_congested(&channel->connection->transport) &&
-           (consumer->no_ack || !channel_is_full(channel));
+    if (transport_is_congested(&connection->transport))
+        return false;
+    if (consumer->no_ack)
+        return true;
+    if (unlikely(connection->unacked_size >= connection->service->unacked_size_max)) {
+        connection_await_acks(connection);
+        return false;
+    }
+    return !channel_is_full(channel);
 }
 
 /* basic.deliver, content header and body, each in its frame, written in one piece: the path of
@@ -106,6 +114,7 @@ static void on_deliver(struct consumer *consumer, struct place place)
     } else {
         tag = deliveries_add(&channel->deliveries, consumer->queue, place, consumer);
         channel->global_unacked++;
+        channel_count_unacked(channel, entry);
         if (unlikely(subscription->timeout_ms > 0))
             consumer_timeout_watch(subscription);
     }

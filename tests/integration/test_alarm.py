@@ -11,6 +11,7 @@ import pika
 from pika.exceptions import ChannelClosedByBroker, ConnectionBlockedTimeout, ConnectionClosedByBroker
 
 import broker
+import costs
 import tap
 
 LOW_ON_MEMORY = 'vm_memory_high_watermark.absolute=1kB'
@@ -104,6 +105,34 @@ class Alarm(unittest.TestCase):
         self.start('vm_memory_high_watermark.relative=1.0', 'disk_free_limit.absolute=0')
         self.assertEqual(self.status()['alarms'], [])
         self.assertEqual(self.status()['disk_free_limit'], 0)
+
+    def test_17_7_what_is_not_acknowledged_is_limited(self):
+        """A backlog on disk, and a consumer who would have it all in memory."""
+        self.start('unacked_memory_limit=8MiB', 'output_memory_limit=64KiB', 'message_memory_limit=1MiB')
+        connection = self.connect()
+        channel = connection.channel()
+        channel.queue_declare('q', durable=True)
+        channel.confirm_delivery()
+        for number in range(32):
+            channel.basic_publish('', 'q', bytes([number]) * 1000 * 1000, pika.BasicProperties(delivery_mode=2))
+        before, tags, bodies = costs.anonymous_octets(self.broker.process.pid), [], []
+
+        def take(_, method, __, body):
+            tags.append(method.delivery_tag)
+            bodies.append(body[0])
+
+        channel.basic_consume('q', take)
+        deadline = time.monotonic() + 60
+        while len(bodies) < 32:
+            self.assertLess(time.monotonic(), deadline)
+            connection.process_data_events(0.1)
+            if len(tags) == 9:
+                self.broker.await_log('and is given no more until it does: the maximum is 8388608 (unacked_memory_limit)')
+                self.assertEqual(self.broker.rows('list_queues', 'messages_unacknowledged'), [['9']])
+                self.assertLess(costs.anonymous_octets(self.broker.process.pid) - before, 20 << 20)
+                channel.basic_ack(tags.pop(), multiple=True)
+                tags.clear()
+        self.assertEqual(bodies, list(range(32)))
 
     def test_17_7_limits(self):
         self.start('channel_max_per_node=2', 'cluster_queue_limit=1', 'cluster_exchange_limit=8')

@@ -8,6 +8,7 @@
 #include "access/resources.h"
 #include "amqp/client.h"
 #include "base/alloc.h"
+#include "session/channel.h"
 #include "tests/lib/harness.h"
 #include "tests/lib/unit.h"
 
@@ -36,15 +37,20 @@ static void release(void *context)
 
 static const struct alarm_limits limits = {.memory_max = GIB, .disk_free_min = 50 * MIB};
 
-static void set_up(void)
+static void set_up_with(const struct service_limits *service_limits)
 {
     const struct alarm_source source = {.read = read_now, .release = release};
 
-    harness_init(&harness, NULL);
+    harness_init(&harness, service_limits);
     now = (struct alarm_readings){.memory_used = 10 * MIB, .disk_free = 100 * GIB};
     releasable = 0;
     look_count = release_count = 0;
     alarm_start(&harness.service.alarm, &harness.loop.timers, &harness.clock, &limits, &source);
+}
+
+static void set_up(void)
+{
+    set_up_with(NULL);
 }
 
 static void tear_down(void)
@@ -422,6 +428,93 @@ START_TEST(who_leaves_while_blocked_is_gone) /* 4.5.4 */
 }
 END_TEST
 
+/* ---- who consumes ---- */
+
+static void fill(struct peer *peer, const char *queue, int messages)
+{
+    static char body[1001];
+
+    peer_call(peer, 1,
+              &(struct amqp_method){.id = AMQP_QUEUE_DECLARE,
+                                    .queue_declare.queue = slice_of_string(queue)},
+              AMQP_QUEUE_DECLARE_OK);
+    memset(body, 'm', sizeof(body) - 1);
+    for (int i = 0; i < messages; i++)
+        peer_publish(peer, 1, "", queue, body);
+}
+
+static void start_consumer(struct peer *peer, const char *queue, bool no_ack)
+{
+    peer_send(peer, 1,
+              &(struct amqp_method){
+                  .id = AMQP_BASIC_CONSUME,
+                  .basic_consume = {.queue = slice_of_string(queue), .no_ack = no_ack}});
+}
+
+static uint64_t delivered(const struct peer *peer)
+{
+    return container_of(map_find_id(&peer->connection->channels, 1), struct channel, by_number)
+        ->delivered;
+}
+
+/* While memory is low they get a part; and what they wait for when it is not any more. */
+START_TEST(who_does_not_acknowledge_gets_little)
+{
+    struct service_limits few = harness_limits;
+
+    tear_down();
+    few.unacked_size_max = 64 * 5000;
+    set_up_with(&few);
+    struct peer *peer = peer_open_channel(&harness);
+    fill(peer, "q", 100);
+    set_memory(true);
+    start_consumer(peer, "q", false);
+    ck_assert_uint_eq(delivered(peer), 5);
+    if (_i == 1)
+        set_disk(true);
+    set_memory(false);
+    ck_assert_uint_eq(delivered(peer), 100);
+}
+END_TEST
+
+START_TEST(who_does_not_read_gets_little)
+{
+    struct peer *peer = peer_open_channel(&harness);
+
+    fill(peer, "q", 100);
+    set_memory(true);
+    memory_transport_take(&peer->memory, 0);
+    start_consumer(peer, "q", true);
+    ck_assert_uint_le(delivered(peer), 17); /* 16 KiB */
+    ck_assert_uint_ge(delivered(peer), 12);
+    if (_i == 1)
+        set_memory(false);
+    memory_transport_take(&peer->memory, SIZE_MAX);
+    harness_run(&harness);
+    ck_assert_uint_eq(delivered(peer), 100);
+}
+END_TEST
+
+/* Refused in a turn in which nothing was written. */
+START_TEST(what_is_unread_already_counts)
+{
+    struct peer *peer = peer_open_channel(&harness), *other = peer_open_channel(&harness);
+
+    fill(peer, "q", 51);
+    peer_send(other, 1, &(struct amqp_method){.id = AMQP_BASIC_GET, .basic_get.queue = SLICE("q")});
+    memory_transport_take(&peer->memory, 0);
+    start_consumer(peer, "q", true);
+    ck_assert_uint_eq(delivered(peer), 50);
+    set_memory(true);
+    peer_send(other, 1,
+              &(struct amqp_method){.id = AMQP_BASIC_REJECT,
+                                    .basic_reject = {.delivery_tag = 1, .requeue = true}});
+    ck_assert_uint_eq(delivered(peer), 50);
+    set_memory(false);
+    ck_assert_uint_eq(delivered(peer), 51);
+}
+END_TEST
+
 /* ---- resources ---- */
 
 static char *make_root(void)
@@ -519,6 +612,9 @@ static Suite *alarm_suite(void)
     tcase_add_test(tests, heartbeats_are_not_missed_while_blocked);
     tcase_add_test(tests, who_is_blocked_can_be_told_to_go);
     tcase_add_test(tests, who_leaves_while_blocked_is_gone);
+    tcase_add_loop_test(tests, who_does_not_acknowledge_gets_little, 0, 2);
+    tcase_add_loop_test(tests, who_does_not_read_gets_little, 0, 2);
+    tcase_add_test(tests, what_is_unread_already_counts);
     suite_add_tcase(suite, tests);
     tcase_add_test(resources, control_groups_limit_memory);
     tcase_add_test(resources, this_process_has_resources);

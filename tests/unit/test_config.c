@@ -88,6 +88,8 @@ START_TEST(defaults)
     ck_assert_uint_eq(config.heartbeat_s, 60);
     ck_assert_uint_eq(config.frame_size_max, 131072);
     ck_assert_uint_eq(config.initial_frame_size_max, 8192);
+    ck_assert_uint_eq(config.unacked_size_max, UINT64_C(512) << 20);
+    ck_assert_uint_eq(config.output_size_max, 1 << 20);
     ck_assert_uint_eq(config.channel_max, 2047);
     ck_assert_uint_eq(config.handshake_timeout_ms, 10000);
     ck_assert_uint_eq(config.message_size_max, 16777216);

@@ -158,6 +158,113 @@ START_TEST(gets_that_nobody_acknowledges)
 }
 END_TEST
 
+static const char *large(void)
+{
+    static char body[1001];
+
+    memset(body, 'l', sizeof(body) - 1);
+    return body;
+}
+
+static void start_with_unacked_size(uint64_t size, int messages, bool durable)
+{
+    struct service_limits limits = harness_limits;
+
+    limits.unacked_size_max = size;
+    start(&limits);
+    declare_queue(peer, "q", durable, NULL);
+    for (int i = 0; i < messages; i++)
+        publish(peer, "q", large());
+}
+
+START_TEST(octets_that_nobody_acknowledges)
+{
+    start_with_unacked_size(3000, 10, _i == 1);
+    consume(other, "q", "a", false, NULL);
+    const uint64_t first = expect_delivery(other, large());
+    expect_delivery(other, large());
+    const uint64_t third = expect_delivery(other, large());
+    peer_expect_nothing(other);
+    ck_assert_uint_eq(harness_logged(&harness, "[warning] AMQP connection"), 1);
+    ck_assert_uint_eq(harness_logged(&harness, "(unacked_memory_limit)"), 1);
+    ack(other, first);
+    expect_delivery(other, large());
+    peer_expect_nothing(other);
+    nack(other, third, true); /* comes back, if to nobody else */
+    expect_delivery(other, large());
+    peer_expect_nothing(other);
+    get_unacked(peer, "q", large()); /* what others leave does not count */
+    ck_assert_uint_eq(harness_logged(&harness, "(unacked_memory_limit)"), 1);
+}
+END_TEST
+
+START_TEST(octets_of_all_channels_of_a_connection)
+{
+    start_with_unacked_size(3000, 10, false);
+    peer_call(other, 2, &(struct amqp_method){.id = AMQP_CHANNEL_OPEN}, AMQP_CHANNEL_OPEN_OK);
+    for (int i = 0; i < 3; i++)
+        get_unacked(other, "q", large());
+    peer_call(other, 2,
+              &(struct amqp_method){.id = AMQP_BASIC_CONSUME, .basic_consume.queue = SLICE("q")},
+              AMQP_BASIC_CONSUME_OK);
+    peer_expect_nothing(other);
+    char text[256];
+    snprintf(text, sizeof(text),
+             "PRECONDITION_FAILED - messages of %" PRIu64 " octets that were delivered to this "
+             "connection are not acknowledged, the maximum is 3000 (unacked_memory_limit)",
+             other->connection->unacked_size);
+    peer_send(other, 1, &(struct amqp_method){.id = AMQP_BASIC_GET, .basic_get.queue = SLICE("q")});
+    peer_expect_close(other, 1, 406, text);
+    /* What the channel had goes back with it, and to the other one. */
+    for (int i = 0; i < 3; i++)
+        peer_expect_content(other, 2, AMQP_BASIC_DELIVER, large());
+    peer_expect_nothing(other);
+    peer_free(&other);
+    harness_run(&harness);
+    for (int i = 0; i < 3; i++)
+        get_unacked(peer, "q", large());
+    ck_assert_uint_eq(peer->connection->unacked_size,
+                      TAILQ_FIRST(&harness.service.connections)->unacked_size);
+}
+END_TEST
+
+START_TEST(a_single_delivery_may_always_be_left)
+{
+    start_with_unacked_size(10, 3, false);
+    consume(other, "q", "a", false, NULL);
+    for (int i = 0; i < 3; i++) {
+        const uint64_t tag = expect_delivery(other, large());
+        peer_expect_nothing(other);
+        ack(other, tag);
+    }
+    ck_assert_uint_eq(other->connection->unacked_size, 0);
+    publish(peer, "q", large());
+    expect_delivery(other, large());
+    publish(peer, "q", large());
+    consume(peer, "q", "none", true, NULL); /* needs no acknowledgement */
+    expect_delivery(peer, large());
+}
+END_TEST
+
+START_TEST(octets_of_a_transaction)
+{
+    start_with_unacked_size(3000, 10, false);
+    peer_call(other, 1, &(struct amqp_method){.id = AMQP_TX_SELECT}, AMQP_TX_SELECT_OK);
+    consume(other, "q", "a", false, NULL);
+    expect_delivery(other, large());
+    expect_delivery(other, large());
+    const uint64_t third = expect_delivery(other, large());
+    peer_send(other, 1,
+              &(struct amqp_method){.id = AMQP_BASIC_ACK,
+                                    .basic_ack = {.delivery_tag = third, .multiple = true}});
+    peer_expect_nothing(other);
+    peer_call(other, 1, &(struct amqp_method){.id = AMQP_TX_COMMIT}, AMQP_TX_COMMIT_OK);
+    for (int i = 0; i < 3; i++)
+        expect_delivery(other, large());
+    peer_expect_nothing(other);
+}
+END_TEST
+
 /* ---- publishes that have not come to a queue ---- */
 
 /* basic.publish and a header that announces so much. */
@@ -967,6 +1074,10 @@ static Suite *peer_limits_suite(void)
     tcase_add_loop_test(tests, a_prefetch_below_it_counts, 0, 2);
     tcase_add_test(tests, who_needs_no_acknowledgement_gets_all);
     tcase_add_test(tests, gets_that_nobody_acknowledges);
+    tcase_add_loop_test(tests, octets_that_nobody_acknowledges, 0, 2);
+    tcase_add_test(tests, octets_of_all_channels_of_a_connection);
+    tcase_add_test(tests, a_single_delivery_may_always_be_left);
+    tcase_add_test(tests, octets_of_a_transaction);
     tcase_add_test(tests, messages_that_are_begun);
     tcase_add_test(tests, what_has_not_come_takes_no_memory);
     tcase_add_test(tests, a_single_message_may_always_come);
