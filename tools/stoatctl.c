@@ -370,6 +370,13 @@ static const char compact_details[] =
     "is\n"
     "complete and on disk. Whatever happens meanwhile, one of the two is there.\n";
 
+static const char hash_details[] =
+    "The hash is RabbitMQ's, one salted SHA-256: to be given to add_user --pre-hashed-password, or "
+    "as\n"
+    "a user's password_hash. The broker keeps a slow one in its place once the user has logged "
+    "in.\n"
+    "Without a password it is read from stdin. No broker needs to run.\n";
+
 #define POLICY_USAGE "[--priority NUMBER] [--apply-to WHAT] NAME PATTERN DEFINITION"
 
 static const struct command {
@@ -382,19 +389,23 @@ static const struct command {
     {"ping", "", "succeed if the broker answers", 0, 0, run_ping},
     {"status", "", "tell how the broker is", 0, 0, run_status},
     {"stop", "", "stop the broker and wait until it has ended", 0, 0, run_stop},
-    {"add_user", "NAME [PASSWORD]", "make a user; without a password it is read from stdin", 1, 2,
-     run_add_user},
+    {"add_user", "NAME [PASSWORD] [--pre-hashed-password]",
+     "make a user; without a password it is read from stdin", 1, 2, run_add_user},
     {"delete_user", "NAME", "delete a user, and close its connections", 1, 1, run_delete_user},
     {"change_password", "NAME [PASSWORD]", "give a user another password", 1, 2,
      run_change_password},
     {"clear_password", "NAME", "let a user log in by no password", 1, 1, run_clear_password},
     {"authenticate_user", "NAME [PASSWORD]", "succeed if this is the user's password", 1, 2,
      run_authenticate_user},
+    {"hash_password", "[PASSWORD]", "print a hash of it, for add_user and definitions", 0, 1,
+     run_hash_password},
     {"set_user_tags", "NAME [TAG]...", "give a user these tags, and no others", 1, ANY,
      run_set_user_tags},
     {"list_users", "[COLUMN]...", "list users", 0, ANY, run_list},
     {"set_permissions", "USER CONFIGURE WRITE READ",
      "say what a user may do in a virtual host, by patterns of names", 4, 4, run_set_permissions},
+    {"set_permissions_globally", "USER CONFIGURE WRITE READ",
+     "the same in every virtual host that there is", 4, 4, run_set_permissions_globally},
     {"clear_permissions", "USER", "shut a user out of a virtual host", 1, 1, run_clear_permissions},
     {"list_permissions", "[COLUMN]...", "list who may do what in a virtual host", 0, ANY, run_list},
     {"list_user_permissions", "USER", "list what a user may do in every virtual host", 1, 1,
@@ -456,8 +467,10 @@ static const struct command {
 static const struct {
     command_run *run;
     const char *text;
-} details[] = {
-    {run_backup, backup_details}, {run_verify, verify_details}, {run_compact, compact_details}};
+} details[] = {{run_hash_password, hash_details},
+               {run_backup, backup_details},
+               {run_verify, verify_details},
+               {run_compact, compact_details}};
 
 static const struct command *find_command(const char *name)
 {
@@ -589,6 +602,7 @@ enum {
     TAGS,
     USER,
     GLOBAL,
+    PRE_HASHED,
     VERSION,
     HELP
 };
@@ -614,6 +628,7 @@ static const struct option long_options[] = {
     {"tags", required_argument, NULL, TAGS},
     {"user", required_argument, NULL, USER},
     {"global", no_argument, NULL, GLOBAL},
+    {"pre-hashed-password", no_argument, NULL, PRE_HASHED},
     {"version", no_argument, NULL, VERSION},
     {"help", no_argument, NULL, HELP},
     {NULL, 0, NULL, 0},
@@ -687,6 +702,8 @@ static int parse(struct options *options, int argc, char **argv, bool *done)
             options->no_headers = true;
         else if (option == GLOBAL)
             options->global = true;
+        else if (option == PRE_HASHED)
+            options->pre_hashed = true;
         else if (option == HELP || option == VERSION)
             *done = true;
         else

@@ -35,6 +35,7 @@ struct options {
     const char *apply_to;           /* likewise */
     const char *description, *tags; /* of a virtual host; NULL: not given */
     const char *user;               /* of list_user_limits; NULL: not given */
+    bool pre_hashed;                /* a password given is a hash */
     bool global;                    /* of all, where a list is of one vhost */
 };
 
@@ -92,10 +93,10 @@ command_run run_list;
 command_run run_backup, run_verify, run_compact;
 command_run run_set_policy, run_clear_policy; /* and the same for operators' policies */
 command_run run_add_user, run_delete_user, run_change_password, run_clear_password,
-    run_authenticate_user, run_set_user_tags;
+    run_authenticate_user, run_hash_password, run_set_user_tags;
 command_run run_add_vhost, run_delete_vhost;
-command_run run_set_permissions, run_clear_permissions, run_set_topic_permissions,
-    run_clear_topic_permissions;
+command_run run_set_permissions, run_set_permissions_globally, run_clear_permissions,
+    run_set_topic_permissions, run_clear_topic_permissions;
 command_run run_set_user_limits, run_clear_user_limits, run_set_vhost_limits,
     run_clear_vhost_limits;
 command_run run_close_connection, run_close_all_connections, run_close_all_user_connections;

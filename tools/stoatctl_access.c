@@ -8,7 +8,9 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "access/password.h"
 #include "base/alloc.h"
+#include "base/random.h"
 #include "tools/stoatctl.h"
 
 /* ---- asking the broker ---- */
@@ -161,19 +163,25 @@ static char *ask_password(void)
     return NULL;
 }
 
-/* Sends a password where the segments lead. */
-static int send_password(struct client *client, const char *method, const char *const *segments,
-                         const char *user, const char *given)
+/* Sends a password where the segments lead, as this member of the body. */
+static int send_password_as(struct client *client, const char *member, const char *method,
+                            const char *const *segments, const char *user, const char *given)
 {
     char *password = given == NULL ? ask_password() : xstrdup(given);
 
     if (password == NULL)
         return EX_USAGE;
-    json_t *body = body_of("password", password);
+    json_t *body = body_of(member, password);
     explicit_bzero(password, strlen(password));
     free(password);
     return body == NULL ? EX_DATAERR
                         : request(client, method, segments, body, user, NULL, EX_DATAERR);
+}
+
+static int send_password(struct client *client, const char *method, const char *const *segments,
+                         const char *user, const char *given)
+{
+    return send_password_as(client, "password", method, segments, user, given);
 }
 
 int run_add_user(struct client *client, const struct options *options, const char *command,
@@ -183,8 +191,9 @@ int run_add_user(struct client *client, const struct options *options, const cha
 
     announce(options, "Adding user \"%s\" ...", words[0]);
     const int status =
-        send_password(client, "POST", (const char *[]){"api", "control", "users", words[0], NULL},
-                      words[0], count < 2 ? NULL : words[1]);
+        send_password_as(client, options->pre_hashed ? "password_hash" : "password", "POST",
+                         (const char *[]){"api", "control", "users", words[0], NULL}, words[0],
+                         count < 2 ? NULL : words[1]);
     if (status == EX_OK)
         announce(options,
                  "Done. Don't forget to grant the user permissions to some virtual hosts! See "
@@ -215,6 +224,31 @@ int run_authenticate_user(struct client *client, const struct options *options, 
     if (status == EX_OK)
         announce(options, "Success");
     return status;
+}
+
+int run_hash_password(struct client *client, const struct options *options, const char *command,
+                      int count, char **words)
+{
+    char *clear = count < 1 ? ask_password() : xstrdup(words[0]);
+    uint8_t salt[PASSWORD_RABBITMQ_SALT_SIZE];
+    struct password password;
+    struct random random;
+    struct buf text = BUF_EMPTY;
+    (void)client;
+    (void)command;
+
+    if (clear == NULL)
+        return EX_USAGE;
+    announce(options, "Hashing a password ...");
+    random_init(&random);
+    random_bytes(&random, salt, sizeof(salt));
+    password_make_rabbitmq(&password, salt, slice_of_string(clear));
+    password_to_text(&password, &text);
+    printf("%.*s\n", SLICE_ARG(buf_slice(&text)));
+    buf_release(&text);
+    explicit_bzero(clear, strlen(clear));
+    free(clear);
+    return EX_OK;
 }
 
 int run_clear_password(struct client *client, const struct options *options, const char *command,
@@ -317,6 +351,20 @@ int run_delete_vhost(struct client *client, const struct options *options, const
 
 /* ---- permissions ---- */
 
+/* words: the user and three patterns. */
+static int set_permissions(struct client *client, const char *vhost, char **words)
+{
+    json_t *body =
+        json_pack("{s:s, s:s, s:s}", "configure", words[1], "write", words[2], "read", words[3]);
+
+    if (body == NULL) {
+        complain("a pattern is not UTF-8");
+        return EX_DATAERR;
+    }
+    return request(client, "PUT", (const char *[]){"api", "permissions", vhost, words[0], NULL},
+                   body, words[0], vhost, EX_DATAERR);
+}
+
 int run_set_permissions(struct client *client, const struct options *options, const char *command,
                         int count, char **words)
 {
@@ -325,15 +373,31 @@ int run_set_permissions(struct client *client, const struct options *options, co
 
     announce(options, "Setting permissions for user \"%s\" in vhost \"%s\" ...", words[0],
              options->vhost);
-    json_t *body =
-        json_pack("{s:s, s:s, s:s}", "configure", words[1], "write", words[2], "read", words[3]);
-    if (body == NULL) {
-        complain("a pattern is not UTF-8");
-        return EX_DATAERR;
+    return set_permissions(client, options->vhost, words);
+}
+
+/* In every virtual host that there is now. */
+int run_set_permissions_globally(struct client *client, const struct options *options,
+                                 const char *command, int count, char **words)
+{
+    struct reply reply;
+    json_t *vhost;
+    size_t index;
+    (void)command;
+    (void)count;
+
+    announce(options, "Setting permissions for user \"%s\" in all virtual hosts ...", words[0]);
+    int status = client_request(client, "GET", "/api/vhosts", &reply);
+    if (status != EX_OK)
+        return status;
+    json_array_foreach(reply.body, index, vhost)
+    {
+        if (status == EX_OK)
+            status =
+                set_permissions(client, json_string_value(json_object_get(vhost, "name")), words);
     }
-    return request(client, "PUT",
-                   (const char *[]){"api", "permissions", options->vhost, words[0], NULL}, body,
-                   words[0], options->vhost, EX_DATAERR);
+    json_decref(reply.body);
+    return status;
 }
 
 /* What is not there is cleared already. */

@@ -86,6 +86,15 @@ void password_make(struct password *password, const uint8_t salt[PASSWORD_SALT_S
     derive(password, clear, password->hash);
 }
 
+void password_make_rabbitmq(struct password *password,
+                            const uint8_t salt[PASSWORD_RABBITMQ_SALT_SIZE], struct slice clear)
+{
+    *password = (struct password){
+        .scheme = PASSWORD_SHA256, .salt_size = PASSWORD_RABBITMQ_SALT_SIZE, .hash_size = 32};
+    memcpy(password->salt, salt, PASSWORD_RABBITMQ_SALT_SIZE);
+    derive(password, clear, password->hash);
+}
+
 bool password_matches(const struct password *password, struct slice clear)
 {
     uint8_t hash[PASSWORD_HASH_SIZE_MAX];

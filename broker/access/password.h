@@ -33,6 +33,11 @@ struct password {
 void password_make(struct password *password, const uint8_t salt[PASSWORD_SALT_SIZE],
                    unsigned log2_n, struct slice clear);
 
+/* As RabbitMQ makes them, by SHA-256: to be handed to whoever expects that. We keep none. */
+enum { PASSWORD_RABBITMQ_SALT_SIZE = 4 };
+void password_make_rabbitmq(struct password *password,
+                            const uint8_t salt[PASSWORD_RABBITMQ_SALT_SIZE], struct slice clear);
+
 /* Takes as long as the scheme does, whatever is offered; never true of an empty one, or
  * of one that ends in NUL. */
 bool password_matches(const struct password *password, struct slice clear);

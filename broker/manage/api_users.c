@@ -186,11 +186,26 @@ static void make(struct manage_request *request, attempt_done *on_done)
                                                  json_to_slice(password), on_done, request));
 }
 
-/* password, or password_hash and hashing_algorithm, or neither: then nobody logs in with one. */
-void api_user_put(struct manage_request *request)
+/* password_hash and hashing_algorithm; neither: no password. False: it is answered. */
+static bool read_hash(struct manage_request *request, struct password *password)
 {
     const json_t *hash = json_object_get(request->input, "password_hash");
     const json_t *algorithm = json_object_get(request->input, "hashing_algorithm");
+
+    if ((hash == NULL || json_is_string(hash)) &&
+        (algorithm == NULL || json_is_string(algorithm)) &&
+        password_from_text(password,
+                           algorithm == NULL ? SLICE("rabbit_password_hashing_sha256")
+                                             : json_to_slice(algorithm),
+                           hash == NULL ? (struct slice){0} : json_to_slice(hash)))
+        return true;
+    refuse(request, "password_hash is none of its hashing_algorithm");
+    return false;
+}
+
+/* password, or password_hash and hashing_algorithm, or neither: then nobody logs in with one. */
+void api_user_put(struct manage_request *request)
+{
     struct password password;
 
     if (!check_name(request))
@@ -199,14 +214,7 @@ void api_user_put(struct manage_request *request)
         make(request, on_put_made);
         return;
     }
-    if ((hash != NULL && !json_is_string(hash)) ||
-        (algorithm != NULL && !json_is_string(algorithm)) ||
-        !password_from_text(&password,
-                            algorithm == NULL ? SLICE("rabbit_password_hashing_sha256")
-                                              : json_to_slice(algorithm),
-                            hash == NULL ? (struct slice){0} : json_to_slice(hash)))
-        refuse(request, "password_hash is none of its hashing_algorithm");
-    else
+    if (read_hash(request, &password))
         put_user(request, &password);
 }
 
@@ -215,27 +223,37 @@ static void refuse_existing(struct manage_request *request)
     manage_refuse(request, 409, "conflict", "there is a user of this name");
 }
 
-static void on_create_made(struct attempt *attempt)
+static void create(struct manage_request *request, const struct password *password)
 {
-    struct manage_request *request = manage_resume(attempt);
     uint64_t lsn;
 
-    if (find(request) != NULL) { /* since it was asked for */
-        refuse_existing(request);
-        return;
-    }
-    account_create(broker_of(request), request->arguments[0], attempt->made, &lsn);
+    account_create(broker_of(request), request->arguments[0], password, &lsn);
     manage_answer(request, 201, NULL, lsn);
 }
 
+static void on_create_made(struct attempt *attempt)
+{
+    struct manage_request *request = manage_resume(attempt);
+
+    if (find(request) != NULL) /* since it was asked for */
+        refuse_existing(request);
+    else
+        create(request, attempt->made);
+}
+
+/* password, or password_hash. */
 void api_control_user_create(struct manage_request *request)
 {
+    struct password password;
+
     if (!check_name(request))
         return;
     if (find(request) != NULL)
         refuse_existing(request);
-    else
+    else if (json_object_get(request->input, "password_hash") == NULL)
         make(request, on_create_made);
+    else if (read_hash(request, &password))
+        create(request, &password);
 }
 
 static void on_change_made(struct attempt *attempt)

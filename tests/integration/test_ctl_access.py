@@ -1,5 +1,7 @@
 """stoatctl: users, virtual hosts, permissions and limits, and what becomes of those who are connected."""
 
+import base64
+import hashlib
 import json
 import subprocess
 
@@ -89,6 +91,35 @@ class Access(ClientTest):
         self.addCleanup(self.run_ctl, 'delete_user', name)
         self.assertEqual(self.run_ctl('authenticate_user', name, typed='typed\n').returncode, 0)
         self.fails(USAGE, 'a password is expected', 'change_password', name)
+
+    def test_passwords_may_be_hashed_before(self):
+        for words, typed in ((['secret'], None), ([], 'secret\n')):
+            done = self.run_ctl('--quiet', 'hash_password', *words, typed=typed)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            octets = base64.b64decode(done.stdout, validate=False)
+            self.assertEqual(octets[4:], hashlib.sha256(octets[:4] + b'secret').digest())
+        another = self.run_ctl('--quiet', '--data-dir', '/nonexistent', 'hash_password', 'secret')
+        self.assertNotEqual(another.stdout, done.stdout)  # no broker is asked, and the salt is another
+        name = self.name()
+        self.broker.ctl('add_user', name, done.stdout.strip(), '--pre-hashed-password')
+        self.addCleanup(self.run_ctl, 'delete_user', name)
+        for _ in range(2):  # kept as ours from the first time on
+            self.broker.ctl('authenticate_user', name, 'secret')
+        self.fails(DATA, 'failed to authenticate', 'authenticate_user', name, done.stdout.strip())
+        self.fails(SOFTWARE, 'already exists', 'add_user', '--pre-hashed-password', name, done.stdout.strip())
+        self.fails(DATA, 'password_hash is none of its hashing_algorithm', 'add_user', '--pre-hashed-password', name + '2',
+                   'secret')
+        self.fails(USAGE, 'a password is expected', 'hash_password')
+
+    def test_permissions_everywhere(self):
+        name, vhosts = self.user(), [self.vhost(), self.vhost()]
+        self.broker.ctl('set_permissions_globally', name, '^c', '^w', '^r')
+        allowed = self.broker.rows('list_user_permissions', name)
+        for vhost in ['/', *vhosts]:
+            self.assertIn([vhost, '^c', '^w', '^r'], allowed)
+        self.assertEqual(len(allowed), len(self.broker.rows('list_vhosts')))
+        self.fails(DATA, 'no regular expression', 'set_permissions_globally', name, '(', '', '')
+        self.fails(NO_USER, 'user "nobody" does not exist', 'set_permissions_globally', 'nobody', '', '', '')
 
     def test_permissions(self):  # 16.1, 16.2
         name, vhost = self.user(), self.vhost()

@@ -25,7 +25,7 @@ MAY_USE = {
     'core': {'core', 'access', 'net', 'store', 'amqp', 'base'},
     'session': {'session', 'core', 'access', 'net', 'store', 'amqp', 'base'},
     'manage': {'manage', 'session', 'core', 'access', 'net', 'store', 'amqp', 'base'},
-    'tools': {'tools', 'core', 'net', 'store', 'amqp', 'base'},
+    'tools': {'tools', 'core', 'access', 'net', 'store', 'amqp', 'base'},
 }
 
 INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
