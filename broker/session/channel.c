@@ -386,6 +386,20 @@ void channel_set_global_prefetch(struct channel *channel, uint16_t prefetch)
         channel->global_unacked_max = min_of(channel->global_unacked_max, (uint32_t)prefetch);
 }
 
+void channel_warn_when_full(struct channel *channel)
+{
+    const uint32_t max = channel->connection->service->limits.unacked_max_per_channel;
+    char label[CONNECTION_LABEL_SIZE];
+
+    if (channel->warned_of_unacked || channel->global_unacked < max || max == 0)
+        return;
+    channel->warned_of_unacked = true;
+    log_warning(
+        "connection %s, channel %u: %" PRIu32 " deliveries are not acknowledged, as many as "
+        "it may have (unacked_max_per_channel); its consumers get nothing until some are",
+        connection_label(channel->connection, label), channel->number, channel->global_unacked);
+}
+
 void channel_wake_consumers(struct channel *channel)
 {
     map_each (&channel->consumers, link)

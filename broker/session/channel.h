@@ -50,6 +50,7 @@ struct channel {
     uint16_t prefetch;           /* for consumers started from now on */
     uint32_t global_unacked;     /* deliveries to consumers, unacked, all together */
     uint32_t global_unacked_max; /* global prefetch, or the limit of the broker */
+    bool warned_of_unacked;      /* that it has met the latter */
     struct deliveries deliveries;
     uint64_t unacked_size; /* its part of the connection's */
 
@@ -105,6 +106,9 @@ void channel_wake_consumers(struct channel *channel);
 /* How many deliveries its consumers may have unacked together; prefetch 0: as the broker's limit
  * says. */
 void channel_set_global_prefetch(struct channel *channel, uint16_t prefetch);
+
+/* It is full: says so in the log, once, when the broker's limit did it and not its client's. */
+void channel_warn_when_full(struct channel *channel);
 
 /* No consumer of it gets anything until something is settled. */
 static inline bool channel_is_full(const struct channel *channel)

@@ -12,7 +12,7 @@ enum { COPY_SIZE_MAX = 4096 };
 
 static bool may_take(struct consumer *consumer)
 {
-    const struct channel *channel = container_of(consumer, struct subscription, consumer)->channel;
+    struct channel *channel = container_of(consumer, struct subscription, consumer)->channel;
     struct connection *connection = channel->connection;
 
     if (transport_is_congested(&connection->transport))
@@ -23,7 +23,10 @@ static bool may_take(struct consumer *consumer)
         connection_await_acks(connection);
         return false;
     }
-    return !channel_is_full(channel);
+    if (!channel_is_full(channel))
+        return true;
+    channel_warn_when_full(channel);
+    return false;
 }
 
 /* basic.deliver, content header and body, each in its frame, written in one piece: the path of

@@ -95,6 +95,9 @@ START_TEST(deliveries_that_nobody_acknowledges)
     for (int i = 0; i < 3; i++)
         expect_delivery(other, "m");
     peer_expect_nothing(other);
+    ck_assert_uint_eq(1,
+                      harness_logged(&harness, "channel 1: 3 deliveries are not acknowledged, as "
+                                               "many as it may have (unacked_max_per_channel)"));
 }
 END_TEST
 
@@ -118,6 +121,7 @@ START_TEST(a_prefetch_below_it_counts)
     if (_i == 1)
         expect_delivery(other, "m");
     peer_expect_nothing(other);
+    ck_assert_uint_eq(_i, harness_logged(&harness, "unacked_max_per_channel"));
 }
 END_TEST
 
