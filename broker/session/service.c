@@ -227,18 +227,30 @@ void service_accept(struct service *service, int fd, struct tls_context *tls,
                   strerror(-result));
 }
 
-void service_stop(struct service *service, const char *reason)
+static void report_idle(struct service *service)
 {
-    const bool again = service->stopping;
-
-    service->stopping = true;
-    struct connection *connection, *next;
-    TAILQ_FOREACH_SAFE (connection, &service->connections, link, next) {
-        if (again)
-            connection_drop(connection, reason);
-        else
-            connection_force_close(connection, reason);
-    }
     if (service->connection_count == 0 && service->on_idle != NULL)
         service->on_idle(service);
+}
+
+void service_stop(struct service *service, const char *reason)
+{
+    struct connection *connection, *next;
+
+    if (service->stopping)
+        return;
+    service->stopping = true;
+    TAILQ_FOREACH_SAFE (connection, &service->connections, link, next)
+        connection_force_close(connection, reason);
+    report_idle(service);
+}
+
+void service_abort(struct service *service, const char *reason)
+{
+    struct connection *connection, *next;
+
+    service->stopping = true;
+    TAILQ_FOREACH_SAFE (connection, &service->connections, link, next)
+        connection_drop(connection, reason);
+    report_idle(service);
 }

@@ -97,7 +97,10 @@ void service_accept(struct service *service, int fd, struct tls_context *tls,
                     const struct endpoint *local, const struct endpoint *peer);
 
 /* Tells every client 320 with this text (4.5.3) and refuses new ones; on_idle follows, from inside
- * when there are no clients. Called again: drops those still there at once. */
+ * when there are no clients. Harmless again. */
 void service_stop(struct service *service, const char *reason);
+
+/* Drops every client at once and refuses new ones; on_idle from inside. */
+void service_abort(struct service *service, const char *reason);
 
 #endif

@@ -41,7 +41,8 @@ void harness_start(struct harness *harness, const struct service_limits *limits)
 
     ck_assert_int_eq(0, loop_init(&harness->loop, &harness->clock));
     ck_assert_int_eq(0, broker_init(&harness->broker, &harness->loop, &harness->clock,
-                                    &harness->random, harness->store, &defaults));
+                                    &harness->random, harness->store));
+    broker_give_defaults(&harness->broker, &defaults);
     struct scratch *scratch;
     char error[SCRATCH_ERROR_SIZE];
     ck_assert_int_eq(0, scratch_open(NULL, &scratch, error));
@@ -54,8 +55,7 @@ void harness_start(struct harness *harness, const struct service_limits *limits)
 
 void harness_stop(struct harness *harness)
 {
-    service_stop(&harness->service, "stop");
-    service_stop(&harness->service, "stop");
+    service_abort(&harness->service, "stop");
     harness_run(harness);
     while (!TAILQ_EMPTY(&harness->peers)) {
         struct peer *peer = TAILQ_FIRST(&harness->peers);
