@@ -128,7 +128,7 @@ static const struct key keys[] = {
     {"auth_mechanisms.", KEY_MECHANISM, FIELD(mechanisms), NULL, 0, 0, false},
     {"anonymous_login_user", KEY_STRING, FIELD(anonymous_user), "guest", 1, 255, false},
     {"default_vhost", KEY_STRING, FIELD(default_vhost), "/", 1, 255, false},
-    {"default_user", KEY_STRING, FIELD(default_user), "guest", 1, 255, false},
+    {"default_user", KEY_STRING, FIELD(default_user), CONFIG_DEFAULT_USER, 1, 255, false},
     {"default_pass", KEY_STRING, FIELD(default_pass), "guest", 1, 255, false},
     {"default_user_tags.", KEY_NAME, FIELD(default_tags), NULL, 0, 0, false},
     {"default_permissions.configure", KEY_STRING, FIELD(default_configure), ".*", 0, 4096, false},

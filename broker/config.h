@@ -109,7 +109,8 @@ struct config {
     struct config_properties server_properties;
 };
 
-#define CONFIG_FILE "/etc/stoatmq/stoatmq.conf"
+#define CONFIG_FILE         "/etc/stoatmq/stoatmq.conf"
+#define CONFIG_DEFAULT_USER "guest"
 
 enum { CONFIG_ERROR_SIZE = 512 };
 

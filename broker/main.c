@@ -1,13 +1,16 @@
 /* The process: options, limits, signals, exit status. Everything else is the server's.
  *
- * The order of a start: configuration, process limits, user, data directory and its lock, store,
+ * The order of a start: configuration, process limits, signals, user, data directory and its lock, store,
  * server, listeners, `ready`. Each step that fails says why in one sentence on stderr (whatever the log is
  * set to) and ends the process with a status of sysexits.h:
  *
  *     64 usage   69 an address cannot be listened on   71 system   73 data directory   74 store   78 configuration
  *
  * Signals come through a signalfd as events of the loop, so a handler may do anything. They are
- * blocked before the first thread is started, hence in all of them. */
+ * blocked before the first thread is started, hence in all of them. Until the loop runs they wait; whether one
+ * that stops us does is looked at between the steps and, in those that may take minutes, every few
+ * milliseconds: then the start is given up, and nothing is lost but its time. The service manager is
+ * told meanwhile that we are alive. */
 #include <getopt.h>
 #include <malloc.h>
 #include <signal.h>
@@ -194,6 +197,7 @@ static void notify(const char *state)
 struct signals {
     struct source source;
     struct server *server;
+    bool stopping; /* one has come that stops us */
 };
 
 static void on_signal(struct signals *signals, uint32_t number)
@@ -203,7 +207,13 @@ static void on_signal(struct signals *signals, uint32_t number)
         server_reload(signals->server);
         return;
     }
-    log_info("SIG%s received - shutting down", sigabbrev_np((int)number));
+    log_info("SIG%s received - shutting down%s", sigabbrev_np((int)number),
+             signals->stopping ? " at once" : "");
+    if (signals->stopping) {
+        server_abort(signals->server);
+        return;
+    }
+    signals->stopping = true;
     notify("STOPPING=1");
     server_stop(signals->server);
 }
@@ -228,9 +238,54 @@ static int signals_open(struct signals *signals)
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a write beyond RLIMIT_FSIZE is one that finds no room */
+    signal(SIGUSR1, SIG_IGN); /* means something to other servers, and is sent to ours by habit */
+    signal(SIGUSR2, SIG_IGN);
     *signals = (struct signals){.source = {.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC),
                                            .on_ready = on_signals_ready}};
     return signals->source.fd < 0 ? -errno : 0;
+}
+
+/* ---- while starting
+ * ------------------------------------------------------------------------------------- */
+
+enum { EXTEND_EVERY_S = 10 };
+
+struct start {
+    uint64_t begin_ns;
+    uint64_t told_ns; /* when the service manager was last told that it takes its time */
+};
+
+/* By a signal that waits for the loop. */
+static bool stop_is_asked(void)
+{
+    sigset_t waiting;
+
+    return sigpending(&waiting) == 0 &&
+           (sigismember(&waiting, SIGTERM) == 1 || sigismember(&waiting, SIGINT) == 1);
+}
+
+/* What the store asks while it takes long. */
+static bool start_goes_on(void *context)
+{
+    struct start *start = context;
+    const uint64_t now_ns = clock_monotonic_ns();
+
+    if (now_ns - start->told_ns >= EXTEND_EVERY_S * UINT64_C(1000000000)) {
+        start->told_ns = now_ns;
+        notify("EXTEND_TIMEOUT_USEC=60000000"); /* five may get lost */
+    }
+    return !stop_is_asked();
+}
+
+/* The exit status of a start that cannot go on: what it was told to do is no failure. */
+static int end_start(int status, const char *why)
+{
+    if (stop_is_asked()) {
+        log_info("told to stop - the start is given up");
+        return EXIT_SUCCESS;
+    }
+    complain("%s", why);
+    return status;
 }
 
 /* ---- the sandbox
@@ -269,23 +324,26 @@ static void wall_in_calls(const struct config *config)
 
 /* From the first listener to the last commit. Returns the exit status. */
 static int run(const struct config *config, struct server *server, struct signals *signals,
-               uint64_t begin_ns)
+               const struct start *start)
 {
     char error[SERVER_ERROR_SIZE];
-    int result = server_listen(server, error);
-    if (result != 0) {
-        complain("%s", error);
-        return result;
-    }
+    if (stop_is_asked())
+        return end_start(EXIT_SUCCESS, "");
     signals->server = server;
-    result = loop_watch(server_loop(server), &signals->source);
+    int result = loop_watch(server_loop(server), &signals->source);
     if (result < 0) {
         complain("cannot watch for signals: %s", strerror(-result));
         return EX_OSERR;
     }
+    result = server_listen(server, error);
+    if (result != 0) {
+        complain("%s", error);
+        loop_unwatch(server_loop(server), &signals->source);
+        return result;
+    }
     wall_in_calls(config);
     log_info("Server startup complete; ready in %.1f ms",
-             (double)(clock_monotonic_ns() - begin_ns) / 1e6);
+             (double)(clock_monotonic_ns() - start->begin_ns) / 1e6);
     notify("READY=1");
     loop_run(server_loop(server));
     loop_unwatch(server_loop(server), &signals->source);
@@ -293,7 +351,7 @@ static int run(const struct config *config, struct server *server, struct signal
 }
 
 static int serve_store(const struct config *config, struct signals *signals, struct store **store,
-                       uint64_t begin_ns)
+                       const struct start *start)
 {
     struct clock clock = {0};
     struct random random;
@@ -304,12 +362,11 @@ static int serve_store(const struct config *config, struct signals *signals, str
     char error[SERVER_ERROR_SIZE];
     struct server *server = server_new(config, &clock, &random, store, error);
     if (server == NULL) {
-        complain("%s", error);
         if (*store != NULL)
             store_close(store);
-        return EX_IOERR;
+        return end_start(EX_IOERR, error);
     }
-    const int status = run(config, server, signals, begin_ns);
+    const int status = run(config, server, signals, start);
     const int server_status = server_free(&server);
     return status != EXIT_SUCCESS ? status : server_status;
 }
@@ -319,11 +376,14 @@ static int serve_data(const struct config *config, struct signals *signals, uint
 {
     char error[STORE_ERROR_SIZE];
     struct store *store;
-    if (store_open(&(struct store_options){.directory = config->data_dir}, &store, error) < 0) {
-        complain("%s", error);
-        return EX_IOERR;
-    }
-    return serve_store(config, signals, &store, begin_ns);
+    struct start start = {.begin_ns = begin_ns, .told_ns = begin_ns};
+    const struct store_options options = {
+        .directory = config->data_dir,
+        .waiting = {.goes_on = start_goes_on, .context = &start},
+    };
+    if (store_open(&options, &store, error) < 0)
+        return end_start(EX_IOERR, error);
+    return serve_store(config, signals, &store, &start);
 }
 
 static bool become_user(const struct config *config)
@@ -336,10 +396,9 @@ static bool become_user(const struct config *config)
     return false;
 }
 
-static int serve(const struct config *config, uint64_t begin_ns)
+/* With the process prepared. */
+static int serve_user(const struct config *config, struct signals *signals, uint64_t begin_ns)
 {
-    log_info("Starting StoatMQ " STOATMQ_VERSION ", pid %ld, data directory %s", (long)getpid(),
-             config->data_dir);
     char error[DATA_DIR_ERROR_SIZE];
     if (!become_user(config))
         return EX_CONFIG;
@@ -349,14 +408,23 @@ static int serve(const struct config *config, uint64_t begin_ns)
         return EX_CANTCREAT;
     }
     wall_in_files(config);
+    const int status = serve_data(config, signals, begin_ns);
+    close(lock_fd);
+    return status;
+}
+
+static int serve(const struct config *config, uint64_t begin_ns)
+{
     struct signals signals;
     const int result = signals_open(&signals);
-    if (result < 0)
+    if (result < 0) {
         complain("cannot open a descriptor for signals: %s", strerror(-result));
-    const int status = result < 0 ? EX_OSERR : serve_data(config, &signals, begin_ns);
-    if (signals.source.fd >= 0)
-        close(signals.source.fd);
-    close(lock_fd);
+        return EX_OSERR;
+    }
+    log_info("Starting StoatMQ " STOATMQ_VERSION ", pid %ld, data directory %s", (long)getpid(),
+             config->data_dir);
+    const int status = serve_user(config, &signals, begin_ns);
+    close(signals.source.fd);
     if (status == EXIT_SUCCESS)
         log_info("StoatMQ has stopped");
     return status;

@@ -1,5 +1,5 @@
 /* Starting: loop, store's contents, service, and only then listeners and management, so that no
- * client sees half of it. Stopping is the reverse: listeners close, clients are told and given
+ * client sees half of it; the first user last, so that a start which fails leaves none. Stopping is the reverse: listeners close, clients are told and given
  * STOP_GRACE_MS to answer, the loop stops when the last is gone, then management ends and the store
  * takes in what is left and closes. When the store fails there is no grace: nobody may get another
  * positive answer. */
@@ -48,7 +48,6 @@ struct server {
     char *control_path;
     struct manage *manage; /* NULL until it is open */
     struct timer grace;    /* while stopping */
-    bool stopping;
 };
 
 static void on_idle(struct service *service)
@@ -62,8 +61,7 @@ static void on_store_failure(struct broker *broker)
 {
     struct server *server = container_of(broker, struct server, broker);
 
-    server_stop(server);
-    server_stop(server);
+    server_abort(server);
 }
 
 static void on_store_full(struct broker *broker)
@@ -73,7 +71,7 @@ static void on_store_full(struct broker *broker)
 
 static void on_grace_over(struct timer *timer)
 {
-    server_stop(container_of(timer, struct server, grace));
+    server_abort(container_of(timer, struct server, grace));
 }
 
 /* ---- alarms ---- */
@@ -216,8 +214,8 @@ static void write_tags(struct buf *out, const struct config_names *tags)
             buf_printf(out, "%s%s", buf_size(out) == 0 ? "" : ",", tag->name);
 }
 
-static int open_broker(struct server *server, struct clock *clock, struct random *random,
-                       struct store *store)
+/* Or says that a user is not there whom the operator may look for. */
+static void give_defaults(struct server *server)
 {
     const struct config *config = server->config;
     struct buf tags = BUF_EMPTY;
@@ -234,9 +232,14 @@ static int open_broker(struct server *server, struct clock *clock, struct random
         .password_cost = PASSWORD_COST,
     };
 
-    const int result = broker_init(&server->broker, &server->loop, clock, random, store, &defaults);
+    if (!broker_give_defaults(&server->broker, &defaults) &&
+        strcmp(config->default_user, CONFIG_DEFAULT_USER) != 0 &&
+        users_find(&server->broker.users, defaults.user) == NULL)
+        log_warning(
+            "there is no user '%s' (default_user): that key counts at the first start with a "
+            "data directory, which this one has had; 'stoatctl add_user' makes users",
+            config->default_user);
     buf_release(&tags);
-    return result;
 }
 
 /* Without it what the store does not have stays in memory. */
@@ -267,7 +270,7 @@ struct server *server_new(const struct config *config, struct clock *clock, stru
         free(server);
         return NULL;
     }
-    failed = open_broker(server, clock, random, *store);
+    failed = broker_init(&server->broker, &server->loop, clock, random, *store);
     if (failed != 0) {
         snprintf(error, SERVER_ERROR_SIZE, "cannot read the store in %s: %s", config->data_dir,
                  strerror(-failed));
@@ -512,6 +515,7 @@ int server_listen(struct server *server, char error[SERVER_ERROR_SIZE])
         !open_management(server, error))
         return EX_UNAVAILABLE;
     count_room(server);
+    give_defaults(server);
     return 0;
 }
 
@@ -531,14 +535,20 @@ static void close_listeners(struct server *server)
     }
 }
 
+static const char shutdown_reason[] = "broker forced connection closure with reason 'shutdown'";
+
 void server_stop(struct server *server)
 {
-    if (!server->stopping) {
-        server->stopping = true;
-        close_listeners(server);
+    close_listeners(server);
+    if (!timer_is_set(&server->grace))
         timer_set(&server->loop.timers, &server->grace, server->loop.clock->now_ms + STOP_GRACE_MS);
-    }
-    service_stop(&server->service, "broker forced connection closure with reason 'shutdown'");
+    service_stop(&server->service, shutdown_reason);
+}
+
+void server_abort(struct server *server)
+{
+    close_listeners(server);
+    service_abort(&server->service, shutdown_reason);
 }
 
 int server_free(struct server **server)

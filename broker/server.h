@@ -17,8 +17,9 @@ enum { SERVER_ERROR_SIZE = 512 };
 struct server *server_new(const struct config *config, struct clock *clock, struct random *random,
                           struct store **store, char error[SERVER_ERROR_SIZE]);
 
-/* Opens every configured listener, and management. 0; or with a sentence in error the exit status of
- * the process: EX_CONFIG when a certificate cannot be used, EX_UNAVAILABLE for an address. */
+/* Opens every configured listener, and management; then, when nothing can fail any more, gives a new
+ * store its defaults. 0; or with a sentence in error the exit status of the process: EX_CONFIG when a
+ * certificate cannot be used, EX_UNAVAILABLE for an address. */
 int server_listen(struct server *server, char error[SERVER_ERROR_SIZE]);
 
 struct loop *server_loop(struct server *server);
@@ -27,9 +28,12 @@ struct loop *server_loop(struct server *server);
  * said in the log, and what was in use stays so. */
 void server_reload(struct server *server);
 
-/* Begins to stop: no new connections, clients told 320, what is parked is synced, then the loop
- * stops. Called again: hurries. */
+/* Begins to stop: no new connections, clients told 320 and given a moment to answer, what is parked
+ * is synced, then the loop stops. Harmless again. */
 void server_stop(struct server *server);
+
+/* The same without the moment: clients are dropped. */
+void server_abort(struct server *server);
 
 /* After the loop has stopped: closes the store. Returns the exit status of the process: 0, or
  * EX_IOERR when the store failed. */

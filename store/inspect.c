@@ -6,9 +6,11 @@
  * what it cannot do. */
 #include "store/salvage.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,7 +21,10 @@
 #include "base/log.h"
 #include "store/pages.h"
 
-enum { CHECK_MS = 5000 }; /* of pages: what a start has time for, if its disk is slow */
+enum {
+    CHECK_MS = 5000, /* of pages: what a start has time for, if its disk is slow */
+    QUESTION_MS = 50,
+};
 
 /* ---- are the trees whole? -------------------------------------------------------------------- */
 
@@ -264,6 +269,21 @@ static bool shows_damage(int status, const struct look *look)
            (WIFEXITED(status) && database_is_damage(look->rc));
 }
 
+/* False: who waits for us would rather go, and nothing is known. */
+static bool await_end(pid_t child, const struct store_waiting *waiting, int *status)
+{
+    struct pollfd ended = {.fd = pidfd_open(child, 0), .events = POLLIN};
+    bool goes_on = true;
+
+    while (goes_on && ended.fd >= 0 && poll(&ended, 1, QUESTION_MS) == 0)
+        goes_on = store_goes_on(waiting);
+    if (ended.fd >= 0)
+        close(ended.fd);
+    if (!goes_on)
+        kill(child, SIGKILL);
+    return waitpid(child, status, 0) == child && goes_on;
+}
+
 static bool child_finds_damage(const struct store_options *options)
 {
     volatile struct look *look =
@@ -281,7 +301,7 @@ static bool child_finds_damage(const struct store_options *options)
     }
     const struct look *answer = (const struct look *)(uintptr_t)look;
     const bool due =
-        child > 0 && waitpid(child, &status, 0) == child && shows_damage(status, answer);
+        child > 0 && await_end(child, &options->waiting, &status) && shows_damage(status, answer);
     munmap((void *)(uintptr_t)look, sizeof *look);
     return due;
 }

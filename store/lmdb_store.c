@@ -27,6 +27,8 @@ struct lmdb_store {
     struct reader reader;
     struct background background;
     struct background_backup backup; /* the one under way, or the last */
+    struct store_waiting waiting;    /* for recovery */
+    bool may_be_clean;               /* it was, or has been recovered: see store_recover */
     struct mailbox done; /* batches, fetches and the committer's failure, on their way back */
 };
 
@@ -38,8 +40,10 @@ static struct lmdb_store *lmdb_store_of(struct store *store)
 static int lmdb_recover(struct store *store, struct store_recovery *recovery)
 {
     salvage_stage("reading definitions and queues");
-    int rc = recover(&lmdb_store_of(store)->database, recovery, &store->stats.damaged);
+    struct lmdb_store *lmdb = lmdb_store_of(store);
+    int rc = recover(&lmdb->database, &lmdb->waiting, recovery, &store->stats.damaged);
     salvage_stage(NULL);
+    lmdb->may_be_clean = lmdb->may_be_clean || rc == 0;
     return rc;
 }
 
@@ -176,7 +180,7 @@ static void submit_last(struct lmdb_store *lmdb)
     do {
         struct batch *last = engine_take_open(store);
         lsn = last->lsn;
-        last->closes = true;
+        last->closes = lmdb->may_be_clean;
         committer_submit(&lmdb->committer, last);
         wait_until_idle(lmdb);
     } while (store->error == 0 && store->durable < lsn && store->going != BATCH_NOTHING);
@@ -242,6 +246,8 @@ int store_open(const struct store_options *options, struct store **store,
     struct lmdb_store *lmdb = xcalloc(1, sizeof *lmdb);
 
     int rc = salvage_is_due(options) ? salvage(options, error) : 0;
+    if (rc == 0 && !store_goes_on(&options->waiting))
+        rc = -ECANCELED;
     salvage_guard(options->directory);
     salvage_stage("opening the data file");
     if (rc == 0)
@@ -249,6 +255,8 @@ int store_open(const struct store_options *options, struct store **store,
     salvage_stage(NULL);
     if (rc == 0) {
         engine_init(&lmdb->store, &lmdb_engine, lmdb->database.state.lsn);
+        lmdb->waiting = options->waiting;
+        lmdb->may_be_clean = lmdb->database.state.clean;
         rc = start_threads(lmdb);
         if (rc != 0) {
             snprintf(error, STORE_ERROR_SIZE, "the store's threads: %s", strerror(-rc));

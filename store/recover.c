@@ -9,8 +9,12 @@
 #include "base/log.h"
 #include "store/rebuild.h"
 
+enum { ROWS_PER_QUESTION = 1024 };
+
 struct walk {
     const struct database *database;
+    const struct store_waiting *waiting;
+    uint64_t rows;
     MDB_txn *txn;
     const struct store_recovery *recovery;
     uint64_t last_queue;
@@ -112,6 +116,8 @@ static int each_row(struct walk *walk, enum database_id id,
     rc = database_get(cursor, MDB_FIRST, &key, &value);
     while (rc == 0) {
         rc = on_row(walk, key, value);
+        if (walk->rows++ % ROWS_PER_QUESTION == 0 && !store_goes_on(walk->waiting))
+            rc = ECANCELED;
         if (rc == 0)
             rc = database_get(cursor, MDB_NEXT, &key, &value);
     }
@@ -119,9 +125,10 @@ static int each_row(struct walk *walk, enum database_id id,
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-int recover(const struct database *database, struct store_recovery *recovery, uint64_t *damaged)
+int recover(const struct database *database, const struct store_waiting *waiting,
+            struct store_recovery *recovery, uint64_t *damaged)
 {
-    struct walk walk = {.database = database, .recovery = recovery};
+    struct walk walk = {.database = database, .waiting = waiting, .recovery = recovery};
     int rc = mdb_txn_begin(database->env, NULL, MDB_RDONLY, &walk.txn);
 
     if (rc != 0)

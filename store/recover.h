@@ -6,6 +6,7 @@
 
 /* Tells recovery all records, then all queues. Adds what could not be read to *damaged. 0 or
  * -errno. */
-int recover(const struct database *database, struct store_recovery *recovery, uint64_t *damaged);
+int recover(const struct database *database, const struct store_waiting *waiting,
+            struct store_recovery *recovery, uint64_t *damaged);
 
 #endif

@@ -25,6 +25,8 @@ enum {
     TXN_BYTES = 8 << 20,
     ROW_BYTES = 1024,   /* what a small row is taken to make of a transaction */
     SEVERAL = 1U << 31, /* in a use of a blob: it has more than one body */
+
+    STEPS_PER_QUESTION = 1024,
 };
 
 struct range {
@@ -38,7 +40,9 @@ struct salvage {
     MDB_txn *txn;
     size_t txn_bytes;
     bool sweeps; /* what is found now may be old */
-    int rc;      /* of the new one: 0 or LMDB's */
+    int rc;      /* of the new one: 0 or LMDB's; ECANCELED: its owner would rather go */
+    const struct store_waiting *waiting;
+    uint64_t steps;
 
     ARRAY_OF(struct range) ranges; /* deleted, of the queue that is being settled */
     struct sort_list uses;         /* blob -> cost and number of entries, for each segment */
@@ -48,6 +52,14 @@ struct salvage {
     struct state_row state;
     uint32_t format; /* 0: not known */
 };
+
+/* A page or row more has been read. */
+static void count_step(struct salvage *salvage)
+{
+    if (salvage->steps++ % STEPS_PER_QUESTION == 0 && salvage->rc == 0 &&
+        !store_goes_on(salvage->waiting))
+        salvage->rc = ECANCELED;
+}
 
 /* ---- the new file ---------------------------------------------------------------------------- */
 
@@ -116,6 +128,7 @@ static MDB_cursor *open_cursor(struct salvage *salvage, enum database_id id)
 static bool move(struct salvage *salvage, MDB_cursor *cursor, MDB_cursor_op op, struct slice *key,
                  struct slice *value)
 {
+    count_step(salvage);
     if (cursor == NULL || salvage->rc != 0)
         return false;
     const int rc = database_get(cursor, op, key, value);
@@ -246,7 +259,8 @@ static void walk(struct salvage *salvage, uint64_t number, unsigned depth, node_
     uint8_t page[PAGE_SIZE_MAX];
     struct page_node node;
 
-    if (number == PAGE_NONE)
+    count_step(salvage);
+    if (number == PAGE_NONE || salvage->rc != 0)
         return;
     if (depth > PAGE_DEPTH_MAX || number < 2 || number >= old->count ||
         pages_was_seen(old, number) || !pages_read(old, number, page) ||
@@ -310,8 +324,9 @@ static void sweep(struct salvage *salvage, uint64_t end)
     struct page_node node;
 
     salvage->sweeps = true;
-    for (uint64_t number = 2, run; number < end; number += run) {
+    for (uint64_t number = 2, run; number < end && salvage->rc == 0; number += run) {
         run = 1;
+        count_step(salvage);
         if (pages_was_seen(old, number) || !pages_read(old, number, page))
             continue;
         run = page_run(page);
@@ -647,7 +662,7 @@ static bool is_ours(const struct salvage *salvage)
 
 int salvage(const struct store_options *options, char error[STORE_ERROR_SIZE])
 {
-    struct salvage salvage = {0};
+    struct salvage salvage = {.waiting = &options->waiting};
     char *new_directory = path_of(options->directory, "salvage.new");
     char aside[512] = "";
 

@@ -64,6 +64,19 @@ struct store;
 
 /* ---- opening and closing --------------------------------------------------------------------- */
 
+/* Who waits while opening and recovering take long, which a salvage does for minutes. */
+struct store_waiting {
+    /* Asked every few milliseconds: false ends it with -ECANCELED, and with the store as it was. NULL:
+     * nobody would rather go. */
+    bool (*goes_on)(void *context);
+    void *context;
+};
+
+static inline bool store_goes_on(const struct store_waiting *waiting)
+{
+    return waiting->goes_on == NULL || waiting->goes_on(waiting->context);
+}
+
 struct store_options {
     const char *directory; /* exists already, is ours alone (the caller holds its lock) */
     size_t map_size; /* of address space, not of memory; 0: 1 TiB, or what the system grants */
@@ -71,6 +84,7 @@ struct store_options {
      * moved while the store is busy; 0: 1000. */
     uint32_t reclaim_patience;
     uint32_t check_after_ms; /* after opening the check begins; 0: 1000, for clients come first */
+    struct store_waiting waiting;
 };
 
 enum { STORE_ERROR_SIZE = 256 };
@@ -107,7 +121,8 @@ struct store_recovery {
     bool was_clean; /* set by store_recover: the last close was a clean one */
 };
 
-/* Reads O(records + queues), no entries and no bodies. 0 or -errno. */
+/* Reads O(records + queues), no entries and no bodies. 0 or -errno. A store that has not been recovered
+ * is not marked as cleanly closed, unless it was before: what may have been delivered is not known. */
 int store_recover(struct store *store, struct store_recovery *recovery);
 
 /* ---- the open batch -------------------------------------------------------------------------- */

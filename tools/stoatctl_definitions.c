@@ -22,14 +22,12 @@ bool definitions_are_sound(struct slice key, struct slice value)
 bool definitions_begin(void)
 {
     reading = xcalloc(1, sizeof *reading);
-    /* Its own vhost has a name that no client can give. */
-    const struct broker_defaults defaults = {.vhost = slice_of("", 1)};
 
     clock_update(&reading->clock);
     random_init(&reading->random);
     return loop_init(&reading->loop, &reading->clock) == 0 &&
            broker_init(&reading->broker, &reading->loop, &reading->clock, &reading->random,
-                       store_memory_new(), &defaults) == 0;
+                       store_memory_new()) == 0;
 }
 
 void definitions_end(void)

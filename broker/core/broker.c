@@ -213,7 +213,7 @@ static void on_queue(void *context, const struct store_queue_state *state)
     recovery->messages += state->count;
 }
 
-static int recover(struct broker *broker, bool *has_defaults)
+static int recover(struct broker *broker)
 {
     struct recovery recovery = {.broker = broker};
     struct store_recovery walk = {
@@ -221,7 +221,8 @@ static int recover(struct broker *broker, bool *has_defaults)
 
     int error = store_recover(broker->store, &walk);
     if (error != 0) {
-        log_error("cannot read the store: %s", strerror(-error));
+        if (error != -ECANCELED)
+            log_error("cannot read the store: %s", strerror(-error));
         return error;
     }
     if (recovery.records > 0)
@@ -231,7 +232,7 @@ static int recover(struct broker *broker, bool *has_defaults)
     if (recovery.skipped > 0)
         log_error("%zu records of the store could not be understood and were skipped",
                   recovery.skipped);
-    *has_defaults = recovery.has_defaults;
+    broker->has_defaults = recovery.has_defaults;
     return 0;
 }
 
@@ -256,21 +257,23 @@ static void create_default_user(struct broker *broker, const struct broker_defau
 }
 
 /* A store of an earlier version has vhosts, and no users. */
-static void give_defaults(struct broker *broker, const struct broker_defaults *defaults)
+bool broker_give_defaults(struct broker *broker, const struct broker_defaults *defaults)
 {
+    if (broker->has_defaults)
+        return false;
+    broker->has_defaults = true;
     if (broker->vhosts.count == 0)
         vhost_new(broker, defaults->vhost, false);
     if (broker->users.by_name.count == 0 && defaults->user.size > 0)
         create_default_user(broker, defaults);
     store_put_record(broker->store, defaults_key, slice_of("\1", 1));
     broker_touch_store(broker);
+    return true;
 }
 
 int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
-                struct random *random, struct store *store, const struct broker_defaults *defaults)
+                struct random *random, struct store *store)
 {
-    bool has_defaults = false;
-
     *broker = (struct broker){
         .loop = loop,
         .clock = clock,
@@ -291,16 +294,14 @@ int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
     int error = loop_watch(loop, &broker->store_source);
     if (error != 0)
         return error;
-    error = recover(broker, &has_defaults);
+    error = recover(broker);
     if (error != 0) {
         broker_release(broker);
         return error;
     }
     parking_init(&broker->parking, store_durable(store));
     late_confirms_init(broker);
-    if (!has_defaults)
-        give_defaults(broker, defaults);
-    else
+    if (broker->has_defaults)
         account_report_losses(broker);
     if (broker->restored)
         account_save_all(broker);

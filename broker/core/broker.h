@@ -40,7 +40,7 @@ struct broker_totals {
     uint64_t octets; /* names, keys and arguments of these */
 };
 
-/* What a store is given when it is opened for the first time, and never again. */
+/* What a store is given at the first start, and never again. */
 struct broker_defaults {
     struct slice vhost;          /* if there is none */
     struct slice user, password; /* if there is none; user empty: no user */
@@ -72,6 +72,7 @@ struct broker {
     size_t fetches;          /* reads from the store, and from and to scratch, under way */
     bool is_ending;          /* none begins any more */
     bool restored;           /* a definition, from its copy; until all are there twice again */
+    bool has_defaults;       /* the store: see broker_give_defaults */
     struct scratch *scratch; /* where messages go that the store does not have; NULL: nowhere */
     struct source scratch_source;
     struct quarantine quarantine;
@@ -90,10 +91,13 @@ struct broker {
     void (*on_store_failure)(struct broker *broker); /* set by the server */
 };
 
-/* Takes over the store, reads what it holds, and gives it the defaults if it never had any. 0, or
- * -errno with nothing taken over. */
+/* Takes over the store and reads what it holds. 0, or -errno with nothing taken over. */
 int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
-                struct random *random, struct store *store, const struct broker_defaults *defaults);
+                struct random *random, struct store *store);
+
+/* Gives the store the defaults if it never had any; false: it has. To be called last, when nothing
+ * else can end a start: an operator who mends what ended it may change the defaults, too. */
+bool broker_give_defaults(struct broker *broker, const struct broker_defaults *defaults);
 
 /* Messages that the store does not have may leave memory for there. The broker owns it from here,
  * unless the answer is -errno. */

@@ -61,8 +61,9 @@ static void start(const char *directory)
     clock_update(&now);
     random_init_seeded(&source, 1);
     if (loop_init(&loop, &now) != 0 ||
-        broker_init(&broker, &loop, &now, &source, open_store(directory), &defaults) != 0)
+        broker_init(&broker, &loop, &now, &source, open_store(directory)) != 0)
         die("cannot start");
+    broker_give_defaults(&broker, &defaults);
     store_on_body_done(broker.store, on_body_done);
 }
 

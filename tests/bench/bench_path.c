@@ -84,9 +84,9 @@ static void start(struct bench *bench)
     log_level = LOG_ERROR;
     random_init_seeded(&bench->random, 1);
     if (loop_init(&bench->loop, &bench->clock) != 0 ||
-        broker_init(&bench->broker, &bench->loop, &bench->clock, &bench->random, bench->store,
-                    &defaults) != 0)
+        broker_init(&bench->broker, &bench->loop, &bench->clock, &bench->random, bench->store) != 0)
         abort();
+    broker_give_defaults(&bench->broker, &defaults);
     if (service_init(&bench->service, &bench->broker, &limits, NULL, 0, 1, false) != 0)
         abort();
     struct connection *connection = connection_new(&bench->service, &local, &peer);

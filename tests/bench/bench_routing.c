@@ -29,8 +29,9 @@ static void start(void)
 
     random_init_seeded(&source, 1);
     if (loop_init(&loop, &now) != 0 ||
-        broker_init(&broker, &loop, &now, &source, store_memory_new(), &defaults) != 0)
+        broker_init(&broker, &loop, &now, &source, store_memory_new()) != 0)
         abort();
+    broker_give_defaults(&broker, &defaults);
     route_init(&route, &broker);
     vhost = vhost_find(&broker, SLICE("/"));
     for (size_t i = 0; i < QUEUES; i++)

@@ -123,8 +123,9 @@ static void start(struct world *world)
     atomic_store(&log_level, (int)LOG_NONE);
     random_init_seeded(&world->random, 1);
     must(loop_init(&world->loop, &world->clock) == 0);
-    must(broker_init(&world->broker, &world->loop, &world->clock, &world->random, world->store,
-                     &defaults) == 0);
+    must(broker_init(&world->broker, &world->loop, &world->clock, &world->random, world->store) ==
+         0);
+    broker_give_defaults(&world->broker, &defaults);
     must(service_init(&world->service, &world->broker, &limits, NULL, 0, defaults.password_cost,
                       false) == 0);
     for (int i = 0; i < CLIENTS; i++)

@@ -13,9 +13,10 @@ static void open_broker(struct memory_broker *memory)
     const struct broker_defaults defaults = {.vhost = SLICE("/")};
 
     if (loop_init(&memory->loop, &memory->clock) != 0 ||
-        broker_init(&memory->broker, &memory->loop, &memory->clock, &memory->random, memory->store,
-                    &defaults) != 0)
+        broker_init(&memory->broker, &memory->loop, &memory->clock, &memory->random,
+                    memory->store) != 0)
         abort();
+    broker_give_defaults(&memory->broker, &defaults);
     struct scratch *scratch;
     char error[SCRATCH_ERROR_SIZE];
     if (scratch_open(NULL, &scratch, error) != 0 ||

@@ -550,6 +550,34 @@ START_TEST(a_sound_file_is_salvaged_whole)
 }
 END_TEST
 
+static bool would_rather_go(void *context)
+{
+    (void)context;
+    return false;
+}
+
+START_TEST(a_salvage_may_be_given_up)
+{
+    struct template template;
+    struct rig rig;
+    char error[STORE_ERROR_SIZE];
+
+    template_begin(&template);
+    place(&rig, &template);
+    leave_note(&rig);
+    const struct store_options options = {.directory = rig.directory,
+                                          .waiting.goes_on = would_rather_go};
+    ck_assert_int_eq(store_open(&options, &rig.store, error), -ECANCELED);
+    ck_assert(!was_salvaged(&rig));
+    ck_assert(!has_file(&rig, "salvage.new"));
+    open_again(&rig);
+    ck_assert(was_salvaged(&rig));
+    check_whole(&rig, &template);
+    rig_end(&rig);
+    template_end(&template);
+}
+END_TEST
+
 /* As under `ulimit -v`. */
 START_TEST(little_address_space_is_no_damage)
 {
@@ -1143,6 +1171,7 @@ int main(void)
     tcase_add_loop_test(sound, another_version_is_left_alone, 0, 2);
     tcase_add_loop_test(sound, another_version_of_lmdb_is_left_alone, 0, 2);
     tcase_add_test(sound, one_other_version_is_damage);
+    tcase_add_test(sound, a_salvage_may_be_given_up);
     suite_add_tcase(suite, sound);
 
     TCase *injured = tcase_create("injured");

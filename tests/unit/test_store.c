@@ -1718,6 +1718,53 @@ START_TEST(a_new_file_comes_into_place_whole)
 }
 END_TEST
 
+static bool goes_on_for_a_while(void *context)
+{
+    int *questions = context;
+
+    return (*questions)-- > 0;
+}
+
+static void ignore_record(void *context, struct slice key, struct slice value)
+{
+    (void)context, (void)key, (void)value;
+}
+
+static void ignore_queue(void *context, const struct store_queue_state *queue)
+{
+    (void)context, (void)queue;
+}
+
+START_TEST(recovery_may_be_given_up)
+{
+    char error[STORE_ERROR_SIZE], key[16];
+    struct rig rig;
+    int questions = 0;
+
+    rig_begin(&rig, LMDB);
+    for (int i = 0; i < 3000; i++) {
+        snprintf(key, sizeof key, "%d", i);
+        store_put_record(rig.store, slice_of_string(key), SLICE("v"));
+    }
+    commit(&rig);
+    ck_assert_int_eq(store_close(&rig.store), 0);
+    const struct store_options options = {
+        .directory = rig.directory,
+        .waiting = {.goes_on = goes_on_for_a_while, .context = &questions}};
+    ck_assert_int_eq(store_open(&options, &rig.store, error), -ECANCELED);
+    questions = 2; /* when it has been opened, and on the way */
+    ck_assert_int_eq(store_open(&options, &rig.store, error), 0);
+    struct store_recovery recovery = {.on_record = ignore_record, .on_queue = ignore_queue};
+    ck_assert_int_eq(store_recover(rig.store, &recovery), -ECANCELED);
+    ck_assert_int_eq(store_close(&rig.store), 0);
+    questions = 1000;
+    ck_assert_int_eq(store_open(&options, &rig.store, error), 0);
+    ck_assert_int_eq(store_recover(rig.store, &recovery), 0);
+    ck_assert(recovery.was_clean);
+    rig_end(&rig);
+}
+END_TEST
+
 START_TEST(a_missing_directory_is_an_error)
 {
     char error[STORE_ERROR_SIZE] = "";
@@ -2661,6 +2708,7 @@ int main(void)
     tcase_add_test(lmdb, files_are_private);
     tcase_add_loop_test(lmdb, another_format_is_refused_untouched, 0, 2);
     tcase_add_test(lmdb, a_new_file_comes_into_place_whole);
+    tcase_add_test(lmdb, recovery_may_be_given_up);
     tcase_add_test(lmdb, a_missing_directory_is_an_error);
     tcase_add_loop_test(lmdb, damage_is_mended_once, 0, 2 * (int)countof(mended));
     tcase_add_loop_test(lmdb, a_read_waits_for_what_is_mended, 0, (int)countof(mended));

@@ -1,0 +1,109 @@
+#!/usr/bin/python3
+"""What a start leaves behind when it fails or is given up, and what the process does with signals."""
+
+import os
+import signal
+import socket
+import subprocess
+import unittest
+
+import pika
+
+import broker
+import tap
+
+
+@broker.needs_own_broker
+@broker.departs('another program')
+class Start(unittest.TestCase):
+    def fails(self, own, status, *settings):
+        kept, own.settings = own.settings, settings
+        own.launch()
+        self.assertEqual(own.wait_end(), status, own.log())
+        own.settings = kept
+
+    def test_one_that_fails_leaves_no_user(self):
+        own = broker.Broker(('default_user=admin', 'default_pass=secret'))
+        with socket.socket() as taken:
+            taken.bind(('127.0.0.1', 0))
+            taken.listen()
+            self.fails(own, 69, 'listeners.tcp.other=127.0.0.1:%d' % taken.getsockname()[1])
+        with own:
+            self.assertEqual(own.rows('list_users'), [['admin', '[administrator]']])
+            pika.BlockingConnection(own.parameters('admin', 'secret')).close()
+            own.check_quiet()
+
+    def test_a_default_user_who_comes_too_late_is_named(self):
+        with broker.Broker() as own:
+            own.stop()
+            own.settings = ('default_user=admin',)
+            own.start()
+            self.assertEqual(own.rows('list_users'), [['guest', '[administrator]']])
+            self.assertIn("there is no user 'admin' (default_user)", own.log())
+            own.ctl('add_user', 'admin', 'secret')
+            own.ctl('delete_user', 'guest')
+            for settings in own.settings, ():
+                own.stop()
+                own.settings = settings
+                own.start()
+                self.assertNotIn('there is no user', own.log())
+
+
+def launch_told_to_stop(own, number):
+    """The program with a signal that waits for it from its first instruction on: it is blocked, and so stays with
+    the process when that becomes the program."""
+    def tell():
+        signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+        os.kill(os.getpid(), number)
+    return subprocess.run(own.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          encoding='utf-8', timeout=60, preexec_fn=tell)
+
+
+@broker.needs_own_broker
+@broker.departs('another program')
+class Signals(unittest.TestCase):
+    def test_a_start_is_given_up(self):
+        own = broker.Broker(port=broker.free_port())
+        for number in signal.SIGTERM, signal.SIGINT:
+            for state in 'new', 'old', 'damaged':
+                with self.subTest(number=number, state=state):
+                    if state == 'old':
+                        with own.start():
+                            channel = pika.BlockingConnection(own.parameters()).channel()
+                            channel.queue_declare('q', durable=True)
+                            channel.confirm_delivery()
+                            channel.basic_publish('', 'q', b'm', pika.BasicProperties(delivery_mode=2))
+                    if state == 'damaged':  # says the note
+                        open(os.path.join(own.data_dir, 'salvage'), 'w').close()
+                    run = launch_told_to_stop(own, number)
+                    self.assertEqual(run.returncode, 0, run.stdout)
+                    self.assertIn('the start is given up', run.stdout)
+                    self.assertNotIn('listener', run.stdout)
+                    self.assertNotRegex(run.stdout, r'\bready\b')
+            with own.start():
+                self.assertEqual(own.rows('list_queues', 'name', 'messages'), [['q', '1']])
+                own.ctl('delete_queue', 'q')
+
+    def test_what_may_have_been_delivered_is_still_said_to_be(self):
+        own = broker.Broker(port=broker.free_port())
+        with own.start():
+            channel = pika.BlockingConnection(own.parameters()).channel()
+            channel.queue_declare('q', durable=True)
+            channel.confirm_delivery()
+            channel.basic_publish('', 'q', b'm', pika.BasicProperties(delivery_mode=2))
+            self.assertFalse(channel.basic_get('q')[0].redelivered)
+            own.kill()
+        self.assertEqual(launch_told_to_stop(own, signal.SIGTERM).returncode, 0)
+        with own.start():
+            channel = pika.BlockingConnection(own.parameters()).channel()
+            self.assertTrue(channel.basic_get('q')[0].redelivered)
+
+    def test_those_of_other_servers_are_ignored(self):
+        with broker.Broker() as own:
+            for number in signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE:
+                own.process.send_signal(number)
+            pika.BlockingConnection(own.parameters()).close()
+
+
+if __name__ == '__main__':
+    tap.main()
