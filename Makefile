@@ -15,6 +15,7 @@
 #   make hostile  COUNT=N: so many half-open sockets, idle connections and the like, and what others notice of them
 #   make bench    the benchmarks in tests/bench; make bench-tls: what TLS costs
 #   make fuzz     FUZZ_SECONDS=N FUZZ='x y': each target of tests/fuzz for so long, under sanitizers
+#   make testssl  what testssl.sh has to say of the TLS listener: nothing above LOW
 #   make cover    which branches of amqp/ the unit tests and the fuzz corpora take: 95 % at least
 #   make format   clang-format over the tree
 #   make install  to $(DESTDIR)$(PREFIX)
@@ -272,6 +273,12 @@ bench: test-deps
 bench-tls: test-deps
 	@$(MAKE) --no-print-directory $(BUILD)/stoatmq $(BUILD)/stoatperf
 	@$(rig) PYTHONPATH=tests/lib:tests/hostile tests/bench/tls_throughput.py
+
+.PHONY: testssl
+testssl:
+	@etc/deps testssl
+	@$(MAKE) --no-print-directory $(BUILD)/stoatmq
+	@$(rig) tests/testssl/testssl.py
 
 # COVERED instruments that folder alone. A failed assert is a branch that must not be taken.
 COVERED ?=
