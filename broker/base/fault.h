@@ -50,10 +50,11 @@ static inline bool fault_bug(enum fault_bug bug)
 
 #endif
 
-/* A bug that shows once in every so many times: count is the caller's, and static. */
-static inline bool fault_bug_each(enum fault_bug bug, unsigned times, unsigned *count)
+/* A bug that shows once in every so many times. Each file counts for itself: its thread's. */
+static inline bool fault_bug_each(enum fault_bug bug, unsigned times)
 {
-    return fault_bug(bug) && ++*count % times == 0;
+    static unsigned counts[FAULT_BUG_COUNT];
+    return fault_bug(bug) && ++counts[bug] % times == 0;
 }
 
 #endif

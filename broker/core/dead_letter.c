@@ -423,13 +423,12 @@ const char *dead_letter_publish(struct queue *queue, struct message *message, en
 void dead_letters_run(struct broker *broker)
 {
     struct dead_letters *letters = &broker->dead_letters;
-    static unsigned lost;
 
     /* What is routed may overflow a queue and so add to the end. */
     for (size_t i = 0; i < letters->count; i++) {
         struct dead_letter letter = letters->waiting[i];
         fault_point(FAULT_LETTER_TAKEN);
-        if (!fault_bug_each(FAULT_LOSE_DEAD_LETTER, 16, &lost))
+        if (!fault_bug_each(FAULT_LOSE_DEAD_LETTER, 16))
             publish_letter(broker, &letter);
         fault_point(FAULT_LETTER_ROUTED);
         if (letter.publisher != NULL)

@@ -131,12 +131,10 @@ static bool forget(struct queue *queue, struct place place)
 {
     struct entry *entry = place_entry(place);
     bool deletes = false;
-    static unsigned dropped;
 
     if (is_in_open_batch(queue, entry)) {
         take_back(queue, entry);
-    } else if (entry->lsn != 0 && !queue->deleted &&
-               !fault_bug_each(FAULT_DROP_ACK, 64, &dropped)) {
+    } else if (entry->lsn != 0 && !queue->deleted && !fault_bug_each(FAULT_DROP_ACK, 64)) {
         (queue->broker->ties_deletes ? store_delete_tied : store_delete_entry)(
             queue->broker->store, store_id(queue, place.segment->window), place_position(place),
             entry->message->body_size);

@@ -132,10 +132,9 @@ static uint32_t count_old(const struct workload *workload, const struct model_qu
 
 static void take(struct workload *workload, struct model_queue *queue, uint32_t at)
 {
-    static unsigned dropped;
     const struct model_entry *entry = &queue->entries.items[at];
 
-    if (!fault_bug_each(FAULT_DROP_ACK, 64, &dropped))
+    if (!fault_bug_each(FAULT_DROP_ACK, 64))
         store_delete_entry(workload->store, queue->id, entry->position, entry->weight);
     model_remove_entries(queue, at, 1);
 }
