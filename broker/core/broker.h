@@ -64,7 +64,8 @@ struct broker {
     struct late_confirms late_confirms[2]; /* of the open batch and the one under way, by LSN */
     struct dead_letters dead_letters;      /* dropped in this turn, not yet routed */
     STAILQ_HEAD(overfull_queues, queue) overfull; /* see queues_drop_overflow */
-    bool in_transaction;     /* what is acknowledged now holds when the open batch does */
+    bool in_transaction;     /* what is settled now holds when the open batch does, */
+    bool transaction_puts;   /* and its deletes leave with the puts of that or not at all */
     uint64_t next_queue_id;  /* never used before, in any run */
     uint64_t last_record_id; /* of definitions in the store: counted up, see core/definition.h */
     uint64_t route_mark;     /* a fresh one per message routed: see core/exchange.h */
@@ -76,9 +77,7 @@ struct broker {
     struct scratch *scratch; /* where messages go that the store does not have; NULL: nowhere */
     struct source scratch_source;
     struct quarantine quarantine;
-    struct paging paging; /* memory for messages in queues */
-    bool ties_deletes; /* what is forgotten now is moved, or part of a transaction: its delete goes
-                          with the puts of the open batch or not at all */
+    struct paging paging;        /* memory for messages in queues */
     struct broker_limits limits; /* set by the server */
     struct broker_totals totals;
     struct broker_counters counters;

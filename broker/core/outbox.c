@@ -64,9 +64,7 @@ static bool try_one(struct outbox *outbox, struct outgoing *outgoing)
             return false;
         }
         fault_point(FAULT_LETTER_ROUTED);
-        queue->broker->ties_deletes = true; /* not without the letter */
-        queue_drop_entry(queue, outgoing->place);
-        queue->broker->ties_deletes = false;
+        queue_remove_entry(queue, outgoing->place, REMOVE_REPLACED);
     } else {
         queue_let_go(queue, outgoing->place, outgoing->death);
     }

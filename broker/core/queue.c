@@ -203,26 +203,15 @@ struct queue_depth queue_depth_of_levels(const struct queue *queue)
     return depth;
 }
 
-static void let_go(struct queue *queue, struct place place, enum death death)
-{
-    struct message *message = place_entry(place)->message;
-
-    if (!queue->settings.dead_letters || queue->deleted) {
-        queue_drop_entry(queue, place);
-        return;
-    }
-    dead_letters_add(queue->broker, queue, message, death, queue_take_wait(queue, place));
-    queue_forget_entry_quietly(queue, place);
-}
-
-/* It does not go from the disk before its dead letter is there, or what it makes way for. */
 void queue_let_go(struct queue *queue, struct place place, enum death death)
 {
-    const bool was_tied = queue->broker->ties_deletes;
-
-    queue->broker->ties_deletes |= queue->settings.dead_letters || death == DEATH_MAXLEN;
-    let_go(queue, place, death);
-    queue->broker->ties_deletes = was_tied;
+    if (!queue->settings.dead_letters || queue->deleted) {
+        queue_remove_entry(queue, place, death == DEATH_MAXLEN ? REMOVE_REPLACED : REMOVE_DROPPED);
+        return;
+    }
+    dead_letters_add(queue->broker, queue, place_entry(place)->message, death,
+                     queue_take_wait(queue, place));
+    queue_remove_entry(queue, place, REMOVE_MOVED);
 }
 
 /* Its time here is over: dropped, or kept aside until its dead letter is taken. */
@@ -350,7 +339,7 @@ static void hand_over(struct queue *queue, struct consumer *consumer, struct pla
         queue->counters.delivered_no_ack++;
         counters->delivered_no_ack++;
         consumer->ops->deliver(consumer, place);
-        queue_forget_entry(queue, place);
+        queue_remove_entry(queue, place, REMOVE_SETTLED);
     } else {
         queue->counters.delivered++;
         counters->delivered++;
@@ -718,13 +707,13 @@ void queue_ack(struct queue *queue, struct place place, struct consumer *consume
 {
     queue->counters.acknowledged++;
     queue->broker->counters.acknowledged++;
-    queue_forget_entry(queue, place);
+    queue_remove_entry(queue, place, REMOVE_SETTLED);
     give_credit_back(consumer);
 }
 
 void queue_discard(struct queue *queue, struct place place)
 {
-    queue_forget_entry(queue, place);
+    queue_remove_entry(queue, place, REMOVE_SETTLED);
 }
 
 void queue_reject(struct queue *queue, struct place place, struct consumer *consumer)
@@ -796,7 +785,7 @@ void queue_requeue(struct queue *queue, struct place place, struct consumer *con
     if (unlikely(queue->settings.quorum))
         delivery_count_add(place_entry(place), failed);
     if (queue->deleted) {
-        queue_drop_entry(queue, place);
+        queue_remove_entry(queue, place, REMOVE_DROPPED);
     } else if (unlikely(place_entry(place)->delivery_count > queue->settings.delivery_limit)) {
         retire(queue, place, DEATH_DELIVERY_LIMIT);
     } else if (unlikely(waits_for_retry(queue, failed))) {

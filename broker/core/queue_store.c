@@ -126,26 +126,6 @@ static void take_back(struct queue *queue, struct entry *entry)
     entry->lsn = 0;
 }
 
-/* Returns whether the open batch now deletes the entry. */
-static bool forget(struct queue *queue, struct place place)
-{
-    struct entry *entry = place_entry(place);
-    bool deletes = false;
-
-    if (is_in_open_batch(queue, entry)) {
-        take_back(queue, entry);
-    } else if (entry->lsn != 0 && !queue->deleted && !fault_bug_each(FAULT_DROP_ACK, 64)) {
-        (queue->broker->ties_deletes ? store_delete_tied : store_delete_entry)(
-            queue->broker->store, store_id(queue, place.segment->window), place_position(place),
-            entry->message->body_size);
-        place.segment->deleted_lsn = store_open_lsn(queue->broker->store);
-        broker_touch_store(queue->broker);
-        deletes = true;
-    }
-    window_remove(place.segment->window, place);
-    return deletes;
-}
-
 static void tell_publisher(struct queue *queue, const struct message *message, bool late)
 {
     if (late)
@@ -154,23 +134,27 @@ static void tell_publisher(struct queue *queue, const struct message *message, b
         message->publisher->ops->on_settled(message->publisher, message->sequence);
 }
 
-bool queue_forget_entry(struct queue *queue, struct place place)
+bool queue_remove_entry(struct queue *queue, struct place place, enum removal removal)
 {
-    if (is_last_awaited(queue, place_entry(place)))
-        tell_publisher(queue, place_entry(place)->message, queue->broker->in_transaction);
-    return forget(queue, place);
-}
+    struct broker *broker = queue->broker;
+    struct entry *entry = place_entry(place);
+    bool deletes = false;
 
-bool queue_drop_entry(struct queue *queue, struct place place)
-{
-    if (is_last_awaited(queue, place_entry(place)))
-        tell_publisher(queue, place_entry(place)->message, true);
-    return forget(queue, place);
-}
-
-void queue_forget_entry_quietly(struct queue *queue, struct place place)
-{
-    forget(queue, place);
+    if (is_last_awaited(queue, entry) && removal != REMOVE_MOVED)
+        tell_publisher(queue, entry->message, removal != REMOVE_SETTLED || broker->in_transaction);
+    if (is_in_open_batch(queue, entry)) {
+        take_back(queue, entry);
+    } else if (entry->lsn != 0 && !queue->deleted && !fault_bug_each(FAULT_DROP_ACK, 64)) {
+        const bool tied = removal >= REMOVE_REPLACED || broker->transaction_puts;
+        (tied ? store_delete_tied
+              : store_delete_entry)(broker->store, store_id(queue, place.segment->window),
+                                    place_position(place), entry->message->body_size);
+        place.segment->deleted_lsn = store_open_lsn(broker->store);
+        broker_touch_store(broker);
+        deletes = true;
+    }
+    window_remove(place.segment->window, place);
+    return deletes;
 }
 
 void queue_forget_in_stub(struct queue *queue, struct segment *stub, uint32_t slot)
@@ -280,7 +264,7 @@ static bool drop_loaded(struct queue *queue, struct segment *segment, struct run
         }
         gone = segment->count == 1; /* the segment goes with its last entry */
         if (!is_durable) {
-            deletes |= queue_drop_entry(queue, place);
+            deletes |= queue_remove_entry(queue, place, REMOVE_DROPPED);
             continue;
         }
         lengthen(run, place_position(place), place_position(place) + 1, 1,

@@ -53,12 +53,19 @@ void queue_store_entry(struct queue *queue, struct place place, uint64_t deadlin
  * other entries of the message too is told late: by then the letter is as certain as they are. */
 struct publisher *queue_take_wait(struct queue *queue, struct place place);
 
-/* The entry is gone: from the store too. Returns whether a reply about it must wait for the open
- * batch. Forgotten because a consumer is done with it, or dropped: its publisher, if it waits, is told
- * at once or late. Quietly: it is not told; the caller sees to that. */
-bool queue_forget_entry(struct queue *queue, struct place place);
-bool queue_drop_entry(struct queue *queue, struct place place);
-void queue_forget_entry_quietly(struct queue *queue, struct place place);
+/* Why an entry goes. Its publisher, if it waits for this entry, is told at once or late
+ * (late_confirm.h); and its delete leaves when there is room for it, or only together with what is
+ * put into the open batch. */
+enum removal {
+    REMOVE_SETTLED,  /* a consumer is done with it: at once, in a transaction late */
+    REMOVE_DROPPED,  /* nobody will have it: late */
+    REMOVE_REPLACED, /* by its dead letter, or by what crowded it out: late, and not without that */
+    REMOVE_MOVED,    /* the same, and its publisher waits for the dead letter: not told */
+};
+
+/* The entry is gone: from the store too. Returns whether the open batch now deletes it, so that a
+ * reply about it must wait for that. */
+bool queue_remove_entry(struct queue *queue, struct place place, enum removal removal);
 
 /* The same for one entry of a stub with deadlines, of which nobody needs the body. */
 void queue_forget_in_stub(struct queue *queue, struct segment *stub, uint32_t slot);

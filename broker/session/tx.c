@@ -197,7 +197,8 @@ static bool may_put(const struct tx *tx)
 
 bool tx_commit(struct tx *tx, uint64_t *lsn, bool *entries, struct amqp_error *error)
 {
-    struct store *store = tx->channel->broker->store;
+    struct broker *broker = tx->channel->broker;
+    struct store *store = broker->store;
     const bool was_full = channel_is_full(tx->channel);
 
     if (!check_publishes(tx, error))
@@ -207,13 +208,11 @@ bool tx_commit(struct tx *tx, uint64_t *lsn, bool *entries, struct amqp_error *e
     fault_point(FAULT_TX_PUBLISHED);
     if (fault_bug(FAULT_SPLIT_TX))
         submit_now(store);
-    struct broker *broker = tx->channel->broker;
     broker->in_transaction = true;
-    broker->ties_deletes = *entries; /* all of it or nothing, even without room */
+    broker->transaction_puts = *entries; /* all of it or nothing, even without room */
     apply_settlements(tx);
-    broker->in_transaction = broker->ties_deletes = false;
-    dead_letters_run(
-        tx->channel->broker); /* of what it rejects or crowds out: they are part of it */
+    broker->in_transaction = broker->transaction_puts = false;
+    dead_letters_run(broker); /* of what it rejects or crowds out: they are part of it */
     if (was_full)
         channel_wake_consumers(tx->channel);
     fault_point(FAULT_TX_WHOLE);
