@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/directory.h"
 
 printf_like(3, 4) static int fail(char error[PRIVILEGES_ERROR_SIZE], int reason, const char *format,
                                   ...)
@@ -41,8 +42,8 @@ static int make_and_give(const struct passwd *user, int parent, const char *name
 static int make_data_dir(const struct passwd *user, const char *path,
                          char error[PRIVILEGES_ERROR_SIZE])
 {
-    char *above = xstrdup(path), *last = xstrdup(path);
-    const int parent = open(dirname(above), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    char *above = directory_of(path), *last = xstrdup(path);
+    const int parent = open(above, O_PATH | O_DIRECTORY | O_CLOEXEC);
     const int result = parent < 0 ? -errno : make_and_give(user, parent, basename(last));
 
     if (parent >= 0)

@@ -5,7 +5,6 @@
 #include "sandbox.h"
 
 #include <fcntl.h>
-#include <libgen.h>
 #include <linux/landlock.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -15,7 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "base/alloc.h"
+#include "base/directory.h"
 
 /* ---- files ---- */
 
@@ -67,10 +66,10 @@ static int open_place(const char *path, bool *is_directory)
     if (stat(path, &status) < 0)
         return -errno;
     *is_directory = S_ISDIR(status.st_mode) || S_ISREG(status.st_mode);
-    char *copy = xstrdup(path);
-    const int fd = open(S_ISREG(status.st_mode) ? dirname(copy) : path, O_PATH | O_CLOEXEC);
+    char *above = S_ISREG(status.st_mode) ? directory_of(path) : NULL;
+    const int fd = open(above != NULL ? above : path, O_PATH | O_CLOEXEC);
     const int result = fd < 0 ? -errno : fd;
-    free(copy);
+    free(above);
     return result;
 }
 
