@@ -6,6 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
+#include "base/directory.h"
+
 static int fail(char error[DATA_DIR_ERROR_SIZE], const char *what, const char *path)
 {
     const int reason = errno;
@@ -46,12 +49,16 @@ static int lock(int directory, const char *path, char error[DATA_DIR_ERROR_SIZE]
     const int fd = openat(directory, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return fail(error, "open the lock file in", path);
-    int result = 0;
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+    int result = directory_give(path, "lock");
+    if (result < 0) {
+        errno = -result;
+        result = fail(error, "give the lock file to the owner of", path);
+    } else if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
         result = errno == EWOULDBLOCK ? fail_locked(fd, path, error)
                                       : fail(error, "lock the data directory", path);
-    else if (write_holder(fd) < 0)
+    } else if (write_holder(fd) < 0) {
         result = fail(error, "write to the data directory", path);
+    }
     if (result == 0)
         return fd;
     close(fd);

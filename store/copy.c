@@ -1,14 +1,16 @@
 /* See copy.h. The copy is built beside its place, as PATH.part, with its lock file kept in memory by
- * LMDB; synced, renamed, and its directory synced. What fails removes it. */
+ * LMDB; synced, made its predecessor's owner's, renamed, and its directory synced. What fails removes
+ * it. */
 #include "store/copy.h"
 
-#include <fcntl.h>
-#include <libgen.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/directory.h"
+#include "store/room.h"
 
 enum { PIECE_SIZE = 4 << 20, PIECE_NS = 20000000, PASSES = 4, FEW_BLOBS = 64 };
 
@@ -237,6 +239,8 @@ static void copy_all(struct copy *copy)
     end_read(copy);
     if (copy->rc == 0)
         copy->rc = mdb_env_sync(copy->env, 1);
+    if (copy->rc != 0 && room_is_wanting(&(struct database){.env = copy->env}, copy->rc))
+        copy->rc = ENOSPC;
 }
 
 /* ---- its name -------------------------------------------------------------------------------- */
@@ -255,7 +259,8 @@ static int sync_directory_of(const char *path)
 
 static int refuse(char error[STORE_ERROR_SIZE], const char *path, int rc)
 {
-    snprintf(error, STORE_ERROR_SIZE, "%s: %s", path, mdb_strerror(rc));
+    snprintf(error, STORE_ERROR_SIZE, "%s: %s%s", path, mdb_strerror(rc),
+             rc == ENOSPC ? "; room for a whole copy of the store is needed there" : "");
     return database_errno(rc);
 }
 
@@ -277,7 +282,7 @@ int copy_database(const struct database *database, const char *path, struct copy
     if (rc == 0 && rename(part, path) != 0)
         rc = errno;
     if (rc == 0)
-        rc = sync_directory_of(path);
+        rc = -directory_sync_of(path);
     if (rc != 0) {
         unlink(part);
         rc = refuse(error, path, rc);

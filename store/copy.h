@@ -25,8 +25,8 @@ struct copy_control {
     uint32_t idle_percent; /* of the time to sleep between pieces, 0 to 99: so that others get on */
 };
 
-/* Writes the copy to path, in place of what is there, and syncs it: it is there whole, or what was there
- * still is. 0, or -errno with a sentence. */
+/* Writes the copy to path, in place of what is there, whose owner and mode it gets, and syncs it: it
+ * is there whole, or what was there still is. 0, or -errno with a sentence. */
 int copy_database(const struct database *database, const char *path, struct copy_control *control,
                   char error[STORE_ERROR_SIZE]);
 

@@ -5,6 +5,8 @@
  *
  *     data.new: written, synced ──rename──▶ data.mdb, the directory synced
  *
+ * It belongs to the directory's owner, whoever makes it.
+ *
  * What an attempt that was cut short left behind is removed by the next. */
 #include "store/create.h"
 
@@ -13,7 +15,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "base/base.h"
+#include "base/directory.h"
 
 static int write_empty(const char *path)
 {
@@ -50,6 +52,8 @@ int create_data_file(const char *directory)
         rc = 0;
     } else {
         rc = unlinkat(fd, "data.new", 0) == 0 || errno == ENOENT ? write_empty(path) : errno;
+        if (rc == 0)
+            rc = -directory_give(directory, "data.new");
         if (rc == 0)
             rc = move_into_place(fd);
     }

@@ -10,12 +10,12 @@
  * Nothing that was counted before is believed. */
 #include "store/salvage.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/directory.h"
 #include "base/log.h"
 #include "store/array.h"
 #include "store/pages.h"
@@ -605,6 +605,13 @@ static void remove_new(const char *directory)
     rmdir(directory);
 }
 
+/* Of the same owner, as what will be made in it. */
+static int make_new(const char *directory, const char *new_directory)
+{
+    remove_new(new_directory);
+    return mkdir(new_directory, 0700) < 0 ? -errno : directory_give(directory, "salvage.new");
+}
+
 /* The old file keeps its bytes under another name before the new one takes its place. */
 static int change_places(const char *directory, const char *new_directory, char *aside, size_t size)
 {
@@ -617,11 +624,7 @@ static int change_places(const char *directory, const char *new_directory, char 
     snprintf(aside, size, "%s/data.mdb.damaged-%s", directory, when);
     const int result =
         (link(old, aside) < 0 && errno != EEXIST) || rename(new, old) < 0 ? -errno : 0;
-    const int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) {
-        fsync(fd);
-        close(fd);
-    }
+    directory_sync_of(old);
     free(old);
     free(new);
     if (result == 0)
@@ -635,10 +638,10 @@ static int rewrite(struct salvage *salvage, const struct store_options *options,
     struct store_options new_options = *options;
 
     new_options.directory = new_directory;
-    remove_new(new_directory);
-    if (mkdir(new_directory, 0700) < 0)
-        return -errno;
-    int rc = database_open(&salvage->database, &new_options, error);
+    int rc = make_new(options->directory, new_directory);
+    if (rc != 0)
+        return rc;
+    rc = database_open(&salvage->database, &new_options, error);
     if (rc != 0)
         return rc;
     renew_txn(salvage);
