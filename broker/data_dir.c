@@ -29,9 +29,10 @@ static int fail_locked(int fd, const char *path, char error[DATA_DIR_ERROR_SIZE]
 {
     const long holder = read_holder(fd);
     if (holder > 0)
-        snprintf(error, DATA_DIR_ERROR_SIZE, "another broker (pid %ld) is using %s", holder, path);
+        snprintf(error, DATA_DIR_ERROR_SIZE, "a broker (pid %ld) is using %s; stop it first",
+                 holder, path);
     else
-        snprintf(error, DATA_DIR_ERROR_SIZE, "another broker is using %s", path);
+        snprintf(error, DATA_DIR_ERROR_SIZE, "a broker is using %s; stop it first", path);
     return -EWOULDBLOCK;
 }
 

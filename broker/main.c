@@ -371,18 +371,29 @@ static int serve_store(const struct config *config, struct signals *signals, str
     return status != EXIT_SUCCESS ? status : server_status;
 }
 
+/* Why the data directory, or what is in it, cannot be used: where access is denied, with what to do. */
+static const char *explain(const struct config *config, int result, const char *sentence,
+                           char advice[PRIVILEGES_ERROR_SIZE])
+{
+    if (result != -EACCES)
+        return sentence;
+    privileges_explain(config->data_dir, EACCES, advice);
+    return advice;
+}
+
 /* With the data directory ours. */
 static int serve_data(const struct config *config, struct signals *signals, uint64_t begin_ns)
 {
-    char error[STORE_ERROR_SIZE];
+    char error[STORE_ERROR_SIZE], advice[PRIVILEGES_ERROR_SIZE];
     struct store *store;
     struct start start = {.begin_ns = begin_ns, .told_ns = begin_ns};
     const struct store_options options = {
         .directory = config->data_dir,
         .waiting = {.goes_on = start_goes_on, .context = &start},
     };
-    if (store_open(&options, &store, error) < 0)
-        return end_start(EX_IOERR, error);
+    const int result = store_open(&options, &store, error);
+    if (result < 0)
+        return end_start(EX_IOERR, explain(config, result, error, advice));
     return serve_store(config, signals, &store, &start);
 }
 
@@ -399,12 +410,12 @@ static bool become_user(const struct config *config)
 /* With the process prepared. */
 static int serve_user(const struct config *config, struct signals *signals, uint64_t begin_ns)
 {
-    char error[DATA_DIR_ERROR_SIZE];
+    char error[DATA_DIR_ERROR_SIZE], advice[PRIVILEGES_ERROR_SIZE];
     if (!become_user(config))
         return EX_CONFIG;
     const int lock_fd = data_dir_lock(config->data_dir, error);
     if (lock_fd < 0) {
-        complain("%s", error);
+        complain("%s", explain(config, lock_fd, error, advice));
         return EX_CANTCREAT;
     }
     wall_in_files(config);

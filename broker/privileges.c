@@ -55,16 +55,27 @@ static int make_data_dir(const struct passwd *user, const char *path,
                       : 0;
 }
 
+/* Within the sandbox users have no names any more. */
+void privileges_explain(const char *path, int reason, char error[PRIVILEGES_ERROR_SIZE])
+{
+    const struct passwd *user = getpwuid(geteuid());
+    char *name = user != NULL ? xstrdup(user->pw_name) : xasprintf("%ld", (long)geteuid());
+
+    fail(error, reason,
+         "user %s cannot use what is in the data directory %s: %s; give it to that user, as "
+         "chown -R %s %s does",
+         name, path, strerror(reason), name, path);
+    free(name);
+}
+
 /* As that user. */
-static int check_data_dir(const struct passwd *user, const char *path,
-                          char error[PRIVILEGES_ERROR_SIZE])
+static int check_data_dir(const char *path, char error[PRIVILEGES_ERROR_SIZE])
 {
     if (access(path, R_OK | W_OK | X_OK) == 0)
         return 0;
-    return fail(error, errno,
-                "user %s (user) cannot use the data directory %s: %s; give it to that user, as "
-                "chown -R %s %s does",
-                user->pw_name, path, strerror(errno), user->pw_name, path);
+    const int reason = errno;
+    privileges_explain(path, reason, error);
+    return -reason;
 }
 
 static int change_user(const struct passwd *user, char error[PRIVILEGES_ERROR_SIZE])
@@ -94,5 +105,5 @@ int privileges_become(const char *name, const char *data_dir, char error[PRIVILE
     int result = make_data_dir(user, data_dir, error);
     if (result == 0)
         result = change_user(user, error);
-    return result == 0 ? check_data_dir(user, data_dir, error) : result;
+    return result == 0 ? check_data_dir(data_dir, error) : result;
 }

@@ -262,7 +262,7 @@ static bool shows_damage(int status, const struct look *look)
                   sigabbrev_np(WTERMSIG(status)), look->stage);
     else if (WIFEXITED(status) && database_is_damage(look->rc))
         log_error("the store is damaged: the data file is not what it should be: %s", look->stage);
-    else if (status != 0)
+    else if (status != 0 && !(WIFEXITED(status) && look->rc == EACCES))
         log_warning("whether the store is damaged could not be seen: %s",
                     WIFEXITED(status) ? mdb_strerror(look->rc) : strsignal(WTERMSIG(status)));
     return (WIFSIGNALED(status) && is_fault(WTERMSIG(status))) ||

@@ -22,9 +22,20 @@ uint64_t offline_file_size(const char *directory)
     return seen ? (uint64_t)status.st_size : 0;
 }
 
-bool offline_is_store(const char *directory)
+int offline_find(const char *directory, char error[STORE_ERROR_SIZE])
 {
-    return offline_file_size(directory) > 0;
+    char *path = data_file(directory);
+    struct stat status;
+    int result = stat(path, &status) < 0 ? -errno : 0;
+
+    if (result == 0 && status.st_size == 0)
+        result = -ENOENT;
+    if (result == -ENOENT)
+        snprintf(error, STORE_ERROR_SIZE, "%s: there is no store", directory);
+    else if (result < 0)
+        snprintf(error, STORE_ERROR_SIZE, "%s: %s", directory, strerror(-result));
+    free(path);
+    return result;
 }
 
 int offline_verify(struct verify *verify, char error[STORE_ERROR_SIZE])

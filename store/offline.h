@@ -4,8 +4,9 @@
 
 #include "store/verify.h"
 
-/* Whether there is a store in the directory. */
-bool offline_is_store(const char *directory);
+/* Looks whether there is a store in the directory. 0, or -errno with a sentence, -ENOENT when there is
+ * none. */
+int offline_find(const char *directory, char error[STORE_ERROR_SIZE]);
 
 /* Verifies all of it in one snapshot. verify_begin has been called with whom to tell. 0 or -errno with a
  * sentence, where what could be read is in *verify all the same. */

@@ -222,11 +222,8 @@ static int dump(const char *directory, int count, char **words)
 {
     char error[STORE_ERROR_SIZE];
 
-    if (!offline_is_store(directory)) {
-        fprintf(stderr, "stoatdump: %s: there is no store\n", directory);
-        return EX_DATAERR;
-    }
-    if (database_open_read_only(&database, directory, error) != 0) {
+    if (offline_find(directory, error) != 0 ||
+        database_open_read_only(&database, directory, error) != 0) {
         fprintf(stderr, "stoatdump: %s\n", error);
         return EX_DATAERR;
     }

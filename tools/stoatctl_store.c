@@ -165,8 +165,8 @@ static int lock_store(const char *directory)
 {
     char error[DATA_DIR_ERROR_SIZE];
 
-    if (!offline_is_store(directory)) {
-        complain("%s: there is no store", directory);
+    if (offline_find(directory, error) != 0) {
+        complain("%s", error);
         return -1;
     }
     const int fd = data_dir_lock(directory, error);

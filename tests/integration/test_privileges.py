@@ -63,8 +63,8 @@ class Privileges(unittest.TestCase):
     def test_a_directory_of_somebody_else(self):
         path = os.path.join(os.environ['TMPDIR'], 'of-root')
         os.mkdir(path, 0o700)
-        self.refused('user=nobody', 'user nobody (user) cannot use the data directory %s: Permission denied; give it to that user, '
-                     'as chown -R nobody %s does' % (path, path), data_dir=path)
+        self.refused('user=nobody', 'user nobody cannot use what is in the data directory %s: Permission denied; give it '
+                     'to that user, as chown -R nobody %s does' % (path, path), data_dir=path)
         self.assertEqual(os.stat(path).st_uid, 0)
 
     def test_a_link_is_not_given_away(self):

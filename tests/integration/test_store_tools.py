@@ -3,6 +3,9 @@
 
 import contextlib
 import os
+import pwd
+import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -104,6 +107,48 @@ class StoreTools(unittest.TestCase):
             self.fails(DATA, 'another broker (pid', 'stoatctl', command, self.broker.data_dir)
             self.fails(DATA, 'there is no store', 'stoatctl', command, self.path('nowhere'))
         self.assertFalse(os.path.exists(self.path('nowhere')))
+
+    def test_no_directory_and_no_access(self):
+        with open(self.path('file'), 'w', encoding='utf-8'):
+            pass
+        programs = (['stoatctl', 'verify'], ['stoatctl', 'compact'], ['stoatdump'])
+        for words in programs:
+            self.fails(DATA, '%s: Not a directory' % self.path('file'), *words, self.path('file'))
+        if os.geteuid() != 0:
+            return
+        self.broker.stop()
+        os.chmod(self.directory.name, 0o711)
+        for path in (os.environ['TMPDIR'], self.broker.temp):
+            os.chmod(path, 0o711)
+        for words in programs:
+            program = shutil.copy(broker.BUILD / words[0], self.path(words[0]))
+            os.chmod(program, 0o755)
+            done = subprocess.run([program, *words[1:], self.broker.data_dir], user='nobody', timeout=60, encoding='utf-8',
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            self.assertEqual(done.returncode, DATA, done)
+            self.assertIn('%s: Permission denied' % self.broker.data_dir, done.stderr)
+
+    @unittest.skipUnless(os.geteuid() == 0, 'only root can do it for others')
+    def test_root_leaves_files_to_their_owner(self):
+        """The store of nobody's broker, restored, verified and compacted by root, serves nobody again."""
+        nobody = pwd.getpwnam('nobody')
+        own = broker.Broker(['user=nobody'])
+        for path in (os.environ['TMPDIR'], own.temp):
+            os.chmod(path, 0o711)
+        with own:
+            self.fill(self.connect(own), 'kept', 0, 5)
+            own.stop()
+            for name in ('lock', 'lock.mdb'):
+                os.unlink(os.path.join(own.data_dir, name))
+            for command in ('verify', 'compact', 'verify'):
+                self.passes('stoatctl', command, own.data_dir)
+            self.passes('stoatdump', own.data_dir)
+            for name in os.listdir(own.data_dir):
+                status = os.stat(os.path.join(own.data_dir, name))
+                self.assertEqual((name, status.st_uid, status.st_gid, status.st_mode & 0o777),
+                                 (name, nobody.pw_uid, nobody.pw_gid, 0o600))
+            own.start()
+            self.assertEqual(len(list(self.bodies(self.connect(own), 'kept'))), 5)
 
     def test_compact(self):
         channel = self.connect()

@@ -47,12 +47,12 @@ START_TEST(is_made_and_locked)
     ck_assert_uint_eq(status.st_mode & 0777, 0700);
 
     ck_assert_int_eq(data_dir_lock(path, error), -EWOULDBLOCK);
-    char *wanted = xasprintf("another broker (pid %ld) is using %s", (long)getpid(), path);
+    char *wanted = xasprintf("a broker (pid %ld) is using %s; stop it first", (long)getpid(), path);
     ck_assert_str_eq(error, wanted);
     free(wanted);
     ck_assert_int_eq(ftruncate(fd, 0), 0); /* as between the other's lock and its pid */
     ck_assert_int_eq(data_dir_lock(path, error), -EWOULDBLOCK);
-    ck_assert_ptr_nonnull(strstr(error, "another broker is using "));
+    ck_assert_ptr_nonnull(strstr(error, "a broker is using "));
 
     close(fd);
     const int again = data_dir_lock(path, error);
