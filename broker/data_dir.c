@@ -66,6 +66,20 @@ static int lock(int directory, const char *path, char error[DATA_DIR_ERROR_SIZE]
     return result;
 }
 
+bool data_dir_is_used(const char *path, char error[DATA_DIR_ERROR_SIZE])
+{
+    char *name = xasprintf("%s/lock", path);
+    const int fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+    const bool used = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+
+    if (used)
+        fail_locked(fd, path, error);
+    if (fd >= 0)
+        close(fd);
+    free(name);
+    return used;
+}
+
 /* The name of a new directory must survive a power cut, as what is put into it does. A parent that
  * may not be read cannot be synced either. */
 static int sync_parent(int directory)

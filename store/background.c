@@ -70,6 +70,7 @@ static bool verify_some(struct background *background)
 static void make_backup(struct background *background, struct background_backup *backup)
 {
     log_info("backup to %s begins", backup->path);
+    copy_remove(backup->path); /* the one before takes room */
     backup->result =
         copy_database(background->database, backup->path, &backup->control, backup->error);
     if (backup->result == 0)

@@ -245,16 +245,19 @@ static void copy_all(struct copy *copy)
 
 /* ---- its name -------------------------------------------------------------------------------- */
 
-static int sync_directory_of(const char *path)
+/* Root writes a file anew that its owner must be able to open. */
+static int inherit_owner(const char *part, const char *path)
 {
-    char *copy = xstrdup(path);
-    const int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    const int rc = fd < 0 || fsync(fd) != 0 ? errno : 0;
+    struct stat old, new;
 
-    if (fd >= 0)
-        close(fd);
-    free(copy);
-    return rc;
+    if (stat(path, &old) != 0)
+        return errno == ENOENT ? 0 : errno;
+    if (stat(part, &new) != 0)
+        return errno;
+    if ((old.st_uid != new.st_uid || old.st_gid != new.st_gid) &&
+        chown(part, old.st_uid, old.st_gid) != 0)
+        return errno;
+    return old.st_mode == new.st_mode || chmod(part, old.st_mode & 0777) == 0 ? 0 : errno;
 }
 
 static int refuse(char error[STORE_ERROR_SIZE], const char *path, int rc)
@@ -262,6 +265,15 @@ static int refuse(char error[STORE_ERROR_SIZE], const char *path, int rc)
     snprintf(error, STORE_ERROR_SIZE, "%s: %s%s", path, mdb_strerror(rc),
              rc == ENOSPC ? "; room for a whole copy of the store is needed there" : "");
     return database_errno(rc);
+}
+
+void copy_remove(const char *path)
+{
+    char *part = xasprintf("%s.part", path);
+
+    unlink(path);
+    unlink(part);
+    free(part);
 }
 
 int copy_database(const struct database *database, const char *path, struct copy_control *control,
@@ -279,6 +291,8 @@ int copy_database(const struct database *database, const char *path, struct copy
     if (copy.env != NULL)
         mdb_env_close(copy.env);
     int rc = copy.rc;
+    if (rc == 0)
+        rc = inherit_owner(part, path);
     if (rc == 0 && rename(part, path) != 0)
         rc = errno;
     if (rc == 0)

@@ -30,4 +30,7 @@ struct copy_control {
 int copy_database(const struct database *database, const char *path, struct copy_control *control,
                   char error[STORE_ERROR_SIZE]);
 
+/* Removes a copy, and what an attempt that was cut short has left of one. */
+void copy_remove(const char *path);
+
 #endif

@@ -170,6 +170,11 @@ static uint64_t lmdb_backup_size(struct store *store)
     return atomic_load(&lmdb_store_of(store)->backup.control.bytes);
 }
 
+void store_remove_backup(const char *path)
+{
+    copy_remove(path);
+}
+
 /* With as much of the open batch as finds room; nobody was told that the rest is durable. */
 static void submit_last(struct lmdb_store *lmdb)
 {

@@ -305,8 +305,8 @@ typedef void store_found(void *context, const struct store_finding *finding);
 /* Called from store_process, from now on. */
 void store_on_finding(struct store *store, store_found *found, void *context);
 
-/* Begins to write a consistent copy of the store to the file at path (copied), in place of one
- * that is there: a store again when it stands in a directory as data.mdb. It is synced when it is
+/* Begins to write a consistent copy of the store to the file at path (copied), after one that is
+ * there was removed: a store again when it stands in a directory as data.mdb. It is synced when it is
  * complete, and under another name until then. The owner's batches go on meanwhile, and the data
  * file does not grow by what they write. 0, -EBUSY when one is under way already, or -ENOTSUP. */
 int store_backup(struct store *store, const char *path);
@@ -320,5 +320,8 @@ struct store_backup {
 };
 
 void store_get_backup(struct store *store, struct store_backup *backup);
+
+/* Removes a backup that nobody took, or what is left of one that was cut short: for who starts. */
+void store_remove_backup(const char *path);
 
 #endif

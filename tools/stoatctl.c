@@ -349,13 +349,16 @@ static int run_stop(struct client *client, const struct options *options, const 
 
 enum { ANY = 1000 };
 
-static const char backup_details[] =
-    "Clients are served meanwhile. The broker makes the copy in its data directory, which needs "
-    "the\n"
-    "room, and FILE is there only when it is complete and on disk; one that was there is "
-    "replaced.\n"
-    "To restore, put it as data.mdb into an empty data directory and start the broker:\n\n"
-    "  install -d -m 0700 DIR && cp FILE DIR/data.mdb\n";
+static const char backup_details[] = "Clients are served meanwhile. The broker makes the copy in "
+                                     "its data directory, which must have\n"
+                                     "room for a whole one, wherever FILE is; and FILE is there "
+                                     "only when it is complete and on disk.\n"
+                                     "One that is there already is replaced only with --force.\n\n"
+                                     "To restore, put it as data.mdb into an empty data directory, "
+                                     "both of them the broker's user's,\n"
+                                     "and start the broker:\n\n"
+                                     "  install -d -m 0700 -o USER -g GROUP DIR && install -m 0600 "
+                                     "-o USER -g GROUP FILE DIR/data.mdb\n";
 
 static const char verify_details[] =
     "DIR is a data directory, and no broker may be running on it. Counters are compared with what\n"
@@ -457,7 +460,8 @@ static const struct command {
     {"list_quarantine", "[COLUMN]...", "list the messages that were damaged on disk and set aside",
      0, ANY, run_list},
     {"clear_quarantine", "", "forget what is left of them", 0, 0, run_clear_quarantine},
-    {"backup", "FILE", "write a consistent copy of the running broker's store", 1, 1, run_backup},
+    {"backup", "[--force] FILE", "write a consistent copy of the running broker's store", 1, 1,
+     run_backup},
     {"verify", "DIR", "check every row and message of a store at rest", 1, 1, run_verify},
     {"compact", "DIR", "make the data file of a store at rest as small as it can be", 1, 1,
      run_compact},
@@ -603,6 +607,7 @@ enum {
     USER,
     GLOBAL,
     PRE_HASHED,
+    FORCE,
     VERSION,
     HELP
 };
@@ -629,6 +634,7 @@ static const struct option long_options[] = {
     {"user", required_argument, NULL, USER},
     {"global", no_argument, NULL, GLOBAL},
     {"pre-hashed-password", no_argument, NULL, PRE_HASHED},
+    {"force", no_argument, NULL, FORCE},
     {"version", no_argument, NULL, VERSION},
     {"help", no_argument, NULL, HELP},
     {NULL, 0, NULL, 0},
@@ -704,6 +710,8 @@ static int parse(struct options *options, int argc, char **argv, bool *done)
             options->global = true;
         else if (option == PRE_HASHED)
             options->pre_hashed = true;
+        else if (option == FORCE)
+            options->force = true;
         else if (option == HELP || option == VERSION)
             *done = true;
         else

@@ -31,6 +31,7 @@ struct options {
     bool no_headers; /* of tables */
     uint32_t timeout_s;
     bool if_empty, if_unused;
+    bool force;                     /* of backup: replace a file */
     int32_t priority;               /* of a policy */
     const char *apply_to;           /* likewise */
     const char *description, *tags; /* of a virtual host; NULL: not given */

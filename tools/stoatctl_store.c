@@ -2,12 +2,12 @@
  * lock that a broker would have. */
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/directory.h"
 #include "base/log.h"
 #include "data_dir.h"
 #include "store/offline.h"
@@ -15,39 +15,33 @@
 
 /* ---- backup ---------------------------------------------------------------------------------- */
 
-/* The broker makes the copy in its data directory, where its control socket is, and we take it from
- * there to where it is wanted. */
+/* The broker makes the copy in its data directory, outside of which it writes nothing, and we take it
+ * from there to where it is wanted. What cannot be taken stays there until the next backup. */
 
-/* As dirname and basename have it, which spoil what they are given. */
-static char *directory_of(const char *path)
+static int write_all(int fd, const uint8_t *octets, size_t size)
 {
-    char *copy = xstrdup(path);
-    char *directory = xstrdup(dirname(copy));
-
-    free(copy);
-    return directory;
+    while (size > 0) {
+        const ssize_t written = write(fd, octets, size);
+        if (written < 0)
+            return -errno;
+        octets += written;
+        size -= (size_t)written;
+    }
+    return 0;
 }
 
-static int sync_directory_of(const char *path)
-{
-    char *directory = directory_of(path);
-    const int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    const int result = fd < 0 || fsync(fd) < 0 ? -errno : 0;
-
-    if (fd >= 0)
-        close(fd);
-    free(directory);
-    return result;
-}
-
-/* Everything that can be read goes to the end of the other; 0 or -errno. */
+/* Everything that can be read goes to the end of the other, and is synced; 0 or -errno. Plainly, as no
+ * shorter way leads to every file system. */
 static int copy_octets(int from, int to)
 {
+    static uint8_t piece[1 << 20];
     ssize_t size;
 
-    do
-        size = copy_file_range(from, NULL, to, NULL, 1 << 30, 0);
-    while (size > 0);
+    while ((size = read(from, piece, sizeof(piece))) > 0) {
+        const int result = write_all(to, piece, (size_t)size);
+        if (result < 0)
+            return result;
+    }
     return size < 0 || fsync(to) < 0 ? -errno : 0;
 }
 
@@ -78,8 +72,9 @@ static int take_file(const char *from, const char *to)
     if (result == -EXDEV)
         result = copy_file(from, to);
     if (result == 0)
-        result = sync_directory_of(to);
-    unlink(from);
+        result = directory_sync_of(to);
+    if (result == 0)
+        unlink(from);
     return result;
 }
 
@@ -125,27 +120,71 @@ static int fetch_backup(const struct options *options, const char *file, const c
     struct stat found = {0};
     int result = stat(made, &found) < 0 ? -errno : take_file(made, path);
 
-    if (result != 0)
-        complain("cannot write %s: %s", path, strerror(-result));
-    else
+    if (result == 0)
         announce(options, "Wrote %.1f MB to %s", (double)found.st_size / 1e6, path);
+    else if (access(made, F_OK) == 0)
+        complain(
+            "cannot write %s: %s; the copy is %s until the next backup, or start of the broker",
+            path, strerror(-result), made);
+    else
+        complain("cannot write %s: %s", path, strerror(-result));
     free(made);
     free(directory);
     return result == 0 ? EX_OK : EX_SOFTWARE;
 }
 
+static bool is_same_directory(const char *one, const char *other)
+{
+    struct stat a, b;
+
+    return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
+/* Whether a file may be made in the directory, which is no broker's, least of all the one that is
+ * asked; or we have told why not. */
+static bool may_hold_backup(const struct options *options, const char *directory)
+{
+    char *own = directory_of(options->socket_path);
+    char used[DATA_DIR_ERROR_SIZE];
+    bool may = false;
+
+    if (access(directory, W_OK) < 0)
+        complain("%s: %s", directory, strerror(errno));
+    else if (is_same_directory(directory, own))
+        complain("%s is the broker's data directory; write the backup somewhere else", directory);
+    else if (data_dir_is_used(directory, used))
+        complain("%s, or write the backup somewhere else", used);
+    else
+        may = true;
+    free(own);
+    return may;
+}
+
+static bool may_write_backup(const struct options *options, const char *path)
+{
+    char *directory = directory_of(path);
+    struct stat found;
+    bool may = may_hold_backup(options, directory);
+
+    free(directory);
+    if (!may || lstat(path, &found) < 0)
+        return may;
+    if (!S_ISREG(found.st_mode))
+        complain("%s is there, and is not a file", path);
+    else if (!options->force)
+        complain("%s is there already; --force replaces it", path);
+    return S_ISREG(found.st_mode) && options->force;
+}
+
 int run_backup(struct client *client, const struct options *options, const char *command, int count,
                char **words)
 {
-    char *directory = directory_of(words[0]), *file = NULL;
-    const bool there = access(directory, W_OK) == 0;
+    char *file = NULL;
     (void)command;
     (void)count;
 
-    if (!there)
-        complain("%s: %s", directory, strerror(errno));
-    free(directory);
-    if (!there)
+    if (!may_write_backup(options, words[0]))
         return EX_DATAERR;
     announce(options, "Backing up the broker at %s ...", options->socket_path);
     int status = start_backup(client);

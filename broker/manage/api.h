@@ -14,9 +14,11 @@
 extern const struct http_route api_routes[];
 extern const size_t api_route_count;
 
-manage_handler api_overview;                                               /* api_overview.c */
-manage_handler api_control_status, api_control_ping, api_control_stop;     /* api_control.c */
-manage_handler api_control_backup, api_control_backup_state;               /* likewise */
+manage_handler api_overview;                                           /* api_overview.c */
+manage_handler api_control_status, api_control_ping, api_control_stop; /* api_control.c */
+manage_handler api_control_backup, api_control_backup_state;           /* likewise */
+/* likewise: removes a backup whose client went away before it took it */
+void api_control_begin(const struct manage_options *options);
 manage_handler api_control_quarantine, api_control_quarantine_clear;       /* likewise */
 manage_handler api_control_close_connections;                              /* api_connections.c */
 manage_handler api_vhosts, api_vhost_get, api_vhost_put, api_vhost_delete; /* api_vhosts.c */

@@ -133,12 +133,25 @@ void api_control_stop(struct manage_request *request)
     manage_answer(request, 202, NULL, 0);
 }
 
+static char *backup_path(const struct manage_options *options)
+{
+    return xasprintf("%s/backup.mdb", options->data_dir);
+}
+
+void api_control_begin(const struct manage_options *options)
+{
+    char *path = backup_path(options);
+
+    store_remove_backup(path);
+    free(path);
+}
+
 /* Into the data directory, outside of which a broker writes nothing: whoever asked takes it from
  * there. Accepted, not done: how it goes is for GET to ask. */
 void api_control_backup(struct manage_request *request)
 {
     const struct manage_options *options = &request->manage->options;
-    char *path = xasprintf("%s/backup.mdb", options->data_dir);
+    char *path = backup_path(options);
     const int rc = store_backup(options->broker->store, path);
 
     free(path);

@@ -547,6 +547,7 @@ int manage_open(const struct manage_options *options, struct manage **manage,
     struct manage *opened = xcalloc(1, sizeof(*opened));
 
     adopt_libraries();
+    api_control_begin(options);
     int result = prepare(opened, options);
     if (result == 0)
         result = listen_and_start(opened);

@@ -73,8 +73,11 @@ class StoreTools(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.directory.name, name)
 
-    def backup(self, path):
-        return self.passes('stoatctl', '--data-dir', self.broker.data_dir, 'backup', path)
+    def backup(self, path, *options):
+        return self.passes('stoatctl', '--data-dir', self.broker.data_dir, 'backup', path, *options)
+
+    def no_backup(self, status, text, path, *options):
+        self.fails(status, text, 'stoatctl', '--data-dir', self.broker.data_dir, 'backup', path, *options)
 
     def test_a_backup_is_a_store_again(self):
         channel = self.connect()
@@ -93,18 +96,62 @@ class StoreTools(unittest.TestCase):
         self.backup(self.path('file'))
         size = os.stat(self.path('file')).st_size
         self.fill(self.connect(), 'kept', 0, 500)
-        self.backup(self.path('file'))
+        self.no_backup(DATA, '--force replaces it', self.path('file'))
+        self.assertEqual(os.stat(self.path('file')).st_size, size)
+        self.backup(self.path('file'), '--force')
         self.assertGreater(os.stat(self.path('file')).st_size, size)
 
+    @unittest.skipUnless(os.access('/dev/shm', os.W_OK), 'no other file system to write to')
+    def test_a_backup_to_another_file_system(self):
+        self.fill(self.connect(), 'kept', 0, 500)
+        with tempfile.TemporaryDirectory(prefix='stoatmq-tools-', dir='/dev/shm') as other:
+            self.assertNotEqual(os.stat(other).st_dev, os.stat(self.broker.data_dir).st_dev)
+            path = os.path.join(other, 'data.mdb')
+            self.backup(path)
+            self.assertEqual(os.listdir(other), ['data.mdb'])
+            self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
+            self.assertIn(' 500 messages', self.passes('stoatctl', 'verify', other))
+            size = os.stat(path).st_size
+            self.assertNotIn('backup.mdb', os.listdir(self.broker.data_dir))
+
+            # No room there: the copy stays where it is, until the next one, or the next start.
+            limited = subprocess.run(['prlimit', '--fsize=%d' % (size // 2), str(broker.BUILD / 'stoatctl'), '--data-dir',
+                                      self.broker.data_dir, 'backup', path, '--force'], timeout=60, encoding='utf-8',
+                                     preexec_fn=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            made = os.path.join(self.broker.data_dir, 'backup.mdb')
+            self.assertEqual(limited.returncode, 70, limited)
+            self.assertIn('File too large; the copy is %s until' % made, limited.stderr)
+            self.assertNotIn('data.mdb.part', os.listdir(other))
+            self.assertGreaterEqual(os.stat(made).st_size, size)
+        with open(made + '.part', 'wb') as part:  # of a broker that was killed
+            part.write(b'x')
+        self.broker.restart()
+        self.assertFalse(os.path.exists(made) or os.path.exists(made + '.part'))
+
     def test_a_backup_that_cannot_be_written(self):
-        self.fails(DATA, 'nowhere', 'stoatctl', '--data-dir', self.broker.data_dir, 'backup', self.path('nowhere/file'))
+        self.no_backup(DATA, 'nowhere', self.path('nowhere/file'))
         os.mkdir(self.path('taken'))
-        self.fails(70, 'taken', 'stoatctl', '--data-dir', self.broker.data_dir, 'backup', self.path('taken'))
+        self.no_backup(DATA, 'taken is there, and is not a file', self.path('taken'), '--force')
         self.assertEqual(os.listdir(self.path('taken')), [])
+
+    def test_a_backup_onto_a_store_in_use(self):
+        """The file of the broker that is asked, by whatever name, and of another."""
+        os.symlink(self.broker.data_dir, self.path('alias'))
+        for directory in (self.broker.data_dir, self.path('alias'), self.broker.data_dir + '/../data'):
+            for name in ('data.mdb', 'new'):
+                self.no_backup(DATA, "is the broker's data directory", os.path.join(directory, name), '--force')
+        with broker.Broker() as other:
+            self.no_backup(DATA, 'a broker (pid %d) is using' % other.process.pid,
+                           os.path.join(other.data_dir, 'data.mdb'), '--force')
+        os.unlink(os.path.join(self.broker.data_dir, 'lock'))
+        self.no_backup(DATA, "is the broker's data directory", os.path.join(self.broker.data_dir, 'data.mdb'), '--force')
+        self.fill(self.connect(), 'kept', 0, 5)
 
     def test_a_broker_in_the_way(self):
         for command in ('verify', 'compact'):
-            self.fails(DATA, 'another broker (pid', 'stoatctl', command, self.broker.data_dir)
+            self.fails(DATA, 'a broker (pid %d) is using %s; stop it first' % (self.broker.process.pid, self.broker.data_dir),
+                       'stoatctl', command, self.broker.data_dir)
             self.fails(DATA, 'there is no store', 'stoatctl', command, self.path('nowhere'))
         self.assertFalse(os.path.exists(self.path('nowhere')))
 
