@@ -98,6 +98,8 @@ static int end(struct apply *apply)
     else if (apply->txn != NULL)
         mdb_txn_abort(apply->txn);
     apply->txn = NULL;
+    if (apply->rc == 0 && !database_is_in_place(apply->database))
+        apply->rc = ESTALE; /* it is on the disk, in a file that nobody will find */
     if (apply->rc != 0) {
         apply->state = apply->saved;
         apply->bytes_written = apply->bytes_before;
@@ -106,7 +108,10 @@ static int end(struct apply *apply)
             return APPLY_NO_ROOM;
         if (database_is_damage(apply->rc))
             salvage_leave_note();
-        log_critical("the store could not commit: %s", mdb_strerror(apply->rc));
+        log_critical("the store could not commit: %s",
+                     apply->rc == ESTALE
+                         ? "its data file was removed, moved or replaced while it was in use"
+                         : mdb_strerror(apply->rc));
     }
     return database_errno(apply->rc);
 }

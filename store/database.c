@@ -460,6 +460,7 @@ int database_open(struct database *database, const struct store_options *options
     rc = database_open_environment(&database->env, options->directory, options->map_size, 0);
     if (rc != 0)
         return refuse_environment(error, rc, options->directory);
+    database->path = xasprintf("%s/data.mdb", options->directory);
     close_on_exec(database->env);
     watch_syncs(database->env);
 
@@ -505,6 +506,18 @@ struct slice database_mapping(const struct database *database)
     }
     fclose(maps);
     return mapping;
+}
+
+bool database_is_in_place(const struct database *database)
+{
+    struct stat held, found;
+    int fd;
+
+    if (mdb_env_get_fd(database->env, &fd) != 0 || fstat(fd, &held) != 0)
+        return true; /* nobody knows */
+    if (stat(database->path, &found) != 0)
+        return errno != ENOENT && errno != ENOTDIR;
+    return held.st_dev == found.st_dev && held.st_ino == found.st_ino;
 }
 
 /* ---- for reading alone ----------------------------------------------------------------------- */
@@ -557,4 +570,6 @@ void database_close(struct database *database)
 {
     mdb_env_close(database->env);
     database->env = NULL;
+    free(database->path);
+    database->path = NULL;
 }

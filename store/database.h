@@ -23,6 +23,7 @@ enum database_id {
 
 struct database {
     MDB_env *env;
+    char *path; /* of the data file */
     MDB_dbi dbi[DATABASE_COUNT];
     struct state_row state; /* when it was opened; clean: the last close was a clean one */
     uint32_t reclaim_patience, check_after_ms; /* as in store_options */
@@ -37,6 +38,10 @@ void database_close(struct database *database);
 /* Opens an existing environment for reading, and changes nothing. 0, or -errno with a sentence. */
 int database_open_read_only(struct database *database, const char *directory,
                             char error[STORE_ERROR_SIZE]);
+
+/* Whether the data file is still where whoever opens the store next will look for it, and not
+ * removed, moved or replaced: then what is committed is lost with the process. */
+bool database_is_in_place(const struct database *database);
 
 /* Opens the environment (path: the directory, or with MDB_NOSUBDIR the file), map_size 0 for the default, with as
  * much address space as is granted. 0 or LMDB's code. */

@@ -3,6 +3,7 @@
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -15,7 +16,7 @@ import broker
 import tap
 from client import PERSISTENT, TRANSIENT, RestartTest
 
-BAD_CONFIG = 78
+STORE_FAILED, BAD_CONFIG = 74, 78
 
 
 @broker.needs_own_broker
@@ -175,7 +176,7 @@ class Start(unittest.TestCase):
             second.launch()
             self.assertNotEqual(second.wait_end(), 0)
             self.assertIn(first.data_dir, second.log())
-            self.assertRegex(second.log(), r'in use|already|another|locked')
+            self.assertIn('a broker (pid %d) is using' % first.process.pid, second.log())
             pika.BlockingConnection(first.parameters()).close()
 
     def test_data_directory_is_private(self):
@@ -191,6 +192,50 @@ class Start(unittest.TestCase):
             self.assertNotEqual(second.wait_end(), 0)
             self.assertRegex(second.log().lower(), 'address already in use')
             self.assertIn(str(first.port), second.log())
+
+    def test_a_data_file_that_is_taken_away(self):
+        """Nothing is confirmed that no next start would find, and no stop is a clean one."""
+        takes = (('removed', os.unlink),
+                 ('moved', lambda path: os.rename(path, path + '.aside')),
+                 ('replaced', lambda path: os.rename(shutil.copy(path, path + '.copy'), path)))
+        for name, take in takes:
+            for publishes in (True, False):
+                with self.subTest(taken=name, publishes=publishes):
+                    self.check_taken_away(take, publishes)
+
+    def check_taken_away(self, take, publishes):
+        own = broker.Broker()
+        own.start()
+        self.addCleanup(own.__exit__, None, None, None)
+        connection = pika.BlockingConnection(own.parameters())
+        channel = connection.channel()
+        channel.queue_declare('kept', durable=True)
+        channel.confirm_delivery()
+        channel.basic_publish('', 'kept', b'before', PERSISTENT)
+        take(os.path.join(own.data_dir, 'data.mdb'))
+        if publishes:
+            with self.assertRaises(pika.exceptions.AMQPError):
+                channel.basic_publish('', 'kept', b'after', PERSISTENT)
+        else:
+            connection.close()
+            own.terminate()
+        self.assertEqual(own.wait_end(), STORE_FAILED)
+        self.assertIn('its data file was removed, moved or replaced while it was in use', own.log())
+
+    @unittest.skipUnless(os.geteuid() == 0, 'only root can make what others cannot open')
+    def test_a_file_of_another_user(self):
+        for name, status in (('data.mdb', STORE_FAILED), ('lock', 73)):
+            own = broker.Broker(['user=nobody'])
+            for path in (os.environ['TMPDIR'], own.temp):
+                os.chmod(path, 0o711)
+            own.start()
+            own.stop()
+            os.chown(os.path.join(own.data_dir, name), 0, 0)
+            own.launch()
+            self.assertEqual(own.wait_end(), status)
+            self.assertRegex(own.log(), r'user (nobody|\d+) cannot use what is in the data directory %s: Permission denied; '
+                             r'give it to that user, as chown -R (nobody|\d+) %s does' % (own.data_dir, own.data_dir))
+            self.assertNotIn('could not be seen', own.log())
 
     def test_bad_configuration_ends_with_78(self):
         table = (

@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -2405,6 +2406,112 @@ START_TEST(a_backup_that_cannot_be_written_says_so)
 }
 END_TEST
 
+START_TEST(a_backup_without_room_says_so)
+{
+    struct rig rig;
+    struct store_backup backup;
+    char path[128];
+
+    rig_begin(&rig, LMDB);
+    snprintf(path, sizeof path, "%s/copy", rig.directory);
+    fclose(fopen(path, "w")); /* one from before, which would take room */
+    store_create_queue(rig.store, 1);
+    for (uint64_t i = 0; i < 100; i++)
+        put(&rig, 1, i, "body");
+    commit(&rig);
+    let_trim(&rig);
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &(struct rlimit){40000, RLIM_INFINITY});
+    ck_assert_int_eq(store_backup(rig.store, path), 0);
+    do {
+        wait_once(&rig);
+        ck_assert_int_eq(store_process(rig.store), 0);
+        store_get_backup(rig.store, &backup);
+    } while (backup.is_running);
+    ck_assert_int_eq(backup.error, -ENOSPC);
+    ck_assert_ptr_nonnull(strstr(backup.sentence, "room for a whole copy"));
+    ck_assert_int_ne(access(path, F_OK), 0);
+    setrlimit(RLIMIT_FSIZE, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY});
+    rig_end(&rig);
+}
+END_TEST
+
+/* Its checksum holds, and yet it says that there were entries above those that its owner knows of. */
+START_TEST(a_queue_row_that_cannot_be_true_is_damage)
+{
+    struct rig rig;
+    struct vault vault;
+    struct queue_row row;
+    uint8_t encoded[QUEUE_ROW_SIZE];
+    MDB_dbi dbi;
+    int result;
+
+    rig_begin(&rig, LMDB);
+    store_create_queue(rig.store, 1);
+    put_many(&rig, 1, 0, 10);
+    commit(&rig);
+    close_store(&rig);
+    const struct key name = key_u64(1);
+    MDB_val key = {key_slice(&name).size, (void *)(uintptr_t)key_slice(&name).data}, value;
+    vault_open(&vault, &rig);
+    ck_assert_int_eq(mdb_dbi_open(vault.txn, "queue", 0, &dbi), 0);
+    ck_assert_int_eq(mdb_get(vault.txn, dbi, &key, &value), 0);
+    ck_assert(queue_row_decode(key_slice(&name), slice_of(value.mv_data, value.mv_size), &row));
+    row.tail = 1000;
+    queue_row_encode(1, &row, encoded);
+    value = (MDB_val){sizeof encoded, encoded};
+    ck_assert_int_eq(mdb_put(vault.txn, dbi, &key, &value, 0), 0);
+    vault_close(&vault);
+
+    open_lmdb(&rig);
+    put_many(&rig, 1, 10, 12);
+    store_submit(rig.store);
+    do {
+        wait_once(&rig);
+        result = store_process(rig.store);
+    } while (result == 0);
+    ck_assert_int_eq(result, -EIO);
+    ck_assert_int_eq(store_close(&rig.store), -EIO);
+    rig_remove_files(&rig);
+}
+END_TEST
+
+/* What is committed into a file that nobody will find is not durable. */
+START_TEST(a_data_file_that_is_taken_away_is_a_failure)
+{
+    static const char *const aside[] = {NULL, "moved", "data.mdb"};
+    struct rig rig;
+    char path[128], other[128];
+    int result;
+
+    rig_begin(&rig, LMDB);
+    snprintf(path, sizeof path, "%s/data.mdb", rig.directory);
+    store_put_record(rig.store, SLICE("a"), SLICE("1"));
+    commit(&rig);
+    let_trim(&rig);
+    if (aside[_i] == NULL) {
+        ck_assert_int_eq(unlink(path), 0);
+    } else if (strcmp(aside[_i], "data.mdb") != 0) {
+        snprintf(other, sizeof other, "%s/%s", rig.directory, aside[_i]);
+        ck_assert_int_eq(rename(path, other), 0);
+    } else {
+        snprintf(other, sizeof other, "%s/other", rig.directory);
+        fclose(fopen(other, "w"));
+        ck_assert_int_eq(rename(other, path), 0);
+    }
+    store_put_record(rig.store, SLICE("a"), SLICE("2"));
+    const uint64_t lsn = store_submit(rig.store);
+    do {
+        wait_once(&rig);
+        result = store_process(rig.store);
+    } while (result == 0);
+    ck_assert_int_eq(result, -ESTALE);
+    ck_assert_uint_lt(store_durable(rig.store), lsn);
+    ck_assert_int_eq(store_close(&rig.store), -ESTALE);
+    rig_remove_files(&rig);
+}
+END_TEST
+
 START_TEST(a_backup_that_cannot_be_synced_is_no_failure_of_the_store)
 {
     struct rig rig;
@@ -2729,6 +2836,9 @@ int main(void)
     tcase_add_loop_test(lmdb, a_row_too_few_is_found, 0, 4);
     tcase_add_loop_test(lmdb, a_backup_is_a_state_that_was, 0, 4);
     tcase_add_test(lmdb, a_backup_that_cannot_be_written_says_so);
+    tcase_add_test(lmdb, a_backup_without_room_says_so);
+    tcase_add_test(lmdb, a_queue_row_that_cannot_be_true_is_damage);
+    tcase_add_loop_test(lmdb, a_data_file_that_is_taken_away_is_a_failure, 0, 3);
     tcase_add_test(lmdb, a_backup_that_cannot_be_synced_is_no_failure_of_the_store);
     tcase_add_test(lmdb, compacting_keeps_everything);
     tcase_add_loop_test(lmdb, what_stays_takes_its_own_size, 0, 2);
