@@ -237,12 +237,17 @@ static void put_entries(struct apply *apply, struct apply_queue *queue, const st
                         const struct sort_item *items, uint32_t count)
 {
     struct queue_row *row = &queue->row;
+    const uint64_t first = batch->entries.items[items[0].value].position;
     uint64_t blob = batch->bodies.items[batch->entries.items[items[0].value].body].blob;
 
     segment_begin(&apply->writer);
     if (row->head == row->tail) {
-        row->head = row->tail = batch->entries.items[items[0].value].position;
+        row->head = row->tail = first;
         row->deadlines = false;
+    } else if (first < row->tail) { /* a row that holds, and says what cannot be */
+        apply_damaged(apply, "row of queue", queue->id, first);
+        apply->rc = apply->rc != 0 ? apply->rc : MDB_CORRUPTED;
+        return;
     }
     for (uint32_t i = 0; i < count; i++) {
         const struct batch_entry *put = &batch->entries.items[items[i].value];
@@ -254,7 +259,7 @@ static void put_entries(struct apply *apply, struct apply_queue *queue, const st
             .crc = body->crc,
             .weight = put->weight,
             .flags = put->flags};
-        assert(put->position >= row->tail);
+        assert(put->position >= row->tail); /* the batch's order */
         if (body->blob != blob || !segment_add(&apply->writer, &entry)) {
             apply_flush_segment(apply, queue->id, blob);
             blob = body->blob;

@@ -1,5 +1,5 @@
-/* The process's own fdatasync(2) stands before libc's, for LMDB as for everybody else: it notes a
- * failure and hands it on. */
+/* See datasync.h. fdatasync(2) is libc's for everybody, and a failure that concerns the watched file is
+ * noted on its way back. */
 #include "store/datasync.h"
 
 #include <dlfcn.h>
