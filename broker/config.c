@@ -24,6 +24,7 @@
 #include "access/permission.h"
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "base/distance.h"
 
 enum key_kind {
     KEY_STRING, /* bounds are of its length */
@@ -162,7 +163,7 @@ static const struct key keys[] = {
 
 #define ENVIRONMENT_PREFIX "STOATMQ_"
 
-enum { NAME_SIZE = 128 };
+enum { NAME_SIZE = DISTANCE_WORD_SIZE, LIST_SIZE = 256 };
 
 printf_like(2, 3) static bool fail(char error[CONFIG_ERROR_SIZE], const char *format, ...)
 {
@@ -561,25 +562,6 @@ static const struct key *find_key(enum spelling spelling, const char *full_name,
     return NULL;
 }
 
-/* Insertions, deletions and replacements from a to b, both shorter than NAME_SIZE. */
-static size_t edit_distance(const char *a, const char *b)
-{
-    size_t row[NAME_SIZE];
-    const size_t b_length = strlen(b);
-    for (size_t j = 0; j <= b_length; j++)
-        row[j] = j;
-    for (size_t i = 0; a[i] != '\0'; i++) {
-        size_t diagonal = row[0];
-        row[0] = i + 1;
-        for (size_t j = 0; j < b_length; j++) {
-            const size_t replaced = diagonal + (a[i] != b[j]);
-            diagonal = row[j + 1];
-            row[j + 1] = min_of(replaced, 1 + min_of(row[j], row[j + 1]));
-        }
-    }
-    return row[b_length];
-}
-
 /* The known name that is nearest; empty when none is near. Of a family, the one with the same
  * ending. */
 static void find_nearest(enum spelling spelling, const char *wrong, char nearest[NAME_SIZE])
@@ -606,9 +588,84 @@ static void find_nearest(enum spelling spelling, const char *wrong, char nearest
     }
 }
 
+/* RabbitMQ's, of what is not here; a name that ends in a dot stands for all that begin so. */
+static const struct {
+    const char *name, *advice;
+} foreign_keys[] = {
+    {"management.", "management is not served on a port yet; stoatctl needs none"},
+    {"prometheus.", "metrics are not served on a port yet"},
+    {"log.file", "the log goes to stderr, from where a service manager takes it"},
+    {"log.file.", "the log goes to stderr, from where a service manager takes it"},
+    {"log.dir", "the log goes to stderr, from where a service manager takes it"},
+    {"log.syslog", "the log goes to stderr, from where a service manager takes it"},
+    {"log.syslog.", "the log goes to stderr, from where a service manager takes it"},
+    {"log.journald", "the log goes to stderr, from where a service manager takes it"},
+    {"log.level", "its name here is log.console.level"},
+    {"load_definitions", "definitions cannot be imported yet"},
+    {"definitions.", "definitions cannot be imported yet"},
+    {"cluster_formation.", "a broker is one node"},
+    {"cluster_partition_handling", "a broker is one node"},
+    {"cluster_name", "clients are told it by server_properties.cluster_name"},
+    {"auth_backends.", "users are the broker's own"},
+    {"auth_ldap.", "users are the broker's own"},
+    {"auth_oauth2.", "users are the broker's own"},
+    {"mqtt.", "AMQP 0-9-1 is all it speaks"},
+    {"stomp.", "AMQP 0-9-1 is all it speaks"},
+    {"stream.", "there are no streams yet"},
+    {"collect_statistics_interval",
+     "there is nothing to set: statistics are counted as they happen"},
+    {"vm_memory_high_watermark_paging_ratio",
+     "there is nothing to set: messages leave memory beyond message_memory_limit"},
+    {"queue_index_embed_msgs_below", "there is nothing to set"},
+};
+
+static const char *find_advice(enum spelling spelling, const char *wrong)
+{
+    for (size_t i = 0; i < countof(foreign_keys); i++) {
+        const char *name = foreign_keys[i].name;
+        char spelled[NAME_SIZE];
+        spell(spelling, name, spelled);
+        const size_t length = strlen(spelled);
+        if (name[strlen(name) - 1] == '.' ? strncmp(wrong, spelled, length) == 0
+                                          : strcmp(wrong, spelled) == 0)
+            return foreign_keys[i].advice;
+    }
+    return NULL;
+}
+
+/* The known names that go on where the wrong one ends, as 'a', 'b' or 'c'; empty: none does. */
+static void list_longer(enum spelling spelling, const char *wrong, char list[LIST_SIZE])
+{
+    const size_t length = strlen(wrong);
+    char last[NAME_SIZE] = "";
+    size_t size = 0;
+
+    *list = '\0';
+    for (size_t i = 0; i < countof(keys); i++) {
+        char known[NAME_SIZE];
+        spell(spelling, keys[i].name, known);
+        if (strncmp(known, wrong, length) != 0 ||
+            known[length] != (spelling == SPELLED_PLAIN ? '.' : '_') || known[length + 1] == '\0')
+            continue;
+        if (*last != '\0' && size < LIST_SIZE)
+            size += (size_t)snprintf(list + size, LIST_SIZE - size, "%s'%s'", size == 0 ? "" : ", ",
+                                     last);
+        memcpy(last, known, NAME_SIZE);
+    }
+    if (*last != '\0' && size < LIST_SIZE)
+        snprintf(list + size, LIST_SIZE - size, "%s'%s'", size == 0 ? "" : " or ", last);
+}
+
 static bool fail_name(enum spelling spelling, const char *full_name, const char *where,
                       char error[CONFIG_ERROR_SIZE])
 {
+    const char *const advice = find_advice(spelling, full_name);
+    if (advice != NULL)
+        return fail(error, "unknown key '%.120s' in %s: %s", full_name, where, advice);
+    char list[LIST_SIZE];
+    list_longer(spelling, full_name, list);
+    if (*list != '\0')
+        return fail(error, "unknown key '%.120s' in %s; did you mean %s?", full_name, where, list);
     char nearest[NAME_SIZE];
     find_nearest(spelling, full_name, nearest);
     if (*nearest == '\0')
@@ -730,6 +787,19 @@ static bool fail_file(const char *path, int reason, char error[CONFIG_ERROR_SIZE
     return fail(error, "cannot read %s: %s", path, strerror(reason));
 }
 
+/* Whether more is read after a mistake. */
+static bool goes_on(const struct config *config)
+{
+    return config->on_mistake != NULL;
+}
+
+static bool tell(const struct config *config, const char *error)
+{
+    if (config->on_mistake != NULL)
+        config->on_mistake(error);
+    return false;
+}
+
 static bool read_lines(struct config *config, FILE *file, const char *path,
                        char error[CONFIG_ERROR_SIZE])
 {
@@ -737,14 +807,18 @@ static bool read_lines(struct config *config, FILE *file, const char *path,
     size_t capacity = 0;
     ssize_t length;
     bool ok = true;
-    for (unsigned number = 1; ok && (length = getline(&line, &capacity, file)) >= 0; number++) {
+    for (unsigned number = 1;
+         (ok || goes_on(config)) && (length = getline(&line, &capacity, file)) >= 0; number++) {
         char where[PATH_MAX + 16];
         snprintf(where, sizeof(where), "%s:%u", path, number);
-        ok = strlen(line) == (size_t)length ? read_line(config, line, where, error)
-                                            : fail(error, "a NUL byte in %s", where);
+        if (!(strlen(line) == (size_t)length ? read_line(config, line, where, error)
+                                             : fail(error, "a NUL byte in %s", where)))
+            ok = tell(config, error);
     }
-    if (ok && ferror(file))
-        ok = fail_file(path, errno, error);
+    if (ferror(file)) {
+        fail_file(path, errno, error);
+        ok = tell(config, error);
+    }
     free(line);
     return ok;
 }
@@ -753,8 +827,12 @@ static bool read_one(struct config *config, const char *path, bool must_exist,
                      char error[CONFIG_ERROR_SIZE])
 {
     FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return (errno == ENOENT && !must_exist) || fail_file(path, errno, error);
+    if (file == NULL && errno == ENOENT && !must_exist)
+        return true;
+    if (file == NULL) {
+        fail_file(path, errno, error);
+        return tell(config, error);
+    }
     const bool ok = read_lines(config, file, path, error);
     fclose(file);
     return ok;
@@ -774,10 +852,15 @@ static bool read_fragments(struct config *config, const char *path, char error[C
         slash == NULL ? xstrdup("conf.d") : xasprintf("%.*s/conf.d", (int)(slash - path), path);
     struct dirent **entries;
     const int count = scandir(folder, &entries, is_fragment, alphasort);
-    bool ok = count >= 0 || errno == ENOENT || errno == ENOTDIR || fail_file(folder, errno, error);
+    bool ok = count >= 0 || errno == ENOENT || errno == ENOTDIR;
+    if (!ok) {
+        fail_file(folder, errno, error);
+        tell(config, error);
+    }
     for (int i = 0; i < count; i++) {
         char *fragment = xasprintf("%s/%s", folder, entries[i]->d_name);
-        ok = ok && read_one(config, fragment, true, error);
+        if ((ok || goes_on(config)) && !read_one(config, fragment, true, error))
+            ok = false;
         free(fragment);
         free(entries[i]);
     }
@@ -790,7 +873,8 @@ static bool read_fragments(struct config *config, const char *path, char error[C
 bool config_read_file(struct config *config, const char *path, char error[CONFIG_ERROR_SIZE])
 {
     const char *file = path == NULL ? CONFIG_FILE : path;
-    return read_one(config, file, path != NULL, error) && read_fragments(config, file, error);
+    const bool ok = read_one(config, file, path != NULL, error);
+    return (ok || goes_on(config)) && read_fragments(config, file, error) && ok;
 }
 
 /* ---- the environment and --set
@@ -859,12 +943,13 @@ bool config_read_environment(struct config *config, char **environment,
     qsort(sorted, count, sizeof(*sorted), compare_strings);
 
     bool ok = true;
-    for (size_t i = 0; ok && i < count; i++) {
+    for (size_t i = 0; (ok || goes_on(config)) && i < count; i++) {
         const char *equals = strchr(sorted[i], '=');
         if (equals == NULL)
             continue;
         char *variable = slice_to_string(slice_of(sorted[i], (size_t)(equals - sorted[i])));
-        ok = assign_variable(config, variable, equals + 1, error);
+        if (!assign_variable(config, variable, equals + 1, error))
+            ok = tell(config, error);
         free(variable);
     }
     free(sorted);
@@ -879,7 +964,7 @@ bool config_set(struct config *config, const char *assignment, char error[CONFIG
             ? assign(config, name, value, "--set", error)
             : fail(error, "KEY=VALUE is expected after --set, not '%.120s'", assignment);
     free(text);
-    return ok;
+    return ok || tell(config, error);
 }
 
 /* ---- the whole

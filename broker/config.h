@@ -107,6 +107,9 @@ struct config {
     bool log_console;            /* log.console (true): there is a log, on stderr */
     enum log_level log_level;    /* log.console.level (info) */
     struct config_properties server_properties;
+
+    /* Told each mistake as it is found, and reading goes on; NULL: the first one ends it. */
+    void (*on_mistake)(const char *sentence);
 };
 
 #define CONFIG_FILE         "/etc/stoatmq/stoatmq.conf"

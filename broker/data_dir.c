@@ -92,6 +92,27 @@ static int sync_parent(int directory)
     return result;
 }
 
+int data_dir_check(const char *path, char error[DATA_DIR_ERROR_SIZE])
+{
+    struct stat status;
+
+    if (stat(path, &status) < 0 || !S_ISDIR(status.st_mode)) /* who locks it will say so */
+        return 0;
+    if (status.st_uid != geteuid())
+        snprintf(
+            error, DATA_DIR_ERROR_SIZE,
+            "the data directory %s belongs to another user: run the broker as that one (user), or "
+            "give it away, as chown -R %u %s does",
+            path, (unsigned)geteuid(), path);
+    else if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+        snprintf(error, DATA_DIR_ERROR_SIZE,
+                 "others than its owner may write to the data directory %s: chmod go-w %s", path,
+                 path);
+    else
+        return 0;
+    return -EPERM;
+}
+
 int data_dir_lock(const char *path, char error[DATA_DIR_ERROR_SIZE])
 {
     const bool is_new = mkdir(path, 0700) == 0;

@@ -43,7 +43,7 @@ static const char help[] =
     "                     of " CONFIG_FILE "\n"
     "  --data-dir DIR     keep the data in DIR; short for --set data_dir=DIR\n"
     "  --set KEY=VALUE    set any key of the configuration; may be repeated, the last one wins\n"
-    "  --check-config     check the configuration and exit\n"
+    "  --check-config     check the configuration and its certificates, and exit\n"
     "  --version          print the version and exit\n"
     "  --help             print this help and exit\n"
     "\n"
@@ -131,16 +131,26 @@ static int options_parse(struct options *options, int argc, char **argv)
     return EX_USAGE;
 }
 
+static void complain_of(const char *sentence)
+{
+    complain("%s", sentence);
+}
+
+/* Every mistake is told; what only the whole can tell, when there is none in its parts. */
 static bool read_config(struct config *config, const struct options *options)
 {
     char error[CONFIG_ERROR_SIZE];
-    bool ok = config_read_file(config, options->config_file, error) &&
-              config_read_environment(config, environ, error);
-    for (size_t i = 0; ok && i < options->assignment_count; i++)
-        ok = config_set(config, options->assignments[i], error);
-    ok = ok && config_check(config, error);
-    if (!ok)
+    static_assert((int)SERVER_ERROR_SIZE <= (int)CONFIG_ERROR_SIZE, "a sentence for the operator");
+
+    config->on_mistake = complain_of;
+    bool ok = config_read_file(config, options->config_file, error);
+    ok = config_read_environment(config, environ, error) && ok;
+    for (size_t i = 0; i < options->assignment_count; i++)
+        ok = config_set(config, options->assignments[i], error) && ok;
+    if (ok && !(config_check(config, error) && server_check_files(config, error))) {
         complain("%s", error);
+        return false;
+    }
     return ok;
 }
 
@@ -413,7 +423,12 @@ static int serve_user(const struct config *config, struct signals *signals, uint
     char error[DATA_DIR_ERROR_SIZE], advice[PRIVILEGES_ERROR_SIZE];
     if (!become_user(config))
         return EX_CONFIG;
-    const int lock_fd = data_dir_lock(config->data_dir, error);
+    if (geteuid() == 0)
+        log_warning(
+            "running as root, for which a broker has no use: name another with the key user");
+    int lock_fd = data_dir_check(config->data_dir, error);
+    if (lock_fd == 0)
+        lock_fd = data_dir_lock(config->data_dir, error);
     if (lock_fd < 0) {
         complain("%s", explain(config, lock_fd, error, advice));
         return EX_CANTCREAT;

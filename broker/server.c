@@ -330,9 +330,10 @@ static const char *file_or_none(const char *path)
     return *path == '\0' ? NULL : path;
 }
 
-static struct tls_context *read_certificates(struct server *server, char error[SERVER_ERROR_SIZE])
+static struct tls_context *read_certificates(const struct config *config, struct tls *tls,
+                                             char error[SERVER_ERROR_SIZE])
 {
-    const struct config_ssl *ssl = &server->config->ssl_options;
+    const struct config_ssl *ssl = &config->ssl_options;
     char *ciphers = join_ciphers(&ssl->ciphers, false);
     char *ciphersuites = join_ciphers(&ssl->ciphers, true);
     const struct tls_options options = {
@@ -349,11 +350,21 @@ static struct tls_context *read_certificates(struct server *server, char error[S
         .tls_1_3 = TAILQ_EMPTY(&ssl->versions) || names(&ssl->versions, "tlsv1.3"),
         .client_order = !ssl->honor_cipher_order,
     };
-    struct tls_context *context = tls_context_new(&server->tls, &options, error);
+    struct tls_context *context = tls_context_new(tls, &options, error);
 
     free(ciphers);
     free(ciphersuites);
     return context;
+}
+
+bool server_check_files(const struct config *config, char error[SERVER_ERROR_SIZE])
+{
+    if (TAILQ_EMPTY(&config->ssl.list))
+        return true;
+    struct tls_context *context = read_certificates(config, NULL, error);
+    const bool ok = context != NULL;
+    tls_context_free(&context);
+    return ok;
 }
 
 static bool open_tls(struct server *server, char error[SERVER_ERROR_SIZE])
@@ -366,7 +377,7 @@ static bool open_tls(struct server *server, char error[SERVER_ERROR_SIZE])
                  strerror(-failed));
         return false;
     }
-    server->tls_context = read_certificates(server, error);
+    server->tls_context = read_certificates(server->config, &server->tls, error);
     if (server->tls_context == NULL)
         tls_close(&server->tls);
     return server->tls_context != NULL;
@@ -388,7 +399,7 @@ void server_reload(struct server *server)
         log_info("there are no certificates to read again");
         return;
     }
-    struct tls_context *context = read_certificates(server, error);
+    struct tls_context *context = read_certificates(server->config, &server->tls, error);
     if (context == NULL) {
         log_error("%s; the certificate in use stays", error);
         return;

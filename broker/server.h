@@ -12,6 +12,9 @@ struct store;
 
 enum { SERVER_ERROR_SIZE = 512 };
 
+/* Whether the certificates and keys that the configuration names can be used. False with a sentence. */
+bool server_check_files(const struct config *config, char error[SERVER_ERROR_SIZE]);
+
 /* Everything but the listeners: vhosts and queues as the store has them. The store becomes the
  * server's. config must outlive it. NULL with a sentence in error. */
 struct server *server_new(const struct config *config, struct clock *clock, struct random *random,

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import unittest
 
 import pika
@@ -32,6 +33,39 @@ class Start(unittest.TestCase):
             self.assertEqual(own.rows('list_users'), [['admin', '[administrator]']])
             pika.BlockingConnection(own.parameters('admin', 'secret')).close()
             own.check_quiet()
+
+    def check_config(self, *settings, config=None):
+        words = ['--check-config'] + (['--config', config] if config else [])
+        for setting in settings:
+            words += ['--set', setting]
+        return subprocess.run([str(broker.BUILD / 'stoatmq'), *words], stdin=subprocess.DEVNULL, timeout=20,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding='utf-8')
+
+    def test_every_mistake_is_told_in_one_run(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, 'a.conf')
+            with open(path, 'w') as config:
+                config.write('heartbeet = 60\nheartbeat = 60\nframe_max = 1\nno equals sign\n')
+            run = self.check_config('nosuch=1', config=path)
+        self.assertEqual(run.returncode, 78)
+        self.assertEqual(len(run.stdout.splitlines()), 4, run.stdout)
+        for named in path + ':1', path + ':3', path + ':4', "'nosuch' in --set":
+            self.assertIn(named, run.stdout)
+
+    def test_certificates_are_looked_at(self):
+        run = self.check_config('listeners.ssl.default=0', 'ssl_options.certfile=/nowhere/cert.pem')
+        self.assertEqual(run.returncode, 78)
+        self.assertIn('cannot use the certificate in /nowhere/cert.pem (ssl_options.certfile)', run.stdout)
+
+    def test_a_directory_that_others_can_write_to(self):
+        own = broker.Broker()
+        os.mkdir(own.data_dir, 0o700)
+        os.chmod(own.data_dir, 0o777)
+        self.fails(own, 73)
+        self.assertIn('chmod go-w %s' % own.data_dir, own.log())
+        os.chmod(own.data_dir, 0o700)
+        with own.start():
+            self.assertEqual('running as root' in own.log(), os.geteuid() == 0)
 
     def test_a_default_user_who_comes_too_late_is_named(self):
         with broker.Broker() as own:

@@ -240,7 +240,7 @@ class Broker:
         that it ends connections when it is stopped always is."""
         if REFERENCE:
             return
-        expected = (*expected, "broker forced connection closure with reason 'shutdown'")
+        expected = (*expected, "broker forced connection closure with reason 'shutdown'", 'running as root')
         for path in self.log_paths:
             with open(path, errors='replace') as log:
                 for line in log:

@@ -435,10 +435,8 @@ START_TEST(unknown_keys)
         {"listener.tcp.local", "listeners.tcp.local"},
         {"listeners.tcp.", "listeners.tcp"},
         {"server_property.product", "server_properties.product"},
-        {"log.level", NULL},
         {"listeners.sll.local", "listeners.ssl.local"},
         {"ssl_options.certficate", "ssl_options.certfile"},
-        {"management.tcp.port", NULL},
         {"x", NULL},
     };
     for (size_t i = 0; i < countof(cases); i++) {
@@ -448,6 +446,22 @@ START_TEST(unknown_keys)
                            ? xasprintf("unknown key '%s' in %s:3", cases[i].key, path)
                            : xasprintf("unknown key '%s' in %s:3; did you mean '%s'?", cases[i].key,
                                        path, cases[i].nearest);
+        ck_assert_str_eq(error, wanted);
+        free(wanted);
+        free(text);
+    }
+    static const char *const others[][2] = {
+        {"log.level", ": its name here is log.console.level"},
+        {"management.tcp.port", ": management is not served on a port yet; stoatctl needs none"},
+        {"vm_memory_high_watermark", "; did you mean 'vm_memory_high_watermark.relative' or "
+                                     "'vm_memory_high_watermark.absolute'?"},
+        {"disk_free_limit",
+         "; did you mean 'disk_free_limit.relative' or 'disk_free_limit.absolute'?"},
+    };
+    for (size_t i = 0; i < countof(others); i++) {
+        char *text = xasprintf("%s = 7\n", others[i][0]);
+        ck_assert(!read_text(text));
+        char *wanted = xasprintf("unknown key '%s' in %s:1%s", others[i][0], path, others[i][1]);
         ck_assert_str_eq(error, wanted);
         free(wanted);
         free(text);

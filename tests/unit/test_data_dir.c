@@ -70,6 +70,26 @@ START_TEST(a_new_name_is_synced)
 }
 END_TEST
 
+START_TEST(nobody_else_may_write_there)
+{
+    ck_assert_int_eq(data_dir_check(path, error), 0);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    ck_assert_int_eq(data_dir_check(path, error), 0);
+    for (mode_t bit = S_IWOTH; bit <= S_IWGRP; bit = bit == S_IWOTH ? S_IWGRP : S_IWGRP << 1) {
+        ck_assert_int_eq(chmod(path, 0700 | bit), 0);
+        ck_assert_int_eq(data_dir_check(path, error), -EPERM);
+        ck_assert_ptr_nonnull(strstr(error, "chmod go-w /tmp/"));
+    }
+    ck_assert_int_eq(chmod(path, 0755), 0);
+    ck_assert_int_eq(data_dir_check(path, error), 0);
+    if (geteuid() != 0)
+        return;
+    ck_assert_int_eq(chown(path, 1, 1), 0);
+    ck_assert_int_eq(data_dir_check(path, error), -EPERM);
+    ck_assert_ptr_nonnull(strstr(error, "belongs to another user"));
+}
+END_TEST
+
 START_TEST(refusals_say_why)
 {
     char *nowhere = xasprintf("%s/no/where", folder);
@@ -98,6 +118,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, is_made_and_locked);
     tcase_add_test(tests, a_new_name_is_synced);
+    tcase_add_test(tests, nobody_else_may_write_there);
     tcase_add_test(tests, refusals_say_why);
     suite_add_tcase(suite, tests);
     return unit_main(suite);

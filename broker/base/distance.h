@@ -1,0 +1,12 @@
+/* How far a word is from another, for who has misspelled one. */
+#ifndef BASE_DISTANCE_H
+#define BASE_DISTANCE_H
+
+#include "base/base.h"
+
+enum { DISTANCE_WORD_SIZE = 128 }; /* with its NUL */
+
+/* Insertions, deletions and replacements from a to b, both shorter than DISTANCE_WORD_SIZE. */
+size_t edit_distance(const char *a, const char *b);
+
+#endif
