@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/distance.h"
 #include "base/slice.h"
 
 #define DATA_DIR "/var/lib/stoatmq"
@@ -21,12 +22,13 @@ static const char options_help[] =
     "                            $STOATMQ_DATA_DIR, else " DATA_DIR ", else ./data)\n"
     "      --socket PATH         the control socket itself\n"
     "  -p, --vhost VHOST         the virtual host (default /)\n"
+    "  -n, --node NODE           accepted for scripts, and not looked at: there is one\n"
     "  -q, --quiet               do not say what is being done\n"
     "  -s, --silent              neither that, nor table headers\n"
     "      --formatter FORMAT    table, pretty_table, json or csv (default table)\n"
     "      --no-table-headers    rows alone\n"
     "  -t, --timeout SECONDS     how long to wait for the broker (default 60)\n"
-    "      --help                print this help and exit\n"
+    "      --help                print this help, or that of the command, and exit\n"
     "      --version             print the version and exit\n";
 
 static const char status_help[] =
@@ -508,6 +510,39 @@ static int usage_error(const char *format, ...)
     return EX_USAGE;
 }
 
+/* The name of the command that is nearest; NULL: none is near. */
+static const char *nearest_command(const char *wrong)
+{
+    const char *nearest = NULL;
+
+    if (strlen(wrong) >= DISTANCE_WORD_SIZE)
+        return NULL;
+    size_t best = max_of(strlen(wrong) / 4, (size_t)2) + 1;
+    for (size_t i = 0; i < countof(commands); i++) {
+        const size_t distance = edit_distance(wrong, commands[i].name);
+        if (distance < best) {
+            best = distance;
+            nearest = commands[i].name;
+        }
+    }
+    return nearest;
+}
+
+static int unknown_command(const char *name)
+{
+    const char *nearest = nearest_command(name);
+
+    return nearest == NULL
+               ? usage_error("there is no command '%s'", name)
+               : usage_error("there is no command '%s'; did you mean '%s'?", name, nearest);
+}
+
+static int wrong_count(const struct command *command, const char *what)
+{
+    return usage_error("%s: %s arguments\nUsage: stoatctl [OPTION]... %s%s%s", command->name, what,
+                       command->name, *command->usage == '\0' ? "" : " ", command->usage);
+}
+
 static int help(const char *name)
 {
     if (name == NULL) {
@@ -516,7 +551,7 @@ static int help(const char *name)
     }
     const struct command *command = find_command(name);
     if (command == NULL)
-        return usage_error("there is no command '%s'", name);
+        return unknown_command(name);
     printf("Usage: stoatctl [OPTION]... %s %s\n%c%s.\n", command->name, command->usage,
            command->summary[0] - 'a' + 'A', command->summary + 1);
     for (size_t i = 0; i < countof(details); i++)
@@ -531,11 +566,11 @@ static int run(const struct options *options, int count, char **words)
 {
     const struct command *command = find_command(words[0]);
     if (command == NULL)
-        return usage_error("there is no command '%s'", words[0]);
+        return unknown_command(words[0]);
     if (count - 1 < command->count_min)
-        return usage_error("%s: not enough arguments", command->name);
+        return wrong_count(command, "not enough");
     if (count - 1 > command->count_max)
-        return usage_error("%s: too many arguments", command->name);
+        return wrong_count(command, "too many");
     if (command->run == NULL && strcmp(command->name, "help") == 0)
         return help(words[1]);
     if (command->run == NULL) {
@@ -612,12 +647,13 @@ enum {
     HELP
 };
 
-static const char letters[] = "p:qst:eu";
+static const char letters[] = "n:p:qst:eu";
 
 static const struct option long_options[] = {
     {"data-dir", required_argument, NULL, DATA_DIR_OPTION},
     {"socket", required_argument, NULL, SOCKET},
     {"vhost", required_argument, NULL, 'p'},
+    {"node", required_argument, NULL, 'n'},
     {"quiet", no_argument, NULL, 'q'},
     {"silent", no_argument, NULL, 's'},
     {"formatter", required_argument, NULL, FORMATTER},
@@ -712,13 +748,13 @@ static int parse(struct options *options, int argc, char **argv, bool *done)
             options->pre_hashed = true;
         else if (option == FORCE)
             options->force = true;
-        else if (option == HELP || option == VERSION)
+        else if (option == HELP)
+            options->help = true;
+        else if (option == VERSION)
             *done = true;
         else
             status = take_value(options, option, optarg);
-        if (option == HELP)
-            print_help();
-        else if (option == VERSION)
+        if (option == VERSION)
             puts("stoatctl " STOATMQ_VERSION);
     }
     return status;
@@ -732,6 +768,10 @@ int main(int argc, char **argv)
     setlocale(LC_CTYPE, "C.UTF-8");
     json_set_alloc_funcs(xmalloc, free);
     int status = parse(&options, argc, argv, &done);
+    if (status == EX_OK && !done && options.help) {
+        status = help(argv[optind]);
+        done = true;
+    }
     if (status == EX_OK && !done && optind == argc)
         status = usage_error("no command given");
     if (status == EX_OK && !done) {

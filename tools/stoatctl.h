@@ -37,6 +37,7 @@ struct options {
     const char *description, *tags; /* of a virtual host; NULL: not given */
     const char *user;               /* of list_user_limits; NULL: not given */
     bool pre_hashed;                /* a password given is a hash */
+    bool help;                      /* of the command, if there is one, rather than to run it */
     bool global;                    /* of all, where a list is of one vhost */
 };
 

@@ -454,9 +454,36 @@ int run_clear_topic_permissions(struct client *client, const struct options *opt
 
 /* ---- limits ---- */
 
+/* What may be limited, of a user and of a vhost. */
+static const char *const user_limits[] = {"max-connections", "max-channels"},
+                         *const vhost_limits[] = {"max-connections", "max-queues"};
+
+enum { LIMITS = countof(user_limits) };
+static_assert(countof(vhost_limits) == LIMITS, "as many as of a user");
+
+/* Before any is set. */
+static bool check_limits(json_t *object, const char *const *known)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(object, key, value)
+    {
+        bool found = false;
+        for (size_t i = 0; i < LIMITS; i++)
+            found = found || strcmp(key, known[i]) == 0;
+        if (!found) {
+            complain("there is no limit '%s': %s and %s are the limits", key, known[0], known[1]);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* {"max-connections": 5, ...}: one request for each. */
 static int set_limits(struct client *client, const char *resource, const char *name,
-                      const char *user, const char *vhost, const char *definition)
+                      const char *user, const char *vhost, const char *const *known,
+                      const char *definition)
 {
     json_t *object = json_loads(definition, 0, NULL);
     const char *key;
@@ -468,6 +495,8 @@ static int set_limits(struct client *client, const char *resource, const char *n
         json_decref(object);
         return EX_DATAERR;
     }
+    if (!check_limits(object, known))
+        status = EX_DATAERR;
     json_object_foreach(object, key, value) if (status == EX_OK) status =
         request(client, "PUT", (const char *[]){"api", resource, name, key, NULL},
                 json_pack("{s:O}", "value", value), user, vhost, EX_DATAERR);
@@ -482,7 +511,7 @@ int run_set_user_limits(struct client *client, const struct options *options, co
     (void)count;
 
     announce(options, "Setting user limits to \"%s\" for user \"%s\" ...", words[1], words[0]);
-    return set_limits(client, "user-limits", words[0], words[0], NULL, words[1]);
+    return set_limits(client, "user-limits", words[0], words[0], NULL, user_limits, words[1]);
 }
 
 int run_set_vhost_limits(struct client *client, const struct options *options, const char *command,
@@ -493,7 +522,8 @@ int run_set_vhost_limits(struct client *client, const struct options *options, c
 
     announce(options, "Setting vhost limits to \"%s\" for vhost \"%s\" ...", words[0],
              options->vhost);
-    return set_limits(client, "vhost-limits", options->vhost, NULL, options->vhost, words[0]);
+    return set_limits(client, "vhost-limits", options->vhost, NULL, options->vhost, vhost_limits,
+                      words[0]);
 }
 
 static int clear_limit(struct client *client, const char *resource, const char *name,
@@ -506,7 +536,6 @@ static int clear_limit(struct client *client, const char *resource, const char *
 int run_clear_user_limits(struct client *client, const struct options *options, const char *command,
                           int count, char **words)
 {
-    static const char *const limits[] = {"max-connections", "max-channels"};
     int status = EX_OK;
     (void)command;
     (void)count;
@@ -514,24 +543,23 @@ int run_clear_user_limits(struct client *client, const struct options *options, 
     announce(options, "Clearing \"%s\" limit for user \"%s\" ...", words[1], words[0]);
     if (strcmp(words[1], "all") != 0)
         return clear_limit(client, "user-limits", words[0], words[1], words[0], NULL);
-    for (size_t i = 0; i < countof(limits) && status == EX_OK; i++)
-        status = clear_limit(client, "user-limits", words[0], limits[i], words[0], NULL);
+    for (size_t i = 0; i < LIMITS && status == EX_OK; i++)
+        status = clear_limit(client, "user-limits", words[0], user_limits[i], words[0], NULL);
     return status;
 }
 
 int run_clear_vhost_limits(struct client *client, const struct options *options,
                            const char *command, int count, char **words)
 {
-    static const char *const limits[] = {"max-connections", "max-queues"};
     int status = EX_OK;
     (void)command;
     (void)count;
     (void)words;
 
     announce(options, "Clearing vhost \"%s\" limits ...", options->vhost);
-    for (size_t i = 0; i < countof(limits) && status == EX_OK; i++)
-        status =
-            clear_limit(client, "vhost-limits", options->vhost, limits[i], NULL, options->vhost);
+    for (size_t i = 0; i < LIMITS && status == EX_OK; i++)
+        status = clear_limit(client, "vhost-limits", options->vhost, vhost_limits[i], NULL,
+                             options->vhost);
     return status;
 }
 

@@ -1,6 +1,6 @@
 /* Policies: set_policy, clear_policy, and the same for operators' policies. What a definition may
- * hold is the broker's to say; here it need only be JSON. Refusals are EX_UNAVAILABLE, as
- * rabbitmqctl has it. */
+ * hold is the broker's to say; here it need only be JSON. What is refused is EX_DATAERR: that
+ * there is no broker is something else. */
 #include "base/alloc.h"
 #include "tools/stoatctl.h"
 
@@ -29,7 +29,7 @@ static int put(struct client *client, const struct options *options, const char 
         status = complain_of_vhost(options);
     } else if (reply.status == 400) {
         complain("%s", reason == NULL ? "the broker refuses" : reason);
-        status = EX_UNAVAILABLE;
+        status = EX_DATAERR;
     }
     json_decref(reply.body);
     return status;
@@ -51,7 +51,7 @@ int run_set_policy(struct client *client, const struct options *options, const c
     json_t *object = json_loads(definition, JSON_DECODE_ANY, &error);
     if (object == NULL) {
         complain("JSON decoding error. Reason: %s", error.text);
-        return EX_UNAVAILABLE;
+        return EX_DATAERR;
     }
     json_t *policy = json_pack("{s:s, s:o, s:i, s:s}", "pattern", pattern, "definition", object,
                                "priority", (int)options->priority, "apply-to", options->apply_to);
@@ -82,7 +82,7 @@ static int explain_absent(struct client *client, const struct options *options, 
     if (reply.status == 404)
         return complain_of_vhost(options);
     complain("policy '%s' in vhost '%s' does not exist", name, options->vhost);
-    return EX_UNAVAILABLE;
+    return EX_DATAERR;
 }
 
 int run_clear_policy(struct client *client, const struct options *options, const char *command,

@@ -201,6 +201,15 @@ class Mistakes(CtlTest):
             with self.subTest(words=words):
                 self.fails(USAGE, "Try 'stoatctl", *words)
 
+    def test_habits_from_rabbitmqctl(self):
+        self.done('-n', 'rabbit@here', '--node=rabbit', 'ping')
+        self.fails(USAGE, "there is no command 'list_queue'; did you mean 'list_queues'?", 'list_queue')
+        self.fails(USAGE, 'purge_queue: not enough arguments\nUsage: stoatctl [OPTION]... purge_queue QUEUE\n',
+                   'purge_queue')
+        for words in ('purge_queue', '--help'), ('--help', 'purge_queue'), ('help', 'purge_queue'):
+            self.assertIn('Usage: stoatctl [OPTION]... purge_queue QUEUE\nDrop the messages', self.done(*words))
+        self.assertIn('Commands:\n', self.done('--help'))
+
     def test_what_does_not_exist(self):
         self.fails(DATA, "virtual host 'nosuch' does not exist", '-p', 'nosuch', 'list_queues')
         self.fails(DATA, "queue 'nosuch' in vhost '/' does not exist", 'purge_queue', 'nosuch')

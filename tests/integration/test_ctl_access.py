@@ -205,7 +205,7 @@ class Access(ClientTest):
             connection.channel().queue_declare('q')
         self.broker.ctl('clear_vhost_limits', '-p', vhost)
         connection.channel().queue_declare('q')
-        self.fails(DATA, 'there is no limit of this name', 'set_vhost_limits', '{"max-rabbits": 3}')
+        self.fails(DATA, "there is no limit 'max-rabbits': max-connections and max-queues are", 'set_vhost_limits', '{"max-rabbits": 3}')
         self.fails(DATA, 'a JSON object is expected', 'set_user_limits', name, '3')
 
     def test_closing_connections(self):  # 4.5.3

@@ -14,7 +14,7 @@ import tap
 from client import PERSISTENT, ClientTest
 
 STOATCTL = str(broker.BUILD / 'stoatctl')
-USAGE, DATA, UNAVAILABLE = 64, 65, 69
+USAGE, DATA = 64, 65
 
 
 def stoatctl(at, *words):
@@ -179,27 +179,27 @@ class Tool(PolicyTest):
     def test_mistakes(self):
         good = '{"max-length":5}'
         for status, text, words in (
-                (UNAVAILABLE, 'missing closing parenthesis at offset 2', ('p', '^(', good)),
-                (UNAVAILABLE, '-1 is not a valid message TTL', ('p', '^q', '{"message-ttl":-1}')),
-                (UNAVAILABLE, 'not recognised policy settings', ('p', '^q', '{"nosuch":1}')),
-                (UNAVAILABLE, 'no policy provided', ('p', '^q', '{}')),
-                (UNAVAILABLE, 'JSON decoding error', ('p', '^q', '{"nosuch":')),
-                (UNAVAILABLE, "apply-to 'nosuch' unrecognised", ('--apply-to', 'nosuch', 'p', '^q', good)),
+                (DATA, 'missing closing parenthesis at offset 2', ('p', '^(', good)),
+                (DATA, '-1 is not a valid message TTL', ('p', '^q', '{"message-ttl":-1}')),
+                (DATA, 'not recognised policy settings', ('p', '^q', '{"nosuch":1}')),
+                (DATA, 'no policy provided', ('p', '^q', '{}')),
+                (DATA, 'JSON decoding error', ('p', '^q', '{"nosuch":')),
+                (DATA, "apply-to 'nosuch' unrecognised", ('--apply-to', 'nosuch', 'p', '^q', good)),
                 (DATA, "virtual host 'nosuch' does not exist", ('-p', 'nosuch', 'p', '^q', good)),
                 (USAGE, 'not enough arguments', ('p', '^q')),
                 (USAGE, "'x' is not a priority", ('--priority', 'x', 'p', '^q', good)),
                 (USAGE, 'is not a priority', ('--priority', '9999999999', 'p', '^q', good))):
             with self.subTest(words=words):
                 self.fails(status, text, 'set_policy', *words)
-        self.fails(UNAVAILABLE, 'not recognised policy settings', 'set_operator_policy', 'p', '', '{"queue-mode":"lazy"}')
-        self.fails(UNAVAILABLE, "policy 'p' in vhost '/' does not exist", 'clear_policy', 'p')
-        self.fails(UNAVAILABLE, "policy 'p' in vhost '/' does not exist", 'clear_operator_policy', 'p')
+        self.fails(DATA, 'not recognised policy settings', 'set_operator_policy', 'p', '', '{"queue-mode":"lazy"}')
+        self.fails(DATA, "policy 'p' in vhost '/' does not exist", 'clear_policy', 'p')
+        self.fails(DATA, "policy 'p' in vhost '/' does not exist", 'clear_operator_policy', 'p')
         self.fails(DATA, "virtual host 'nosuch' does not exist", '-p', 'nosuch', 'clear_policy', 'p')
         self.fails(DATA, "virtual host 'nosuch' does not exist", '-p', 'nosuch', 'list_policies')
 
     def test_a_bomb(self):
         queue = self.queue(suffix='a' * 200 + '!')
-        self.fails(UNAVAILABLE, "steps to match the queue '%s'" % queue, 'set_policy', 'p', '(a+)+$', '{"max-length":5}')
+        self.fails(DATA, "steps to match the queue '%s'" % queue, 'set_policy', 'p', '(a+)+$', '{"max-length":5}')
 
 
 @broker.needs_own_broker
