@@ -1,6 +1,6 @@
 # StoatMQ: three programs, their libraries, their tests.
 #
-#   make          build/stoatmq, build/stoatctl, build/stoatperf; and build/stoatdump, which is not installed
+#   make          build/stoatmq, build/stoatctl, build/stoatperf; and build/stoatdump
 #   make run      the same, then the broker with its data in ./data
 #   make test     everything built, every test passed
 #   make asan     all tests under AddressSanitizer and UBSan; make tsan: under ThreadSanitizer
@@ -18,7 +18,7 @@
 #   make testssl  what testssl.sh has to say of the TLS listener: nothing above LOW
 #   make cover    which branches of amqp/ the unit tests and the fuzz corpora take: 95 % at least
 #   make format   clang-format over the tree
-#   make install  to $(DESTDIR)$(PREFIX)
+#   make install  to $(DESTDIR)$(PREFIX), with a systemd unit and its user; the configuration to $(DESTDIR)/etc
 #
 # A folder is a library, and a library may use those below it: that is the order of LIBRARIES. A file that
 # appears in a folder is built; nothing is listed by name. BUILD and SANITIZE make a second build beside the
@@ -300,12 +300,17 @@ cover:
 format:
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format -i
 
+# A configuration that is there already is the operator's.
 install: all
-	install -D -m 0755 $(BUILD)/stoatmq $(DESTDIR)$(PREFIX)/bin/stoatmq
-	install -D -m 0755 $(BUILD)/stoatctl $(DESTDIR)$(PREFIX)/bin/stoatctl
-	install -D -m 0755 $(BUILD)/stoatperf $(DESTDIR)$(PREFIX)/bin/stoatperf
+	install -d -m 0755 $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 0755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	sed 's|/usr/local/bin/|$(PREFIX)/bin/|' etc/stoatmq.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/stoatmq.service
+	chmod 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/stoatmq.service
+	install -D -m 0644 etc/stoatmq.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/stoatmq.conf
+	install -D -m 0644 etc/stoatmq.conf $(DESTDIR)$(PREFIX)/share/doc/stoatmq/stoatmq.conf
+	test -e $(DESTDIR)/etc/stoatmq/stoatmq.conf || install -D -m 0644 etc/stoatmq.conf $(DESTDIR)/etc/stoatmq/stoatmq.conf
 
 clean:
-	rm -rf build
+	rm -rf $(BUILD)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
