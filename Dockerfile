@@ -1,0 +1,23 @@
+# The broker as a container's one process, as the user stoatmq, with its data in a volume:
+#
+#     docker build -t stoatmq .
+#     docker run -p 5672:5672 -v stoatmq:/var/lib/stoatmq -e STOATMQ_DEFAULT_USER=app -e STOATMQ_DEFAULT_PASS=... stoatmq
+
+FROM debian:12 AS build
+RUN apt-get update && apt-get install -y --no-install-recommends make
+COPY . /src
+WORKDIR /src
+RUN make install PREFIX=/usr DESTDIR=/out
+
+FROM debian:12-slim
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libcurl4 libevent-core-2.1-7 libevent-extra-2.1-7 libjansson4 liblmdb0 \
+       libpcre2-8-0 libseccomp2 libssl3 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --home-dir /var/lib/stoatmq stoatmq \
+    && install -d -m 0700 -o stoatmq -g stoatmq /var/lib/stoatmq
+COPY --from=build /out /
+USER stoatmq
+VOLUME /var/lib/stoatmq
+EXPOSE 5672
+ENTRYPOINT ["stoatmq"]
