@@ -95,26 +95,23 @@ static bool is_in_open_batch(const struct queue *queue, const struct entry *entr
     return entry->lsn != 0 && store_lsn_is_open(queue->broker->store, entry->lsn);
 }
 
-static bool is_awaited(const struct queue *queue, const struct entry *entry)
+/* Of an entry in the open batch: its publisher would be told if that were forgotten now. */
+static bool is_last_awaited(const struct entry *entry)
 {
-    return is_in_open_batch(queue, entry) && entry->message->publisher != NULL;
-}
-
-/* A publisher would be told if this entry were forgotten now. */
-static bool is_last_awaited(const struct queue *queue, const struct entry *entry)
-{
-    return is_awaited(queue, entry) && entry->message->unsynced == 1;
+    return entry->message->publisher != NULL && entry->message->unsynced == 1;
 }
 
 struct publisher *queue_take_wait(struct queue *queue, struct place place)
 {
     struct message *message = place_entry(place)->message;
 
-    if (is_awaited(queue, place_entry(place)) && message->unsynced > 1) {
-        late_confirm(queue->broker, message->publisher, message->sequence);
-        publisher_unref(&message->publisher);
-    }
-    return is_last_awaited(queue, place_entry(place)) ? message->publisher : NULL;
+    if (!is_in_open_batch(queue, place_entry(place)) || message->publisher == NULL)
+        return NULL;
+    if (message->unsynced == 1)
+        return message->publisher;
+    late_confirm(queue->broker, message->publisher, message->sequence);
+    publisher_unref(&message->publisher);
+    return NULL;
 }
 
 /* The entry's put is still in the open batch. Its message stays with the window. */
@@ -140,9 +137,10 @@ bool queue_remove_entry(struct queue *queue, struct place place, enum removal re
     struct entry *entry = place_entry(place);
     bool deletes = false;
 
-    if (is_last_awaited(queue, entry) && removal != REMOVE_MOVED)
-        tell_publisher(queue, entry->message, removal != REMOVE_SETTLED || broker->in_transaction);
     if (is_in_open_batch(queue, entry)) {
+        if (is_last_awaited(entry) && removal != REMOVE_MOVED)
+            tell_publisher(queue, entry->message,
+                           removal != REMOVE_SETTLED || broker->in_transaction);
         take_back(queue, entry);
     } else if (entry->lsn != 0 && !queue->deleted && !fault_bug_each(FAULT_DROP_ACK, 64)) {
         const bool tied = removal >= REMOVE_REPLACED || broker->transaction_puts;
@@ -181,10 +179,11 @@ static void disown_unacked(struct queue *queue, struct window *window)
             struct entry *entry = &segment->entries[slot];
             if (entry->message == NULL)
                 continue;
-            if (is_last_awaited(queue, entry))
-                tell_publisher(queue, entry->message, true);
-            if (is_in_open_batch(queue, entry))
+            if (is_in_open_batch(queue, entry)) {
+                if (is_last_awaited(entry))
+                    tell_publisher(queue, entry->message, true);
                 take_back(queue, entry);
+            }
             entry->lsn = 0;
         }
 }

@@ -129,13 +129,16 @@ struct delivery deliveries_take(struct deliveries *deliveries, struct delivery *
 
     assert(taken.queue != NULL && deliveries->count > 0);
     delivery->queue = NULL;
-    deliveries->count--;
+    if (--deliveries->count == 0) {
+        deliveries->used = 0;
+        return taken;
+    }
     /* Neither end is ever a hole. */
-    while (deliveries->used > 0 && record_at(deliveries, 0)->queue == NULL) {
+    while (record_at(deliveries, 0)->queue == NULL) {
         deliveries->begin = (deliveries->begin + 1) & (deliveries->capacity - 1);
         deliveries->used--;
     }
-    while (deliveries->used > 0 && record_at(deliveries, deliveries->used - 1)->queue == NULL)
+    while (record_at(deliveries, deliveries->used - 1)->queue == NULL)
         deliveries->used--;
     return taken;
 }
