@@ -9,15 +9,9 @@ START_TEST(words)
         const char *a, *b;
         size_t distance;
     } cases[] = {
-        {"", "", 0},
-        {"", "abc", 3},
-        {"abc", "abc", 0},
-        {"abc", "abd", 1},
-        {"abc", "ab", 1},
-        {"abc", "xabc", 1},
-        {"abcd", "acbd", 2},
-        {"kitten", "sitting", 3},
-        {"heartbeet", "heartbeat", 1},
+        {"", "", 0},         {"", "abc", 3},           {"abc", "abc", 0},
+        {"abc", "abd", 1},   {"abc", "ab", 1},         {"abc", "xabc", 1},
+        {"abcd", "acbd", 2}, {"kitten", "sitting", 3}, {"heartbeet", "heartbeat", 1},
     };
 
     for (size_t i = 0; i < countof(cases); i++) {
