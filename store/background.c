@@ -1,12 +1,15 @@
-/* See background.h. Its snapshots last milliseconds, as pages freed meanwhile cannot be used again;
- * a queue's counters alone are compared in one go, which takes a hundred milliseconds for ten
- * million messages. */
+/* See background.h. Its snapshots last a millisecond or two, as pages freed meanwhile cannot be used
+ * again and the file grows instead; a queue's counters alone are compared in one go, which takes a
+ * hundred milliseconds for ten million messages.
+ *
+ *     snapshot: a step │ rests, RESTS times as long │ snapshot │ ...
+ *
+ * It keeps out of the way by resting, and not by a low priority: on a busy machine that would leave it
+ * without the processor for a second at a time, with a snapshot open. */
 #include "store/background.h"
 
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -14,9 +17,10 @@
 #include "store/salvage.h"
 
 enum {
-    STEP_NS = 5000000,
-    PAUSE_MS = 20, /* after each step */
-    NICE = 19,
+    STEP_NS = 1000000,
+    RESTS = 10, /* after each step, times as long as it took */
+    REST_MS_MAX = 1000,
+    STEPS_KEPT = 8, /* until what they looked at is given back */
     FINDINGS_LOGGED = 20,
 };
 
@@ -61,10 +65,15 @@ static bool verify_some(struct background *background)
         return false;
     const bool more = verify_step(&background->verify, txn, STEP_NS);
     mdb_txn_abort(txn);
-    if (background->mapping.size > 0) /* or all that was looked at would count as resident */
+    return more;
+}
+
+/* Or all that was looked at would count as resident. What others look at they find again. */
+static void give_back(struct background *background)
+{
+    if (background->mapping.size > 0)
         madvise((void *)(uintptr_t)background->mapping.data, background->mapping.size,
                 MADV_DONTNEED);
-    return more;
 }
 
 static void make_backup(struct background *background, struct background_backup *backup)
@@ -144,21 +153,31 @@ static bool deal_with_all(struct background *background)
     return goes_on;
 }
 
+/* After a step that took so long. */
+static int rest_ms(uint64_t took_ns)
+{
+    return (int)min_of(1 + RESTS * took_ns / 1000000, (uint64_t)REST_MS_MAX);
+}
+
 static void *run(void *argument)
 {
     struct background *background = argument;
     const uint64_t begin = clock_monotonic_ns();
+    uint32_t steps = 0;
     bool verifies = true;
 
     salvage_stage("verifying or copying");
-    setpriority(PRIO_PROCESS, (id_t)gettid(), NICE);
     mailbox_wait_ms(&background->inbox, (int)background->database->check_after_ms);
     while (take_letters(background)) {
         if (!verifies) {
             mailbox_wait(&background->inbox);
             continue;
         }
+        const uint64_t step_begin = clock_monotonic_ns();
         verifies = verify_some(background);
+        const uint64_t took_ns = clock_monotonic_ns() - step_begin;
+        if (++steps % STEPS_KEPT == 0 || !verifies)
+            give_back(background);
         if (!deal_with_all(background))
             break;
         if (!verifies) {
@@ -166,7 +185,7 @@ static void *run(void *argument)
             report(background);
             mailbox_post(background->done, &background->verified);
         } else {
-            mailbox_wait_ms(&background->inbox, PAUSE_MS);
+            mailbox_wait_ms(&background->inbox, rest_ms(took_ns));
         }
     }
     return NULL;

@@ -1,4 +1,4 @@
-/* The background thread: what may take its time, at the lowest priority and with pauses. First the
+/* The background thread: what may take its time, in short steps between long rests. First the
  * whole store is verified, once; between two steps of that, or after it, backups are made.
  *
  * What a step finds amiss is dealt with after it, one after another: rows are mended (mend.h), and

@@ -18,8 +18,8 @@
  *
  * Which blob:  the one that has been mostly dead for longest, in the order of `sparse`.
  * When:        with a batch, once it has been so for reclaim_patience commits, as a queue that is
- *              read from its front empties its blobs by itself; or sooner when such blobs hold more than a
- *              quarter of all, and SLACK; and in any case while the store is idle.
+ *              read from its front empties its blobs by itself; or sooner when such blobs hold more than an
+ *              eighth of all, and SLACK; and in any case while the store is idle.
  * How much:    about SLICE_NS, or what the batch itself took when such blobs hold too much; and no more
  *              bytes than go into one blob and the batch itself wrote.
  *
@@ -37,7 +37,7 @@
 #include "store/body.h"
 #include "store/crc32c.h"
 
-enum { SLACK = 4 << 20, SLICE_NS = 2000000, HOLDERS_MAX = 4096 };
+enum { SLACK = 2 << 20, SLICE_NS = 2000000, HOLDERS_MAX = 4096 };
 
 /* ---- collecting ------------------------------------------------------------------------------ */
 
@@ -346,7 +346,7 @@ static void move(struct apply *apply)
 
 static bool is_urgent(const struct state_row *state)
 {
-    return state->sparse > SLACK + state->size / 4;
+    return state->sparse > SLACK + state->size / 8;
 }
 
 /* Takes the first blob of `sparse` out of it, if it is time and no more than size_max lives in

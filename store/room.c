@@ -127,7 +127,7 @@ static void take_in_tail(struct room *room)
 static bool back(struct room *room, uint64_t pages)
 {
     const uint64_t end = room->used + pages;
-    const uint64_t step = min_of(max_of(room->used / 16, (uint64_t)STEP_MIN / room->page_size),
+    const uint64_t step = min_of(max_of(room->used / 32, (uint64_t)STEP_MIN / room->page_size),
                                  (uint64_t)STEP_MAX / room->page_size);
 
     if (end <= room->backed || allocate(room, min_of(end + step, max_of(end, room->map_size))) ||

@@ -283,7 +283,7 @@ void store_get_stats(const struct store *store, struct store_stats *stats);
 
 /* ---- behind the clients' backs --------------------------------------------------------------- */
 
-/* Once after opening the whole store is verified, at the lowest priority: every row and the
+/* Once after opening the whole store is verified, little by little: every row and the
  * checksum of every body. What is found is logged, and counted here and in stats.damaged. */
 struct store_check {
     bool is_done;

@@ -2685,6 +2685,70 @@ START_TEST(reading_from_the_front_moves_nothing)
 }
 END_TEST
 
+/* Messages of 100 octets to 20 KiB in several queues, acknowledged in any order. */
+struct churn {
+    struct rig rig;
+    struct random random;
+    ARRAY_OF(struct store_entry) living;
+    uint64_t tails[8], live, peak; /* the last two in octets of bodies */
+};
+
+static void churn_put(struct churn *churn)
+{
+    static const uint8_t octets[20 << 10];
+    const uint64_t queue = random_below(&churn->random, countof(churn->tails));
+    const uint32_t most = 100U << random_below(&churn->random, 9);
+    const uint32_t size =
+        100 + (uint32_t)random_below(&churn->random, min_of(most, (uint32_t)sizeof octets - 100));
+    const struct store_entry entry = {
+        .queue_id = 1 + queue, .position = churn->tails[queue]++, .weight = size};
+
+    store_put_entry(churn->rig.store, &entry, add_body(churn->rig.store, octets, size));
+    *array_add(&churn->living) = entry;
+    churn->live += size;
+}
+
+static void churn_take(struct churn *churn)
+{
+    struct store_entry *entry =
+        &churn->living.items[random_below(&churn->random, churn->living.count)];
+
+    store_delete_entry(churn->rig.store, entry->queue_id, entry->position, entry->weight);
+    churn->live -= entry->weight;
+    *entry = churn->living.items[--churn->living.count];
+}
+
+/* The whole file, what is allocated ahead of its use included. */
+START_TEST(the_file_stays_within_twice_what_lives)
+{
+    enum { LIVING = 36000, BATCH = 400, BATCHES = 4 * LIVING / BATCH };
+    struct churn churn = {0};
+    struct stat file;
+    char path[128];
+
+    rig_begin(&churn.rig, LMDB);
+    churn.rig.check_after_ms = 1; /* its snapshots keep pages */
+    restart(&churn.rig);
+    random_init_seeded(&churn.random, 1);
+    for (uint64_t queue = 0; queue < countof(churn.tails); queue++)
+        store_create_queue(churn.rig.store, 1 + queue);
+    for (int batch = 0; batch < BATCHES; batch++) {
+        for (int i = 0; i < BATCH; i++)
+            churn_put(&churn);
+        churn.peak = max_of(churn.peak, churn.live);
+        commit(&churn.rig);
+        while (churn.living.count > LIVING)
+            churn_take(&churn);
+    }
+    snprintf(path, sizeof path, "%s/data.mdb", churn.rig.directory);
+    ck_assert_int_eq(stat(path, &file), 0);
+    ck_assert_msg((uint64_t)file.st_size <= 2 * churn.peak, "%.1f MB for %.1f MB that lived",
+                  (double)file.st_size / 1e6, (double)churn.peak / 1e6);
+    rig_end(&churn.rig);
+    array_release(&churn.living);
+}
+END_TEST
+
 /* A body that cannot be read keeps its blob from being moved, and nothing else is lost. */
 START_TEST(a_damaged_blob_is_left_alone)
 {
@@ -2843,6 +2907,7 @@ int main(void)
     tcase_add_test(lmdb, compacting_keeps_everything);
     tcase_add_loop_test(lmdb, what_stays_takes_its_own_size, 0, 2);
     tcase_add_test(lmdb, reading_from_the_front_moves_nothing);
+    tcase_add_test(lmdb, the_file_stays_within_twice_what_lives);
     tcase_add_test(lmdb, a_damaged_blob_is_left_alone);
     tcase_add_test(lmdb, fan_out_writes_one_body);
     suite_add_tcase(suite, lmdb);
