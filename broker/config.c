@@ -180,8 +180,7 @@ static bool is_family(const struct key *key)
            key->kind == KEY_TLS_VERSION || key->kind == KEY_MECHANISM;
 }
 
-/* ---- values
- * --------------------------------------------------------------------------------------------- */
+/* ---- values -------------------------------------------------------------------------------- */
 
 static void replace_string(char **place, const char *value)
 {
@@ -267,8 +266,7 @@ static void store_number(void *place, size_t size, uint64_t number)
     }
 }
 
-/* ---- listeners and properties
- * --------------------------------------------------------------------------- */
+/* ---- listeners and properties -------------------------------------------------------------- */
 
 static void remove_listener(struct config_listeners *listeners, struct config_listener *listener)
 {
@@ -399,8 +397,7 @@ static void set_name(struct config_names *names, const char *text, bool on)
     name->on = on;
 }
 
-/* ---- one assignment
- * ------------------------------------------------------------------------------------- */
+/* ---- one assignment ------------------------------------------------------------------------ */
 
 /* Puts the value in its place; false when it is not of the key's kind or out of bounds. name is
  * what follows the dot of a family. */
@@ -528,8 +525,7 @@ static bool fail_value(const struct key *key, const char *full_name, const char 
     }
 }
 
-/* ---- names
- * ---------------------------------------------------------------------------------------------- */
+/* ---- names --------------------------------------------------------------------------------- */
 
 /* How names are spelled: as in a file, or as in the environment. */
 enum spelling { SPELLED_PLAIN, SPELLED_ENVIRONMENT };
@@ -683,8 +679,7 @@ static bool assign(struct config *config, const char *full_name, const char *val
     return set_value(config, key, name, value) || fail_value(key, full_name, value, where, error);
 }
 
-/* ---- lines
- * ---------------------------------------------------------------------------------------------- */
+/* ---- lines --------------------------------------------------------------------------------- */
 
 /* Cuts white space off both ends, in place. */
 static char *trim(char *text)
@@ -779,8 +774,7 @@ static bool read_line(struct config *config, char *line, const char *where,
     return ok;
 }
 
-/* ---- files
- * ---------------------------------------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------------------------- */
 
 static bool fail_file(const char *path, int reason, char error[CONFIG_ERROR_SIZE])
 {
@@ -877,8 +871,7 @@ bool config_read_file(struct config *config, const char *path, char error[CONFIG
     return (ok || goes_on(config)) && read_fragments(config, file, error) && ok;
 }
 
-/* ---- the environment and --set
- * -------------------------------------------------------------------------- */
+/* ---- the environment and --set ------------------------------------------------------------- */
 
 /* Not keys: --config's value, and what Kubernetes and Docker set in every container beside a
  * service named stoatmq. */
@@ -967,8 +960,7 @@ bool config_set(struct config *config, const char *assignment, char error[CONFIG
     return ok || tell(config, error);
 }
 
-/* ---- the whole
- * ------------------------------------------------------------------------------------------ */
+/* ---- the whole ----------------------------------------------------------------------------- */
 
 void config_init(struct config *config)
 {

@@ -7,8 +7,9 @@
 
 enum { DATA_DIR_ERROR_SIZE = 512 };
 
-/* Who can write there can put in place of it what he likes. -EPERM with a sentence when the directory
- * is another user's, or others than its owner may write to it; 0 when not, or there is none. */
+/* Who can write there can put in place of it what he likes. -EPERM with a sentence when the
+ * directory is another user's, or others than its owner may write to it; 0 when not, or there is
+ * none. */
 int data_dir_check(const char *path, char error[DATA_DIR_ERROR_SIZE]);
 
 /* Makes the directory (0700) if it is missing, though not its parents, and locks it. The descriptor

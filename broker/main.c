@@ -1,16 +1,16 @@
 /* The process: options, limits, signals, exit status. Everything else is the server's.
  *
- * The order of a start: configuration, process limits, signals, user, data directory and its lock, store,
- * server, listeners, `ready`. Each step that fails says why in one sentence on stderr (whatever the log is
- * set to) and ends the process with a status of sysexits.h:
+ * The order of a start: configuration, process limits, signals, user, data directory and its lock,
+ * store, server, listeners, `ready`. Each step that fails says why in one sentence on stderr
+ * (whatever the log is set to) and ends the process with a status of sysexits.h:
  *
  *     64 usage   69 an address cannot be listened on   71 system   73 data directory   74 store   78 configuration
  *
  * Signals come through a signalfd as events of the loop, so a handler may do anything. They are
- * blocked before the first thread is started, hence in all of them. Until the loop runs they wait; whether one
- * that stops us does is looked at between the steps and, in those that may take minutes, every few
- * milliseconds: then the start is given up, and nothing is lost but its time. The service manager is
- * told meanwhile that we are alive. */
+ * blocked before the first thread is started, hence in all of them. Until the loop runs they wait;
+ * whether one that stops us does is looked at between the steps and, in those that may take
+ * minutes, every few milliseconds: then the start is given up, and nothing is lost but its time.
+ * The service manager is told meanwhile that we are alive. */
 #include <getopt.h>
 #include <malloc.h>
 #include <signal.h>
@@ -64,8 +64,7 @@ printf_like(1, 2) static void complain(const char *format, ...)
     va_end(arguments);
 }
 
-/* ---- options
- * -------------------------------------------------------------------------------------------- */
+/* ---- options ------------------------------------------------------------------------------- */
 
 struct options {
     const char *config_file; /* NULL: the default one, if it is there */
@@ -154,8 +153,7 @@ static bool read_config(struct config *config, const struct options *options)
     return ok;
 }
 
-/* ---- the process
- * ---------------------------------------------------------------------------------------- */
+/* ---- the process --------------------------------------------------------------------------- */
 
 static void raise_descriptor_limit(void)
 {
@@ -201,8 +199,7 @@ static void notify(const char *state)
     close(fd);
 }
 
-/* ---- signals
- * -------------------------------------------------------------------------------------------- */
+/* ---- signals ------------------------------------------------------------------------------- */
 
 struct signals {
     struct source source;
@@ -255,8 +252,7 @@ static int signals_open(struct signals *signals)
     return signals->source.fd < 0 ? -errno : 0;
 }
 
-/* ---- while starting
- * ------------------------------------------------------------------------------------- */
+/* ---- while starting ------------------------------------------------------------------------ */
 
 enum { EXTEND_EVERY_S = 10 };
 
@@ -298,8 +294,7 @@ static int end_start(int status, const char *why)
     return status;
 }
 
-/* ---- the sandbox
- * -------------------------------------------------------------------------------------------- */
+/* ---- the sandbox --------------------------------------------------------------------------- */
 
 static void report_wall(const char *what, int result)
 {
@@ -329,8 +324,7 @@ static void wall_in_calls(const struct config *config)
         report_wall("system calls", sandbox_calls());
 }
 
-/* ---- serving
- * -------------------------------------------------------------------------------------------- */
+/* ---- serving ------------------------------------------------------------------------------- */
 
 /* From the first listener to the last commit. Returns the exit status. */
 static int run(const struct config *config, struct server *server, struct signals *signals,
@@ -381,7 +375,8 @@ static int serve_store(const struct config *config, struct signals *signals, str
     return status != EXIT_SUCCESS ? status : server_status;
 }
 
-/* Why the data directory, or what is in it, cannot be used: where access is denied, with what to do. */
+/* Why the data directory, or what is in it, cannot be used: where access is denied, with what to
+ * do. */
 static const char *explain(const struct config *config, int result, const char *sentence,
                            char advice[PRIVILEGES_ERROR_SIZE])
 {

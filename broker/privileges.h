@@ -1,5 +1,5 @@
-/* Started as root, for which a broker has no use, it becomes the user of config key `user` before it
- * opens anything: a new data directory is the user's, groups, group and user are changed and all
+/* Started as root, for which a broker has no use, it becomes the user of config key `user` before
+ * it opens anything: a new data directory is the user's, groups, group and user are changed and all
  * capabilities given up, and the way back is tried, which must fail.
  *
  * What it reads later, certificates on SIGHUP for one, must be the user's to read; and a port below
@@ -11,8 +11,8 @@
 
 enum { PRIVILEGES_ERROR_SIZE = 512 };
 
-/* Before the first thread. Does nothing when the process is that user's already. 0, or -errno with a
- * sentence for the operator. */
+/* Before the first thread. Does nothing when the process is that user's already. 0, or -errno with
+ * a sentence for the operator. */
 int privileges_become(const char *user, const char *data_dir, char error[PRIVILEGES_ERROR_SIZE]);
 
 /* The sentence for a data directory, or a file in it, that this process may not use: the reason is

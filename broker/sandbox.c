@@ -1,5 +1,5 @@
-/* Landlock is spoken to by its three system calls, for which the C library has no functions: a set of
- * rules is a descriptor; what a rule does not allow beneath a directory is refused. seccomp goes
+/* Landlock is spoken to by its three system calls, for which the C library has no functions: a set
+ * of rules is a descriptor; what a rule does not allow beneath a directory is refused. seccomp goes
  * through libseccomp, which knows the numbers of system calls and how to install a filter in all
  * threads at once. */
 #include "sandbox.h"

@@ -1,8 +1,8 @@
 /* Starting: loop, store's contents, service, and only then listeners and management, so that no
- * client sees half of it; the first user last, so that a start which fails leaves none. Stopping is the reverse: listeners close, clients are told and given
- * STOP_GRACE_MS to answer, the loop stops when the last is gone, then management ends and the store
- * takes in what is left and closes. When the store fails there is no grace: nobody may get another
- * positive answer. */
+ * client sees half of it; the first user last, so that a start which fails leaves none. Stopping is
+ * the reverse: listeners close, clients are told and given STOP_GRACE_MS to answer, the loop stops
+ * when the last is gone, then management ends and the store takes in what is left and closes. When
+ * the store fails there is no grace: nobody may get another positive answer. */
 #include "server.h"
 
 #include <sysexits.h>

@@ -12,7 +12,8 @@ struct store;
 
 enum { SERVER_ERROR_SIZE = 512 };
 
-/* Whether the certificates and keys that the configuration names can be used. False with a sentence. */
+/* Whether the certificates and keys that the configuration names can be used. False with a
+ * sentence. */
 bool server_check_files(const struct config *config, char error[SERVER_ERROR_SIZE]);
 
 /* Everything but the listeners: vhosts and queues as the store has them. The store becomes the
@@ -20,9 +21,9 @@ bool server_check_files(const struct config *config, char error[SERVER_ERROR_SIZ
 struct server *server_new(const struct config *config, struct clock *clock, struct random *random,
                           struct store **store, char error[SERVER_ERROR_SIZE]);
 
-/* Opens every configured listener, and management; then, when nothing can fail any more, gives a new
- * store its defaults. 0; or with a sentence in error the exit status of the process: EX_CONFIG when a
- * certificate cannot be used, EX_UNAVAILABLE for an address. */
+/* Opens every configured listener, and management; then, when nothing can fail any more, gives a
+ * new store its defaults. 0; or with a sentence in error the exit status of the process: EX_CONFIG
+ * when a certificate cannot be used, EX_UNAVAILABLE for an address. */
 int server_listen(struct server *server, char error[SERVER_ERROR_SIZE]);
 
 struct loop *server_loop(struct server *server);

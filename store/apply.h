@@ -108,8 +108,8 @@ void apply_delete(struct apply *apply, enum database_id id); /* where the cursor
 /* A row did not hold what it should: counted, said once in a while, and lived with. */
 void apply_damaged(struct apply *apply, const char *what, uint64_t id, uint64_t position);
 
-/* Reads the row of queue->id, made anew from its segments if it cannot be read, and leaves the cursor
- * there. false: there is none. */
+/* Reads the row of queue->id, made anew from its segments if it cannot be read, and leaves the
+ * cursor there. false: there is none. */
 bool apply_load_queue(struct apply *apply, struct apply_queue *queue);
 
 /* Writes it; found: where the cursor stands. */

@@ -1,11 +1,11 @@
-/* See background.h. Its snapshots last a millisecond or two, as pages freed meanwhile cannot be used
- * again and the file grows instead; a queue's counters alone are compared in one go, which takes a
- * hundred milliseconds for ten million messages.
+/* See background.h. Its snapshots last a millisecond or two, as pages freed meanwhile cannot be
+ * used again and the file grows instead; a queue's counters alone are compared in one go, which
+ * takes a hundred milliseconds for ten million messages.
  *
  *     snapshot: a step │ rests, RESTS times as long │ snapshot │ ...
  *
- * It keeps out of the way by resting, and not by a low priority: on a busy machine that would leave it
- * without the processor for a second at a time, with a snapshot open. */
+ * It keeps out of the way by resting, and not by a low priority: on a busy machine that would leave
+ * it without the processor for a second at a time, with a snapshot open. */
 #include "store/background.h"
 
 #include <sys/mman.h>

@@ -12,7 +12,8 @@
  * A body counts the entries that still want it. One that nobody wants is not written, and is handed
  * back at once.
  *
- * While there is no room (store.h) a batch comes back refused, and what was added meanwhile joins it:
+ * While there is no room (store.h) a batch comes back refused, and what was added meanwhile joins
+ * it:
  *
  *     under way, lsn 7: puts, deletes  ──refused──┐
  *     open,      lsn 8: puts, deletes  ───────────┴─▶ open, lsn 7..8 ──carved──▶ lean, lsn 8: deletes
@@ -118,8 +119,8 @@ bool batch_has(struct batch *batch, enum batch_part part);
  * nothing stays but entries and what is tied to them. */
 bool batch_carve(struct batch *batch, enum batch_part part, struct batch *lean);
 
-/* Joins `later` to the end of batch, which was refused; later is empty then. Entries of the one that
- * the other deletes are taken back. */
+/* Joins `later` to the end of batch, which was refused; later is empty then. Entries of the one
+ * that the other deletes are taken back. */
 void batch_join(struct batch *batch, struct batch *later, store_body_done *done);
 
 /* The next batch after this one counts on from its numbers. */

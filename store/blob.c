@@ -15,7 +15,8 @@
  *     size        what it takes on disk: its bodies, and for each entry about what its place takes
  *     alive       the same of the living entries alone, shared bodies counted for each of them
  *     sparse_at   once alive is no more than this, half of it is dead (a blob of one body is all
- *                 alive or all dead, and has 0 here): from then on the blob has a row in `sparse`, under the LSN at which it came to that, which is `since` here. */
+ *                 alive or all dead, and has 0 here): from then on the blob has a row in `sparse`,
+ *                 under the LSN at which it came to that, which is `since` here. */
 #include "store/apply.h"
 #include "store/crc32c.h"
 

@@ -1,6 +1,6 @@
-/* See copy.h. The copy is built beside its place, as PATH.part, with its lock file kept in memory by
- * LMDB; synced, made its predecessor's owner's, renamed, and its directory synced. What fails removes
- * it. */
+/* See copy.h. The copy is built beside its place, as PATH.part, with its lock file kept in memory
+ * by LMDB; synced, made its predecessor's owner's, renamed, and its directory synced. What fails
+ * removes it. */
 #include "store/copy.h"
 
 #include <sys/stat.h>

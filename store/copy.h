@@ -1,9 +1,9 @@
 /* A consistent copy of a store as one file, which is a store again when it stands in a directory as
  * data.mdb. The same makes a smaller file of one that has grown.
  *
- * A read transaction keeps every page that is freed after it began, so that a copy made in one would
- * let the file of a busy store grow by all that is written meanwhile. But a blob never changes once
- * it is written, and their numbers ascend:
+ * A read transaction keeps every page that is freed after it began, so that a copy made in one
+ * would let the file of a busy store grow by all that is written meanwhile. But a blob never
+ * changes once it is written, and their numbers ascend:
  *
  *     blobs up to the last of now      in small pieces, each in a snapshot of its own; again, until
  *                                      few are new
@@ -25,8 +25,8 @@ struct copy_control {
     uint32_t idle_percent; /* of the time to sleep between pieces, 0 to 99: so that others get on */
 };
 
-/* Writes the copy to path, in place of what is there, whose owner and mode it gets, and syncs it: it
- * is there whole, or what was there still is. 0, or -errno with a sentence. */
+/* Writes the copy to path, in place of what is there, whose owner and mode it gets, and syncs it:
+ * it is there whole, or what was there still is. 0, or -errno with a sentence. */
 int copy_database(const struct database *database, const char *path, struct copy_control *control,
                   char error[STORE_ERROR_SIZE]);
 

@@ -360,7 +360,8 @@ static int last_number(struct database *database, MDB_txn *txn, enum database_id
 }
 
 /* A blob that the state does not know of can only be there if the state row was damaged. Then the
- * sums are counted anew; blobs go on above the last of which there is a trace, and LSNs above all that rows name. */
+ * sums are counted anew; blobs go on above the last of which there is a trace, and LSNs above all
+ * that rows name. */
 static int check_last_blob(struct database *database, MDB_txn *txn)
 {
     struct state_row *state = &database->state;

@@ -43,12 +43,12 @@ int database_open_read_only(struct database *database, const char *directory,
  * removed, moved or replaced: then what is committed is lost with the process. */
 bool database_is_in_place(const struct database *database);
 
-/* Opens the environment (path: the directory, or with MDB_NOSUBDIR the file), map_size 0 for the default, with as
- * much address space as is granted. 0 or LMDB's code. */
+/* Opens the environment (path: the directory, or with MDB_NOSUBDIR the file), map_size 0 for the
+ * default, with as much address space as is granted. 0 or LMDB's code. */
 int database_open_environment(MDB_env **env, const char *path, size_t map_size, unsigned flags);
 
-/* Opens the databases, which are made together. 0; MDB_NOTFOUND: the store is new, and none is there;
- * MDB_CORRUPTED: some are there and some are not; or another of LMDB's codes. */
+/* Opens the databases, which are made together. 0; MDB_NOTFOUND: the store is new, and none is
+ * there; MDB_CORRUPTED: some are there and some are not; or another of LMDB's codes. */
 int database_find_all(MDB_txn *txn, MDB_dbi dbi[DATABASE_COUNT]);
 
 /* The version of the format that a store says it has; 0: it does not say. */
@@ -56,8 +56,8 @@ uint32_t database_format(MDB_txn *txn);
 
 const char *database_name(enum database_id id);
 
-/* Where the data file is mapped, so far as it was looked at: for who reads much of it once, and gives
- * the pages back. size 0: it cannot be known. */
+/* Where the data file is mapped, so far as it was looked at: for who reads much of it once, and
+ * gives the pages back. size 0: it cannot be known. */
 struct slice database_mapping(const struct database *database);
 
 int database_errno(int rc); /* LMDB's code as 0 or -errno */

@@ -1,5 +1,5 @@
-/* See datasync.h. fdatasync(2) is libc's for everybody, and a failure that concerns the watched file is
- * noted on its way back. */
+/* See datasync.h. fdatasync(2) is libc's for everybody, and a failure that concerns the watched
+ * file is noted on its way back. */
 #include "store/datasync.h"
 
 #include <dlfcn.h>

@@ -1,9 +1,9 @@
-/* Is a salvage due? A child looks, because a look can be the end of who looks: first as pages.h reads, so that no
- * tree leads astray or in circles, then as LMDB does.
+/* Is a salvage due? A child looks, because a look can be the end of who looks: first as pages.h
+ * reads, so that no tree leads astray or in circles, then as LMDB does.
  *
- * Due is what shows damage: the child dies of a fault, or is told that the file is not what it should be. Whatever
- * else keeps it from looking (memory, rights, a slow disk) is no reason: the start goes on, and says itself
- * what it cannot do. */
+ * Due is what shows damage: the child dies of a fault, or is told that the file is not what it
+ * should be. Whatever else keeps it from looking (memory, rights, a slow disk) is no reason: the
+ * start goes on, and says itself what it cannot do. */
 #include "store/salvage.h"
 
 #include <poll.h>
@@ -120,8 +120,9 @@ static bool check_database(struct check *check, const struct page_node *node)
     return sound;
 }
 
-/* LMDB writes over the pages that are listed as free: none may be in use. Those at the end may never have
- * been written. Their keys, numbers in the machine's order of octets, are in an order of LMDB's own. */
+/* LMDB writes over the pages that are listed as free: none may be in use. Those at the end may
+ * never have been written. Their keys, numbers in the machine's order of octets, are in an order of
+ * LMDB's own. */
 static bool check_free(struct check *check, const struct page_node *node)
 {
     struct slice value;

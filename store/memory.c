@@ -46,8 +46,8 @@ struct memory {
     struct letter_list fetches;      /* answered by the next store_process */
     int64_t lost_count, lost_bytes;  /* see store_memory_lose */
 
-    bool auto_sync,
-        synced; /* synced: the batch under way is durable, or refused, not yet settled */
+    /* synced: the batch under way is durable, or refused, not yet settled */
+    bool auto_sync, synced;
     enum store_memory_room room;
     bool clean;   /* since the last crash, if any */
     bool damaged; /* something was: an owner need not know any more what there is */

@@ -4,12 +4,12 @@
 
 #include "store/verify.h"
 
-/* Looks whether there is a store in the directory. 0, or -errno with a sentence, -ENOENT when there is
- * none. */
+/* Looks whether there is a store in the directory. 0, or -errno with a sentence, -ENOENT when there
+ * is none. */
 int offline_find(const char *directory, char error[STORE_ERROR_SIZE]);
 
-/* Verifies all of it in one snapshot. verify_begin has been called with whom to tell. 0 or -errno with a
- * sentence, where what could be read is in *verify all the same. */
+/* Verifies all of it in one snapshot. verify_begin has been called with whom to tell. 0 or -errno
+ * with a sentence, where what could be read is in *verify all the same. */
 int offline_verify(struct verify *verify, char error[STORE_ERROR_SIZE]);
 
 /* Writes the store anew, without free pages, and puts it in the place of the old one, which stays

@@ -66,7 +66,8 @@ static bool read_at(const struct pages *pages, uint64_t offset, void *to, size_t
     return true;
 }
 
-/* The version of LMDB's format by a meta page of a file with pages of that size that stands there; 0: none does. */
+/* The version of LMDB's format by a meta page of a file with pages of that size that stands there;
+ * 0: none does. */
 static uint32_t version_at(const struct pages *pages, uint64_t offset, uint32_t size)
 {
     uint8_t page[PAGE_HEADER + META_SIZE];

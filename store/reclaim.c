@@ -7,21 +7,21 @@
  *     blob 98  ░░░░░              index (1, 72) ▸ 98  (2, 544) ▸ 98
  *
  * An entry's place changes; its queue, its position and all that its owner gave stay. A body that
- * several entries share is moved once, because a blob is emptied as a whole: its holders are all the
- * segments that may refer to it, and the bodies in a blob are limited (blob.c) so that this is the
- * work of a millisecond. What survives goes to a blob of its own and not to one of the batch: what
- * was left over once is likely to stay longer than what comes new.
+ * several entries share is moved once, because a blob is emptied as a whole: its holders are all
+ * the segments that may refer to it, and the bodies in a blob are limited (blob.c) so that this is
+ * the work of a millisecond. What survives goes to a blob of its own and not to one of the batch:
+ * what was left over once is likely to stay longer than what comes new.
  *
- * A segment is replaced in one transaction with the bodies it leads to, so a reader sees, in its own
- * snapshot, the old or the new. Nothing is moved while ranges wait to be trimmed: dead is then what
- * lies below a queue's head or has its bit in a gone row, and nothing else.
+ * A segment is replaced in one transaction with the bodies it leads to, so a reader sees, in its
+ * own snapshot, the old or the new. Nothing is moved while ranges wait to be trimmed: dead is then
+ * what lies below a queue's head or has its bit in a gone row, and nothing else.
  *
  * Which blob:  the one that has been mostly dead for longest, in the order of `sparse`.
  * When:        with a batch, once it has been so for reclaim_patience commits, as a queue that is
- *              read from its front empties its blobs by itself; or sooner when such blobs hold more than an
- *              eighth of all, and SLACK; and in any case while the store is idle.
- * How much:    about SLICE_NS, or what the batch itself took when such blobs hold too much; and no more
- *              bytes than go into one blob and the batch itself wrote.
+ *              read from its front empties its blobs by itself; or sooner when such blobs hold more
+ *              than an eighth of all, and SLACK; and in any case while the store is idle.
+ * How much:    about SLICE_NS, or what the batch itself took when such blobs hold too much; and no
+ *              more bytes than go into one blob and the batch itself wrote.
  *
  * So the decision is made from rows alone, and the clock only says how far a slice goes: never what
  * a batch means. No operation names a place or a blob, and what store.h shows of a store (records,

@@ -68,8 +68,8 @@ bool record_check(struct slice key, struct slice value)
 }
 
 /* What turning bits of a value round does to its checksum depends on which they are, not on the
- * value: CRC32C is linear. So the difference between what it is and what it should be names the bit,
- * and each bit's is that of the bit eight places on, with one zero octet more behind it. */
+ * value: CRC32C is linear. So the difference between what it is and what it should be names the
+ * bit, and each bit's is that of the bit eight places on, with one zero octet more behind it. */
 static uint32_t followed_by(uint32_t difference, uint8_t octet)
 {
     return ~crc32c(~difference, &octet, 1);

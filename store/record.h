@@ -20,9 +20,9 @@
  *     header     CRC32C u32 of the key and of the value after these four bytes |
  *                version u8 | flags u8 | count u16
  *
- * The bodies of a batch are *blobs*, numbered as they are written: small ones back to back, cut into
- * parts of at most PART_MAX bytes, up to about BLOB_SIZE_MAX; one that is larger than a part is a
- * blob of its own. Its entries are one or more *segments* per queue: up to SEGMENT_ENTRIES_MAX
+ * The bodies of a batch are *blobs*, numbered as they are written: small ones back to back, cut
+ * into parts of at most PART_MAX bytes, up to about BLOB_SIZE_MAX; one that is larger than a part
+ * is a blob of its own. Its entries are one or more *segments* per queue: up to SEGMENT_ENTRIES_MAX
  * entries with bodies in one blob, whose places take up to SEGMENT_MAX bytes, so that a segment is
  * a page at most and putting or acknowledging a run of entries touches one row and not hundreds.
  *

@@ -1,7 +1,7 @@
 /* Records first, then queues, each in key order, in one read transaction: O(records + queues). What
- * one bit has changed in is read as it was; else a record is skipped, and a queue's row rebuilt from
- * its segments: here for the answer, and on disk when that is mended (mend.h). Damage is counted and logged,
- * and never keeps the store from opening. */
+ * one bit has changed in is read as it was; else a record is skipped, and a queue's row rebuilt
+ * from its segments: here for the answer, and on disk when that is mended (mend.h). Damage is
+ * counted and logged, and never keeps the store from opening. */
 #include "store/recover.h"
 
 #include "base/alloc.h"

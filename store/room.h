@@ -13,11 +13,12 @@
  *
  * What a batch takes is reckoned from above. While the disk has room, the reserve and what the
  * batch takes are both behind the last page in use. When it has no more, free pages count, too, as
- * many as were free for some commits (younger ones LMDB does not use yet); it is *tight* then: bodies
- * are cut into single pages, because nobody knows how free pages lie, and reclaim.c moves nothing.
+ * many as were free for some commits (younger ones LMDB does not use yet); it is *tight* then:
+ * bodies are cut into single pages, because nobody knows how free pages lie, and reclaim.c moves
+ * nothing.
  *
- * Blocks allocated ahead are as good as written to ext4, XFS and tmpfs. A file system that copies on
- * write may still refuse; then LMDB's write fails and its transaction is undone, before anything
+ * Blocks allocated ahead are as good as written to ext4, XFS and tmpfs. A file system that copies
+ * on write may still refuse; then LMDB's write fails and its transaction is undone, before anything
  * that counts was written: no room, as well. */
 #ifndef STORE_ROOM_H
 #define STORE_ROOM_H

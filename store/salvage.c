@@ -1,11 +1,12 @@
 /* See salvage.h. From the old file to the new in three steps:
  *
  *     take    rows, as they are: whatever database holds them, and whatever leaf page
- *     settle  segment by segment, what lives: not below its queue's head, not marked as gone, in no range that was deleted. A
- *             segment in which nothing does goes, and with the last of a deleted queue its row. Deleted
- *             ranges are done with then, so that none is trimmed a second time from what is counted here
- *     count   blobs: how many living entries need each, and what they cost. Those that nothing needs
- *             stay behind with the old file
+ *     settle  segment by segment, what lives: not below its queue's head, not marked as gone, in no
+ *             range that was deleted. A segment in which nothing does goes, and with the last of a
+ *             deleted queue its row. Deleted ranges are done with then, so that none is trimmed a
+ *             second time from what is counted here
+ *     count   blobs: how many living entries need each, and what they cost. Those that nothing
+ *             needs stay behind with the old file
  *
  * Nothing that was counted before is believed. */
 #include "store/salvage.h"
@@ -145,7 +146,8 @@ static void delete (struct salvage *salvage, MDB_cursor *cursor)
 
 /* ---- taking rows ----------------------------------------------------------------------------- */
 
-/* Whether it is a sound row of that database. Of the databases other than "record", a row is of one at most. */
+/* Whether it is a sound row of that database. Of the databases other than "record", a row is of one
+ * at most. */
 static bool is_row_of(enum database_id id, struct slice key, struct slice value)
 {
     static struct segment segment;
@@ -196,8 +198,8 @@ static bool gone_is_later(struct slice key, struct slice value, struct slice old
            gone_decode(key, old, record_count(old), &b) && gone_count(&a) > gone_count(&b);
 }
 
-/* What was found first stays; but of a row that a tree has no more, there may be several, and in these two
- * databases it shows which is the latest. */
+/* What was found first stays; but of a row that a tree has no more, there may be several, and in
+ * these two databases it shows which is the latest. */
 static void take_sound(struct salvage *salvage, enum database_id id, struct slice key,
                        struct slice value)
 {

@@ -44,8 +44,8 @@
  * store_durable_entries is the highest of which nothing waits. (What lies in the way of a tied
  * delete, a range around it or the end of its queue, waits with it; then no LSN is durable that
  * something other than entries waits for.) Whoever answers for entries goes by
- * that one. The store does not look for room by itself: the owner asks (store_ask_for_room), now and
- * then; commits that make room are noticed.
+ * that one. The store does not look for room by itself: the owner asks (store_ask_for_room), now
+ * and then; commits that make room are noticed.
  *
  * What cannot be read (a checksum does not hold, a row is missing) is counted in
  * store_stats.damaged and logged; the rest is served. Rows are put right where they are met
@@ -66,8 +66,8 @@ struct store;
 
 /* Who waits while opening and recovering take long, which a salvage does for minutes. */
 struct store_waiting {
-    /* Asked every few milliseconds: false ends it with -ECANCELED, and with the store as it was. NULL:
-     * nobody would rather go. */
+    /* Asked every few milliseconds: false ends it with -ECANCELED, and with the store as it was.
+     * NULL: nobody would rather go. */
     bool (*goes_on)(void *context);
     void *context;
 };
@@ -121,8 +121,9 @@ struct store_recovery {
     bool was_clean; /* set by store_recover: the last close was a clean one */
 };
 
-/* Reads O(records + queues), no entries and no bodies. 0 or -errno. A store that has not been recovered
- * is not marked as cleanly closed, unless it was before: what may have been delivered is not known. */
+/* Reads O(records + queues), no entries and no bodies. 0 or -errno. A store that has not been
+ * recovered is not marked as cleanly closed, unless it was before: what may have been delivered is
+ * not known. */
 int store_recover(struct store *store, struct store_recovery *recovery);
 
 /* ---- the open batch -------------------------------------------------------------------------- */
@@ -183,9 +184,9 @@ void store_delete_entry(struct store *store, uint64_t queue_id, uint64_t positio
  * letter, a transaction). */
 void store_delete_tied(struct store *store, uint64_t queue_id, uint64_t position, uint32_t weight);
 
-/* Deletes every entry alive in [first, end), which are durable, and count and weigh as given, or about
- * so if the store was damaged. Costs O(1) now; the work is done in slices behind. Entries of the open batch must be taken back instead, or lie
- * outside. */
+/* Deletes every entry alive in [first, end), which are durable, and count and weigh as given, or
+ * about so if the store was damaged. Costs O(1) now; the work is done in slices behind. Entries of
+ * the open batch must be taken back instead, or lie outside. */
 void store_delete_range(struct store *store, uint64_t queue_id, uint64_t first, uint64_t end,
                         uint64_t count, uint64_t weight);
 
@@ -306,8 +307,8 @@ typedef void store_found(void *context, const struct store_finding *finding);
 void store_on_finding(struct store *store, store_found *found, void *context);
 
 /* Begins to write a consistent copy of the store to the file at path (copied), after one that is
- * there was removed: a store again when it stands in a directory as data.mdb. It is synced when it is
- * complete, and under another name until then. The owner's batches go on meanwhile, and the data
+ * there was removed: a store again when it stands in a directory as data.mdb. It is synced when it
+ * is complete, and under another name until then. The owner's batches go on meanwhile, and the data
  * file does not grow by what they write. 0, -EBUSY when one is under way already, or -ENOTSUP. */
 int store_backup(struct store *store, const char *path);
 

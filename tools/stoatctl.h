@@ -1,7 +1,8 @@
 /* The parts of stoatctl.
  *
  *     stoatctl.c          options, the table of commands, those that are not lists
- *     stoatctl_list.c     the list_... commands: which columns there are, and where in the answer they stand
+ *     stoatctl_list.c     the list_... commands: which columns there are, and where in the answer
+ *                         they stand
  *     stoatctl_policy.c   policies: set, clear
  *     stoatctl_access.c   users, virtual hosts, permissions, limits: all but their lists
  *     stoatctl_store.c    the store: back up a running broker's; verify and compact one at rest
@@ -59,8 +60,8 @@ struct reply {
 };
 
 /* Sends the request, waits for the answer. Statuses that are not the command's business (no broker,
- * no answer in time, a broker that is stopping) are failures; 400, 401, 404 and 409 are not. The body
- * is to be released with json_decref. */
+ * no answer in time, a broker that is stopping) are failures; 400, 401, 404 and 409 are not. The
+ * body is to be released with json_decref. */
 int client_request(struct client *client, const char *method, const char *path,
                    struct reply *reply);
 

@@ -72,8 +72,8 @@ static int explain_absent(struct client *client, const char *user, const char *v
     return otherwise;
 }
 
-/* Sends it; body may be NULL, and is released. 404 is explained by user and vhost, which may be NULL;
- * when neither is missing it is `absent`. */
+/* Sends it; body may be NULL, and is released. 404 is explained by user and vhost, which may be
+ * NULL; when neither is missing it is `absent`. */
 static int request(struct client *client, const char *method, const char *const *segments,
                    json_t *body, const char *user, const char *vhost, int absent)
 {

@@ -1,4 +1,5 @@
-/* Whether the records of a store can be understood as definitions: a broker in memory reads them. */
+/* Whether the records of a store can be understood as definitions: a broker in memory reads
+ * them. */
 #include "base/alloc.h"
 #include "core/broker.h"
 #include "core/definition.h"

@@ -7,8 +7,9 @@
 
 struct column {
     const char *name;
-    const char *
-        path; /* "queue.name"; "=text": always this text; "$name": its JSON, as text; "%name": a list of words, "[a, b]" but in JSON; NULL: the name */
+    /* "queue.name"; "=text": always this text; "$name": its JSON, as text; "%name": a list of
+     * words, "[a, b]" but in JSON; NULL: the name */
+    const char *path;
 };
 
 static const struct column queue_columns[] = {
@@ -139,8 +140,8 @@ static const struct column quarantine_columns[] = {
     {"size", NULL},  {"queue_id", NULL}, {"position", NULL},
 };
 
-/* What a list is of: everything, one vhost (-p, unless --global), the user who is its first word, or
- * the one of --user if there is one. */
+/* What a list is of: everything, one vhost (-p, unless --global), the user who is its first word,
+ * or the one of --user if there is one. */
 enum scope { OF_ALL, OF_VHOST, OF_USER, OF_USER_OPTION };
 
 struct list {

@@ -15,8 +15,8 @@
 
 /* ---- backup ---------------------------------------------------------------------------------- */
 
-/* The broker makes the copy in its data directory, outside of which it writes nothing, and we take it
- * from there to where it is wanted. What cannot be taken stays there until the next backup. */
+/* The broker makes the copy in its data directory, outside of which it writes nothing, and we take
+ * it from there to where it is wanted. What cannot be taken stays there until the next backup. */
 
 static int write_all(int fd, const uint8_t *octets, size_t size)
 {
@@ -30,8 +30,8 @@ static int write_all(int fd, const uint8_t *octets, size_t size)
     return 0;
 }
 
-/* Everything that can be read goes to the end of the other, and is synced; 0 or -errno. Plainly, as no
- * shorter way leads to every file system. */
+/* Everything that can be read goes to the end of the other, and is synced; 0 or -errno. Plainly, as
+ * no shorter way leads to every file system. */
 static int copy_octets(int from, int to)
 {
     static uint8_t piece[1 << 20];

@@ -4,7 +4,8 @@
  *     stoatperf_load         the run: its loop and its phases
  *     stoatperf_topology     queues, and who uses which
  *     stoatperf_publisher    prebuilt publishes, schedule, confirms
- *     stoatperf_consumer     deliveries, acks; stoatperf_verify, stoatperf_ledger: each once and in order?
+ *     stoatperf_consumer     deliveries, acks; stoatperf_verify, stoatperf_ledger: each once and in
+ *                            order?
  *     stoatperf_client       one connection; stoatperf_stream: what it sends, taken apart
  *     stoatperf_meter        counts and intervals; stoatperf_histogram, stoatperf_process
  *     stoatperf_report       text and JSON

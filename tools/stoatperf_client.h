@@ -34,7 +34,8 @@ struct client {
     struct failure *failure; /* the run's */
 };
 
-/* Connects to the broker of the options and opens the connection and channel 1. identity may be NULL. */
+/* Connects to the broker of the options and opens the connection and channel 1. identity may be
+ * NULL. */
 bool client_open(struct client *client, const struct options *options, const char *name,
                  struct failure *failure, struct broker_identity *identity);
 
@@ -50,8 +51,8 @@ bool client_send_all(struct client *client);
 bool client_attach(struct client *client, int epoll, const struct stream_events *events,
                    void *owner, void (*on_ready)(struct client *client, uint32_t events));
 
-/* Reads once, at most what scratch of CLIENT_SCRATCH_SIZE takes, and feeds the stream; with TLS again until no
- * decrypted input is left. */
+/* Reads once, at most what scratch of CLIENT_SCRATCH_SIZE takes, and feeds the stream; with TLS
+ * again until no decrypted input is left. */
 bool client_read(struct client *client, uint8_t *scratch);
 
 /* Writes as much as the socket takes. The number of octets, or -1. */

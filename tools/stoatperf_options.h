@@ -42,8 +42,8 @@ struct options {
 void options_parse(struct options *options, int argc, char **argv);
 void options_release(struct options *options);
 
-/* amqp:// or amqps://user:password@host:port/vhost, every part of it optional, percent-encoded. NULL, or what
- * is wrong with it; then *uri is empty. */
+/* amqp:// or amqps://user:password@host:port/vhost, every part of it optional, percent-encoded.
+ * NULL, or what is wrong with it; then *uri is empty. */
 const char *uri_parse(struct uri *uri, const char *text);
 void uri_release(struct uri *uri);
 

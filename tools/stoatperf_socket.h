@@ -1,10 +1,10 @@
-/* A connected socket, plain or with TLS on it, read and written as with recv and send: -1 with EAGAIN
- * when a non-blocking one has nothing or takes nothing.
+/* A connected socket, plain or with TLS on it, read and written as with recv and send: -1 with
+ * EAGAIN when a non-blocking one has nothing or takes nothing.
  *
  * TLS takes several records from the kernel at a time: what was taken and not read is seen by no
- * epoll, so whoever waits on one reads until socket_has_more says no. And a write that was not taken
- * must be tried again with the same octets first, which is how stoatperf writes anyway. OpenSSL
- * shakes hands by itself, so that the process must ignore SIGPIPE. */
+ * epoll, so whoever waits on one reads until socket_has_more says no. And a write that was not
+ * taken must be tried again with the same octets first, which is how stoatperf writes anyway.
+ * OpenSSL shakes hands by itself, so that the process must ignore SIGPIPE. */
 #ifndef TOOLS_STOATPERF_SOCKET_H
 #define TOOLS_STOATPERF_SOCKET_H
 
@@ -22,8 +22,9 @@ struct socket {
 bool socket_open(struct socket *sock, const char *host, const char *port, int timeout_s,
                  struct failure *failure);
 
-/* TLS on an open, blocking socket, which is closed where that fails. The broker's certificate must be for host, and lead to those in
- * ca_file, or the system's where that is NULL; insecure: any will do. The same for all of a process. */
+/* TLS on an open, blocking socket, which is closed where that fails. The broker's certificate must
+ * be for host, and lead to those in ca_file, or the system's where that is NULL; insecure: any will
+ * do. The same for all of a process. */
 bool socket_encrypt(struct socket *sock, const char *host, const char *ca_file, bool insecure,
                     struct failure *failure);
 

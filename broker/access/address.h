@@ -6,24 +6,25 @@
  *         │                  └─────▶ regulars: who has logged in from there, the latest first
  *         └─▶ remembered: those where nobody is, the latest first
  *
- * An address is an IPv4 address, or the 64 bits of an IPv6 one that a site is given as a whole. It is
- * here while somebody from there is, or an answer to one who was is being computed; and afterwards,
- * for what is known of its logins: at most REMEMBERED_MAX are remembered, and the oldest go first.
+ * An address is an IPv4 address, or the 64 bits of an IPv6 one that a site is given as a whole. It
+ * is here while somebody from there is, or an answer to one who was is being computed; and
+ * afterwards, for what is known of its logins: at most REMEMBERED_MAX are remembered, and the
+ * oldest go first.
  *
  * Handshakes. An address may have so many connections that have not opened a vhost yet. One more
  * takes the place of the oldest: who is honest needs milliseconds, so that the oldest is not, and a
- * flood from one's own address keeps nobody out. And when there is no room for anybody, one makes way
- * of the address that has most of them: those of n bits' number have weight n.
+ * flood from one's own address keeps nobody out. And when there is no room for anybody, one makes
+ * way of the address that has most of them: those of n bits' number have weight n.
  *
  * Failed logins. Each makes the next one from there wait twice as long before anybody looks at it,
  * from DELAY_MIN_MS to the configured most; FORGET_MS after the last all is forgotten. It is the
- * login that waits, not its refusal: a guess costs its time whether the guesser awaits the answer or
- * not, and however many he makes at once.
+ * login that waits, not its refusal: a guess costs its time whether the guesser awaits the answer
+ * or not, and however many he makes at once.
  *
- * Regulars. That would shut out those who share their address with a guesser, behind a NAT or a proxy.
- * So a user who has logged in from there may do so again at once, whatever the neighbours do. That
- * tells a neighbour at once what the password is not: after MISSES_MAX that were wrong the user is
- * no regular there until the next login in turn. */
+ * Regulars. That would shut out those who share their address with a guesser, behind a NAT or a
+ * proxy. So a user who has logged in from there may do so again at once, whatever the neighbours
+ * do. That tells a neighbour at once what the password is not: after MISSES_MAX that were wrong the
+ * user is no regular there until the next login in turn. */
 #ifndef ACCESS_ADDRESS_H
 #define ACCESS_ADDRESS_H
 
@@ -90,16 +91,16 @@ void addresses_release(struct addresses *addresses); /* nobody refers to any */
 struct address *address_ref(struct address *address);
 void address_unref(struct address **address);
 
-/* Somebody has connected, and is in the handshake; has opened a vhost; does nothing more, which is harmless if he
- * had not; is gone. */
+/* Somebody has connected, and is in the handshake; has opened a vhost; does nothing more, which is
+ * harmless if he had not; is gone. */
 void visitor_enter(struct visitor *visitor, struct addresses *addresses,
                    const struct endpoint *peer);
 void visitor_open(struct visitor *visitor);
 void visitor_retire(struct visitor *visitor);
 void visitor_leave(struct visitor *visitor);
 
-/* The one that is longest in its handshake, of those from there, or of the address that has about the
- * most (half of it at least); or NULL. */
+/* The one that is longest in its handshake, of those from there, or of the address that has about
+ * the most (half of it at least); or NULL. */
 struct visitor *address_oldest(const struct address *address);
 struct visitor *addresses_oldest(const struct addresses *addresses);
 
@@ -107,12 +108,12 @@ struct visitor *addresses_oldest(const struct addresses *addresses);
 void address_login_failed(struct address *address);
 void address_login_succeeded(struct address *address, struct slice user);
 
-/* When the next login may have its turn: so many milliseconds after the last failure, at most max_ms.
- * 0: at any time. */
+/* When the next login may have its turn: so many milliseconds after the last failure, at most
+ * max_ms. 0: at any time. */
 uint64_t address_login_ms(const struct address *address, uint64_t max_ms);
 
-/* Whether a login is let in out of turn: its user is a regular, and the password is right. One that is
- * not is held against the user. */
+/* Whether a login is let in out of turn: its user is a regular, and the password is right. One that
+ * is not is held against the user. */
 bool address_is_regular(struct address *address, struct slice user, bool right);
 
 #endif

@@ -8,8 +8,8 @@
  * An alarm is on while its reading is on the wrong side of its limit, at the last look. How soon
  * the next look comes depends on how far the nearer limit is: not longer than half of what it would
  * take to get there at FAST_RATE (alarm.c), whichever side it is on. The limit of the disk is there
- * so that its end is not met; where it is (a limit that is too low, a quota, another who was faster)
- * the store says so, and that is the same alarm.
+ * so that its end is not met; where it is (a limit that is too low, a quota, another who was
+ * faster) the store says so, and that is the same alarm.
  *
  * One per process, the loop thread's. It knows no connection: the session asks alarm_is_on at each
  * publish, and hears of the end. */

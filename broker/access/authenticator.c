@@ -181,8 +181,8 @@ static void on_pause_over(struct timer *timer)
 
 /* ---- what the answer is: the loop thread ---- */
 
-/* The user may have gone, or changed its password, since the question was asked; or another login has
- * proven the same password meanwhile, and had it kept in our own way. */
+/* The user may have gone, or changed its password, since the question was asked; or another login
+ * has proven the same password meanwhile, and had it kept in our own way. */
 static void judge(struct question *question)
 {
     struct authenticator *authenticator = question->authenticator;

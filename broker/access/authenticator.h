@@ -12,23 +12,23 @@
  * cancels.
  *
  * Turns. Whoever asks waits in the line of the address that he comes from (access/address.h); the
- * lines that have somebody take turns, one question each, and a line has one in hand at a time. So who
- * floods us waits behind its own. After failed logins an address has its next turn only when its time
- * has come. A regular who is right does not wait at all.
+ * lines that have somebody take turns, one question each, and a line has one in hand at a time. So
+ * who floods us waits behind its own. After failed logins an address has its next turn only when
+ * its time has come. A regular who is right does not wait at all.
  *
  *     empty ──ask──▶ next ──turn──▶ served ──answer──▶ empty, next or paused
  *              └───▶ paused ──its time──▶ next
  *
- * Questions. Those who ask the same while it waits, the same name and password from the same address,
- * are one question, and all get its answer: a fleet that comes back at once costs one. A line has room
- * for QUESTIONS_MAX different ones, and operators for any number.
+ * Questions. Those who ask the same while it waits, the same name and password from the same
+ * address, are one question, and all get its answer: a fleet that comes back at once costs one. A
+ * line has room for QUESTIONS_MAX different ones, and operators for any number.
  *
  * A question costs the same whatever is wrong with it: for a user who does not exist, or has no
  * password or one of another scheme, the same slow hash is computed over what was offered.
  *
  * A password that was right is right the next time without the slow function: its user keeps a
- * *proof*, an HMAC of it under a key that lives as long as the process. A new password drops it. That
- * is looked at in turn, too, since how soon the answer comes tells what it is. */
+ * *proof*, an HMAC of it under a key that lives as long as the process. A new password drops it.
+ * That is looked at in turn, too, since how soon the answer comes tells what it is. */
 #ifndef ACCESS_AUTHENTICATOR_H
 #define ACCESS_AUTHENTICATOR_H
 

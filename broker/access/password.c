@@ -26,7 +26,8 @@ static const struct {
     [PASSWORD_SHA512] = {"rabbit_password_hashing_sha512", 64},
 };
 
-/* The library fails for want of memory alone: is_affordable looks at parameters where they come from. */
+/* The library fails for want of memory alone: is_affordable looks at parameters where they come
+ * from. */
 static void must(bool done)
 {
     if (!done) {

@@ -1,6 +1,7 @@
 /* Passwords as they are kept: never themselves, but what a slow function makes of them.
  *
- *     octets     scheme (1) | log2 N (1) | r (1) | p (1) | salt size (1) | salt | hash size (1) | hash
+ *     octets     scheme (1) | log2 N (1) | r (1) | p (1) | salt size (1) | salt | hash size (1) |
+ *                hash
  *
  * Ours is scrypt, with its parameters beside each hash, so that they can grow with the years. Those
  * of RabbitMQ's users, which come with their definitions, are one salted SHA-256 or SHA-512; they
@@ -42,8 +43,8 @@ void password_make_rabbitmq(struct password *password,
  * of one that ends in NUL. */
 bool password_matches(const struct password *password, struct slice clear);
 
-/* What scrypt has cost this process so far, of any thread: N * r * p of each hash. It is how tests see
- * that two logins cost the same, without a clock. */
+/* What scrypt has cost this process so far, of any thread: N * r * p of each hash. It is how tests
+ * see that two logins cost the same, without a clock. */
 uint64_t password_work(void);
 
 bool password_equal(const struct password *a, const struct password *b);

@@ -1,5 +1,5 @@
-/* How much memory and disk there is, and how many descriptors, and how much of it is left: what the alarms of a real process
- * are judged by.
+/* How much memory and disk there is, and how many descriptors, and how much of it is left: what the
+ * alarms of a real process are judged by.
  *
  * Memory *used* is what only we can give back: resident pages that belong to no file. The store
  * maps its file, and the kernel keeps as much of that resident as it likes and takes it back when

@@ -11,8 +11,9 @@
  *
  * A name that does not exist ends the program with status 78, so that no test passes by a typing
  * error. The body is in tests/faults/fault.c, which also stands before the C library's fdatasync:
- * LMDB's commit is seen there as it runs. It hands on to the next fdatasync in the order of loading, so that a
- * preloaded library still sees every call, but for those that skip-sync leaves out. */
+ * LMDB's commit is seen there as it runs. It hands on to the next fdatasync in the order of
+ * loading, so that a preloaded library still sees every call, but for those that skip-sync leaves
+ * out. */
 #ifndef BASE_FAULT_H
 #define BASE_FAULT_H
 

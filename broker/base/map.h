@@ -43,8 +43,8 @@ void map_insert_id(struct map *map, struct map_link *link, uint64_t id);
 void map_remove(struct map *map, struct map_link *link); /* must be linked in this map */
 
 /* Every link, in no order: map_next(map, NULL) is the first, NULL comes after the last. To remove
- * while walking, ask for the next before removing; inserting ends the walk. To ask for the first again
- * and again until none is left takes time that is quadratic. */
+ * while walking, ask for the next before removing; inserting ends the walk. To ask for the first
+ * again and again until none is left takes time that is quadratic. */
 struct map_link *map_next(const struct map *map, const struct map_link *link);
 
 #define map_each(map, link)                                                                        \

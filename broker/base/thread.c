@@ -4,7 +4,8 @@
 
 #include "base/base.h"
 
-/* What a thread does wrong is its own: blocked, it would end the process and pass by the handler. */
+/* What a thread does wrong is its own: blocked, it would end the process and pass by the
+ * handler. */
 static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
 
 int thread_start(pthread_t *thread, void *(*function)(void *), void *argument)

@@ -22,8 +22,8 @@ struct wheel {
     struct timer_list slots[WHEEL_LEVELS * WHEEL_SLOTS];
     uint64_t occupied[WHEEL_LEVELS]; /* a bit per slot that holds a timer */
     struct timer_list expired;       /* being run by wheel_advance */
-    struct timer_list
-        overdue; /* set with a deadline that had passed; the next wheel_advance runs them */
+    /* set with a deadline that had passed; the next wheel_advance runs them */
+    struct timer_list overdue;
 };
 
 void wheel_init(struct wheel *wheel, uint64_t now_ms);

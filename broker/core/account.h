@@ -53,7 +53,8 @@ void account_clear_topic(struct broker *broker, struct grant *grant, struct topi
 /* For vhost_delete: the grants of all users in it. Nobody is told. */
 void account_forget_vhost(struct broker *broker, struct slice vhost);
 
-/* Says in the log what users lack after a start: all of them, or topic permissions that their grants speak of. */
+/* Says in the log what users lack after a start: all of them, or topic permissions that their
+ * grants speak of. */
 void account_report_losses(const struct broker *broker);
 
 /* Some of it was read from copies: writes all of it anew. */

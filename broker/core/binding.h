@@ -19,8 +19,8 @@ struct queue;
 struct binding {
     TAILQ_ENTRY(binding) by_source;      /* in source->bindings */
     TAILQ_ENTRY(binding) by_destination; /* in the queue's or exchange's bindings */
-    TAILQ_ENTRY(binding)
-    by_key; /* among the source's bindings of equal key, where its type keeps such lists */
+    /* among the source's bindings of equal key, where its type keeps such lists */
+    TAILQ_ENTRY(binding) by_key;
     struct map_link by_identity; /* in source->identities; its key is the identity */
     struct exchange *source;
     struct queue *queue; /* the destination: exactly one of the two is set */

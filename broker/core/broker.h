@@ -1,5 +1,5 @@
-/* What all clients share: the vhosts, the users, the store behind them, the replies that wait for it, and the
- * counters.
+/* What all clients share: the vhosts, the users, the store behind them, the replies that wait for
+ * it, and the counters.
  *
  * There is one struct broker in a process (tests make many). It owns its vhosts, and through them
  * exchanges, queues and bindings; it does not own the loop, the clock or the random source.

@@ -43,8 +43,8 @@ void dead_letters_release(struct dead_letters *letters); /* none may wait */
 void dead_letters_add(struct broker *broker, struct queue *queue, struct message *message,
                       enum death death, struct publisher *publisher);
 
-/* A message has been pushed to its queues, and nobody waits for it yet: how many things there are to
- * wait for, its entries in the open batch (one, however many) and each letter of it that waits,
+/* A message has been pushed to its queues, and nobody waits for it yet: how many things there are
+ * to wait for, its entries in the open batch (one, however many) and each letter of it that waits,
  * where a queue has dropped it already. since: dead_letters.count before. */
 size_t dead_letters_count_awaited(const struct broker *broker, const struct message *message,
                                   size_t since);
@@ -53,8 +53,9 @@ size_t dead_letters_count_awaited(const struct broker *broker, const struct mess
 void dead_letters_await(struct broker *broker, struct message *message, size_t since,
                         struct publisher *publisher, uint64_t sequence);
 
-/* Publishes the dead letter of this message at once if it has somewhere to go, and all its targets take
- * it: then the answer is NULL, and the caller deletes the message in the same turn. Else why not. */
+/* Publishes the dead letter of this message at once if it has somewhere to go, and all its targets
+ * take it: then the answer is NULL, and the caller deletes the message in the same turn. Else why
+ * not. */
 const char *dead_letter_publish(struct queue *queue, struct message *message, enum death death);
 
 /* Routes all that waits. */

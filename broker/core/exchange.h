@@ -22,8 +22,7 @@ struct routing {
     const struct slice *keys; /* the routing key, then those of CC and BCC (7.16) */
     size_t key_count;         /* at least 1 */
     struct message *message;  /* which has all this; NULL when none is there */
-    struct slice
-        properties; /* of the content header, wire form; types that look at headers read them there */
+    struct slice properties;  /* of the content header, wire form; the headers are among them */
 };
 
 /* Who waits for replies (section 14): the default exchange finds it by name, as if that were a

@@ -28,8 +28,8 @@ struct candidates { /* exchange->of_type */
     struct candidate *items;
     size_t count, capacity;
     bool weights_differ; /* or did before */
-    struct slice
-        header; /* the one that counts, inside the exchange's arguments; data is NULL for none */
+    /* the one that counts, inside the exchange's arguments; data is NULL for none */
+    struct slice header;
     enum amqp_property property; /* likewise; 0: none */
 };
 

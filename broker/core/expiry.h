@@ -5,8 +5,8 @@
  *
  * So a deadline costs 8 octets, a segment of 256 entries one place in the heap, a queue one timer;
  * entries without deadlines cost nothing. A stub (window.h) has its deadlines in memory like any
- * segment, although its entries are on disk. A segment's earliest deadline may be out of date on the
- * early side, when the entry that had it was consumed: then the timer finds nothing due and the
+ * segment, although its entries are on disk. A segment's earliest deadline may be out of date on
+ * the early side, when the entry that had it was consumed: then the timer finds nothing due and the
  * segment's true earliest is computed. An entry that is unacked does not expire; requeued after its
  * deadline it does at once.
  *

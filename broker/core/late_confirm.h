@@ -5,8 +5,8 @@
  * purged or replaced.
  *
  * Who is told at once: whose message a consumer has acknowledged, or was handed without asking for
- * acks. It has done its work. And whose message a full queue did not keep even for the time of its publish, for want
- * of room or of priority: it was never there, whatever becomes of others. */
+ * acks. It has done its work. And whose message a full queue did not keep even for the time of its
+ * publish, for want of room or of priority: it was never there, whatever becomes of others. */
 #ifndef CORE_LATE_CONFIRM_H
 #define CORE_LATE_CONFIRM_H
 

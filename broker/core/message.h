@@ -54,8 +54,8 @@ struct message {
     uint32_t body_size;
     uint32_t body_received; /* octets of the body present; == body_size once complete */
 
-    uint32_t
-        unsynced; /* entries of it in the open batch; meaningful while lsn is the open batch's */
+    /* entries of it in the open batch; meaningful while lsn is the open batch's */
+    uint32_t unsynced;
     uint32_t body_number;        /* of its body in that batch */
     uint64_t lsn;                /* the batch that last took its body; 0: none */
     struct publisher *publisher; /* waits for the store's word, or NULL; a counted reference */

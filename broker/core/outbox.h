@@ -6,14 +6,15 @@
  *                             └────┘ OUTBOX_RETRY_MS later
  *
  * Until then the message stays where it stands in its queue, set aside: in its window it is
- * unacked, and no consumer holds it. For the limits of its queue it still counts, so that publishers
- * are refused in the end and not memory filled. Those that cannot go keep their place among those
- * that are tried, so that the work for them is bounded, however many wait behind; and while all
- * places are taken, deadlines bring no more. Rejects go on, so that one bad message does not stop a
- * queue, until the outbox is heavy: then consumers get nothing, for all of it is in memory.
+ * unacked, and no consumer holds it. For the limits of its queue it still counts, so that
+ * publishers are refused in the end and not memory filled. Those that cannot go keep their place
+ * among those that are tried, so that the work for them is bounded, however many wait behind; and
+ * while all places are taken, deadlines bring no more. Rejects go on, so that one bad message does
+ * not stop a queue, until the outbox is heavy: then consumers get nothing, for all of it is in
+ * memory.
  *
- * What is set aside is on disk as it was before it died: after a restart it is ready again, to expire
- * at once if that was its end, to be delivered again if it was a reject.
+ * What is set aside is on disk as it was before it died: after a restart it is ready again, to
+ * expire at once if that was its end, to be delivered again if it was a reject.
  *
  * A queue has one of these from the first message that dies so. */
 #ifndef CORE_OUTBOX_H

@@ -171,8 +171,8 @@ uint64_t quarantine_clear(struct quarantine *quarantine)
 
     if (!quarantine->exists)
         return 0;
-    /* As a whole, for some of it may not be durable yet, or not be read. The next gets a queue of its
-     * own. */
+    /* As a whole, for some of it may not be durable yet, or not be read. The next gets a queue of
+     * its own. */
     store_delete_queue(store, quarantine->id);
     store_delete_record(store, record_key);
     quarantine->id = quarantine->next = 0;

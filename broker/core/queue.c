@@ -7,8 +7,8 @@
  *
  * A queue with priorities has a window for each; the highest with something ready is served first,
  * after what has come back to a quorum queue; the lowest overflows first. A quorum queue always has
- * priorities (11.7) and seldom needs them: it is like a queue without, but for the ids that it keeps
- * free in the store, until the first message of another priority than the plain one. */
+ * priorities (11.7) and seldom needs them: it is like a queue without, but for the ids that it
+ * keeps free in the store, until the first message of another priority than the plain one. */
 #include "core/queue.h"
 
 #include "amqp/properties.h"
@@ -273,8 +273,8 @@ static __attribute__((noinline)) enum window_next pass_due(struct queue *queue,
     return next;
 }
 
-/* The first ready entry of this priority, after those whose time is over: none while these must wait
- * for room, and not at once if they are too many. */
+/* The first ready entry of this priority, after those whose time is over: none while these must
+ * wait for room, and not at once if they are too many. */
 static enum window_next first_of(struct queue *queue, struct window *window, struct place *place)
 {
     const enum window_next next = window_first_ready(window, place);
@@ -526,9 +526,10 @@ static size_t retire_due(struct queue *queue, struct segment *segment)
     return retired;
 }
 
-/* All that is due goes, wherever it stands, in order of deadline, of priority, and then of position.
- * What is on disk is read first, if it has somewhere to go. Returns whether all of it is gone; if not
- * the rest goes when it has been read, when there is room for its dead letters, or in the next turn. */
+/* All that is due goes, wherever it stands, in order of deadline, of priority, and then of
+ * position. What is on disk is read first, if it has somewhere to go. Returns whether all of it is
+ * gone; if not the rest goes when it has been read, when there is room for its dead letters, or in
+ * the next turn. */
 static bool retire_all_due(struct queue *queue)
 {
     uint64_t now_ms = queue->broker->clock->now_ms;

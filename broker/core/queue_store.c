@@ -355,8 +355,8 @@ struct page_write {
     struct iovec iov[2 * SEGMENT_LARGE];
 };
 
-/* Whether what was written is what the segment still has, less some perhaps: what was taken and came
- * back meanwhile may count more deliveries. */
+/* Whether what was written is what the segment still has, less some perhaps: what was taken and
+ * came back meanwhile may count more deliveries. */
 static bool is_as_written(const struct page_write *write)
 {
     const struct segment *segment = write->segment;
@@ -845,8 +845,8 @@ struct page_read {
     uint8_t bytes[];
 };
 
-/* The next entry in what was read, which goes on behind it. Returns whether it has a place there: one
- * that has none is the last that can be found. */
+/* The next entry in what was read, which goes on behind it. Returns whether it has a place there:
+ * one that has none is the last that can be found. */
 static bool next_in_page(struct slice *page, uint32_t slots, struct page_head *head,
                          struct slice *record)
 {
@@ -1034,7 +1034,7 @@ void queue_recover_entries(struct queue *queue, const struct store_queue_state *
                                                      .deadlines = state->deadlines});
     window->delivered = state->delivered;
     learn_deadlines(queue);
-    /* What was unacked is ready again. Nothing goes before it has been read, and all levels are back
-     * before that. */
+    /* What was unacked is ready again. Nothing goes before it has been read, and all levels are
+     * back before that. */
     queue_drop_overflow(queue);
 }

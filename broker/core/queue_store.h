@@ -49,8 +49,9 @@ void queue_store_mark(struct queue *queue);   /* what has been handed out, for a
 /* Puts the entry into the open batch. deadline_ms by the monotonic clock, or DEADLINE_NONE. */
 void queue_store_entry(struct queue *queue, struct place place, uint64_t deadline_ms);
 
-/* Who waits for this entry alone, and so for its dead letter from now on; NULL: nobody. Who waits for
- * other entries of the message too is told late: by then the letter is as certain as they are. */
+/* Who waits for this entry alone, and so for its dead letter from now on; NULL: nobody. Who waits
+ * for other entries of the message too is told late: by then the letter is as certain as they
+ * are. */
 struct publisher *queue_take_wait(struct queue *queue, struct place place);
 
 /* Why an entry goes. Its publisher, if it waits for this entry, is told at once or late
@@ -70,8 +71,8 @@ bool queue_remove_entry(struct queue *queue, struct place place, enum removal re
 /* The same for one entry of a stub with deadlines, of which nobody needs the body. */
 void queue_forget_in_stub(struct queue *queue, struct segment *stub, uint32_t slot);
 
-/* Drops all that is ready in the window, however much that is: what is stored is deleted by the open
- * batch in runs, not one by one. Returns whether it deletes anything. */
+/* Drops all that is ready in the window, however much that is: what is stored is deleted by the
+ * open batch in runs, not one by one. Returns whether it deletes anything. */
 bool queue_drop_ready(struct queue *queue, struct window *window);
 
 /* Gives up what the window has in memory beyond the first `keep` octets or so that are ready, as

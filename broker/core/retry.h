@@ -1,5 +1,5 @@
-/* Delayed retry (11.8): what a consumer gave back to a quorum queue waits, longer after each failure,
- * before it is ready again.
+/* Delayed retry (11.8): what a consumer gave back to a quorum queue waits, longer after each
+ * failure, before it is ready again.
  *
  *     queue_requeue ─▶ waits: its window has it as unacked, and no consumer holds it
  *                        └──(timer, by due time)─▶ ready, where it stands

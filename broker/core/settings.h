@@ -37,8 +37,8 @@ struct settings_source {
 };
 
 /* The slices of the settings point into the source. Where several say something (11.6, 17.3),
- * limits are the smallest of them; for the rest an argument goes before the policy, but for a quorum
- * queue's overflow, and the operator's policy before the other one. */
+ * limits are the smallest of them; for the rest an argument goes before the policy, but for a
+ * quorum queue's overflow, and the operator's policy before the other one. */
 void settings_read(struct settings *settings, const struct settings_source *source);
 
 #endif

@@ -1,7 +1,7 @@
 /* A vhost: names to exchanges and queues, and every operation that creates, binds or deletes them.
  * These functions hold all the rules: who may (access/permission.h), what may be (existence,
- * equivalence, reserved names); replies belong to session/. Names have at most 255 octets, arguments
- * are checked tables.
+ * equivalence, reserved names); replies belong to session/. Names have at most 255 octets,
+ * arguments are checked tables.
  *
  * Each that can fail fills a struct amqp_error (code and text of wire-behaviour sections 5, 7, 8)
  * and returns false or NULL. Each that changes something durable gives the LSN that a reply must
@@ -15,8 +15,8 @@
 #include "core/policy.h"
 #include "core/queue.h"
 
-/* Who asks. Where a function takes one, NULL is the broker itself: it may do everything, and nothing
- * exclusive is its own. */
+/* Who asks. Where a function takes one, NULL is the broker itself: it may do everything, and
+ * nothing exclusive is its own. */
 struct asker {
     struct queue_owner *owner; /* of the exclusive queues that it may use; or NULL */
     const struct grant *grant; /* NULL: may do nothing */

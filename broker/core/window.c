@@ -477,8 +477,8 @@ struct place window_add_loaded(struct window *window, struct segment *range, uin
     assert(segment_is_on_disk(range) && !range->is_stub && position >= range->first &&
            position < range->end);
 
-    /* What the range has no entry for stays as an empty slot. A hole before it does not: its deletes
-     * may not be durable, and the segment would not know. */
+    /* What the range has no entry for stays as an empty slot. A hole before it does not: its
+     * deletes may not be durable, and the segment would not know. */
     struct segment *segment = TAILQ_PREV(range, segment_list, link);
     if (segment == NULL || segment_is_on_disk(segment) || segment->end != range->first ||
         position - segment->first >= segment->capacity) {

@@ -12,8 +12,8 @@
  *
  *     range    any stretch of positions, all in the store, all ready, known by count and bytes
  *              alone. Neighbours join where no hole is between them. Read from its front, piece by
- *              piece. If the store is damaged it may have more than that, or less: so a range counts
- *              one at least, and someone comes to see, until it was read to its end.
+ *              piece. If the store is damaged it may have more than that, or less: so a range
+ *              counts one at least, and someone comes to see, until it was read to its end.
  *     stub     what one segment held, with a bit (r) for each entry that is alive and, where some
  *              have deadlines, those and the weights: so that one can go at its time without being
  *              read. Read as a whole. Its bodies are in the store or, if that does not have all of
@@ -27,9 +27,10 @@
  * message costs one segment.
  *
  * An entry that is gone may still be in the store, until its delete is durable. Segments and stubs
- * that have a slot for it know that it is gone, and when that will be durable (deleted_lsn). Between
- * segments is a *hole* wherever a whole segment went; of it nobody knows. So nothing grows over a
- * hole: neither does a range join over one, nor does what is read go into the segment before it.
+ * that have a slot for it know that it is gone, and when that will be durable (deleted_lsn).
+ * Between segments is a *hole* wherever a whole segment went; of it nobody knows. So nothing grows
+ * over a hole: neither does a range join over one, nor does what is read go into the segment before
+ * it.
  *
  * Whether an entry was handed out before need not be remembered while it is on disk: the first
  * ready one is always the next to be taken, so all that stand below `delivered` have been, and no
@@ -206,16 +207,16 @@ void window_shrink(struct window *window);
 void window_remove_on_disk(struct window *window, struct segment *segment);
 
 /* An entry of the range was read: it is in memory now, before the range, which begins behind it: in
- * the segment that ends where the range began, if that has a slot for it, or in a new one. Positions
- * ascend; about so many more will follow. */
+ * the segment that ends where the range began, if that has a slot for it, or in a new one.
+ * Positions ascend; about so many more will follow. */
 struct place window_add_loaded(struct window *window, struct segment *range, uint64_t position,
                                struct message *message, size_t more);
-/* Nothing alive is left in the range below next: the store has an entry there, with which it begins,
- * or that is its end, and it is gone. */
+/* Nothing alive is left in the range below next: the store has an entry there, with which it
+ * begins, or that is its end, and it is gone. */
 void window_shorten_range(struct window *window, struct segment *range, uint64_t next);
 
-/* The store has so many entries fewer than it counted, as it turned out; or more. Which is not said:
- * the ranges count so many less or more together, and the rest shows when they are read. */
+/* The store has so many entries fewer than it counted, as it turned out; or more. Which is not
+ * said: the ranges count so many less or more together, and the rest shows when they are read. */
 void window_recount(struct window *window, int64_t count, int64_t bytes);
 
 /* The part on disk in which the position lies, or NULL. */

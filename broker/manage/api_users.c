@@ -1,6 +1,6 @@
 /* /api/users, and what the control socket alone offers about them: stoatctl's add_user,
- * change_password, set_user_tags and authenticate_user, each of which is a part of what PUT does, or
- * none of it. Passwords come in, and never go out. */
+ * change_password, set_user_tags and authenticate_user, each of which is a part of what PUT does,
+ * or none of it. Passwords come in, and never go out. */
 #include "core/account.h"
 #include "manage/api.h"
 #include "session/service.h"

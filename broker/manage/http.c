@@ -3,9 +3,9 @@
  *     AT HOME ──route found: inbox──▶ OUT ──outbox──▶ AT HOME: being sent ──last byte written──▶ freed
  *        └──────────refused at once──────────────────────▲
  *
- * Out, a request may wait for a password to be hashed, or be answered and wait for the store. When the
- * client goes away while its request is out, the request stays out without it and is freed
- * when it is back; in any other state it goes at once.
+ * Out, a request may wait for a password to be hashed, or be answered and wait for the store. When
+ * the client goes away while its request is out, the request stays out without it and is freed when
+ * it is back; in any other state it goes at once.
  *
  * Stopping: the loop thread answers what is parked with 503 and posts `stop` behind all answers.
  * From then on it looks at the inbox no more, so the management thread takes back what it has

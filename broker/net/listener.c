@@ -10,8 +10,8 @@
  *
  *     ACCEPTING ──EMFILE, ENFILE, ENOBUFS, ENOMEM──▶ PAUSED (retry set) ──RETRY_MS──▶ ACCEPTING
  *
- * The same when its owner has no room for one more, and nobody whom it could send away for him, long
- * before: then nobody else in the process is short of descriptors.
+ * The same when its owner has no room for one more, and nobody whom it could send away for him,
+ * long before: then nobody else in the process is short of descriptors.
  *
  * TCP_NODELAY is set on the listening socket: Linux hands it down to what is accepted. */
 #include "net/listener.h"
@@ -29,8 +29,7 @@
 
 enum { SHARE_MAX = 64, RETRY_MS = 100 };
 
-/* ---- endpoints
- * ------------------------------------------------------------------------------------------ */
+/* ---- endpoints ----------------------------------------------------------------------------- */
 
 static void endpoint_of_ipv4(struct endpoint *endpoint, struct in_addr address, in_port_t port)
 {
@@ -74,8 +73,7 @@ void endpoint_local(struct endpoint *endpoint, int fd)
     endpoint_of(endpoint, (const struct sockaddr *)&address);
 }
 
-/* ---- accepting
- * ------------------------------------------------------------------------------------------ */
+/* ---- accepting ----------------------------------------------------------------------------- */
 
 static void take_reserve(struct listener *listener)
 {
@@ -190,8 +188,7 @@ static void on_listener_retry(struct timer *timer)
     accept_share(container_of(timer, struct listener, retry));
 }
 
-/* ---- opening and closing
- * -------------------------------------------------------------------------------- */
+/* ---- opening and closing ------------------------------------------------------------------- */
 
 /* A listening socket on the address, or -errno. */
 static int listen_on(const struct sockaddr *address, socklen_t size, int backlog)

@@ -22,7 +22,7 @@ struct listener {
     bool starved;       /* since the last time that nobody was left waiting: it is logged once */
     /* accepted, and have yet to say whose they are; the oldest first */
     TAILQ_HEAD(proxied_list, proxied) proxied;
-    int reserve_fd; /* a descriptor to give up for the one that cannot be had; -1: could not be had either */
+    int reserve_fd; /* to give up for the descriptor that cannot be had; -1: nor can this */
     struct endpoint local;
     uint64_t proxy_timeout_ms; /* for a header of the PROXY protocol; 0: none comes */
     size_t *proxied_count;     /* counts those in `proxied` of all listeners that share it */
@@ -36,8 +36,8 @@ struct listener {
 };
 
 /* host: an address in print, or NULL for every address, IPv6 and IPv4. port 0: any free one, found
- * in local.port afterwards. Sets everything but what the caller has set: all from proxy_timeout_ms on. 0 or
- * -errno. */
+ * in local.port afterwards. Sets everything but what the caller has set: all from proxy_timeout_ms
+ * on. 0 or -errno. */
 int listener_open(struct listener *listener, struct loop *loop, const char *host, uint16_t port,
                   int backlog);
 void listener_close(struct listener *listener); /* harmless twice */

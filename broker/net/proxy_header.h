@@ -2,7 +2,8 @@
  * octet, so that the broker knows whose connection it is.
  *
  *     1    PROXY TCP4 192.0.2.1 198.51.100.7 51234 5672 CR LF            TCP6 likewise; UNKNOWN: whatever follows
- *     2    signature (12) | version and command | family and transport | size (2) | addresses | TLVs
+ *     2    signature (12) | version and command | family and transport | size (2) | addresses |
+ *          TLVs
  *
  * A pure parser; nothing is forgiven. TLVs must fit, and are not looked at. */
 #ifndef NET_PROXY_HEADER_H

@@ -10,20 +10,20 @@
  *                                   ──────── done ─────────────▶ OPEN
  *                                   ──────── a bad peer ───────▶ FAILED
  *
- * A peer that has not said its first word whole costs no SSL and no step: the word waits in the kernel.
- * Nor does one whose turn has not come: those who flood us with handshakes and leave again do so for
- * the price of a socket. A handshake that has begun costs some 40 KiB, so those go first, and of those
- * whose peer does not go on there are handshake_max at most: one more ends the oldest.
+ * A peer that has not said its first word whole costs no SSL and no step: the word waits in the
+ * kernel. Nor does one whose turn has not come: those who flood us with handshakes and leave again
+ * do so for the price of a socket. A handshake that has begun costs some 40 KiB, so those go first,
+ * and of those whose peer does not go on there are handshake_max at most: one more ends the oldest.
  *
  * While it is AWAY reads and writes say EAGAIN, and `again` remembers that the socket had something
- * to say. A transport that is closed then leaves its stream behind, which goes when the worker hands
- * it back.
+ * to say. A transport that is closed then leaves its stream behind, which goes when the worker
+ * hands it back.
  *
  * The handshake reads and writes the socket itself, a record at a time. Once the stream is OPEN
  * that is for net/tls_records.
  *
- * Invariants: job is posted exactly while state is AWAY, of at most STEPS_AT_ONCE streams; a stream is
- * in tls->waiting exactly while it is WAITING, in tls->begun exactly while it is in HANDSHAKE;
+ * Invariants: job is posted exactly while state is AWAY, of at most STEPS_AT_ONCE streams; a stream
+ * is in tls->waiting exactly while it is WAITING, in tls->begun exactly while it is in HANDSHAKE;
  * transport is NULL only while it is AWAY and the owner has closed it. */
 #include "net/tls.h"
 

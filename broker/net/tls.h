@@ -1,13 +1,15 @@
 /* TLS: certificates, and the transport over them. OpenSSL behind a door: nobody else includes it
  * for this.
  *
- *     struct tls            what all of it shares: the thread that does the handshakes' slow arithmetic
+ *     struct tls            what all of it shares: the thread that does the handshakes' slow
+ *                           arithmetic
  *     struct tls_context    certificate, key and rules: replaced as a whole when they are reloaded
  *     tls_transport_open    a transport whose bytes are encrypted; for its owner like any other
  *
- * A handshake is the peer's to start and never holds up the loop: its steps, with the signature that
- * costs a third of a millisecond with an RSA key, run on the worker, in the order in which they came. What the owner writes meanwhile
- * waits. A handshake that fails ends in on_broken; its reason is logged here.
+ * A handshake is the peer's to start and never holds up the loop: its steps, with the signature
+ * that costs a third of a millisecond with an RSA key, run on the worker, in the order in which
+ * they came. What the owner writes meanwhile waits. A handshake that fails ends in on_broken; its
+ * reason is logged here.
  *
  * Only TLS 1.2 with forward secrecy and authenticated encryption, and TLS 1.3. No renegotiation, no
  * compression, resumption by tickets alone. */
@@ -87,8 +89,8 @@ enum tls_name {
     TLS_ALTERNATIVE_IP,
 };
 
-/* Appends the name; index counts alternative names of this kind, from 0. false: there is none, or it
- * has a NUL byte in it. */
+/* Appends the name; index counts alternative names of this kind, from 0. false: there is none, or
+ * it has a NUL byte in it. */
 bool tls_transport_name(const struct transport *transport, enum tls_name kind, unsigned index,
                         struct buf *name);
 

@@ -9,8 +9,8 @@
  * key update, an alert) the reader does.
  *
  * Invariants. Between calls `in` is empty, and `out` is the connection's own. Within one `out` may
- * stand on the scratch; at most TLS_OUTPUT_SIZE octets are in it either way, then OpenSSL is told to
- * wait. */
+ * stand on the scratch; at most TLS_OUTPUT_SIZE octets are in it either way, then OpenSSL is told
+ * to wait. */
 #include "net/tls_records.h"
 
 #include <openssl/bio.h>
@@ -185,8 +185,8 @@ static size_t decrypt(struct tls_records *records, uint8_t *bytes, size_t size, 
     return total;
 }
 
-/* Ciphertext for at most so many octets: a record that has begun finds room, too, if that is not all
- * there is. 1, 0 for the end, or -errno. */
+/* Ciphertext for at most so many octets: a record that has begun finds room, too, if that is not
+ * all there is. 1, 0 for the end, or -errno. */
 static ssize_t receive(struct tls_records *records, size_t size)
 {
     const size_t asked =

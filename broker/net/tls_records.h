@@ -1,6 +1,6 @@
-/* The records of a TLS connection whose handshake is over: many cross the socket in one system call.
- * OpenSSL by itself makes two for each that comes and one for each that goes; here it only turns
- * memory into memory.
+/* The records of a TLS connection whose handshake is over: many cross the socket in one system
+ * call. OpenSSL by itself makes two for each that comes and one for each that goes; here it only
+ * turns memory into memory.
  *
  *     socket ─recv▶ input ─SSL_read▶ the reader      the writer ─SSL_write▶ output ─send▶ socket
  *                     ▲                                                       │

@@ -11,7 +11,8 @@
  *     chunks ─▶ [sealed buffer] ─▶ [copied] ─▶ [shared] ─▶ [copied] ─▶ [shared]     tail: [ bytes ...    room ]
  *
  *     sealed   a tail that had become long, with its buffer
- *     copied   the short tail before shared bytes: cheaper to copy than to leave a buffer behind nearly empty
+ *     copied   the short tail before shared bytes: cheaper to copy than to leave a buffer behind
+ *              nearly empty
  *     shared   the owner's bytes; done(owner) when they are gone
  *
  * Invariants. A chunk is never empty. chunks_size is their sum. The output task is queued only
@@ -42,8 +43,7 @@ struct transport_chunk {
     uint8_t copy[]; /* of a copied chunk */
 };
 
-/* ---- the plain socket
- * ----------------------------------------------------------------------------------- */
+/* ---- the plain socket ---------------------------------------------------------------------- */
 
 static ssize_t socket_read(struct transport *transport, void *bytes, size_t size)
 {
@@ -85,8 +85,7 @@ static void on_socket_ready(struct source *source, uint32_t events)
                    events & (EPOLLOUT | EPOLLHUP | EPOLLERR));
 }
 
-/* ---- chunks
- * --------------------------------------------------------------------------------------------- */
+/* ---- chunks -------------------------------------------------------------------------------- */
 
 static void add_chunk(struct transport *transport, struct transport_chunk *chunk)
 {
@@ -143,8 +142,7 @@ static void drop_output(struct transport *transport)
         loop_give_buffer(transport->loop, &transport->tail);
 }
 
-/* ---- ending
- * --------------------------------------------------------------------------------------------- */
+/* ---- ending -------------------------------------------------------------------------------- */
 
 static void break_off(struct transport *transport, int error)
 {
@@ -156,8 +154,7 @@ static void break_off(struct transport *transport, int error)
     transport->events->on_broken(transport, error);
 }
 
-/* ---- input
- * ---------------------------------------------------------------------------------------------- */
+/* ---- input --------------------------------------------------------------------------------- */
 
 static bool is_reading(const struct transport *transport)
 {
@@ -197,7 +194,8 @@ static bool has_read(struct transport *transport, ssize_t result)
     return false;
 }
 
-/* What is left over, and no more than the share: the buffer that it grows into need not be larger. */
+/* What is left over, and no more than the share: the buffer that it grows into need not be
+ * larger. */
 static void keep(struct transport *transport, struct slice bytes)
 {
     struct buf *input = &transport->input;
@@ -294,8 +292,7 @@ void transport_resume(struct transport *transport)
         loop_queue(transport->loop, LOOP_INPUT, &transport->input_task);
 }
 
-/* ---- output
- * --------------------------------------------------------------------------------------------- */
+/* ---- output -------------------------------------------------------------------------------- */
 
 struct buf *transport_output_slow(struct transport *transport)
 {
@@ -413,8 +410,7 @@ static void run_output(struct task *task)
     }
 }
 
-/* ---- opening and closing
- * ---------------------------------------------------------------------------------- */
+/* ---- opening and closing ------------------------------------------------------------------- */
 
 void transport_open(struct transport *transport, struct loop *loop,
                     const struct transport_events *events, const struct transport_ops *ops)

@@ -11,10 +11,10 @@
  *
  * Output. The owner appends to the tail buffer, or references bytes that it keeps alive; all of it
  * leaves in the turn's OUTPUT phase in as few writes as possible. Above the high-water mark, which
- * is the loop's output_max, the transport is *congested*: the owner should not add what can wait. When
- * the backlog has fallen to a quarter of it, on_drained says so. Whoever raises the mark tells the
- * owners of those with output himself. Buffers come from the loop's and go back when they
- * are sent: an idle transport owns no buffer.
+ * is the loop's output_max, the transport is *congested*: the owner should not add what can wait.
+ * When the backlog has fallen to a quarter of it, on_drained says so. Whoever raises the mark tells
+ * the owners of those with output himself. Buffers come from the loop's and go back when they are
+ * sent: an idle transport owns no buffer.
  *
  * End. The peer's end of file or a failed read or write is reported once by on_broken (from the
  * INPUT or OUTPUT phase); the owner then calls transport_close. After that no callback comes. What

@@ -44,8 +44,8 @@ struct channel *channel_new(struct connection *connection, uint16_t number)
 
 /* ---- what a publish under way may take ---- */
 
-/* A message that is not small: may its body come? It counts as the connection's until it is whole, and
- * not as a message: a word in a header takes no memory, for which queues would be paged out. */
+/* A message that is not small: may its body come? It counts as the connection's until it is whole,
+ * and not as a message: a word in a header takes no memory, for which queues would be paged out. */
 static bool reserve(struct channel *channel, const struct amqp_content_header *header,
                     struct amqp_error *error)
 {

@@ -116,7 +116,8 @@ static inline bool channel_is_full(const struct channel *channel)
     return channel->global_unacked >= channel->global_unacked_max;
 }
 
-/* About what it takes in memory that this has to be acknowledged: names of exchange and key left out. */
+/* About what it takes in memory that this has to be acknowledged: names of exchange and key left
+ * out. */
 static inline uint64_t channel_unacked_size(const struct message *message)
 {
     return sizeof(struct message) + sizeof(struct entry) + sizeof(struct delivery) +

@@ -59,8 +59,8 @@ static uint64_t lsn_awaited(const struct channel *channel, const struct message 
                                                                            : 0;
 }
 
-/* A queue may have dropped it already, into a dead letter. letters: how many there were before it was
- * routed. */
+/* A queue may have dropped it already, into a dead letter. letters: how many there were before it
+ * was routed. */
 static __attribute__((noinline)) void await_letters(struct channel *channel,
                                                     struct message *message, size_t letters)
 {
@@ -220,8 +220,8 @@ static bool is_limited_to_topics(const struct channel *channel, const struct exc
            permission_topic(channel->connection->asker.grant, exchange->name) != NULL;
 }
 
-/* What the properties and keys must keep to, in the order of 9.1. Another message may take the place
- * of this one. */
+/* What the properties and keys must keep to, in the order of 9.1. Another message may take the
+ * place of this one. */
 static bool check_properties(const struct channel *channel, const struct exchange *exchange,
                              struct message **message, struct amqp_error *error)
 {
@@ -235,8 +235,8 @@ static bool check_properties(const struct channel *channel, const struct exchang
            (!(flags & AMQP_PROPERTY_USER_ID) || check_user_id(channel, *message, error));
 }
 
-/* The exchange of a publish: one that is there, and that the user may write to. An answer that holds
- * for any key is kept, so that the next publish need not ask. NULL with error filled. */
+/* The exchange of a publish: one that is there, and that the user may write to. An answer that
+ * holds for any key is kept, so that the next publish need not ask. NULL with error filled. */
 static __attribute__((noinline)) struct exchange *find_publishable(struct channel *channel,
                                                                    struct slice name,
                                                                    struct amqp_error *error)
@@ -606,7 +606,8 @@ static void settle_up_to(struct channel *channel, uint64_t last, enum settlement
         channel_settle(channel, delivery, how);
 }
 
-/* One frame may settle all that a channel has: then the other channels' frames wait for the next turn. */
+/* One frame may settle all that a channel has: then the other channels' frames wait for the next
+ * turn. */
 static void rest_after(struct channel *channel, size_t before)
 {
     if (unlikely(before - channel->deliveries.count >= RETURNS_AT_ONCE))

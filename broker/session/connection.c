@@ -7,13 +7,14 @@
  *
  * Invariants:
  *   1. state changes in connection_move alone, along `legal_moves`.
- *   2. A *living* connection (up to OPEN) becomes an ending one in connection_wind_up alone: channels and exclusive queues are gone
- *      after it, it refers to no user, and the log has its one line about the end. So an ending connection sends nothing but close
- *      and close-ok.
- *   3. The transport is paused exactly while the connection is held, choked or blocked. A client that hangs up is waited for no
- *      longer when that may take as long as others like: while its password is verified, and while it is blocked.
- *   4. held: either `parked` waits, with held_reply to be sent when it ends, or `attempt` is under way, or whoever called
- *      connection_hold knows why.
+ *   2. A *living* connection (up to OPEN) becomes an ending one in connection_wind_up alone:
+ *      channels and exclusive queues are gone after it, it refers to no user, and the log has its
+ *      one line about the end. So an ending connection sends nothing but close and close-ok.
+ *   3. The transport is paused exactly while the connection is held, choked or blocked. A client
+ *      that hangs up is waited for no longer when that may take as long as others like: while its
+ *      password is verified, and while it is blocked.
+ *   4. held: either `parked` waits, with held_reply to be sent when it ends, or `attempt` is under
+ *      way, or whoever called connection_hold knows why.
  *
  * The connection owns its transport, channels and exclusive queues. It is freed by its reap task,
  * after CLOSED. */
@@ -26,8 +27,7 @@
 #include "session/service.h"
 
 enum {
-    LINGER_MS =
-        3000, /* for the peer to read our last word (2.3), or to see none of a refused login (4.2.5) */
+    LINGER_MS = 3000, /* for our last word to be read (2.3), or none after a refusal (4.2.5) */
     CLOSE_WAIT_MAX_MS = 30000, /* for close-ok (4.5.2) */
     CHOKE_FACTOR = 4, /* times output_size_max, beside one message, is not taken by the peer */
 };
@@ -226,8 +226,8 @@ void connection_force_close(struct connection *connection, const char *text)
     connection_fail(connection, &error, NULL);
 }
 
-/* The handshake took too long; or the peer has had its time to answer our close, or to read our last
- * word. */
+/* The handshake took too long; or the peer has had its time to answer our close, or to read our
+ * last word. */
 static void on_timer(struct timer *timer)
 {
     struct connection *connection = container_of(timer, struct connection, timer);

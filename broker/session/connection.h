@@ -7,8 +7,8 @@
  * channel 0 is its own, the rest goes to the channels. Errors of the connection's kind end it:
  * connection.close leaves, everything but close-ok is ignored, a timer ends the wait. LINGER is the
  * time in which a peer may read our last word (close-ok, or the close of a stream that cannot be
- * read any more; or none, for a refused login whose client would not understand it): input is thrown away until the peer
- * ends the stream or the timer does.
+ * read any more; or none, for a refused login whose client would not understand it): input is
+ * thrown away until the peer ends the stream or the timer does.
  *
  * Handlers never end the connection themselves: they return false, and connection_on_input, at the
  * top of the stack, acts on it.
@@ -16,10 +16,10 @@
  * Waiting. A synchronous reply about something durable must not leave before its LSN is durable.
  * Then the connection is *held*: nothing more of its input is looked at (it stays where it is, in
  * order) until the reply has left. The same way it waits for a basic.get whose message is on disk,
- * for a password to be verified, and for the store when the open batch is full. One hold at a time, one mechanism. A peer that
- * asks without reading the answers is *choked*: not read either, until it has taken what it was
- * sent. Who publishes while an alarm is on is *blocked*: not read until none is (4.6); what it is
- * to be sent, deliveries and heartbeats, goes on.
+ * for a password to be verified, and for the store when the open batch is full. One hold at a time,
+ * one mechanism. A peer that asks without reading the answers is *choked*: not read either, until
+ * it has taken what it was sent. Who publishes while an alarm is on is *blocked*: not read until
+ * none is (4.6); what it is to be sent, deliveries and heartbeats, goes on.
  *
  * The struct is freed in the REAP phase after CLOSED; channels, consumers and exclusive queues go
  * at once when it is closed. */
@@ -125,7 +125,8 @@ void connection_send_durable(struct connection *connection, uint16_t channel,
 void connection_hold(struct connection *connection);
 void connection_unhold(struct connection *connection);
 
-/* It has had its share of this turn: holds the input until the next one. Harmless when it is held. */
+/* It has had its share of this turn: holds the input until the next one. Harmless when it is
+ * held. */
 void connection_rest(struct connection *connection);
 
 /* It has not taken what it was sent, beyond all measure: whoever can must stop sending to it. */
@@ -138,9 +139,9 @@ bool connection_is_flooded(const struct connection *connection);
 bool connection_reserve(struct connection *connection, uint64_t size, struct amqp_error *error);
 void connection_unreserve(struct connection *connection, uint64_t size);
 
-/* Messages that its client has to acknowledge stay in memory, even those that the store has: all of a
- * connection together may have service->unacked_size_max before one more is handed out. Called when
- * they have: its consumers wait until less is left (connection_lighten). */
+/* Messages that its client has to acknowledge stay in memory, even those that the store has: all of
+ * a connection together may have service->unacked_size_max before one more is handed out. Called
+ * when they have: its consumers wait until less is left (connection_lighten). */
 void connection_await_acks(struct connection *connection);
 
 /* Some are settled: who waited for it goes on. */

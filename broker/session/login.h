@@ -28,8 +28,8 @@ extern const struct login_rules login_rules_default; /* all but ANONYMOUS */
 void login_offer(const struct connection *connection, char names[LOGIN_NAMES_SIZE]);
 
 /* Begins with what start-ok says. False with error filled when there is no such mechanism, the
- * response has not its shape, or too many wait already. Else done follows, at once or later, unless the login is refused or
- * the client goes: connection->user is who it is. */
+ * response has not its shape, or too many wait already. Else done follows, at once or later, unless
+ * the login is refused or the client goes: connection->user is who it is. */
 bool login_begin(struct connection *connection, struct slice mechanism, struct slice response,
                  void (*done)(struct connection *connection), struct amqp_error *error);
 

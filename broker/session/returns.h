@@ -3,11 +3,12 @@
  *     channel ends ─▶ returns_add ─┬─▶ queue_requeue, the oldest delivery first
  *                                  └─▶ waiting, a channel after the other ─▶ the same, in a later turn
  *
- * The channels of a connection end together, many connections at once when a network fails, and each may
- * hold unacked_max_per_channel. So a turn begins with no further channel once RETURNS_AT_ONCE deliveries have gone back.
- * All that one channel held goes back in one turn: no consumer is handed what stood behind it before it is
- * there, and limits of queues are looked at when it is. While it waits it is what it was, unacked, and
- * no consumer's: it can be purged or deleted with its queue no earlier and no later than before. */
+ * The channels of a connection end together, many connections at once when a network fails, and
+ * each may hold unacked_max_per_channel. So a turn begins with no further channel once
+ * RETURNS_AT_ONCE deliveries have gone back. All that one channel held goes back in one turn: no
+ * consumer is handed what stood behind it before it is there, and limits of queues are looked at
+ * when it is. While it waits it is what it was, unacked, and no consumer's: it can be purged or
+ * deleted with its queue no earlier and no later than before. */
 #ifndef SESSION_RETURNS_H
 #define SESSION_RETURNS_H
 

@@ -5,8 +5,8 @@
  *     permissions taken away          ─▶ the user's connections to that vhost: 320
  *     permissions others than before  ─▶ consumers whose queue may not be read any more: cancelled
  *
- * Publishes and all other methods ask at each (access/permission.h), so there is nothing to do about
- * them. All of this happens before the operator has an answer. */
+ * Publishes and all other methods ask at each (access/permission.h), so there is nothing to do
+ * about them. All of this happens before the operator has an answer. */
 #ifndef SESSION_REVOCATION_H
 #define SESSION_REVOCATION_H
 

@@ -3,10 +3,10 @@
  *     bench_depth [MILLIONS [KEEP]]     in the current directory; KEEP: leave the stores there, for the
  *                                       broker itself to start on
  *
- * "start" is from opening the store to knowing every queue and its count, what stands before "ready"
- * in the broker's log; after a clean stop, and after the process ended with the store open. "purge"
- * and "delete": the longest and the mean commit of single messages to another queue, one after the
- * other, in the ten seconds after, while what went is trimmed. */
+ * "start" is from opening the store to knowing every queue and its count, what stands before
+ * "ready" in the broker's log; after a clean stop, and after the process ended with the store open.
+ * "purge" and "delete": the longest and the mean commit of single messages to another queue, one
+ * after the other, in the ten seconds after, while what went is trimmed. */
 #include <ftw.h>
 #include <poll.h>
 #include <sys/stat.h>

@@ -10,8 +10,8 @@
  *             bit 7     the client goes away after, and another takes its place
  *
  * Clients are logged in at first, with channels 1 and 2 open. After each turn: what the broker says
- * is well-formed. In the end, with all clients gone: no channel, consumer, exclusive queue or unacked
- * delivery is left. */
+ * is well-formed. In the end, with all clients gone: no channel, consumer, exclusive queue or
+ * unacked delivery is left. */
 #include "amqp/client.h"
 #include "amqp/frame.h"
 #include "amqp/method.h"

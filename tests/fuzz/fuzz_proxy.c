@@ -1,4 +1,5 @@
-/* Headers of the PROXY protocol: whole or an octet at a time, the same is found, in what has come. */
+/* Headers of the PROXY protocol: whole or an octet at a time, the same is found, in what has
+ * come. */
 #include "net/proxy_header.h"
 #include "tests/fuzz/fuzz.h"
 

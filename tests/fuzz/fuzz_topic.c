@@ -1,5 +1,5 @@
-/* Binding keys, then a routing key: the trie finds what a plain reading of the rule finds (7.12), in
- * as many steps as it promises. */
+/* Binding keys, then a routing key: the trie finds what a plain reading of the rule finds (7.12),
+ * in as many steps as it promises. */
 #include "base/alloc.h"
 #include "core/binding.h"
 #include "core/trie.h"

@@ -84,7 +84,8 @@ struct sequence {
 /* The same for the same seed. Ends the program when memory runs out; free the commands. */
 struct sequence sequence_generate(uint64_t seed);
 
-/* Everything that queue arguments rule out or imply is settled: what is declared is what is left. */
+/* Everything that queue arguments rule out or imply is settled: what is declared is what is
+ * left. */
 void command_normalise(struct command *command);
 
 void sequence_print(FILE *out, const struct sequence *sequence);

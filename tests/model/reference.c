@@ -223,8 +223,8 @@ static unsigned level_of(const struct model_queue *queue, const struct model_mes
     return (unsigned)min_of(message->priority, queue->options.priorities); /* 11.7 */
 }
 
-/* The first message of a priority other than the plain one makes room for all up to its own, in the store
- * too, whatever becomes of the message. */
+/* The first message of a priority other than the plain one makes room for all up to its own, in the
+ * store too, whatever becomes of the message. */
 static void need_level(struct reference *r, struct model_queue *queue, unsigned level)
 {
     if (!queue->options.quorum || (queue->levels == 0 ? level == 4 : level < queue->levels))
@@ -869,7 +869,8 @@ static void detach(struct reference *r, struct model_queue *queue, int channel)
 
 /* ---- settling ---- */
 
-/* One that refuses what is too much drops nothing, but if it is quorum it serves who waits as one that drops. */
+/* One that refuses what is too much drops nothing, but if it is quorum it serves who waits as one
+ * that drops. */
 static void note_overflow(struct model_queue *queue)
 {
     if ((queue->options.overflow != 0 && !queue->options.quorum) || !is_over(queue, 0, 0))
@@ -982,7 +983,8 @@ static unsigned count_due(const struct reference *r, const struct model_queue *q
     return count;
 }
 
-/* All that is due of one that its owner leaves, before it goes: what is on disk then is not waited for. */
+/* All that is due of one that its owner leaves, before it goes: what is on disk then is not waited
+ * for. */
 static void expire_owned(struct reference *r, struct model_queue *queue)
 {
     if (!queue->cold || choose(2) == 0) {

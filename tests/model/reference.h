@@ -92,8 +92,8 @@ struct model_queue {
     int active; /* channel of the single active consumer, or MODEL_NONE */
     struct model_consumer consumers[MODEL_CHANNELS];
     uint32_t count;
-    uint8_t
-        levels; /* priorities up to this one, without it, have a place; 0: the plain one alone */
+    /* priorities up to this one, without it, have a place; 0: the plain one alone */
+    uint8_t levels;
     struct model_entry entries[ENTRIES_MAX];
 };
 

@@ -57,8 +57,8 @@ static void complain(const char *format, ...)
     va_end(arguments);
 }
 
-/* The harness asserts with check. Here no test of check's runs: what does not hold ends the process,
- * and so the sequence. */
+/* The harness asserts with check. Here no test of check's runs: what does not hold ends the
+ * process, and so the sequence. */
 void _mark_point(const char *file, int line)
 {
     (void)file, (void)line;

@@ -7,7 +7,8 @@
  * in the broker's own order, and knows before the client does what an answer must say.
  *
  *     act ──▶ out ──(flush, any piece)──▶ transport ──▶ one frame ──▶ connection
- *      op ──▶ sent ─────────────────────────────────────▶ model ──▶ channel->awaiting ──▶ reply read and checked */
+ *      op ──▶ sent ─────────────────────────────────────▶ model ──▶ channel->awaiting ──▶ reply read and
+ * checked */
 #ifndef SIM_CLIENT_H
 #define SIM_CLIENT_H
 
@@ -57,8 +58,7 @@ struct sim_channel {
     enum { CHANNEL_FREE, CHANNEL_USED, CHANNEL_ENDING } use;
     enum channel_mode mode;
     uint16_t prefetch, global_prefetch;
-    unsigned
-        recovering; /* so many basic.recover are under way: tags read before the last answer are void */
+    unsigned recovering; /* basic.recover under way: tags read before the last answer are void */
     unsigned next_tag;
     uint64_t last_tag; /* of a delivery */
     struct op_list awaiting;

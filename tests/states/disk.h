@@ -4,11 +4,11 @@
  *     durable bytes of each file ── + any of the pending writes, whole or torn ──┐
  *     durable names ── + the first of the pending creations, renames, unlinks ───┴─▶ a crash state
  *
- * What the kernel promises is taken at its word and no more than that: fdatasync makes a file's bytes
- * and size durable, not its name; a write through O_DSYNC only itself; fsync of the directory the
- * names. Until then each pending write is on disk or not, in no order, and of one under way any of
- * its sectors of 512 bytes; a file may have grown without the bytes that made it. Names change in
- * order, as a journal keeps them. */
+ * What the kernel promises is taken at its word and no more than that: fdatasync makes a file's
+ * bytes and size durable, not its name; a write through O_DSYNC only itself; fsync of the directory
+ * the names. Until then each pending write is on disk or not, in no order, and of one under way any
+ * of its sectors of 512 bytes; a file may have grown without the bytes that made it. Names change
+ * in order, as a journal keeps them. */
 #ifndef TESTS_STATES_DISK_H
 #define TESTS_STATES_DISK_H
 

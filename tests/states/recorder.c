@@ -1,5 +1,5 @@
-/* See recorder.h. A file is known by its inode, its name by /proc/self/fd at its first call: opening
- * needs not be seen. */
+/* See recorder.h. A file is known by its inode, its name by /proc/self/fd at its first call:
+ * opening needs not be seen. */
 #include "tests/states/recorder.h"
 
 #include <dirent.h>

@@ -1,10 +1,10 @@
 /* What the store says to the kernel about its files, in order: a log to crash in afterwards.
  *
- * The C library's write, pwrite, writev, ftruncate, fdatasync, fsync, renameat and unlinkat are defined
- * here, in front of it, so that liblmdb's calls are seen as well. Between recorder_begin and
- * recorder_end the calls about files below one directory are logged with their bytes; others, and
- * all at other times, only pass. LMDB's lock file is not part of it: it is written through a map,
- * and nothing in it survives a restart by design.
+ * The C library's write, pwrite, writev, ftruncate, fdatasync, fsync, renameat and unlinkat are
+ * defined here, in front of it, so that liblmdb's calls are seen as well. Between recorder_begin
+ * and recorder_end the calls about files below one directory are logged with their bytes; others,
+ * and all at other times, only pass. LMDB's lock file is not part of it: it is written through a
+ * map, and nothing in it survives a restart by design.
  *
  * The owner of the store adds marks of its own: what it handed over and what it was told.
  *

@@ -1,4 +1,5 @@
-/* Enumerated crash states: what a power cut can leave of the store, at every moment and in every way.
+/* Enumerated crash states: what a power cut can leave of the store, at every moment and in every
+ * way.
  *
  *     crash_states [--count N] [--seed S] [--jobs N] [--bug NAME] [--keep DIR]
  *
@@ -6,29 +7,31 @@
  * says to the kernel (recorder.h). Then the log is walked. Before each call that makes something
  * durable, the disk (disk.h) is what was durable, and of what was still pending anything:
  *
- *     every subset       where a moment has up to SUBSETS_MAX pending writes, in some of the moments, if
- *                        that leaves states for others
+ *     every subset       where a moment has up to SUBSETS_MAX pending writes, in some of the
+ *                        moments, if that leaves states for others
  *     prefixes, suffixes, random subsets, torn writes      a few in each
  *
- * Each such state is made a directory and given, in a process of its own, to the real store: it must
- * open by itself, its last LSN must be one that was submitted and not below what was said to be
- * durable, and all it holds must be exactly what the model holds at that LSN (model.h). In some of
- * the states the store must go on working: some more batches, a clean end, and once more all of it
- * is read. Now and then what it does while it recovers and goes on is logged as well, and crashed in
- * the same way: a second power cut.
+ * Each such state is made a directory and given, in a process of its own, to the real store: it
+ * must open by itself, its last LSN must be one that was submitted and not below what was said to
+ * be durable, and all it holds must be exactly what the model holds at that LSN (model.h). In some
+ * of the states the store must go on working: some more batches, a clean end, and once more all of
+ * it is read. Now and then what it does while it recovers and goes on is logged as well, and
+ * crashed in the same way: a second power cut.
  *
- * The child by which each start looks at the file first (salvage.h) costs more than all the rest of a
- * state. So most states have none: a store that cannot be read then ends the state's process, which is
- * complained of as well. Where there is one, it must never find a salvage due: a power cut is no damage.
+ * The child by which each start looks at the file first (salvage.h) costs more than all the rest of
+ * a state. So most states have none: a store that cannot be read then ends the state's process,
+ * which is complained of as well. Where there is one, it must never find a salvage due: a power cut
+ * is no damage.
  *
- * Each of the jobs is a process of its own that takes the next round until all have come to the count.
+ * Each of the jobs is a process of its own that takes the next round until all have come to the
+ * count.
  *
  * A seed repeats the workload and what is chosen. When the store tidies up between two batches is
  * its thread's own decision, so that a state which fails is kept (--keep) rather than made again.
  *
- * Bugs are those of base/fault.def that live in the store; confirm-before-commit and drop-ack, which are
- * the owner's, are played by this program. The status is 0 when there was nothing to complain
- * about. */
+ * Bugs are those of base/fault.def that live in the store; confirm-before-commit and drop-ack,
+ * which are the owner's, are played by this program. The status is 0 when there was nothing to
+ * complain about. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -279,9 +282,10 @@ static void complain(const char *directory, const struct buf *text)
     fflush(stdout);
 }
 
-/* ---- the states of a moment ------------------------------------------------------------------- */
+/* ---- the states of a moment ---------------------------------------------------------------- */
 
-/* States have numbers, so that one can be made again: after its process died, to say what it was. */
+/* States have numbers, so that one can be made again: after its process died, to say what it
+ * was. */
 struct moment {
     struct disk *disk;
     const struct drive *drive; /* that was under way */

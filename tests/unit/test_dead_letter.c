@@ -102,7 +102,8 @@ START_TEST(purge_delete_and_ack_are_no_deaths) /* 13.1, 8.12, 8.13 */
 }
 END_TEST
 
-/* What is past its time when it is given back has died before the queue ends with its connection. */
+/* What is past its time when it is given back has died before the queue ends with its
+ * connection. */
 START_TEST(what_is_due_dies_before_its_exclusive_queue) /* 11.2, 13.1, 4.5.2 */
 {
     struct peer *owner = peer_open_channel(&harness);
@@ -205,7 +206,8 @@ static void expect_dead(const char *const *bodies)
     get_nothing(peer, "dead");
 }
 
-/* Of what goes back at once a quorum queue serves whoever waits first, a classic queue drops first. */
+/* Of what goes back at once a quorum queue serves whoever waits first, a classic queue drops
+ * first. */
 START_TEST(who_waits_is_served_before_or_after_the_limit) /* 11.5, 10.17 */
 {
     const size_t way = (size_t)_i / 2;

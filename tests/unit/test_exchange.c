@@ -504,8 +504,8 @@ END_TEST
 
 static const struct {
     const char *arguments;
-    struct amqp_properties one,
-        other; /* of two messages that must part, or keep together when equal */
+    /* of two messages that must part, or keep together when equal */
+    struct amqp_properties one, other;
 } hashed[] = {
     {"hash-header=h",
      {.flags = AMQP_PROPERTY_HEADERS, .headers = {(const uint8_t *)"\1hS\0\0\0\1a", 8}},

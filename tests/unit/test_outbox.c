@@ -1,5 +1,5 @@
-/* Dead letters of quorum queues that must not be lost (13.3, at-least-once): they stay until they are
- * taken, they go as soon as they can, and they are never in two places. */
+/* Dead letters of quorum queues that must not be lost (13.3, at-least-once): they stay until they
+ * are taken, they go as soon as they can, and they are never in two places. */
 #include "core/outbox.h"
 
 #include "core/vhost.h"

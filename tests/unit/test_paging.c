@@ -513,8 +513,8 @@ static void push_with_expiration(struct queue *queue)
     message_unref(&message);
 }
 
-/* What goes with all of its segment leaves a hole: a stub whose time is over, or what was read of it
- * and acknowledged. Those on both sides, read and given up again, do not bring it back. */
+/* What goes with all of its segment leaves a hole: a stub whose time is over, or what was read of
+ * it and acknowledged. Those on both sides, read and given up again, do not bring it back. */
 START_TEST(a_hole_under_way)
 {
     struct queue *queue = declare("q", true, false);

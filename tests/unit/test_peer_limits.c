@@ -1,6 +1,6 @@
-/* What a peer can inflate, one limit after the other: it is met where it should be, says which it is,
- * and is there again when room was made. Those of access and of queues' lengths have tests of their
- * own (test_access, test_limits). */
+/* What a peer can inflate, one limit after the other: it is met where it should be, says which it
+ * is, and is there again when room was made. Those of access and of queues' lengths have tests of
+ * their own (test_access, test_limits). */
 #include "access/address.h"
 #include "amqp/client.h"
 #include "base/alloc.h"
@@ -727,7 +727,8 @@ START_TEST(a_refused_route_is_not_confirmed)
 }
 END_TEST
 
-/* Who fills many queues takes a rest, so that another's turn comes; nothing is lost or out of order. */
+/* Who fills many queues takes a rest, so that another's turn comes; nothing is lost or out of
+ * order. */
 START_TEST(turns_are_shared)
 {
     struct buf out = BUF_EMPTY;

@@ -1,4 +1,5 @@
-/* What channels had unacked goes back to its queues in several turns, a whole channel in one, and in order. */
+/* What channels had unacked goes back to its queues in several turns, a whole channel in one, and
+ * in order. */
 #include "core/queue.h"
 #include "session/returns.h"
 #include "tests/lib/queue_client.h"

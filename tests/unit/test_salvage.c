@@ -1,9 +1,10 @@
 /* A data file read without LMDB: sound, and injured in one place at a time.
  *
- * The template is what a SIGKILL leaves behind: records, many small queues, gone rows of small segments and of
- * large ones, bodies that queues share, entries that expire, a large body, and ranges of a purged and of a deleted
- * queue that wait to be trimmed. To have these wait, the clock leaps, so that a slice of trimming is one
- * step, and the sync of the next slice is held up while the file is copied. */
+ * The template is what a SIGKILL leaves behind: records, many small queues, gone rows of small
+ * segments and of large ones, bodies that queues share, entries that expire, a large body, and
+ * ranges of a purged and of a deleted queue that wait to be trimmed. To have these wait, the clock
+ * leaps, so that a slice of trimming is one step, and the sync of the next slice is held up while
+ * the file is copied. */
 #include "store/salvage.h"
 
 #include <dirent.h>
@@ -326,8 +327,8 @@ static void build_gone(struct rig *rig)
     commit(rig);
 }
 
-/* Ranges in queues 1, 4 and 5; the one step of trimming that rides along takes that in queue 1. While the
- * others wait nothing is moved: what is left of queue 7 stays in its blob. */
+/* Ranges in queues 1, 4 and 5; the one step of trimming that rides along takes that in queue 1.
+ * While the others wait nothing is moved: what is left of queue 7 stays in its blob. */
 static void build_trims(struct rig *rig)
 {
     atomic_store(&syncs_allowed, 1);

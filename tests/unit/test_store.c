@@ -2436,7 +2436,8 @@ START_TEST(a_backup_without_room_says_so)
 }
 END_TEST
 
-/* Its checksum holds, and yet it says that there were entries above those that its owner knows of. */
+/* Its checksum holds, and yet it says that there were entries above those that its owner knows
+ * of. */
 START_TEST(a_queue_row_that_cannot_be_true_is_damage)
 {
     struct rig rig;

@@ -147,8 +147,7 @@ static bool owns_no_buffer(void)
            STAILQ_EMPTY(&owner.transport.chunks);
 }
 
-/* ---- input
- * ---------------------------------------------------------------------------------------------- */
+/* ---- input --------------------------------------------------------------------------------- */
 
 START_TEST(input_comes_in_one_read_a_turn)
 {
@@ -254,7 +253,8 @@ START_TEST(a_paused_transport_is_not_read)
 }
 END_TEST
 
-/* The peer hangs up before, between, and after two pauses; the second is the one that forsakes it. */
+/* The peer hangs up before, between, and after two pauses; the second is the one that forsakes
+ * it. */
 START_TEST(who_hangs_up_is_forsaken)
 {
     for (int when = 0; when < 3; when++) {
@@ -374,8 +374,7 @@ START_TEST(closing_while_leftovers_are_shown)
 }
 END_TEST
 
-/* ---- output
- * --------------------------------------------------------------------------------------------- */
+/* ---- output -------------------------------------------------------------------------------- */
 
 START_TEST(output_leaves_in_one_write)
 {
@@ -613,8 +612,7 @@ START_TEST(closing_from_within_on_drained)
 }
 END_TEST
 
-/* ---- the end
- * -------------------------------------------------------------------------------------------- */
+/* ---- the end ------------------------------------------------------------------------------- */
 
 START_TEST(the_peers_end_comes_after_its_bytes)
 {
@@ -681,8 +679,7 @@ START_TEST(close_writes_what_it_can)
 }
 END_TEST
 
-/* ---- over a socket
- * -------------------------------------------------------------------------------------- */
+/* ---- over a socket ------------------------------------------------------------------------- */
 
 static int far_fd;
 

@@ -449,8 +449,8 @@ START_TEST(accepts_queues)
 }
 END_TEST
 
-START_TEST(
-    redeclares_queues) /* 8.7.3: widths do not count, unknown arguments neither; no type is classic */
+/* 8.7.3: widths do not count, unknown arguments neither; no type is classic */
+START_TEST(redeclares_queues)
 {
     struct queue *queue = declare_queue(&(struct queue_case){
         .name = "q", .arguments = "x-message-ttl=I1000,x-mine=I1,x-queue-mode=Slazy"});
@@ -607,8 +607,8 @@ START_TEST(refuses_bindings) /* 7.12, 7.18, 7.19 */
 }
 END_TEST
 
-START_TEST(
-    binding_comes_before_ownership) /* 7.13, 7.18, 7.19: a wrong binding, an absent one; then whose queue it is */
+/* 7.13, 7.18, 7.19: a wrong binding, an absent one; then whose queue it is */
+START_TEST(binding_comes_before_ownership)
 {
     struct buf arguments = BUF_EMPTY;
     struct binding_request request = edge("amq.headers", "mine", false, "k");

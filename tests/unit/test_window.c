@@ -628,8 +628,8 @@ START_TEST(damaged_entries_leave_the_count)
 }
 END_TEST
 
-/* Whatever is said to be lost, a range is worth reading until that has been done: what it has may be
- * in memory, and lost from there. */
+/* Whatever is said to be lost, a range is worth reading until that has been done: what it has may
+ * be in memory, and lost from there. */
 START_TEST(a_range_counts_one_at_least)
 {
     struct window window;
