@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -295,6 +296,7 @@ static bool child_finds_damage(const struct store_options *options)
         return false;
     const pid_t child = fork();
     if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* it has the directory's lock, as long as it lives */
         signal(SIGSEGV, SIG_DFL);
         signal(SIGBUS, SIG_DFL);
         look->rc = look_at_file(look, options);
