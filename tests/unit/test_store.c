@@ -2386,6 +2386,27 @@ START_TEST(a_backup_is_a_state_that_was)
 }
 END_TEST
 
+static void await_backup(struct rig *rig, struct store_backup *backup)
+{
+    do {
+        wait_once(rig);
+        ck_assert_int_eq(store_process(rig->store), 0);
+        store_get_backup(rig->store, backup);
+    } while (backup->is_running);
+}
+
+/* Other threads have something to say before, too. */
+static int await_failure(struct rig *rig)
+{
+    int result;
+
+    do {
+        wait_once(rig);
+        result = store_process(rig->store);
+    } while (result == 0);
+    return result;
+}
+
 START_TEST(a_backup_that_cannot_be_written_says_so)
 {
     struct rig rig;
@@ -2395,11 +2416,7 @@ START_TEST(a_backup_that_cannot_be_written_says_so)
     store_get_backup(rig.store, &backup);
     ck_assert(backup.path == NULL && !backup.is_running);
     ck_assert_int_eq(store_backup(rig.store, "/nonexistent/x"), 0);
-    do {
-        wait_once(&rig);
-        ck_assert_int_eq(store_process(rig.store), 0);
-        store_get_backup(rig.store, &backup);
-    } while (backup.is_running);
+    await_backup(&rig, &backup);
     ck_assert_int_eq(backup.error, -ENOENT);
     ck_assert_ptr_nonnull(strstr(backup.sentence, "/nonexistent/x"));
     rig_end(&rig);
@@ -2423,11 +2440,7 @@ START_TEST(a_backup_without_room_says_so)
     signal(SIGXFSZ, SIG_IGN);
     setrlimit(RLIMIT_FSIZE, &(struct rlimit){40000, RLIM_INFINITY});
     ck_assert_int_eq(store_backup(rig.store, path), 0);
-    do {
-        wait_once(&rig);
-        ck_assert_int_eq(store_process(rig.store), 0);
-        store_get_backup(rig.store, &backup);
-    } while (backup.is_running);
+    await_backup(&rig, &backup);
     ck_assert_int_eq(backup.error, -ENOSPC);
     ck_assert_ptr_nonnull(strstr(backup.sentence, "room for a whole copy"));
     ck_assert_int_ne(access(path, F_OK), 0);
@@ -2445,7 +2458,6 @@ START_TEST(a_queue_row_that_cannot_be_true_is_damage)
     struct queue_row row;
     uint8_t encoded[QUEUE_ROW_SIZE];
     MDB_dbi dbi;
-    int result;
 
     rig_begin(&rig, LMDB);
     store_create_queue(rig.store, 1);
@@ -2467,11 +2479,7 @@ START_TEST(a_queue_row_that_cannot_be_true_is_damage)
     open_lmdb(&rig);
     put_many(&rig, 1, 10, 12);
     store_submit(rig.store);
-    do {
-        wait_once(&rig);
-        result = store_process(rig.store);
-    } while (result == 0);
-    ck_assert_int_eq(result, -EIO);
+    ck_assert_int_eq(await_failure(&rig), -EIO);
     ck_assert_int_eq(store_close(&rig.store), -EIO);
     rig_remove_files(&rig);
 }
@@ -2483,7 +2491,6 @@ START_TEST(a_data_file_that_is_taken_away_is_a_failure)
     static const char *const aside[] = {NULL, "moved", "data.mdb"};
     struct rig rig;
     char path[128], other[128];
-    int result;
 
     rig_begin(&rig, LMDB);
     snprintf(path, sizeof path, "%s/data.mdb", rig.directory);
@@ -2502,11 +2509,7 @@ START_TEST(a_data_file_that_is_taken_away_is_a_failure)
     }
     store_put_record(rig.store, SLICE("a"), SLICE("2"));
     const uint64_t lsn = store_submit(rig.store);
-    do {
-        wait_once(&rig);
-        result = store_process(rig.store);
-    } while (result == 0);
-    ck_assert_int_eq(result, -ESTALE);
+    ck_assert_int_eq(await_failure(&rig), -ESTALE);
     ck_assert_uint_lt(store_durable(rig.store), lsn);
     ck_assert_int_eq(store_close(&rig.store), -ESTALE);
     rig_remove_files(&rig);
@@ -2524,21 +2527,12 @@ START_TEST(a_backup_that_cannot_be_synced_is_no_failure_of_the_store)
     let_trim(&rig);
     atomic_store(&sync_error, EIO);
     ck_assert_int_eq(store_backup(rig.store, path), 0);
-    do {
-        wait_once(&rig);
-        ck_assert_int_eq(store_process(rig.store), 0);
-        store_get_backup(rig.store, &backup);
-    } while (backup.is_running);
+    await_backup(&rig, &backup);
     ck_assert_int_eq(backup.error, -EIO);
     ck_assert(!datasync_has_failed());
     store_put_record(rig.store, SLICE("a"), SLICE("1"));
     store_submit(rig.store);
-    int result;
-    do { /* other threads have something to say, too */
-        wait_once(&rig);
-        result = store_process(rig.store);
-    } while (result == 0);
-    ck_assert_int_eq(result, -EIO);
+    ck_assert_int_eq(await_failure(&rig), -EIO);
     ck_assert(datasync_has_failed());
     ck_assert_int_eq(store_close(&rig.store), -EIO);
     rig_remove_files(&rig);
