@@ -567,7 +567,7 @@ static void find_nearest(enum spelling spelling, const char *wrong, char nearest
         return;
     const char *dot = strrchr(wrong, spelling == SPELLED_PLAIN ? '.' : '_');
     const char *ending = dot == NULL ? "" : dot + 1;
-    size_t best = max_of(strlen(wrong) / 4, (size_t)2) + 1;
+    size_t best = distance_of_others(wrong);
     for (size_t i = 0; i < countof(keys); i++) {
         if (is_family(&keys[i]) && *ending == '\0')
             continue;
@@ -776,11 +776,6 @@ static bool read_line(struct config *config, char *line, const char *where,
 
 /* ---- files --------------------------------------------------------------------------------- */
 
-static bool fail_file(const char *path, int reason, char error[CONFIG_ERROR_SIZE])
-{
-    return fail(error, "cannot read %s: %s", path, strerror(reason));
-}
-
 /* Whether more is read after a mistake. */
 static bool goes_on(const struct config *config)
 {
@@ -792,6 +787,13 @@ static bool tell(const struct config *config, const char *error)
     if (config->on_mistake != NULL)
         config->on_mistake(error);
     return false;
+}
+
+static bool fail_file(const struct config *config, const char *path, int reason,
+                      char error[CONFIG_ERROR_SIZE])
+{
+    fail(error, "cannot read %s: %s", path, strerror(reason));
+    return tell(config, error);
 }
 
 static bool read_lines(struct config *config, FILE *file, const char *path,
@@ -809,10 +811,8 @@ static bool read_lines(struct config *config, FILE *file, const char *path,
                                              : fail(error, "a NUL byte in %s", where)))
             ok = tell(config, error);
     }
-    if (ferror(file)) {
-        fail_file(path, errno, error);
-        ok = tell(config, error);
-    }
+    if (ferror(file))
+        ok = fail_file(config, path, errno, error);
     free(line);
     return ok;
 }
@@ -823,10 +823,8 @@ static bool read_one(struct config *config, const char *path, bool must_exist,
     FILE *file = fopen(path, "re");
     if (file == NULL && errno == ENOENT && !must_exist)
         return true;
-    if (file == NULL) {
-        fail_file(path, errno, error);
-        return tell(config, error);
-    }
+    if (file == NULL)
+        return fail_file(config, path, errno, error);
     const bool ok = read_lines(config, file, path, error);
     fclose(file);
     return ok;
@@ -846,11 +844,8 @@ static bool read_fragments(struct config *config, const char *path, char error[C
         slash == NULL ? xstrdup("conf.d") : xasprintf("%.*s/conf.d", (int)(slash - path), path);
     struct dirent **entries;
     const int count = scandir(folder, &entries, is_fragment, alphasort);
-    bool ok = count >= 0 || errno == ENOENT || errno == ENOTDIR;
-    if (!ok) {
-        fail_file(folder, errno, error);
-        tell(config, error);
-    }
+    bool ok = count >= 0 || errno == ENOENT || errno == ENOTDIR ||
+              fail_file(config, folder, errno, error);
     for (int i = 0; i < count; i++) {
         char *fragment = xasprintf("%s/%s", folder, entries[i]->d_name);
         if ((ok || goes_on(config)) && !read_one(config, fragment, true, error))

@@ -517,7 +517,7 @@ static const char *nearest_command(const char *wrong)
 
     if (strlen(wrong) >= DISTANCE_WORD_SIZE)
         return NULL;
-    size_t best = max_of(strlen(wrong) / 4, (size_t)2) + 1;
+    size_t best = distance_of_others(wrong);
     for (size_t i = 0; i < countof(commands); i++) {
         const size_t distance = edit_distance(wrong, commands[i].name);
         if (distance < best) {
