@@ -46,8 +46,8 @@ struct source {
 
 enum {
     LOOP_SCRATCH_SIZE = 256 * 1024,
-    LOOP_OUTPUT_MAX = 1024 * 1024,
-    LOOP_EVENTS_MAX = 256, /* fetched in one turn; the rest come in the next */
+    LOOP_OUTPUT_MAX = 1024 * 1024, /* unless output_max is set otherwise */
+    LOOP_EVENTS_MAX = 256,         /* fetched in one turn; the rest come in the next */
     LOOP_BUFFER_SIZE = 64 * 1024,
     LOOP_BUFFERS_MAX = 64 /* at rest; more are freed */
 };

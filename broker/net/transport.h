@@ -83,8 +83,6 @@ struct transport {
 };
 
 enum {
-    TRANSPORT_HIGH_WATER = LOOP_OUTPUT_MAX, /* unless loop->output_max says otherwise */
-    TRANSPORT_LOW_WATER = TRANSPORT_HIGH_WATER / 4,
     TRANSPORT_TAIL_ROOM = 16 * 1024 /* what fits behind the tail without growing it */
 };
 

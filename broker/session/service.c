@@ -145,7 +145,7 @@ int service_init(struct service *service, struct broker *broker,
     addresses_init(&service->addresses, broker->clock);
     alarm_init(&service->alarm, on_alarm_change);
     if (service->limits.output_size_max == 0)
-        service->limits.output_size_max = TRANSPORT_HIGH_WATER;
+        service->limits.output_size_max = LOOP_OUTPUT_MAX;
     set_consumer_limits(service);
     name_node(service);
     put_server_properties(service, properties, property_count);

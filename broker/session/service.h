@@ -21,7 +21,7 @@ struct service_limits {
     uint32_t handshake_timeout_ms;
     uint32_t login_delay_max_ms; /* 0: none; see access/address.h */
     uint64_t message_size_max;
-    size_t output_size_max; /* see transport.h; 0: TRANSPORT_HIGH_WATER */
+    size_t output_size_max; /* see transport.h; 0: LOOP_OUTPUT_MAX */
     /* 0 in any of these: no limit */
     uint32_t consumer_max_per_channel, consumer_max_per_node;
     uint32_t unacked_max_per_channel;

@@ -571,13 +571,13 @@ END_TEST
 START_TEST(congestion_ends_below_the_low_mark)
 {
     memory_transport_take(&peer, 0);
-    write_pattern(0, TRANSPORT_HIGH_WATER);
+    write_pattern(0, LOOP_OUTPUT_MAX);
     ck_assert(!transport_is_congested(&owner.transport));
-    write_pattern(TRANSPORT_HIGH_WATER, 1);
+    write_pattern(LOOP_OUTPUT_MAX, 1);
     ck_assert(transport_is_congested(&owner.transport));
     turn();
 
-    memory_transport_take(&peer, TRANSPORT_HIGH_WATER - TRANSPORT_LOW_WATER);
+    memory_transport_take(&peer, LOOP_OUTPUT_MAX - LOOP_OUTPUT_MAX / 4);
     turn();
     ck_assert(transport_is_congested(&owner.transport));
     ck_assert_int_eq(owner.drained, 0);
@@ -589,14 +589,14 @@ START_TEST(congestion_ends_below_the_low_mark)
     memory_transport_take(&peer, SIZE_MAX);
     turn();
     ck_assert_int_eq(owner.drained, 1);
-    ck_assert_uint_eq(buf_size(&peer.received), TRANSPORT_HIGH_WATER + 1);
+    ck_assert_uint_eq(buf_size(&peer.received), LOOP_OUTPUT_MAX + 1);
 }
 END_TEST
 
 /* Who stopped adding because of the high mark is told, even if one write took everything. */
 START_TEST(congestion_within_one_turn_is_told_too)
 {
-    write_pattern(0, TRANSPORT_HIGH_WATER + 1);
+    write_pattern(0, LOOP_OUTPUT_MAX + 1);
     turn();
     ck_assert_int_eq(owner.drained, 1);
 }
@@ -605,7 +605,7 @@ END_TEST
 START_TEST(closing_from_within_on_drained)
 {
     owner.close_when_drained = true;
-    write_pattern(0, TRANSPORT_HIGH_WATER + 1);
+    write_pattern(0, LOOP_OUTPUT_MAX + 1);
     turn();
     ck_assert(peer.closed);
     turn();
@@ -721,7 +721,7 @@ END_TEST
 
 START_TEST(a_slow_socket_gets_everything)
 {
-    const size_t size = 3 * TRANSPORT_HIGH_WATER;
+    const size_t size = 3 * LOOP_OUTPUT_MAX;
     write_pattern(0, size);
     struct buf got = BUF_EMPTY;
     while (buf_size(&got) < size) {
