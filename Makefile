@@ -293,7 +293,7 @@ cover:
 	@etc/deps cover
 	@$(MAKE) --no-print-directory cover-tests BUILD=build/cover COVERED=amqp
 	@find build/cover/obj/amqp -name '*.gcda' -delete
-	@tests/run --build build/cover --quiet unit fuzz
+	@tests/run --build build/cover --quiet --patience 3 unit fuzz
 	@gcovr --object-directory build/cover/obj/amqp --filter amqp/ --branches --fail-under-branch 95 \
 	    --exclude-branches-by-pattern '.*\bassert\(.*'
 
