@@ -287,6 +287,7 @@ int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
     STAILQ_INIT(&broker->overfull);
     users_init(&broker->users);
     paging_init(&broker->paging, loop);
+    remains_init(&broker->remains, loop);
     route_init(&broker->dead_letters.route, broker);
     quarantine_init(&broker->quarantine, broker);
     store_on_body_done(store, on_body_done);
@@ -360,6 +361,7 @@ void broker_release(struct broker *broker)
     map_release(&broker->queues);
     users_release(&broker->users);
     paging_release(&broker->paging);
+    remains_release(&broker->remains);
     quarantine_release(&broker->quarantine);
     if (broker->scratch != NULL) {
         loop_unwatch(broker->loop, &broker->scratch_source);

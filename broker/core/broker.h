@@ -15,6 +15,7 @@
 #include "core/paging.h"
 #include "core/parking.h"
 #include "core/quarantine.h"
+#include "core/remains.h"
 #include "net/loop.h"
 #include "store/store.h"
 
@@ -78,6 +79,7 @@ struct broker {
     struct source scratch_source;
     struct quarantine quarantine;
     struct paging paging;        /* memory for messages in queues */
+    struct remains remains;      /* memory and of what a queue dropped all at once */
     struct broker_limits limits; /* set by the server */
     struct broker_totals totals;
     struct broker_counters counters;

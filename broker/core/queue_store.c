@@ -274,6 +274,19 @@ static bool drop_loaded(struct queue *queue, struct segment *segment, struct run
     return deletes;
 }
 
+/* Whether all that the segment has is ready, and nothing of it was ever to be stored. */
+static bool is_transient(const struct segment *segment)
+{
+    const uint32_t end = (uint32_t)(segment->end - segment->first);
+
+    if (segment->ready_count == 0 || segment->ready_count < segment->count)
+        return false;
+    for (uint32_t slot = 0; slot < end; slot++)
+        if (segment->entries[slot].lsn != 0 && segment->entries[slot].message != NULL)
+            return false;
+    return true;
+}
+
 bool queue_drop_ready(struct queue *queue, struct window *window)
 {
     struct segment *segment, *next;
@@ -284,9 +297,10 @@ bool queue_drop_ready(struct queue *queue, struct window *window)
         next = TAILQ_NEXT(segment, link);
         if (segment_is_on_disk(segment))
             drop_on_disk(segment, &run);
-        else
+        else if (!is_transient(segment))
             deletes |= drop_loaded(queue, segment, &run);
     }
+    window_drop_ready(window, &queue->broker->remains);
     return end_run(queue, window, &run) || deletes;
 }
 

@@ -72,7 +72,8 @@ bool queue_remove_entry(struct queue *queue, struct place place, enum removal re
 void queue_forget_in_stub(struct queue *queue, struct segment *stub, uint32_t slot);
 
 /* Drops all that is ready in the window, however much that is: what is stored is deleted by the
- * open batch in runs, not one by one. Returns whether it deletes anything. */
+ * open batch in runs, not one by one, and what never was is freed later (remains.h). Returns whether
+ * it deletes anything. */
 bool queue_drop_ready(struct queue *queue, struct window *window);
 
 /* Gives up what the window has in memory beyond the first `keep` octets or so that are ready, as

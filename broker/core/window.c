@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "core/paging.h"
+#include "core/remains.h"
 
 static size_t size_of_segment(uint16_t capacity)
 {
@@ -78,7 +79,7 @@ static void forget_writer(struct segment *segment)
 }
 
 /* Takes the segment out; the cursor goes on with the one behind it. */
-static void segment_free(struct window *window, struct segment *segment)
+static void segment_take_out(struct window *window, struct segment *segment)
 {
     if (window->cursor == segment)
         window->cursor = TAILQ_NEXT(segment, link);
@@ -95,6 +96,11 @@ static void segment_free(struct window *window, struct segment *segment)
         scratch_drop(&segment->place);
     window->loaded_count -= !segment_is_on_disk(segment);
     paging_shrink(window, size_of_segment(segment->capacity));
+}
+
+static void segment_free(struct window *window, struct segment *segment)
+{
+    segment_take_out(window, segment);
     free(segment->weights);
     free(segment);
 }
@@ -265,6 +271,23 @@ void window_remove(struct window *window, struct place place)
         forget_writer(segment);
         segment->first = segment->end = window->tail;
     }
+}
+
+void window_drop_ready(struct window *window, struct remains *remains)
+{
+    struct segment *segment, *next;
+
+    for (segment = TAILQ_FIRST(&window->segments); segment != NULL; segment = next) {
+        next = TAILQ_NEXT(segment, link);
+        if (segment->ready_count == 0)
+            continue;
+        assert(!segment_is_on_disk(segment) && segment->ready_count == segment->count);
+        window->ready_count -= segment->ready_count;
+        segment_take_out(window, segment);
+        remains_add(remains, segment);
+    }
+    assert(window->ready_count == 0);
+    window->ready_bytes = 0; /* nobody has looked how many each had */
 }
 
 /* ---- what is on disk ---- */

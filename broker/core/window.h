@@ -56,6 +56,7 @@
 
 struct paging;
 struct queue;
+struct remains;
 
 struct entry {
     struct message *message;  /* a counted reference */
@@ -179,6 +180,10 @@ void window_requeue(struct window *window,
                     struct place place); /* unacked -> ready, where it stands; sets redelivered */
 void window_remove(struct window *window,
                    struct place place); /* ready or unacked -> gone; drops the message */
+
+/* All that is still ready is gone: nothing of that is on disk, and whatever segment has some has
+ * nothing unacked. Their messages are freed with the remains. */
+void window_drop_ready(struct window *window, struct remains *remains);
 
 /* ---- what is on disk ---- */
 

@@ -1,0 +1,39 @@
+/* What a queue dropped all at once: segments that no window has any more, with their messages,
+ * which are freed in the turns that follow, a slice in each.
+ *
+ *     purge, delete ──▶ segment ▒ segment ▒ segment ──(REAP task)──▶ message_unref, free
+ *
+ * To free the two hundred thousand messages that a queue may have in memory takes tens of
+ * milliseconds, most of it waiting for memory that was last touched long ago; and all other clients
+ * wait too. That they are gone is known without a look at any of them.
+ *
+ * A slice takes about a millisecond; but it is never less than a part of all, so that what comes
+ * each turn cannot pile up. What waits here belongs to no queue; it counts as memory until it is
+ * freed, and in no figure else. */
+#ifndef CORE_REMAINS_H
+#define CORE_REMAINS_H
+
+#include "core/window.h"
+#include "net/loop.h"
+
+enum {
+    REMAINS_SLICE = 4096, /* messages; one of so many octets more counts as another */
+    REMAINS_SLICE_OCTETS = 1024,
+    REMAINS_SLICE_PART = 32, /* of all, at least */
+};
+
+struct remains {
+    struct segment_list segments;
+    uint64_t count; /* messages of these */
+    uint32_t slot;  /* of the first segment: those before it are freed */
+    struct loop *loop;
+    struct task task;
+};
+
+void remains_init(struct remains *remains, struct loop *loop);
+void remains_release(struct remains *remains); /* frees all that is left */
+
+/* Takes over a segment that is in no list, in memory, with what it has. */
+void remains_add(struct remains *remains, struct segment *segment);
+
+#endif
