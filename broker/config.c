@@ -6,8 +6,8 @@
  *     max_message_size    = 64MiB
  *
  * Every key is a row of one table. Most rows say where in struct config the value goes and between
- * which bounds it must be; a row whose name ends in a dot stands for a family of keys
- * (listeners.tcp.NAME). The defaults are written in the table as they would be in a file and set
+ * which bounds it must be; a row with a star in its name stands for a family of keys
+ * (listeners.tcp.NAME for listeners.tcp.*). The defaults are written in the table as they would be in a file and set
  * the same way, so they pass the same checks.
  *
  * Whatever the source, an assignment ends in assign(), with `where` for the sentence about what is
@@ -40,7 +40,10 @@ enum key_kind {
     KEY_PROPERTY,    /* a family: any text */
     KEY_TLS_VERSION, /* this and the next: families of the words of their kind */
     KEY_MECHANISM,
-    KEY_NAME,         /* a family: true or false */
+    KEY_NAME,          /* a family: true or false */
+    KEY_VHOST_PATTERN, /* this and the next two: families, of struct config_vhost_limits */
+    KEY_VHOST_CONNECTIONS,
+    KEY_VHOST_QUEUES,
     KEY_NO_LISTENERS, /* "none" is all it may be */
     KEY_NO_LOOPBACK_USERS,
 };
@@ -74,9 +77,9 @@ static const char *const *const words_of[] = {
 static const struct key keys[] = {
     {"data_dir", KEY_STRING, FIELD(data_dir), "/var/lib/stoatmq", 1, PATH_MAX - 64, false},
     {"listeners.tcp", KEY_NO_LISTENERS, FIELD(tcp), NULL, 0, 0, false},
-    {"listeners.tcp.", KEY_LISTENER, FIELD(tcp), NULL, 0, UINT16_MAX, false},
+    {"listeners.tcp.*", KEY_LISTENER, FIELD(tcp), NULL, 0, UINT16_MAX, false},
     {"listeners.ssl", KEY_NO_LISTENERS, FIELD(ssl), NULL, 0, 0, false},
-    {"listeners.ssl.", KEY_LISTENER, FIELD(ssl), NULL, 0, UINT16_MAX, false},
+    {"listeners.ssl.*", KEY_LISTENER, FIELD(ssl), NULL, 0, UINT16_MAX, false},
     {"ssl_options.certfile", KEY_STRING, FIELD(ssl_options.certfile), "", 0, PATH_MAX - 1, false},
     {"ssl_options.keyfile", KEY_STRING, FIELD(ssl_options.keyfile), "", 0, PATH_MAX - 1, false},
     {"ssl_options.cacertfile", KEY_STRING, FIELD(ssl_options.cacertfile), "", 0, PATH_MAX - 1,
@@ -88,8 +91,8 @@ static const struct key keys[] = {
     {"ssl_options.depth", KEY_NUMBER, FIELD(ssl_options.depth), "10", 0, 255, false},
     {"ssl_options.honor_cipher_order", KEY_BOOL, FIELD(ssl_options.honor_cipher_order), "true", 0,
      0, false},
-    {"ssl_options.versions.", KEY_TLS_VERSION, FIELD(ssl_options.versions), NULL, 0, 0, false},
-    {"ssl_options.ciphers.", KEY_PROPERTY, FIELD(ssl_options.ciphers), NULL, 1, 255, false},
+    {"ssl_options.versions.*", KEY_TLS_VERSION, FIELD(ssl_options.versions), NULL, 0, 0, false},
+    {"ssl_options.ciphers.*", KEY_PROPERTY, FIELD(ssl_options.ciphers), NULL, 1, 255, false},
     {"ssl_cert_login_from", KEY_LOGIN_FROM, FIELD(ssl_options.login_from), "distinguished_name", 0,
      0, false},
     {"ssl_cert_login_san_type", KEY_SAN_TYPE, FIELD(ssl_options.login_san_type), "dns", 0, 0,
@@ -119,6 +122,12 @@ static const struct key keys[] = {
     {"definition_memory_limit", KEY_SIZE, FIELD(definition_octets_max), "256MiB", 0, INT64_MAX,
      true},
     {"vhost_max", KEY_NUMBER, FIELD(vhost_max), "10000", 0, UINT32_MAX, true},
+    {"default_limits.vhosts.*.pattern", KEY_VHOST_PATTERN, FIELD(vhost_limits), NULL, 0, 4096,
+     false},
+    {"default_limits.vhosts.*.max_connections", KEY_VHOST_CONNECTIONS, FIELD(vhost_limits), NULL, 0,
+     UINT32_MAX, false},
+    {"default_limits.vhosts.*.max_queues", KEY_VHOST_QUEUES, FIELD(vhost_limits), NULL, 0,
+     UINT32_MAX, false},
     {"vm_memory_high_watermark.relative", KEY_RATIO, FIELD(memory_relative), "0.6", 0, 1000, false},
     {"vm_memory_high_watermark.absolute", KEY_SIZE, FIELD(memory_absolute), "0", 0, INT64_MAX,
      false},
@@ -126,17 +135,17 @@ static const struct key keys[] = {
      false},
     {"disk_free_limit.relative", KEY_RATIO, FIELD(disk_free_relative), "0", 0, 1000000, false},
     {"disk_free_limit.absolute", KEY_SIZE, FIELD(disk_free_absolute), "50MB", 0, INT64_MAX, false},
-    {"auth_mechanisms.", KEY_MECHANISM, FIELD(mechanisms), NULL, 0, 0, false},
+    {"auth_mechanisms.*", KEY_MECHANISM, FIELD(mechanisms), NULL, 0, 0, false},
     {"anonymous_login_user", KEY_STRING, FIELD(anonymous_user), "guest", 1, 255, false},
     {"default_vhost", KEY_STRING, FIELD(default_vhost), "/", 1, 255, false},
     {"default_user", KEY_STRING, FIELD(default_user), CONFIG_DEFAULT_USER, 1, 255, false},
     {"default_pass", KEY_STRING, FIELD(default_pass), "guest", 1, 255, false},
-    {"default_user_tags.", KEY_NAME, FIELD(default_tags), NULL, 0, 0, false},
+    {"default_user_tags.*", KEY_NAME, FIELD(default_tags), NULL, 0, 0, false},
     {"default_permissions.configure", KEY_STRING, FIELD(default_configure), ".*", 0, 4096, false},
     {"default_permissions.write", KEY_STRING, FIELD(default_write), ".*", 0, 4096, false},
     {"default_permissions.read", KEY_STRING, FIELD(default_read), ".*", 0, 4096, false},
     {"loopback_users", KEY_NO_LOOPBACK_USERS, 0, 0, NULL, 0, 0, false},
-    {"loopback_users.", KEY_NAME, FIELD(loopback_users), NULL, 0, 0, false},
+    {"loopback_users.*", KEY_NAME, FIELD(loopback_users), NULL, 0, 0, false},
     {"heartbeat", KEY_NUMBER, FIELD(heartbeat_s), "60", 0, 65535, false},
     {"frame_max", KEY_SIZE, FIELD(frame_size_max), "131072", 8192, 134217728, false},
     {"initial_frame_max", KEY_SIZE, FIELD(initial_frame_size_max), "8192", 4096, 1048576, false},
@@ -158,7 +167,7 @@ static const struct key keys[] = {
     {"sandbox", KEY_BOOL, FIELD(sandbox), "true", 0, 0, false},
     {"log.console", KEY_BOOL, FIELD(log_console), "true", 0, 0, false},
     {"log.console.level", KEY_LEVEL, FIELD(log_level), "info", 0, 0, false},
-    {"server_properties.", KEY_PROPERTY, FIELD(server_properties), NULL, 0, 255, false},
+    {"server_properties.*", KEY_PROPERTY, FIELD(server_properties), NULL, 0, 255, false},
 };
 
 #define ENVIRONMENT_PREFIX "STOATMQ_"
@@ -172,12 +181,6 @@ printf_like(2, 3) static bool fail(char error[CONFIG_ERROR_SIZE], const char *fo
     vsnprintf(error, CONFIG_ERROR_SIZE, format, arguments);
     va_end(arguments);
     return false;
-}
-
-static bool is_family(const struct key *key)
-{
-    return key->kind == KEY_LISTENER || key->kind == KEY_PROPERTY || key->kind == KEY_NAME ||
-           key->kind == KEY_TLS_VERSION || key->kind == KEY_MECHANISM;
 }
 
 /* ---- values -------------------------------------------------------------------------------- */
@@ -397,10 +400,75 @@ static void set_name(struct config_names *names, const char *text, bool on)
     name->on = on;
 }
 
+static void remove_vhost_limits(struct config_vhost_limits_list *list)
+{
+    struct config_vhost_limits *limits;
+
+    while ((limits = TAILQ_FIRST(list)) != NULL) {
+        TAILQ_REMOVE(list, limits, link);
+        free(limits->name);
+        free(limits->pattern);
+        free(limits);
+    }
+}
+
+/* The rule of that name, made where there is none, in the order of names: 2 before 10. */
+static struct config_vhost_limits *vhost_limits_of(struct config_vhost_limits_list *list,
+                                                   const char *name)
+{
+    struct config_vhost_limits *next, *limits;
+
+    TAILQ_FOREACH (next, list, link)
+        if (strverscmp(next->name, name) >= 0)
+            break;
+    if (next != NULL && strcmp(next->name, name) == 0)
+        return next;
+    limits = xmalloc(sizeof(*limits));
+    *limits = (struct config_vhost_limits){
+        .name = xstrdup(name), .pattern = xstrdup(".*"), .connection_max = -1, .queue_max = -1};
+    if (next == NULL)
+        TAILQ_INSERT_TAIL(list, limits, link);
+    else
+        TAILQ_INSERT_BEFORE(next, limits, link);
+    return limits;
+}
+
+/* A limit that may be none, said as RabbitMQ says it. */
+static bool parse_limit(const struct key *key, const char *value, int64_t *limit)
+{
+    uint64_t number;
+
+    *limit = -1;
+    if (strcmp(value, "-1") == 0 || strcmp(value, "infinity") == 0)
+        return true;
+    if (!parse_number(key, value, &number))
+        return false;
+    *limit = (int64_t)number;
+    return true;
+}
+
+static bool set_vhost_limits(struct config_vhost_limits_list *list, const struct key *key,
+                             const char *name, const char *value)
+{
+    int64_t limit = -1;
+
+    if (key->kind == KEY_VHOST_PATTERN ? strlen(value) > key->max
+                                       : !parse_limit(key, value, &limit))
+        return false;
+    struct config_vhost_limits *limits = vhost_limits_of(list, name);
+    if (key->kind == KEY_VHOST_PATTERN)
+        replace_string(&limits->pattern, value);
+    else if (key->kind == KEY_VHOST_CONNECTIONS)
+        limits->connection_max = limit;
+    else
+        limits->queue_max = limit;
+    return true;
+}
+
 /* ---- one assignment ------------------------------------------------------------------------ */
 
 /* Puts the value in its place; false when it is not of the key's kind or out of bounds. name is
- * what follows the dot of a family. */
+ * what stands for a family's star. */
 static bool set_value(struct config *config, const struct key *key, const char *name,
                       const char *value)
 {
@@ -462,6 +530,10 @@ static bool set_value(struct config *config, const struct key *key, const char *
             return false;
         set_name(place, name, on);
         return true;
+    case KEY_VHOST_PATTERN:
+    case KEY_VHOST_CONNECTIONS:
+    case KEY_VHOST_QUEUES:
+        return set_vhost_limits(place, key, name, value);
     case KEY_NO_LOOPBACK_USERS:
         if (is_none)
             remove_names(&config->loopback_users);
@@ -506,6 +578,7 @@ static bool fail_value(const struct key *key, const char *full_name, const char 
         return fail_word(key, full_name, value, where, error);
     case KEY_STRING:
     case KEY_PROPERTY:
+    case KEY_VHOST_PATTERN:
         return fail(error,
                     "bad value for '%s' in %s: a text of %" PRIu64 " to %" PRIu64
                     " bytes is expected",
@@ -519,6 +592,12 @@ static bool fail_value(const struct key *key, const char *full_name, const char 
     case KEY_RATIO:
         return fail(error, "bad value '%.80s' for '%s' in %s: a number from %g to %g is expected",
                     value, full_name, where, (double)key->min / 1000, (double)key->max / 1000);
+    case KEY_VHOST_CONNECTIONS:
+    case KEY_VHOST_QUEUES:
+        return fail(error,
+                    "bad value '%.80s' for '%s' in %s: a number from 0 to %" PRIu64
+                    ", or -1 for no limit, is expected",
+                    value, full_name, where, key->max);
     default:
         return fail(error, "bad value '%.80s' for '%s' in %s: %s", value, full_name, where,
                     wanted[key->kind]);
@@ -541,25 +620,46 @@ static void spell(enum spelling spelling, const char *name, char spelled[NAME_SI
         *c = *c == '.' ? '_' : (char)toupper((unsigned char)*c);
 }
 
-/* The row for a full name; *name is what follows the dot of a family, as written: short enough for
- * the name of a field on the wire. */
-static const struct key *find_key(enum spelling spelling, const char *full_name, const char **name)
+/* Whether the name is the spelled one, or one of that family. What stands for the star goes to
+ * name: short enough for the name of a field on the wire. */
+static bool is_named(const char *spelled, const char *full_name, char name[NAME_SIZE])
+{
+    const char *star = strchr(spelled, '*');
+    const size_t length = strlen(full_name);
+
+    *name = '\0';
+    if (star == NULL)
+        return strcmp(full_name, spelled) == 0;
+    const size_t before = (size_t)(star - spelled), after = strlen(star + 1);
+    if (length <= before + after || length - before - after >= NAME_SIZE ||
+        strncmp(full_name, spelled, before) != 0 ||
+        strcmp(full_name + length - after, star + 1) != 0)
+        return false;
+    snprintf(name, NAME_SIZE, "%.*s", (int)(length - before - after), full_name + before);
+    return true;
+}
+
+/* The row for a full name; what stands for a family's star goes to name, as written. */
+static const struct key *find_key(enum spelling spelling, const char *full_name,
+                                  char name[NAME_SIZE])
 {
     for (size_t i = 0; i < countof(keys); i++) {
         char spelled[NAME_SIZE];
         spell(spelling, keys[i].name, spelled);
-        const size_t length = strlen(spelled);
-        *name = full_name + length;
-        if (is_family(&keys[i]) ? strncmp(full_name, spelled, length) == 0 &&
-                                      full_name[length] != '\0' && strlen(*name) < NAME_SIZE
-                                : strcmp(full_name, spelled) == 0)
+        if (is_named(spelled, full_name, name))
             return &keys[i];
     }
     return NULL;
 }
 
-/* The known name that is nearest; empty when none is near. Of a family, the one with the same
- * ending. */
+/* Whether the star of the family's name is the last of it. */
+static bool is_open_ended(const char *name)
+{
+    return name[strlen(name) - 1] == '*';
+}
+
+/* The known name that is nearest; empty when none is near. Of a family whose star comes last, the
+ * one with the same ending. */
 static void find_nearest(enum spelling spelling, const char *wrong, char nearest[NAME_SIZE])
 {
     *nearest = '\0';
@@ -569,12 +669,13 @@ static void find_nearest(enum spelling spelling, const char *wrong, char nearest
     const char *ending = dot == NULL ? "" : dot + 1;
     size_t best = distance_of_others(wrong);
     for (size_t i = 0; i < countof(keys); i++) {
-        if (is_family(&keys[i]) && *ending == '\0')
+        const bool takes_ending = is_open_ended(keys[i].name);
+        if (takes_ending && *ending == '\0')
             continue;
         char known[NAME_SIZE];
         spell(spelling, keys[i].name, known);
-        const size_t length = strlen(known);
-        if (is_family(&keys[i]))
+        const size_t length = strlen(known) - 1;
+        if (takes_ending)
             snprintf(known + length, NAME_SIZE - length, "%s", ending);
         const size_t distance = edit_distance(wrong, known);
         if (distance < best) {
@@ -641,7 +742,8 @@ static void list_longer(enum spelling spelling, const char *wrong, char list[LIS
         char known[NAME_SIZE];
         spell(spelling, keys[i].name, known);
         if (strncmp(known, wrong, length) != 0 ||
-            known[length] != (spelling == SPELLED_PLAIN ? '.' : '_') || known[length + 1] == '\0')
+            known[length] != (spelling == SPELLED_PLAIN ? '.' : '_') ||
+            strcmp(known + length + 1, "*") == 0)
             continue;
         if (*last != '\0' && size < LIST_SIZE)
             size += (size_t)snprintf(list + size, LIST_SIZE - size, "%s'%s'", size == 0 ? "" : ", ",
@@ -672,8 +774,8 @@ static bool fail_name(enum spelling spelling, const char *full_name, const char 
 static bool assign(struct config *config, const char *full_name, const char *value,
                    const char *where, char error[CONFIG_ERROR_SIZE])
 {
-    const char *name;
-    const struct key *key = find_key(SPELLED_PLAIN, full_name, &name);
+    char name[NAME_SIZE];
+    const struct key *key = find_key(SPELLED_PLAIN, full_name, name);
     if (key == NULL)
         return fail_name(SPELLED_PLAIN, full_name, where, error);
     return set_value(config, key, name, value) || fail_value(key, full_name, value, where, error);
@@ -901,17 +1003,13 @@ static bool assign_variable(struct config *config, const char *variable, const c
         is_reserved(variable))
         return true;
 
-    const char *ending;
-    const struct key *key = find_key(SPELLED_ENVIRONMENT, variable, &ending);
+    char name[NAME_SIZE];
+    const struct key *key = find_key(SPELLED_ENVIRONMENT, variable, name);
     if (key == NULL)
         return fail_name(SPELLED_ENVIRONMENT, variable, where, error);
-    char *name = xstrdup(ending);
     for (char *c = name; *c != '\0'; c++)
         *c = (char)tolower((unsigned char)*c);
-    const bool ok =
-        set_value(config, key, name, value) || fail_value(key, variable, value, where, error);
-    free(name);
-    return ok;
+    return set_value(config, key, name, value) || fail_value(key, variable, value, where, error);
 }
 
 static int compare_strings(const void *a, const void *b)
@@ -968,6 +1066,7 @@ void config_init(struct config *config)
     TAILQ_INIT(&config->server_properties);
     TAILQ_INIT(&config->default_tags);
     TAILQ_INIT(&config->loopback_users);
+    TAILQ_INIT(&config->vhost_limits);
     for (size_t i = 0; i < countof(keys); i++) {
         if (keys[i].initial == NULL)
             continue;
@@ -997,6 +1096,7 @@ void config_release(struct config *config)
     remove_properties(&config->server_properties);
     remove_names(&config->default_tags);
     remove_names(&config->loopback_users);
+    remove_vhost_limits(&config->vhost_limits);
 }
 
 static bool may_clash(const struct config_listener *a, const struct config_listener *b)
@@ -1005,19 +1105,41 @@ static bool may_clash(const struct config_listener *a, const struct config_liste
            (a->host == NULL || b->host == NULL || strcmp(a->host, b->host) == 0);
 }
 
+static bool check_pattern(const char *text, const char *key, char error[CONFIG_ERROR_SIZE])
+{
+    char reason[PATTERN_ERROR_SIZE];
+    struct pattern *pattern = pattern_new(slice_of_string(text), reason);
+
+    if (pattern == NULL)
+        return fail(error, "%s is no regular expression: %s", key, reason);
+    pattern_free(&pattern);
+    return true;
+}
+
 static bool check_permissions(const struct config *config, char error[CONFIG_ERROR_SIZE])
 {
     const char *const texts[] = {[ACCESS_CONFIGURE] = config->default_configure,
                                  [ACCESS_WRITE] = config->default_write,
                                  [ACCESS_READ] = config->default_read};
-    char reason[PATTERN_ERROR_SIZE];
 
     for (size_t right = 0; right < countof(texts); right++) {
-        struct pattern *pattern = pattern_new(slice_of_string(texts[right]), reason);
-        if (pattern == NULL)
-            return fail(error, "default_permissions.%s is no regular expression: %s",
-                        access_right_name(right), reason);
-        pattern_free(&pattern);
+        char key[NAME_SIZE];
+        snprintf(key, sizeof(key), "default_permissions.%s", access_right_name(right));
+        if (!check_pattern(texts[right], key, error))
+            return false;
+    }
+    return true;
+}
+
+static bool check_vhost_limits(const struct config *config, char error[CONFIG_ERROR_SIZE])
+{
+    const struct config_vhost_limits *limits;
+
+    TAILQ_FOREACH (limits, &config->vhost_limits, link) {
+        char key[NAME_SIZE];
+        snprintf(key, sizeof(key), "default_limits.vhosts.%s.pattern", limits->name);
+        if (!check_pattern(limits->pattern, key, error))
+            return false;
     }
     return true;
 }
@@ -1055,7 +1177,7 @@ static bool check_ssl(const struct config *config, char error[CONFIG_ERROR_SIZE]
 
 bool config_check(const struct config *config, char error[CONFIG_ERROR_SIZE])
 {
-    if (!check_permissions(config, error))
+    if (!check_permissions(config, error) || !check_vhost_limits(config, error))
         return false;
     if (config->publish_size_max != 0 && config->publish_size_max < config->message_size_max)
         return fail(error,

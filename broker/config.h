@@ -53,6 +53,14 @@ struct config_name { /* PREFIX.NAME = true or false */
 };
 TAILQ_HEAD(config_names, config_name);
 
+struct config_vhost_limits { /* default_limits.vhosts.NAME.* */
+    TAILQ_ENTRY(config_vhost_limits) link;
+    char *name;
+    char *pattern;                     /* .pattern (.*) */
+    int64_t connection_max, queue_max; /* .max_connections, .max_queues (-1: no limit) */
+};
+TAILQ_HEAD(config_vhost_limits_list, config_vhost_limits);
+
 struct config {
     char *data_dir;              /* --data-dir, data_dir */
     struct config_listeners tcp; /* listeners.tcp.*; listeners.tcp = none empties it */
@@ -96,7 +104,10 @@ struct config {
     uint32_t routing_steps_max;          /* routing_steps_max (1000000) */
     uint64_t definition_octets_max;      /* definition_memory_limit (256MiB) */
     uint32_t vhost_max;                  /* vhost_max (10000) */
-    double memory_relative;              /* vm_memory_high_watermark.relative (0.6) */
+    /* default_limits.vhosts.*: of a new vhost, by the first whose pattern its name matches; in the
+     * order of their names, numbers by value */
+    struct config_vhost_limits_list vhost_limits;
+    double memory_relative;      /* vm_memory_high_watermark.relative (0.6) */
     uint64_t memory_absolute;    /* vm_memory_high_watermark.absolute (0: the relative one) */
     uint64_t memory_total;       /* total_memory_available_override_value (0: as found) */
     double disk_free_relative;   /* disk_free_limit.relative (0: the absolute one) */

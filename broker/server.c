@@ -45,6 +45,7 @@ struct server {
     size_t listener_count;
     struct tls tls;                  /* open while there is a context */
     struct tls_context *tls_context; /* NULL: there are no TLS listeners */
+    struct vhost_rule *vhost_rules;  /* as many as the broker knows of */
     char *control_path;
     struct manage *manage; /* NULL until it is open */
     struct timer grace;    /* while stopping */
@@ -242,6 +243,31 @@ static void give_defaults(struct server *server)
     buf_release(&tags);
 }
 
+static void make_vhost_rules(struct server *server)
+{
+    const struct config_vhost_limits *limits;
+    char error[PATTERN_ERROR_SIZE];
+    size_t count = 0;
+
+    TAILQ_FOREACH (limits, &server->config->vhost_limits, link)
+        count++;
+    struct vhost_rule *rule = server->vhost_rules = xcalloc(count, sizeof(*rule));
+    TAILQ_FOREACH (limits, &server->config->vhost_limits, link) {
+        rule->pattern = pattern_new(slice_of_string(limits->pattern), error);
+        assert(rule->pattern != NULL); /* config_check has seen it */
+        rule++->limits = (struct vhost_limits){limits->connection_max, limits->queue_max};
+    }
+    server->broker.vhost_rules = server->vhost_rules;
+    server->broker.vhost_rule_count = count;
+}
+
+static void free_vhost_rules(struct server *server)
+{
+    for (size_t i = 0; i < server->broker.vhost_rule_count; i++)
+        pattern_free(&server->vhost_rules[i].pattern);
+    free(server->vhost_rules);
+}
+
 /* Without it what the store does not have stays in memory. */
 static void open_scratch(struct server *server)
 {
@@ -304,6 +330,7 @@ struct server *server_new(const struct config *config, struct clock *clock, stru
         free(server);
         return NULL;
     }
+    make_vhost_rules(server);
     start_alarm(server);
     return server;
 }
@@ -576,6 +603,7 @@ int server_free(struct server **server)
     free(gone->control_path);
     service_release(&gone->service);
     close_tls(gone);
+    free_vhost_rules(gone);
     broker_release(&gone->broker);
     int closed = store_close(&store);
     if (closed != 0 && failed == 0)

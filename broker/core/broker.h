@@ -51,6 +51,7 @@ struct broker_defaults {
 };
 
 struct access_watcher;
+struct vhost_rule;
 
 struct broker {
     struct loop *loop;
@@ -78,9 +79,11 @@ struct broker {
     struct scratch *scratch; /* where messages go that the store does not have; NULL: nowhere */
     struct source scratch_source;
     struct quarantine quarantine;
-    struct paging paging;        /* memory for messages in queues */
-    struct remains remains;      /* memory and of what a queue dropped all at once */
-    struct broker_limits limits; /* set by the server */
+    struct paging paging;                 /* memory for messages in queues */
+    struct remains remains;               /* memory and of what a queue dropped all at once */
+    struct broker_limits limits;          /* set by the server */
+    const struct vhost_rule *vhost_rules; /* the server's; see core/vhost.h */
+    size_t vhost_rule_count;
     struct broker_totals totals;
     struct broker_counters counters;
     struct task store_task;     /* hands the open batch over, in the STORE phase */

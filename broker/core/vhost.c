@@ -3,6 +3,7 @@
  * vhost_check.c. */
 #include "core/vhost_parts.h"
 
+#include "access/pattern.h"
 #include "base/alloc.h"
 #include "base/log.h"
 #include "core/account.h"
@@ -59,11 +60,19 @@ static void predeclare(struct vhost *vhost)
     vhost->default_exchange = vhost_get_exchange(vhost, SLICE(""));
 }
 
+static struct vhost_limits first_limits(const struct broker *broker, struct slice name)
+{
+    for (size_t i = 0; i < broker->vhost_rule_count; i++)
+        if (pattern_match(broker->vhost_rules[i].pattern, name) == PATTERN_MATCHES)
+            return broker->vhost_rules[i].limits;
+    return (struct vhost_limits){LIMIT_NONE, LIMIT_NONE};
+}
+
 struct vhost *vhost_new(struct broker *broker, struct slice name, bool recovered)
 {
     struct vhost *vhost = xmalloc(sizeof(*vhost) + name.size);
 
-    *vhost = (struct vhost){.broker = broker, .refs = 1, .limits = {LIMIT_NONE, LIMIT_NONE}};
+    *vhost = (struct vhost){.broker = broker, .refs = 1, .limits = first_limits(broker, name)};
     vhost->name = slice_of(vhost + 1, name.size);
     amqp_put_bytes((uint8_t *)(vhost + 1), name);
     TAILQ_INIT(&vhost->doomed);

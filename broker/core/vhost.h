@@ -27,6 +27,12 @@ struct vhost_limits {
     int64_t connection_max, queue_max; /* LIMIT_NONE: no limit (17.6) */
 };
 
+/* What a new vhost begins with: the limits of the first rule whose pattern its name matches. */
+struct vhost_rule {
+    struct pattern *pattern;
+    struct vhost_limits limits;
+};
+
 struct vhost {
     struct map_link by_name; /* in broker->vhosts, unless it is deleted */
     struct broker *broker;

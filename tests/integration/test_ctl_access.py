@@ -208,6 +208,25 @@ class Access(ClientTest):
         self.fails(DATA, "there is no limit 'max-rabbits': max-connections and max-queues are", 'set_vhost_limits', '{"max-rabbits": 3}')
         self.fails(DATA, 'a JSON object is expected', 'set_user_limits', name, '3')
 
+    def test_first_limits_of_vhosts(self):  # 17.6
+        rules = 'default_limits.vhosts.'
+        settings = [rules + '10.max_queues=5', rules + '2.pattern=^te', rules + '2.max_connections=1', rules + '2.max_queues=-1']
+        with broker.Broker(settings) as own:
+            def limits():
+                return {name: json.loads(text) for name, text in own.rows('list_vhost_limits', '--global')}
+            own.ctl('add_vhost', 'test')
+            own.ctl('add_vhost', 'latest')  # not at its start
+            self.assertEqual(limits(), {'/': {'max-queues': 5}, 'test': {'max-connections': 1}, 'latest': {'max-queues': 5}})
+            own.ctl('clear_vhost_limits', '-p', 'latest')
+            own.ctl('set_vhost_limits', '-p', 'test', '{"max-queues": 0}')
+            own.restart()  # they are the vhost's from the start on
+            changed = {'/': {'max-queues': 5}, 'test': {'max-connections': 1, 'max-queues': 0}}
+            self.assertEqual(limits(), changed)
+            own.settings = ()
+            own.restart()
+            own.ctl('add_vhost', 'test2')
+            self.assertEqual(limits(), changed)
+
     def test_closing_connections(self):  # 4.5.3
         name, vhost = self.user(), self.vhost()
         self.broker.ctl('set_permissions', '-p', vhost, name, '.*', '.*', '.*')

@@ -285,6 +285,48 @@ START_TEST(permissions)
 }
 END_TEST
 
+/* By the order of their names, with what is not given as RabbitMQ has it. */
+START_TEST(vhost_limits)
+{
+    ck_assert(read_text("default_limits.vhosts.10.max_queues = 0\n"
+                        "default_limits.vhosts.2.pattern = ^a\n"
+                        "default_limits.vhosts.2.max_connections = 4294967295\n"
+                        "default_limits.vhosts.10.max_queues = 7\n"
+                        "default_limits.vhosts.rest.max_queues = -1\n"));
+    static const struct {
+        const char *name, *pattern;
+        int64_t connection_max, queue_max;
+    } wanted[] = {{"2", "^a", UINT32_MAX, -1}, {"10", ".*", -1, 7}, {"rest", ".*", -1, -1}};
+    const struct config_vhost_limits *limits = TAILQ_FIRST(&config.vhost_limits);
+    for (size_t i = 0; i < countof(wanted); i++, limits = TAILQ_NEXT(limits, link)) {
+        ck_assert_ptr_nonnull(limits);
+        ck_assert_str_eq(limits->name, wanted[i].name);
+        ck_assert_str_eq(limits->pattern, wanted[i].pattern);
+        ck_assert_int_eq(limits->connection_max, wanted[i].connection_max);
+        ck_assert_int_eq(limits->queue_max, wanted[i].queue_max);
+    }
+    ck_assert_ptr_null(limits);
+    ck_assert(config_check(&config, error));
+
+    static const char *const bad[] = {"-2", "4294967296", "many", "", "1k"};
+    for (size_t i = 0; i < countof(bad); i++) {
+        char *text = xasprintf("default_limits.vhosts.2.max_queues = %s", bad[i]);
+        ck_assert_msg(!config_set(&config, text, error), "%s", text);
+        free(text);
+        char *sentence = xasprintf("bad value '%s' for 'default_limits.vhosts.2.max_queues' in "
+                                   "--set: a number from 0 to 4294967295, or -1 for no limit, is "
+                                   "expected",
+                                   bad[i]);
+        ck_assert_str_eq(error, sentence);
+        free(sentence);
+    }
+    ck_assert(config_set(&config, "default_limits.vhosts.2.pattern = (a", error));
+    ck_assert(!config_check(&config, error));
+    ck_assert_ptr_nonnull(
+        strstr(error, "default_limits.vhosts.2.pattern is no regular expression: "));
+}
+END_TEST
+
 START_TEST(listener_values)
 {
     static const struct {
@@ -437,6 +479,8 @@ START_TEST(unknown_keys)
         {"server_property.product", "server_properties.product"},
         {"listeners.sll.local", "listeners.ssl.local"},
         {"ssl_options.certficate", "ssl_options.certfile"},
+        {"default_limits.vhosts.1.max_queue", "default_limits.vhosts.*.max_queues"},
+        {"default_limits.vhosts.max_queues", "default_limits.vhosts.*.max_queues"},
         {"x", NULL},
     };
     for (size_t i = 0; i < countof(cases); i++) {
@@ -524,6 +568,7 @@ START_TEST(environment)
         (char *)(uintptr_t) "RABBITMQ_NODENAME=any",
         (char *)(uintptr_t) "STOATMQ_TCP_LISTEN_OPTIONS_BACKLOG=7",
         (char *)(uintptr_t) "STOATMQ_SERVER_PROPERTIES_PRODUCT=Stoat",
+        (char *)(uintptr_t) "STOATMQ_DEFAULT_LIMITS_VHOSTS_ALL_MAX_QUEUES=3",
         (char *)(uintptr_t) "STOATMQ_CONFIG_FILE=/etc/x",
         (char *)(uintptr_t) "STOATMQ_SERVICE_HOST=10.0.0.1",
         (char *)(uintptr_t) "STOATMQ_PORT=tcp://10.0.0.1:5672",
@@ -540,6 +585,8 @@ START_TEST(environment)
     ck_assert_str_eq(config.default_vhost, "warren");
     ck_assert_uint_eq(config.backlog, 7);
     ck_assert_str_eq(TAILQ_FIRST(&config.server_properties)->key, "product");
+    ck_assert_str_eq(TAILQ_FIRST(&config.vhost_limits)->name, "all");
+    ck_assert_int_eq(TAILQ_FIRST(&config.vhost_limits)->queue_max, 3);
 }
 END_TEST
 
@@ -597,6 +644,7 @@ int main(void)
     tcase_add_test(tests, ratios);
     tcase_add_test(tests, names);
     tcase_add_test(tests, permissions);
+    tcase_add_test(tests, vhost_limits);
     tcase_add_test(tests, listener_values);
     tcase_add_test(tests, giving_a_listener_replaces_the_default);
     tcase_add_test(tests, no_listeners_from_the_start);
