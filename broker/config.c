@@ -28,6 +28,7 @@
 
 enum key_kind {
     KEY_STRING, /* bounds are of its length */
+    KEY_SECRET, /* the same, and told to nobody */
     KEY_BOOL,   /* true, false; yes, no, on, off likewise */
     KEY_NUMBER,
     KEY_SIZE,   /* a number of bytes, with or without a unit */
@@ -84,7 +85,7 @@ static const struct key keys[] = {
     {"ssl_options.keyfile", KEY_STRING, FIELD(ssl_options.keyfile), "", 0, PATH_MAX - 1, false},
     {"ssl_options.cacertfile", KEY_STRING, FIELD(ssl_options.cacertfile), "", 0, PATH_MAX - 1,
      false},
-    {"ssl_options.password", KEY_STRING, FIELD(ssl_options.password), "", 0, 1023, false},
+    {"ssl_options.password", KEY_SECRET, FIELD(ssl_options.password), "", 0, 1023, false},
     {"ssl_options.verify", KEY_VERIFY, FIELD(ssl_options.verify), "verify_none", 0, 0, false},
     {"ssl_options.fail_if_no_peer_cert", KEY_BOOL, FIELD(ssl_options.fail_if_no_peer_cert), "false",
      0, 0, false},
@@ -139,7 +140,7 @@ static const struct key keys[] = {
     {"anonymous_login_user", KEY_STRING, FIELD(anonymous_user), "guest", 1, 255, false},
     {"default_vhost", KEY_STRING, FIELD(default_vhost), "/", 1, 255, false},
     {"default_user", KEY_STRING, FIELD(default_user), CONFIG_DEFAULT_USER, 1, 255, false},
-    {"default_pass", KEY_STRING, FIELD(default_pass), "guest", 1, 255, false},
+    {"default_pass", KEY_SECRET, FIELD(default_pass), "guest", 1, 255, false},
     {"default_user_tags.*", KEY_NAME, FIELD(default_tags), NULL, 0, 0, false},
     {"default_permissions.configure", KEY_STRING, FIELD(default_configure), ".*", 0, 4096, false},
     {"default_permissions.write", KEY_STRING, FIELD(default_write), ".*", 0, 4096, false},
@@ -480,6 +481,7 @@ static bool set_value(struct config *config, const struct key *key, const char *
     bool on;
     switch (key->kind) {
     case KEY_STRING:
+    case KEY_SECRET:
         if (length < key->min || length > key->max)
             return false;
         replace_string(place, value);
@@ -577,6 +579,7 @@ static bool fail_value(const struct key *key, const char *full_name, const char 
     case KEY_MECHANISM:
         return fail_word(key, full_name, value, where, error);
     case KEY_STRING:
+    case KEY_SECRET:
     case KEY_PROPERTY:
     case KEY_VHOST_PATTERN:
         return fail(error,
@@ -1083,7 +1086,7 @@ void config_release(struct config *config)
 {
     for (size_t i = 0; i < countof(keys); i++) {
         char **place = (char **)(void *)((char *)config + keys[i].offset);
-        if (keys[i].kind == KEY_STRING) {
+        if (keys[i].kind == KEY_STRING || keys[i].kind == KEY_SECRET) {
             free(*place);
             *place = NULL;
         }
@@ -1191,4 +1194,162 @@ bool config_check(const struct config *config, char error[CONFIG_ERROR_SIZE])
            check_clash("listeners.ssl", &config->ssl, "listeners.ssl", &config->ssl, error) &&
            check_clash("listeners.tcp", &config->tcp, "listeners.ssl", &config->ssl, error) &&
            check_ssl(config, error);
+}
+
+/* ---- telling ------------------------------------------------------------------------------- */
+
+/* Who is told. */
+struct listener_of_keys {
+    void (*take)(void *to, const char *key, const char *value);
+    void *to;
+};
+
+/* The key, with name in place of a family's star. */
+static void tell_value(const struct listener_of_keys *who, const struct key *key, const char *name,
+                       const char *value)
+{
+    const char *star = strchr(key->name, '*');
+    char *full = star == NULL
+                     ? xstrdup(key->name)
+                     : xasprintf("%.*s%s%s", (int)(star - key->name), key->name, name, star + 1);
+
+    who->take(who->to, full, value);
+    free(full);
+}
+
+static void tell_number(const struct listener_of_keys *who, const struct key *key, const char *name,
+                        int64_t number)
+{
+    char text[24];
+
+    snprintf(text, sizeof(text), "%" PRId64, number);
+    tell_value(who, key, name, key->infinity && number == 0 ? "infinity" : text);
+}
+
+static void tell_ratio(const struct listener_of_keys *who, const struct key *key, double ratio)
+{
+    char text[32];
+
+    snprintf(text, sizeof(text), "%.10g", ratio);
+    tell_value(who, key, "", text);
+}
+
+static uint64_t load_number(const void *place, size_t size)
+{
+    uint16_t narrow;
+    uint32_t middle;
+    uint64_t wide;
+
+    memcpy(size == sizeof(narrow)   ? (void *)&narrow
+           : size == sizeof(middle) ? (void *)&middle
+                                    : (void *)&wide,
+           place, size);
+    return size == sizeof(narrow) ? narrow : size == sizeof(middle) ? middle : wide;
+}
+
+static void tell_listeners(const struct listener_of_keys *who, const struct key *key,
+                           const struct config_listeners *listeners)
+{
+    const struct config_listener *listener;
+
+    TAILQ_FOREACH (listener, &listeners->list, link) {
+        const bool is_v6 = listener->host != NULL && strchr(listener->host, ':') != NULL;
+        char *value =
+            xasprintf("%s%s%s%s%u", is_v6 ? "[" : "", listener->host == NULL ? "" : listener->host,
+                      is_v6 ? "]" : "", listener->host == NULL ? "" : ":", listener->port);
+        tell_value(who, key, listener->name, value);
+        free(value);
+    }
+}
+
+static void tell_vhost_limits(const struct listener_of_keys *who, const struct key *key,
+                              const struct config_vhost_limits *limits)
+{
+    if (key->kind == KEY_VHOST_PATTERN)
+        tell_value(who, key, limits->name, limits->pattern);
+    else
+        tell_number(who, key, limits->name,
+                    key->kind == KEY_VHOST_QUEUES ? limits->queue_max : limits->connection_max);
+}
+
+/* A family: one key for each that there is. */
+static void tell_family(const struct listener_of_keys *who, const struct key *key,
+                        const void *place)
+{
+    const struct config_property *property;
+    const struct config_name *name;
+    const struct config_vhost_limits *limits;
+
+    switch (key->kind) {
+    case KEY_LISTENER:
+        tell_listeners(who, key, place);
+        break;
+    case KEY_NAME:
+        TAILQ_FOREACH (name, (const struct config_names *)place, link)
+            tell_value(who, key, name->name, name->on ? "true" : "false");
+        break;
+    case KEY_VHOST_PATTERN:
+    case KEY_VHOST_CONNECTIONS:
+    case KEY_VHOST_QUEUES:
+        TAILQ_FOREACH (limits, (const struct config_vhost_limits_list *)place, link)
+            tell_vhost_limits(who, key, limits);
+        break;
+    default:
+        TAILQ_FOREACH (property, (const struct config_properties *)place, link)
+            tell_value(who, key, property->key, property->value);
+    }
+}
+
+static void tell_key(const struct config *config, const struct listener_of_keys *who,
+                     const struct key *key)
+{
+    const void *place = (const char *)config + key->offset;
+    double ratio;
+
+    switch (key->kind) {
+    case KEY_SECRET:
+        break;
+    case KEY_STRING:
+        tell_value(who, key, "", *(char *const *)place);
+        break;
+    case KEY_BOOL:
+        tell_value(who, key, "", *(const bool *)place ? "true" : "false");
+        break;
+    case KEY_NUMBER:
+    case KEY_SIZE:
+        if (key->initial != NULL) /* else it is another key's second name */
+            tell_number(who, key, "", (int64_t)load_number(place, key->size));
+        break;
+    case KEY_RATIO:
+        memcpy(&ratio, place, sizeof(ratio));
+        tell_ratio(who, key, ratio);
+        break;
+    case KEY_LEVEL:
+        tell_value(who, key, "", log_level_name(*(const enum log_level *)place));
+        break;
+    case KEY_VERIFY:
+    case KEY_LOGIN_FROM:
+    case KEY_SAN_TYPE:
+        tell_value(who, key, "", words_of[key->kind][load_number(place, key->size)]);
+        break;
+    case KEY_NO_LISTENERS:
+        if (TAILQ_EMPTY(&((const struct config_listeners *)place)->list))
+            tell_value(who, key, "", "none");
+        break;
+    case KEY_NO_LOOPBACK_USERS:
+        if (TAILQ_EMPTY(&config->loopback_users))
+            tell_value(who, key, "", "none");
+        break;
+    default:
+        tell_family(who, key, place);
+    }
+}
+
+void config_each(const struct config *config,
+                 void (*take)(void *to, const char *key, const char *value), void *to)
+{
+    const struct listener_of_keys who = {take, to};
+
+    for (size_t i = 0; i < countof(keys); i++)
+        tell_key(config, &who, &keys[i]);
 }

@@ -145,6 +145,11 @@ bool config_read_environment(struct config *config, char **environment,
 /* "key = value" of --set. */
 bool config_set(struct config *config, const char *assignment, char error[CONFIG_ERROR_SIZE]);
 
+/* Tells of each key that has a value, defaults included, as a file would say it; secrets are left
+ * out. The strings live as long as the call. */
+void config_each(const struct config *config,
+                 void (*take)(void *to, const char *key, const char *value), void *to);
+
 /* What only the whole can tell. */
 bool config_check(const struct config *config, char error[CONFIG_ERROR_SIZE]);
 

@@ -519,6 +519,12 @@ static void on_operator_stop(void *context)
     server_stop(context);
 }
 
+static void each_setting(void *context, void (*take)(void *to, const char *key, const char *value),
+                         void *to)
+{
+    config_each(((struct server *)context)->config, take, to);
+}
+
 static bool open_management(struct server *server, char error[SERVER_ERROR_SIZE])
 {
     struct manage_listener *listeners = xcalloc(server->listener_count + 1, sizeof(*listeners));
@@ -537,6 +543,7 @@ static bool open_management(struct server *server, char error[SERVER_ERROR_SIZE]
         .listeners = listeners,
         .listener_count = count,
         .on_stop = on_operator_stop,
+        .each_setting = each_setting,
         .context = server,
     };
     const int result = manage_open(&options, &server->manage, error);

@@ -266,6 +266,44 @@ static int run_status(struct client *client, const struct options *options, cons
     return EX_OK;
 }
 
+/* As a file says it: what a file would read otherwise stands in quotes. */
+static void print_setting(const char *key, const char *value)
+{
+    const size_t size = strlen(value);
+    const bool is_plain = size == 0 || (strpbrk(value, "#$") == NULL && value[0] != ' ' &&
+                                        value[size - 1] != ' ' && value[0] != '\'');
+    const char *quote = is_plain || strchr(value, '\'') != NULL ? "" : "'";
+
+    printf("%s =%s%s%s%s\n", key, size == 0 ? "" : " ", quote, value, quote);
+}
+
+static int run_environment(struct client *client, const struct options *options,
+                           const char *command, int count, char **words)
+{
+    struct reply reply;
+    const char *key;
+    json_t *value;
+    (void)command;
+    (void)count;
+    (void)words;
+
+    const int status = client_request(client, "GET", "/api/control/environment", &reply);
+    if (status != EX_OK)
+        return status;
+    announce(options, "Application environment of the broker at %s ...", options->socket_path);
+    if (options->format == FORMAT_JSON) {
+        json_dumpf(reply.body, stdout, JSON_COMPACT);
+        putchar('\n');
+    } else {
+        json_object_foreach(reply.body, key, value)
+        {
+            print_setting(key, json_string_value(value));
+        }
+    }
+    json_decref(reply.body);
+    return EX_OK;
+}
+
 static int run_clear_quarantine(struct client *client, const struct options *options,
                                 const char *command, int count, char **words)
 {
@@ -278,30 +316,6 @@ static int run_clear_quarantine(struct client *client, const struct options *opt
     const int status = client_request(client, "DELETE", "/api/control/quarantine", &reply);
     if (status == EX_OK)
         json_decref(reply.body);
-    return status;
-}
-
-static int ping(struct client *client)
-{
-    struct reply reply;
-    const int status = client_request(client, "GET", "/api/control/ping", &reply);
-
-    if (status == EX_OK)
-        json_decref(reply.body);
-    return status;
-}
-
-static int run_ping(struct client *client, const struct options *options, const char *command,
-                    int count, char **words)
-{
-    (void)command;
-    (void)count;
-    (void)words;
-
-    announce(options, "Will ping the broker at %s ...", options->socket_path);
-    const int status = ping(client);
-    if (status == EX_OK)
-        announce(options, "Ping succeeded");
     return status;
 }
 
@@ -325,7 +339,7 @@ static int run_stop(struct client *client, const struct options *options, const 
     (void)count;
     (void)words;
 
-    int status = ping(client);
+    int status = client_ping(client);
     if (status != EX_OK)
         return status;
     const int process = client_open_process(client);
@@ -392,7 +406,14 @@ static const struct command {
     {"help", "[COMMAND]", "tell about a command, or all of them", 0, 1, NULL},
     {"version", "", "print the version of stoatctl", 0, 0, NULL},
     {"ping", "", "succeed if the broker answers", 0, 0, run_ping},
+    {"await_startup", "[--timeout SECONDS]", "wait until the broker answers", 0, 0,
+     run_await_startup},
+    {"check_running", "", "the same as ping", 0, 0, run_check_running},
+    {"check_local_alarms", "", "succeed if no alarm is on", 0, 0, run_check_alarms},
+    {"check_alarms", "", "the same: there is one node", 0, 0, run_check_alarms},
     {"status", "", "tell how the broker is", 0, 0, run_status},
+    {"environment", "", "tell how the broker is configured, but for its secrets", 0, 0,
+     run_environment},
     {"stop", "", "stop the broker and wait until it has ended", 0, 0, run_stop},
     {"add_user", "NAME [PASSWORD] [--pre-hashed-password]",
      "make a user; without a password it is read from stdin", 1, 2, run_add_user},
@@ -429,6 +450,8 @@ static const struct command {
     {"list_user_limits", "[--user USER]", "list such limits", 0, 0, run_list},
     {"add_vhost", "NAME [--description TEXT] [--tags TAG,...]", "make a virtual host", 1, 1,
      run_add_vhost},
+    {"update_vhost_metadata", "NAME [--description TEXT] [--tags TAG,...]",
+     "describe a virtual host anew", 1, 1, run_update_vhost_metadata},
     {"delete_vhost", "NAME", "delete a virtual host with all that is in it", 1, 1,
      run_delete_vhost},
     {"set_vhost_limits", "JSON", "limit max-connections and max-queues of a virtual host", 1, 1,
@@ -443,6 +466,7 @@ static const struct command {
      run_close_all_user_connections},
     {"list_vhosts", "[COLUMN]...", "list virtual hosts", 0, ANY, run_list},
     {"list_connections", "[COLUMN]...", "list connections", 0, ANY, run_list},
+    {"list_channels", "[COLUMN]...", "list channels", 0, ANY, run_list},
     {"list_queues", "[COLUMN]...", "list the queues of a virtual host", 0, ANY, run_list},
     {"list_exchanges", "[COLUMN]...", "list the exchanges of a virtual host", 0, ANY, run_list},
     {"list_bindings", "[COLUMN]...", "list the bindings of a virtual host", 0, ANY, run_list},

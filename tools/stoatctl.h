@@ -1,6 +1,7 @@
 /* The parts of stoatctl.
  *
  *     stoatctl.c          options, the table of commands, those that are not lists
+ *     stoatctl_health.c   is there a broker, and is it well
  *     stoatctl_list.c     the list_... commands: which columns there are, and where in the answer
  *                         they stand
  *     stoatctl_policy.c   policies: set, clear
@@ -69,6 +70,12 @@ int client_request(struct client *client, const char *method, const char *path,
 int client_send(struct client *client, const char *method, const char *path, const json_t *body,
                 struct reply *reply);
 
+/* EX_OK: a broker answers. */
+int client_ping(struct client *client);
+
+/* Waits until a broker answers. EX_TEMPFAIL: none has until time ran out. */
+int client_await(struct client *client);
+
 /* The process that answered the last request, as a pidfd; -1 with errno when it cannot be had. */
 int client_open_process(struct client *client);
 
@@ -92,12 +99,13 @@ void definitions_end(void);
 typedef int command_run(struct client *client, const struct options *options, const char *command,
                         int count, char **words);
 
+command_run run_ping, run_await_startup, run_check_running, run_check_alarms;
 command_run run_list;
 command_run run_backup, run_verify, run_compact;
 command_run run_set_policy, run_clear_policy; /* and the same for operators' policies */
 command_run run_add_user, run_delete_user, run_change_password, run_clear_password,
     run_authenticate_user, run_hash_password, run_set_user_tags;
-command_run run_add_vhost, run_delete_vhost;
+command_run run_add_vhost, run_update_vhost_metadata, run_delete_vhost;
 command_run run_set_permissions, run_set_permissions_globally, run_clear_permissions,
     run_set_topic_permissions, run_clear_topic_permissions;
 command_run run_set_user_limits, run_clear_user_limits, run_set_vhost_limits,

@@ -318,14 +318,11 @@ int run_set_user_tags(struct client *client, const struct options *options, cons
 
 /* ---- virtual hosts ---- */
 
-int run_add_vhost(struct client *client, const struct options *options, const char *command,
-                  int count, char **words)
+/* PUT makes it, or describes anew the one that is there. */
+static int put_vhost(struct client *client, const struct options *options, const char *name)
 {
     json_t *body = json_object();
-    (void)command;
-    (void)count;
 
-    announce(options, "Adding vhost \"%s\" ...", words[0]);
     if ((options->description != NULL &&
          json_object_set_new(body, "description", json_string(options->description)) != 0) ||
         (options->tags != NULL &&
@@ -334,8 +331,32 @@ int run_add_vhost(struct client *client, const struct options *options, const ch
         json_decref(body);
         return EX_DATAERR;
     }
-    return request(client, "PUT", (const char *[]){"api", "vhosts", words[0], NULL}, body, NULL,
-                   NULL, EX_DATAERR);
+    return request(client, "PUT", (const char *[]){"api", "vhosts", name, NULL}, body, NULL, NULL,
+                   EX_DATAERR);
+}
+
+int run_add_vhost(struct client *client, const struct options *options, const char *command,
+                  int count, char **words)
+{
+    (void)command;
+    (void)count;
+
+    announce(options, "Adding vhost \"%s\" ...", words[0]);
+    return put_vhost(client, options, words[0]);
+}
+
+int run_update_vhost_metadata(struct client *client, const struct options *options,
+                              const char *command, int count, char **words)
+{
+    bool found;
+    (void)command;
+    (void)count;
+
+    announce(options, "Updating metadata of vhost \"%s\" ...", words[0]);
+    const int status = look(client, (const char *[]){"api", "vhosts", words[0], NULL}, &found);
+    if (status != EX_OK)
+        return status;
+    return found ? put_vhost(client, options, words[0]) : complain_of_vhost(words[0]);
 }
 
 int run_delete_vhost(struct client *client, const struct options *options, const char *command,
@@ -454,35 +475,37 @@ int run_clear_topic_permissions(struct client *client, const struct options *opt
 
 /* ---- limits ---- */
 
-/* What may be limited, of a user and of a vhost. */
-static const char *const user_limits[] = {"max-connections", "max-channels"},
-                         *const vhost_limits[] = {"max-connections", "max-queues"};
+enum { LIMITS = 2 };
 
-enum { LIMITS = countof(user_limits) };
-static_assert(countof(vhost_limits) == LIMITS, "as many as of a user");
+/* What may be limited. */
+static const struct limited {
+    const char *resource; /* /api/... */
+    bool is_user;         /* else it is a virtual host */
+    const char *limits[LIMITS];
+} limited_user = {"user-limits", true, {"max-connections", "max-channels"}},
+  limited_vhost = {"vhost-limits", false, {"max-connections", "max-queues"}};
 
-/* Before any is set. */
-static bool check_limits(json_t *object, const char *const *known)
+/* One request about one limit of the user or virtual host `name`. */
+static int request_limit(struct client *client, const struct limited *limited, const char *method,
+                         const char *name, const char *limit, json_t *body)
 {
-    const char *key;
-    json_t *value;
-
-    json_object_foreach(object, key, value)
-    {
-        bool found = false;
-        for (size_t i = 0; i < LIMITS; i++)
-            found = found || strcmp(key, known[i]) == 0;
-        if (!found) {
-            complain("there is no limit '%s': %s and %s are the limits", key, known[0], known[1]);
-            return false;
-        }
-    }
-    return true;
+    return request(client, method, (const char *[]){"api", limited->resource, name, limit, NULL},
+                   body, limited->is_user ? name : NULL, limited->is_user ? NULL : name,
+                   EX_DATAERR);
 }
 
-/* {"max-connections": 5, ...}: one request for each. */
-static int set_limits(struct client *client, const char *resource, const char *name,
-                      const char *user, const char *vhost, const char *const *known,
+static bool is_limit(const struct limited *limited, const char *name)
+{
+    for (size_t i = 0; i < LIMITS; i++)
+        if (strcmp(name, limited->limits[i]) == 0)
+            return true;
+    complain("there is no limit '%s': %s and %s are the limits", name, limited->limits[0],
+             limited->limits[1]);
+    return false;
+}
+
+/* {"max-connections": 5, ...}: one request for each, unless one is none. */
+static int set_limits(struct client *client, const struct limited *limited, const char *name,
                       const char *definition)
 {
     json_t *object = json_loads(definition, 0, NULL);
@@ -492,15 +515,29 @@ static int set_limits(struct client *client, const char *resource, const char *n
 
     if (!json_is_object(object)) {
         complain("a JSON object is expected, for example '{\"max-connections\": 10}'");
-        json_decref(object);
-        return EX_DATAERR;
-    }
-    if (!check_limits(object, known))
         status = EX_DATAERR;
-    json_object_foreach(object, key, value) if (status == EX_OK) status =
-        request(client, "PUT", (const char *[]){"api", resource, name, key, NULL},
-                json_pack("{s:O}", "value", value), user, vhost, EX_DATAERR);
+    }
+    json_object_foreach(object, key, value)
+    {
+        if (status == EX_OK && !is_limit(limited, key))
+            status = EX_DATAERR;
+    }
+    json_object_foreach(object, key, value)
+    {
+        if (status == EX_OK)
+            status = request_limit(client, limited, "PUT", name, key,
+                                   json_pack("{s:O}", "value", value));
+    }
     json_decref(object);
+    return status;
+}
+
+static int clear_limits(struct client *client, const struct limited *limited, const char *name)
+{
+    int status = EX_OK;
+
+    for (size_t i = 0; i < LIMITS && status == EX_OK; i++)
+        status = request_limit(client, limited, "DELETE", name, limited->limits[i], NULL);
     return status;
 }
 
@@ -511,7 +548,7 @@ int run_set_user_limits(struct client *client, const struct options *options, co
     (void)count;
 
     announce(options, "Setting user limits to \"%s\" for user \"%s\" ...", words[1], words[0]);
-    return set_limits(client, "user-limits", words[0], words[0], NULL, user_limits, words[1]);
+    return set_limits(client, &limited_user, words[0], words[1]);
 }
 
 int run_set_vhost_limits(struct client *client, const struct options *options, const char *command,
@@ -522,45 +559,32 @@ int run_set_vhost_limits(struct client *client, const struct options *options, c
 
     announce(options, "Setting vhost limits to \"%s\" for vhost \"%s\" ...", words[0],
              options->vhost);
-    return set_limits(client, "vhost-limits", options->vhost, NULL, options->vhost, vhost_limits,
-                      words[0]);
-}
-
-static int clear_limit(struct client *client, const char *resource, const char *name,
-                       const char *limit, const char *user, const char *vhost)
-{
-    return request(client, "DELETE", (const char *[]){"api", resource, name, limit, NULL}, NULL,
-                   user, vhost, EX_DATAERR);
+    return set_limits(client, &limited_vhost, options->vhost, words[0]);
 }
 
 int run_clear_user_limits(struct client *client, const struct options *options, const char *command,
                           int count, char **words)
 {
-    int status = EX_OK;
     (void)command;
     (void)count;
 
     announce(options, "Clearing \"%s\" limit for user \"%s\" ...", words[1], words[0]);
-    if (strcmp(words[1], "all") != 0)
-        return clear_limit(client, "user-limits", words[0], words[1], words[0], NULL);
-    for (size_t i = 0; i < LIMITS && status == EX_OK; i++)
-        status = clear_limit(client, "user-limits", words[0], user_limits[i], words[0], NULL);
-    return status;
+    if (strcmp(words[1], "all") == 0)
+        return clear_limits(client, &limited_user, words[0]);
+    if (!is_limit(&limited_user, words[1]))
+        return EX_DATAERR;
+    return request_limit(client, &limited_user, "DELETE", words[0], words[1], NULL);
 }
 
 int run_clear_vhost_limits(struct client *client, const struct options *options,
                            const char *command, int count, char **words)
 {
-    int status = EX_OK;
     (void)command;
     (void)count;
     (void)words;
 
     announce(options, "Clearing vhost \"%s\" limits ...", options->vhost);
-    for (size_t i = 0; i < LIMITS && status == EX_OK; i++)
-        status = clear_limit(client, "vhost-limits", options->vhost, vhost_limits[i], NULL,
-                             options->vhost);
-    return status;
+    return clear_limits(client, &limited_vhost, options->vhost);
 }
 
 /* ---- connections ---- */

@@ -1,14 +1,16 @@
 /* libcurl over a unix socket. The host in the URL means nothing; the path goes as it is, because a
  * queue may be called "..". */
 #include <curl/curl.h>
+#include <poll.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "tools/stoatctl.h"
 
-enum { ANSWER_SIZE_MAX = 1 << 30 };
+enum { ANSWER_SIZE_MAX = 1 << 30, AWAIT_STEP_MS = 50 };
 
 struct client {
     const struct options *options;
@@ -152,6 +154,58 @@ int client_request(struct client *client, const char *method, const char *path, 
     if (status != EX_OK)
         json_decref(reply->body);
     return status;
+}
+
+int client_ping(struct client *client)
+{
+    struct reply reply;
+    const int status = client_request(client, "GET", "/api/control/ping", &reply);
+
+    if (status == EX_OK)
+        json_decref(reply.body);
+    return status;
+}
+
+/* A broker that is about to come has no socket yet, or an old one that nobody listens on, or one of
+ * the broker before it, which is ending. */
+static bool may_come(const struct client *client, CURLcode code)
+{
+    long error = 0;
+
+    curl_easy_getinfo(client->curl, CURLINFO_OS_ERRNO, &error);
+    return code == CURLE_OK || code == CURLE_GOT_NOTHING ||
+           (code == CURLE_COULDNT_CONNECT && (error == ENOENT || error == ECONNREFUSED));
+}
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+int client_await(struct client *client)
+{
+    const uint32_t timeout_s = client->options->timeout_s;
+    const uint64_t end_ms = now_ms() + timeout_s * UINT64_C(1000);
+
+    curl_easy_setopt(client->curl, CURLOPT_URL, "http://localhost/api/control/ping");
+    for (;;) {
+        const CURLcode code = curl_easy_perform(client->curl);
+        long answer = 0;
+        curl_easy_getinfo(client->curl, CURLINFO_RESPONSE_CODE, &answer);
+        if (code == CURLE_OK && answer == 204)
+            return EX_OK;
+        if (!may_come(client, code))
+            return explain(client, code);
+        if (now_ms() >= end_ms) {
+            complain("no broker has come to %s within %" PRIu32 " seconds",
+                     client->options->socket_path, timeout_s);
+            return EX_TEMPFAIL;
+        }
+        poll(NULL, 0, AWAIT_STEP_MS);
+    }
 }
 
 int client_open_process(struct client *client)

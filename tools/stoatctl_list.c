@@ -97,6 +97,26 @@ static const struct column connection_columns[] = {
     {"node", NULL},
 };
 
+static const struct column channel_columns[] = {
+    {"pid", "name"},
+    {"connection", "connection_details.name"},
+    {"name", NULL},
+    {"number", NULL},
+    {"user", NULL},
+    {"vhost", NULL},
+    {"transactional", NULL},
+    {"confirm", NULL},
+    {"consumer_count", NULL},
+    {"messages_unacknowledged", NULL},
+    {"messages_uncommitted", NULL},
+    {"acks_uncommitted", NULL},
+    {"messages_unconfirmed", NULL},
+    {"prefetch_count", NULL},
+    {"global_prefetch_count", NULL},
+    {"state", NULL},
+    {"node", NULL},
+};
+
 static const struct column consumer_columns[] = {
     {"queue_name", "queue.name"}, {"channel_pid", "channel_details.name"},
     {"consumer_tag", NULL},       {"ack_required", NULL},
@@ -168,6 +188,7 @@ static const struct list lists[] = {
      "source_name,source_kind,destination_name,destination_kind,routing_key,arguments",
      COLUMNS(binding_columns), OF_ONE_VHOST},
     {"connections", NULL, "user,peer_host,peer_port,state", COLUMNS(connection_columns)},
+    {"channels", NULL, "pid,user,consumer_count,messages_unacknowledged", COLUMNS(channel_columns)},
     {"consumers", " in vhost",
      "queue_name,channel_pid,consumer_tag,ack_required,prefetch_count,active,arguments",
      COLUMNS(consumer_columns), OF_ONE_VHOST},

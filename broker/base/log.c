@@ -40,6 +40,11 @@ bool log_level_parse(const char *name, enum log_level *level)
     return false;
 }
 
+const char *log_level_name(enum log_level level)
+{
+    return level_names[level];
+}
+
 void log_to(int fd)
 {
     atomic_store(&log_fd, fd);

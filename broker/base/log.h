@@ -25,6 +25,7 @@ struct log_site { /* one per call, in static storage */
 extern _Atomic int log_level; /* lines below it are not written; LOG_INFO at first */
 
 bool log_level_parse(const char *name, enum log_level *level);
+const char *log_level_name(enum log_level level);
 
 /* Appends to the file descriptor given, which stays the caller's; 2 at first. */
 void log_to(int fd);

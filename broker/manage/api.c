@@ -35,6 +35,7 @@ const struct http_route api_routes[] = {
     {EVHTTP_REQ_PUT, "/api/user-limits/:user/:name", api_user_limit_put},
     {EVHTTP_REQ_DELETE, "/api/user-limits/:user/:name", api_user_limit_delete},
     {EVHTTP_REQ_GET, "/api/connections", api_connections},
+    {EVHTTP_REQ_GET, "/api/channels", api_channels},
     {EVHTTP_REQ_GET, "/api/exchanges", api_exchanges},
     {EVHTTP_REQ_GET, "/api/exchanges/:vhost", api_exchanges},
     {EVHTTP_REQ_GET, "/api/exchanges/:vhost/:name", api_exchange},
@@ -61,6 +62,7 @@ const struct http_route api_routes[] = {
     /* of the control socket alone */
     {EVHTTP_REQ_GET, "/api/control/ping", api_control_ping},
     {EVHTTP_REQ_GET, "/api/control/status", api_control_status},
+    {EVHTTP_REQ_GET, "/api/control/environment", api_control_environment},
     {EVHTTP_REQ_POST, "/api/control/stop", api_control_stop},
     {EVHTTP_REQ_POST, "/api/control/close-connections", api_control_close_connections},
     {EVHTTP_REQ_POST, "/api/control/users/:user", api_control_user_create},

@@ -9,6 +9,8 @@
 #include "manage/http.h"
 #include "manage/json.h"
 
+struct channel;
+
 #define API_RABBITMQ_VERSION "3.13.7" /* whose API this is */
 
 extern const struct http_route api_routes[];
@@ -16,6 +18,7 @@ extern const size_t api_route_count;
 
 manage_handler api_overview;                                           /* api_overview.c */
 manage_handler api_control_status, api_control_ping, api_control_stop; /* api_control.c */
+manage_handler api_control_environment;                                /* likewise */
 manage_handler api_control_backup, api_control_backup_state;           /* likewise */
 /* likewise: removes a backup whose client went away before it took it */
 void api_control_begin(const struct manage_options *options);
@@ -39,6 +42,7 @@ manage_handler api_bindings;                                             /* api_
 manage_handler api_queues, api_queue, api_queue_delete, api_queue_purge; /* api_queues.c */
 manage_handler api_consumers;                                            /* api_consumers.c */
 manage_handler api_connections;                                          /* api_connections.c */
+manage_handler api_channels;                                             /* api_channels.c */
 manage_handler api_policies, api_operator_policies;                      /* api_policies.c */
 manage_handler api_policy, api_policy_put, api_policy_delete; /* likewise; of both kinds */
 
@@ -64,6 +68,10 @@ void api_list(struct manage_request *request,
 /* Answers a mistake that the core found: 404 for what is absent, else 400 with the reply text that
  * an AMQP client would get. */
 void api_refuse(struct manage_request *request, const struct amqp_error *error);
+
+/* Whose channel it is, as others refer to it; its name is the connection's with its number behind:
+ * "NAME (1)". api_channels.c. */
+json_t *api_channel_details(const struct manage *manage, const struct channel *channel);
 
 struct message_counts {
     uint64_t ready, unacked;

@@ -3,23 +3,6 @@
 
 #include "session/subscription.h"
 
-static json_t *channel_details(const struct manage *manage, const struct channel *channel)
-{
-    const struct connection *connection = channel->connection;
-    char name[sizeof(connection->name) + 16];
-    json_t *object = json_object();
-
-    snprintf(name, sizeof(name), "%s (%u)", connection->name, channel->number);
-    json_put_string(object, "name", name);
-    json_put_number(object, "number", channel->number);
-    json_put_string(object, "connection_name", connection->name);
-    json_put_string(object, "peer_host", connection->peer.host);
-    json_put_number(object, "peer_port", connection->peer.port);
-    json_put_string(object, "user", connection->user_name);
-    json_put_string(object, "node", manage->node);
-    return object;
-}
-
 /* Every consumer of the core is a subscription of the session. */
 static void add_consumer(const struct manage *manage, struct consumer *consumer, json_t *list)
 {
@@ -31,7 +14,7 @@ static void add_consumer(const struct manage *manage, struct consumer *consumer,
     json_put_slice(place, "name", queue->name);
     json_put_slice(place, "vhost", queue->vhost->name);
     json_put(object, "queue", place);
-    json_put(object, "channel_details", channel_details(manage, subscription->channel));
+    json_put(object, "channel_details", api_channel_details(manage, subscription->channel));
     json_put_slice(object, "consumer_tag", consumer->tag);
     json_put_bool(object, "ack_required", !consumer->no_ack);
     json_put_bool(object, "exclusive", consumer->exclusive);

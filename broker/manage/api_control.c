@@ -1,5 +1,5 @@
-/* What the control socket alone offers: is it there, how is it, back it up, what is in its
- * quarantine, stop. */
+/* What the control socket alone offers: is it there, how is it, how is it configured, back it up,
+ * what is in its quarantine, stop. */
 #include <time.h>
 #include <unistd.h>
 
@@ -122,6 +122,20 @@ void api_control_status(struct manage_request *request)
     json_put_number(status, "logins", broker->counters.logins);
     json_put_number(status, "logins_refused", broker->counters.logins_refused);
     manage_answer(request, HTTP_OK, status, 0);
+}
+
+static void put_setting(void *to, const char *key, const char *value)
+{
+    json_put_slice(to, key, slice_of_string(value));
+}
+
+void api_control_environment(struct manage_request *request)
+{
+    const struct manage_options *options = &request->manage->options;
+    json_t *settings = json_object();
+
+    options->each_setting(options->context, put_setting, settings);
+    manage_answer(request, HTTP_OK, settings, 0);
 }
 
 /* Accepted, not done: whoever wants to know when it is done waits for the process to end. */

@@ -44,6 +44,9 @@ struct manage_options {
     const struct manage_listener *listeners;
     size_t listener_count;
     void (*on_stop)(void *context); /* an operator asks the broker to stop; on the loop thread */
+    /* Tells of each key of the configuration but those that are secret; likewise. */
+    void (*each_setting)(void *context, void (*take)(void *to, const char *key, const char *value),
+                         void *to);
     void *context;
 };
 

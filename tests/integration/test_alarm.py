@@ -3,6 +3,7 @@
 
 import json
 import os
+import subprocess
 import threading
 import time
 import unittest
@@ -54,6 +55,9 @@ class Alarm(unittest.TestCase):
         self.check_blocked('low on memory', ['memory'])
         self.assertIn('memory resource limit alarm set', self.broker.log())
         self.assertIn('Memory alarm on node', self.broker.ctl('status'))
+        with self.assertRaises(subprocess.CalledProcessError) as raised:
+            self.broker.ctl('check_local_alarms')
+        self.assertEqual(raised.exception.returncode, 69)
 
     def test_4_6_2_disk(self):
         self.start(LOW_ON_DISK)

@@ -96,6 +96,31 @@ class Lists(CtlTest):
         other.close()
         self.eventually(lambda: len(self.listed('list_connections')) == before, 'it is still listed')
 
+    def test_channels(self):
+        name = self.queue()
+        self.channel.basic_qos(prefetch_count=7)
+        self.channel.basic_consume(name, lambda *_: None)
+        self.channel.basic_qos(prefetch_count=9, global_qos=True)
+        self.channel.basic_publish('', name, b'body')
+        self.connection.process_data_events(0.1)
+        other = self.connection.channel()
+        other.confirm_delivery()
+        other.tx = self.connection.channel()
+        other.tx.tx_select()
+        pid, = {row['pid'] for row in self.listed('list_connections', 'pid', 'peer_port')
+                if row['peer_port'] == self.connection._impl._transport._sock.getsockname()[1]}
+        common = dict(connection=pid, user='guest', vhost='/', state='running', messages_unconfirmed=0, confirm=False,
+                      transactional=False, consumer_count=0, prefetch_count=0, global_prefetch_count=0, messages_unacknowledged=0)
+        wanted = [dict(common, number=self.channel.channel_number, consumer_count=1, prefetch_count=7, global_prefetch_count=9,
+                       messages_unacknowledged=1),
+                  dict(common, number=other.channel_number, confirm=True),
+                  dict(common, number=other.tx.channel_number, transactional=True)]
+        for row in wanted:
+            row['name'] = '%s (%d)' % (pid, row['number'])
+        self.eventually(lambda: sorted(self.listed('list_channels', *wanted[0], connection=pid), key=lambda row: row['number']) == wanted,
+                        'the channels are not as wanted')
+        self.assertIn('%s (%d)\tguest\t1\t1\n' % (pid, self.channel.channel_number), self.done('-q', 'list_channels'))
+
     def test_consumers(self):
         name = self.queue()
         self.channel.basic_qos(prefetch_count=5)
@@ -203,6 +228,8 @@ class Mistakes(CtlTest):
 
     def test_habits_from_rabbitmqctl(self):
         self.done('-n', 'rabbit@here', '--node=rabbit', 'ping')
+        self.done('check_running')
+        self.done('check_alarms')
         self.fails(USAGE, "there is no command 'list_queue'; did you mean 'list_queues'?", 'list_queue')
         self.fails(USAGE, 'purge_queue: not enough arguments\nUsage: stoatctl [OPTION]... purge_queue QUEUE\n',
                    'purge_queue')
@@ -228,6 +255,47 @@ class Mistakes(CtlTest):
         finally:
             self.broker.process.send_signal(signal.SIGCONT)
         self.done('ping')
+
+
+@broker.needs_own_broker
+@broker.departs('its tool is another')
+class Startup(unittest.TestCase):
+    def test_awaited(self):
+        own = broker.Broker()
+        with subprocess.Popen([STOATCTL, '--data-dir', own.data_dir, '-t', '60', 'await_startup'], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE) as waiting:
+            self.assertTrue(waiting.stdout.readline().startswith(b'Waiting for the broker'))
+            with own:
+                self.assertEqual(waiting.wait(60), 0)
+                self.assertIn(' ready', own.log())
+            self.assertEqual(waiting.stdout.read(), b'It has started\n')
+
+    def test_in_vain(self):
+        result = stoatctl('--data-dir', '/nonexistent', '-t', '1', 'await_startup')
+        self.assertEqual((result.returncode, result.stderr),
+                         (TEMPORARY, 'stoatctl: no broker has come to /nonexistent/control.sock within 1 seconds\n'))
+
+
+class Environment(CtlTest):
+    SETTINGS = {'server_properties.motto': "a #b", 'default_limits.vhosts.1.max_queues': '-1', 'log.console.level': 'debug',
+                'consumer_timeout': 'infinity', 'frame_max': '8192', 'ssl_options.versions.1': 'tlsv1.3', 'loopback_users': 'none',
+                'default_pass': "CANARY", 'vm_memory_high_watermark.relative': '0.25', 'listeners.tcp.other': '[::1]:0'}
+
+    def test_what_it_tells_is_what_it_was_told(self):
+        with broker.Broker(['%s=%s' % setting for setting in self.SETTINGS.items()]) as own:
+            told = json.loads(own.ctl('--formatter', 'json', 'environment'))
+            self.assertNotIn('CANARY', str(told))
+            self.assertNotIn('loopback_users.guest', told)
+            self.assertEqual({key: told.get(key) for key in self.SETTINGS if key != 'default_pass'},
+                             {key: value for key, value in self.SETTINGS.items() if key != 'default_pass'})
+            text = own.ctl('-s', 'environment')
+            self.assertIn("server_properties.motto = 'a #b'\n", text)
+            file = os.path.join(own.temp, 'told.conf')
+            with open(file, 'w', encoding='utf-8') as out:
+                out.write(text)
+            checked = subprocess.run([broker.BUILD / 'stoatmq', '--check-config', '--config', file], stdout=subprocess.PIPE,
+                                     stderr=subprocess.STDOUT, encoding='utf-8', timeout=30)
+            self.assertEqual(checked.returncode, 0, checked.stdout)
 
 
 class Actions(CtlTest):

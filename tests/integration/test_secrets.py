@@ -20,7 +20,7 @@ UPDATE_SECRET = (10, 70)
 BASIC = base64.b64encode(b'first:CANARY-basic')
 
 LISTS = (
-    ('status',), ('list_users',), ('list_vhosts',), ('list_permissions',), ('list_topic_permissions',), ('list_user_limits',),
+    ('status',), ('environment',), ('list_channels',), ('list_users',), ('list_vhosts',), ('list_permissions',), ('list_topic_permissions',), ('list_user_limits',),
     ('list_vhost_limits',), ('list_connections',), ('list_queues',), ('list_exchanges',), ('list_bindings',), ('list_consumers',),
     ('list_policies',), ('list_operator_policies',), ('list_quarantine',), ('list_user_permissions', 'app'),
     ('list_user_topic_permissions', 'app'),
