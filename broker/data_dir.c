@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "base/directory.h"
 
 static int fail(char error[DATA_DIR_ERROR_SIZE], const char *what, const char *path)
 {
@@ -50,16 +49,12 @@ static int lock(int directory, const char *path, char error[DATA_DIR_ERROR_SIZE]
     const int fd = openat(directory, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return fail(error, "open the lock file in", path);
-    int result = directory_give(path, "lock");
-    if (result < 0) {
-        errno = -result;
-        result = fail(error, "give the lock file to the owner of", path);
-    } else if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+    int result = 0;
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
         result = errno == EWOULDBLOCK ? fail_locked(fd, path, error)
                                       : fail(error, "lock the data directory", path);
-    } else if (write_holder(fd) < 0) {
+    else if (write_holder(fd) < 0)
         result = fail(error, "write to the data directory", path);
-    }
     if (result == 0)
         return fd;
     close(fd);
@@ -102,8 +97,9 @@ int data_dir_check(const char *path, char error[DATA_DIR_ERROR_SIZE])
         snprintf(
             error, DATA_DIR_ERROR_SIZE,
             "the data directory %s belongs to another user: run the broker as that one (user), or "
-            "give it away, as chown -R %u %s does",
-            path, (unsigned)geteuid(), path);
+            "give it away, as chown -R %u %s does, or name one that it may make there (data_dir), "
+            "as %s/data",
+            path, (unsigned)geteuid(), path, path);
     else if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
         snprintf(error, DATA_DIR_ERROR_SIZE,
                  "others than its owner may write to the data directory %s: chmod go-w %s", path,

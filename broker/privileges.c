@@ -1,15 +1,14 @@
 #include "privileges.h"
 
 #include <fcntl.h>
-#include <grp.h>
 #include <libgen.h>
-#include <pwd.h>
 #include <stdarg.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/directory.h"
+#include "base/identity.h"
 
 printf_like(3, 4) static int fail(char error[PRIVILEGES_ERROR_SIZE], int reason, const char *format,
                                   ...)
@@ -80,13 +79,11 @@ static int check_data_dir(const char *path, char error[PRIVILEGES_ERROR_SIZE])
 
 static int change_user(const struct passwd *user, char error[PRIVILEGES_ERROR_SIZE])
 {
-    if (initgroups(user->pw_name, user->pw_gid) < 0 ||
-        setresgid(user->pw_gid, user->pw_gid, user->pw_gid) < 0 ||
-        setresuid(user->pw_uid, user->pw_uid, user->pw_uid) < 0) /* capabilities go with it */
-        return fail(error, errno, "cannot become user %s: %s", user->pw_name, strerror(errno));
-    if (setuid(0) == 0 || geteuid() != user->pw_uid || getegid() != user->pw_gid)
-        return fail(error, EPERM, "became user %s, but could become root again", user->pw_name);
-    return 0;
+    const int result = identity_become(user);
+
+    return result == 0 ? 0
+                       : fail(error, -result, "cannot become user %s: %s", user->pw_name,
+                              strerror(-result));
 }
 
 int privileges_become(const char *name, const char *data_dir, char error[PRIVILEGES_ERROR_SIZE])

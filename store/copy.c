@@ -1,6 +1,5 @@
 /* See copy.h. The copy is built beside its place, as PATH.part, with its lock file kept in memory
- * by LMDB; synced, made its predecessor's owner's, renamed, and its directory synced. What fails
- * removes it. */
+ * by LMDB; synced, given the mode of its predecessor, renamed, and its directory synced. What fails removes it. */
 #include "store/copy.h"
 
 #include <sys/stat.h>
@@ -245,19 +244,15 @@ static void copy_all(struct copy *copy)
 
 /* ---- its name -------------------------------------------------------------------------------- */
 
-/* Root writes a file anew that its owner must be able to open. */
-static int inherit_owner(const char *part, const char *path)
+static int keep_mode(MDB_env *env, const char *path)
 {
-    struct stat old, new;
+    struct stat old;
+    int fd;
 
     if (stat(path, &old) != 0)
         return errno == ENOENT ? 0 : errno;
-    if (stat(part, &new) != 0)
-        return errno;
-    if ((old.st_uid != new.st_uid || old.st_gid != new.st_gid) &&
-        chown(part, old.st_uid, old.st_gid) != 0)
-        return errno;
-    return old.st_mode == new.st_mode || chmod(part, old.st_mode & 0777) == 0 ? 0 : errno;
+    const int rc = mdb_env_get_fd(env, &fd);
+    return rc == 0 && fchmod(fd, old.st_mode & 0777) != 0 ? errno : rc;
 }
 
 static int refuse(char error[STORE_ERROR_SIZE], const char *path, int rc)
@@ -288,11 +283,11 @@ int copy_database(const struct database *database, const char *path, struct copy
         open_copy(&copy, part);
     if (copy.rc == 0)
         copy_all(&copy);
+    if (copy.rc == 0)
+        copy.rc = keep_mode(copy.env, path);
     if (copy.env != NULL)
         mdb_env_close(copy.env);
     int rc = copy.rc;
-    if (rc == 0)
-        rc = inherit_owner(part, path);
     if (rc == 0 && rename(part, path) != 0)
         rc = errno;
     if (rc == 0)

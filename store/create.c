@@ -5,17 +5,14 @@
  *
  *     data.new: written, synced ──rename──▶ data.mdb, the directory synced
  *
- * It belongs to the directory's owner, whoever makes it.
- *
  * What an attempt that was cut short left behind is removed by the next. */
 #include "store/create.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <lmdb.h>
 #include <stdio.h>
 #include <unistd.h>
-
-#include "base/directory.h"
 
 static int write_empty(const char *path)
 {
@@ -52,8 +49,6 @@ int create_data_file(const char *directory)
         rc = 0;
     } else {
         rc = unlinkat(fd, "data.new", 0) == 0 || errno == ENOENT ? write_empty(path) : errno;
-        if (rc == 0)
-            rc = -directory_give(directory, "data.new");
         if (rc == 0)
             rc = move_into_place(fd);
     }

@@ -23,7 +23,6 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "base/directory.h"
 #include "base/fault.h"
 #include "base/log.h"
 #include "store/create.h"
@@ -465,9 +464,7 @@ int database_open(struct database *database, const struct store_options *options
     close_on_exec(database->env);
     watch_syncs(database->env);
 
-    rc = directory_give(options->directory, "lock.mdb");
-    if (rc == 0)
-        rc = database_errno(complete_file(database->env));
+    rc = database_errno(complete_file(database->env));
     if (rc != 0)
         refuse(error, rc, "%s: %s", options->directory, strerror(-rc));
     else
@@ -550,12 +547,7 @@ int database_open_read_only(struct database *database, const char *directory,
     rc = database_open_environment(&database->env, directory, 0, MDB_RDONLY);
     if (rc != 0)
         return refuse_environment(error, rc, directory);
-    rc = directory_give(directory, "lock.mdb"); /* LMDB makes it for whoever comes first */
-    if (rc != 0)
-        refuse(error, rc, "%s: cannot give lock.mdb to the directory's owner: %s", directory,
-               strerror(-rc));
-    else
-        rc = check_format(database, directory, error);
+    rc = check_format(database, directory, error);
     if (rc == 0) {
         rc = open_existing(database);
         if (rc != 0)

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/identity.h"
 #include "store/copy.h"
 
 static char *data_file(const char *directory)
@@ -22,19 +23,34 @@ uint64_t offline_file_size(const char *directory)
     return seen ? (uint64_t)status.st_size : 0;
 }
 
-int offline_find(const char *directory, char error[STORE_ERROR_SIZE])
+static int find_store(const char *directory)
 {
     char *path = data_file(directory);
     struct stat status;
-    int result = stat(path, &status) < 0 ? -errno : 0;
+    int result = access(path, R_OK) < 0 || stat(path, &status) < 0 ? -errno : 0;
 
     if (result == 0 && status.st_size == 0)
         result = -ENOENT;
+    free(path);
+    return result;
+}
+
+int offline_begin(const char *directory, char error[STORE_ERROR_SIZE])
+{
+    const bool as_root = geteuid() == 0;
+    int result = identity_become_owner(directory);
+
+    if (result == 0)
+        result = find_store(directory);
     if (result == -ENOENT)
         snprintf(error, STORE_ERROR_SIZE, "%s: there is no store", directory);
+    else if (result == -EACCES && as_root)
+        snprintf(error, STORE_ERROR_SIZE,
+                 "%s: %s to its owner, user %u, as whom root works there; the files in it and the "
+                 "way to it must be that user's to use",
+                 directory, strerror(EACCES), (unsigned)geteuid());
     else if (result < 0)
         snprintf(error, STORE_ERROR_SIZE, "%s: %s", directory, strerror(-result));
-    free(path);
     return result;
 }
 

@@ -4,9 +4,10 @@
 
 #include "store/verify.h"
 
-/* Looks whether there is a store in the directory. 0, or -errno with a sentence, -ENOENT when there
- * is none. */
-int offline_find(const char *directory, char error[STORE_ERROR_SIZE]);
+/* Before anything else: root becomes the directory's owner, for good, and so does nothing that he
+ * could not, whatever he puts there meanwhile. Then looks whether there is a store in it. 0, or
+ * -errno with a sentence, -ENOENT when there is none. */
+int offline_begin(const char *directory, char error[STORE_ERROR_SIZE]);
 
 /* Verifies all of it in one snapshot. verify_begin has been called with whom to tell. 0 or -errno
  * with a sentence, where what could be read is in *verify all the same. */

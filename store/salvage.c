@@ -607,11 +607,10 @@ static void remove_new(const char *directory)
     rmdir(directory);
 }
 
-/* Of the same owner, as what will be made in it. */
-static int make_new(const char *directory, const char *new_directory)
+static int make_new(const char *new_directory)
 {
     remove_new(new_directory);
-    return mkdir(new_directory, 0700) < 0 ? -errno : directory_give(directory, "salvage.new");
+    return mkdir(new_directory, 0700) < 0 ? -errno : 0;
 }
 
 /* The old file keeps its bytes under another name before the new one takes its place. */
@@ -640,7 +639,7 @@ static int rewrite(struct salvage *salvage, const struct store_options *options,
     struct store_options new_options = *options;
 
     new_options.directory = new_directory;
-    int rc = make_new(options->directory, new_directory);
+    int rc = make_new(new_directory);
     if (rc != 0)
         return rc;
     rc = database_open(&salvage->database, &new_options, error);

@@ -222,7 +222,7 @@ static int dump(const char *directory, int count, char **words)
 {
     char error[STORE_ERROR_SIZE];
 
-    if (offline_find(directory, error) != 0 ||
+    if (offline_begin(directory, error) != 0 ||
         database_open_read_only(&database, directory, error) != 0) {
         fprintf(stderr, "stoatdump: %s\n", error);
         return EX_DATAERR;

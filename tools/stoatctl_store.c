@@ -204,7 +204,7 @@ static int lock_store(const char *directory)
 {
     char error[DATA_DIR_ERROR_SIZE];
 
-    if (offline_find(directory, error) != 0) {
+    if (offline_begin(directory, error) != 0) {
         complain("%s", error);
         return -1;
     }

@@ -18,7 +18,7 @@ import lmdb_pages
 import tap
 from client import PERSISTENT
 
-OK, USAGE, DATA = 0, 64, 65
+OK, USAGE, DATA, SOFTWARE = 0, 64, 65, 70
 
 
 def run(program, *words):
@@ -196,6 +196,36 @@ class StoreTools(unittest.TestCase):
                                  (name, nobody.pw_uid, nobody.pw_gid, 0o600))
             own.start()
             self.assertEqual(len(list(self.bodies(self.connect(own), 'kept'))), 5)
+
+    @unittest.skipUnless(os.geteuid() == 0, 'only root has files that nobody may write')
+    def test_root_does_nothing_through_what_the_owner_puts_there(self):
+        """Links from nobody's data directory to a file of root's, by every name that is opened there."""
+        nobody = pwd.getpwnam('nobody')
+        self.broker.stop()
+        for path in (os.environ['TMPDIR'], self.broker.temp, self.directory.name):
+            os.chmod(path, 0o711)
+        for name in os.listdir(self.broker.data_dir):
+            os.chown(os.path.join(self.broker.data_dir, name), nobody.pw_uid, nobody.pw_gid)
+        os.chown(self.broker.data_dir, nobody.pw_uid, nobody.pw_gid)
+        secret = self.path('secret')
+        with open(secret, 'w') as file:
+            file.write('of root alone')
+        os.chmod(secret, 0o600)
+        programs = (['stoatctl', 'verify'], ['stoatctl', 'compact'], ['stoatdump'])
+        for name in ('lock.mdb', 'data.mdb'):
+            path = os.path.join(self.broker.data_dir, name)
+            os.rename(path, path + '.kept')
+            os.symlink(secret, path)
+            for words in programs:
+                result = run(*words, self.broker.data_dir)
+                self.assertIn(result.returncode, (DATA, SOFTWARE), (words, result))
+                self.assertIn('Permission denied', result.stderr)
+            os.rename(path + '.kept', path)
+        for words in programs:
+            self.passes(*words, self.broker.data_dir)
+        with open(secret) as file:
+            self.assertEqual(file.read(), 'of root alone')
+        self.assertEqual((os.stat(secret).st_uid, os.stat(secret).st_mode & 0o777), (0, 0o600))
 
     def test_compact(self):
         channel = self.connect()
