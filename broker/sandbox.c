@@ -33,20 +33,18 @@ enum {
     OF_A_FILE = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | ACCESS_TRUNCATE,
 };
 
-/* What this kernel can refuse; 0: it has no Landlock. */
-static uint64_t known_access(void)
+/* What this kernel can refuse. 0, or -errno: it has no Landlock, or somebody keeps us from it. */
+static int find_access(uint64_t *access)
 {
     const long version =
         syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
-    uint64_t access = READ | WRITE | NEVER;
 
-    if (version < 1)
-        return 0;
+    *access = READ | WRITE | NEVER;
     if (version < 2)
-        access &= ~(uint64_t)LANDLOCK_ACCESS_FS_REFER;
+        *access &= ~(uint64_t)LANDLOCK_ACCESS_FS_REFER;
     if (version < 3)
-        access &= ~(uint64_t)ACCESS_TRUNCATE;
-    return access;
+        *access &= ~(uint64_t)ACCESS_TRUNCATE;
+    return version < 0 ? -errno : 0;
 }
 
 static int add_rule(int rules, int fd, uint64_t access)
@@ -116,15 +114,16 @@ static int gain_no_privileges(void)
 
 int sandbox_files(const char *const *writable, const char *const *readable)
 {
-    const uint64_t known = known_access();
+    uint64_t known;
+    int result = find_access(&known);
     const struct landlock_ruleset_attr attributes = {.handled_access_fs = known};
 
-    if (known == 0)
-        return -ENOSYS;
+    if (result < 0)
+        return result;
     const int rules = (int)syscall(SYS_landlock_create_ruleset, &attributes, sizeof(attributes), 0);
     if (rules < 0)
         return -errno;
-    int result = allow_all(rules, writable, known & (READ | WRITE));
+    result = allow_all(rules, writable, known & (READ | WRITE));
     if (result == 0)
         result = allow_all(rules, readable, known & READ);
     if (result == 0)

@@ -25,7 +25,8 @@ enum { SANDBOX_FITS = 0 };
 enum { SANDBOX_FITS = 1 };
 #endif
 
-/* Both answer 0, or -errno: -ENOSYS or -EOPNOTSUPP when the kernel has no such wall. */
+/* Both answer 0, or -errno: -ENOSYS or -EOPNOTSUPP when the kernel has no such wall, or whatever a
+ * filter of the service manager's says in its place. */
 
 /* writable and readable: paths, NULL behind the last; those that do not exist are passed over,
  * those of files stand for the directory that they are in, so that a new file may take their

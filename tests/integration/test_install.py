@@ -2,6 +2,8 @@
 """`make install`: what a packager and a service manager find."""
 
 import os
+import re
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -31,6 +33,30 @@ class Install(unittest.TestCase):
                 self.assertEqual(config.read().count('heartbeat = 7\n'), 2)
             with open(os.path.join(root, 'usr/lib/systemd/system/stoatmq.service')) as unit:
                 self.assertIn('\nExecStart=/usr/bin/stoatmq\n', unit.read())
+
+    @unittest.skipUnless(shutil.which('systemd-analyze'), 'there is no systemd whose sets of system calls could be asked for')
+    def test_the_unit_lets_the_sandbox_be_built(self):
+        """What the broker needs, and what it builds its own walls with, is in the filter of the unit."""
+        with open(broker.TOP / 'etc/stoatmq.service') as unit:
+            wanted = re.search(r'^SystemCallFilter=(.*)$', unit.read(), re.M)[1].split()
+        with open(broker.TOP / 'broker/sandbox.c') as source:
+            text = source.read()
+        used = set(re.findall(r'SCMP_SYS\((\w+)\)', text)) | set(re.findall(r'SYS_(\w+)', text)) | {'seccomp', 'prctl'}
+        used.update(' '.join(re.findall(r'"([a-z0-9_ ]+ )"', text)).split())
+        self.assertGreater(len(used), 100)
+
+        sets, name = {}, None
+        for line in subprocess.run(['systemd-analyze', 'syscall-filter'], check=True, timeout=60, stdout=subprocess.PIPE,
+                                   encoding='utf-8').stdout.splitlines():
+            word = line.strip()
+            if line.startswith('@'):
+                name = word
+            elif word and not word.startswith('#'):
+                sets.setdefault(name, set()).add(word)
+
+        def expand(word):
+            return set().union(*map(expand, sets[word])) if word in sets else {word}
+        self.assertEqual(used - set().union(*map(expand, wanted)), set())
 
 
 if __name__ == '__main__':

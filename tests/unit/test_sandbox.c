@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <seccomp.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -95,6 +96,18 @@ static void check_files(void)
     expect(mknod(device, S_IFIFO | 0600, 0) != 0);
 }
 
+/* As a service manager's filter does that was written before there was Landlock. */
+static void check_a_kernel_kept_from_us(void)
+{
+    const char *const none[] = {NULL};
+    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+
+    expect(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(landlock_create_ruleset), 0) ==
+           0);
+    expect(seccomp_load(filter) == 0);
+    expect(sandbox_files(none, none) == -EPERM);
+}
+
 /* Whoever the broker runs as may ask it: control_socket.c knows the peer by its user. */
 static void check_the_operator(void)
 {
@@ -169,6 +182,12 @@ START_TEST(files_are_where_they_may_be)
 }
 END_TEST
 
+START_TEST(who_keeps_it_away_is_told)
+{
+    run_walled_in(check_a_kernel_kept_from_us);
+}
+END_TEST
+
 START_TEST(calls_of_a_broker_go_on)
 {
     run_walled_in(check_what_it_needs);
@@ -200,6 +219,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, NULL);
     tcase_add_test(tests, files_are_where_they_may_be);
     if (SANDBOX_FITS) {
+        tcase_add_test(tests, who_keeps_it_away_is_told);
         tcase_add_test(tests, calls_of_a_broker_go_on);
         tcase_add_test(tests, the_operator_is_known);
         tcase_add_test(tests, other_calls_are_not_there);
