@@ -2,6 +2,9 @@
 #
 #     docker build -t stoatmq .
 #     docker run -p 5672:5672 -v stoatmq:/var/lib/stoatmq -e STOATMQ_DEFAULT_USER=app -e STOATMQ_DEFAULT_PASS=... stoatmq
+#
+# The data directory is one below the volume, which the broker makes: whose the volume is, and what others may do there, is
+# often not ours to say.
 
 FROM debian:12 AS build
 RUN apt-get update && apt-get install -y --no-install-recommends make
@@ -15,9 +18,12 @@ RUN apt-get update \
        libpcre2-8-0 libseccomp2 libssl3 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --home-dir /var/lib/stoatmq stoatmq \
-    && install -d -m 0700 -o stoatmq -g stoatmq /var/lib/stoatmq
+    && install -d -m 0770 -o stoatmq -g root /var/lib/stoatmq
 COPY --from=build /out /
+RUN stoatmq --version && stoatctl --version
 USER stoatmq
+ENV STOATMQ_DATA_DIR=/var/lib/stoatmq/data
 VOLUME /var/lib/stoatmq
 EXPOSE 5672
+HEALTHCHECK --start-period=5m CMD ["stoatctl", "--quiet", "ping"]
 ENTRYPOINT ["stoatmq"]

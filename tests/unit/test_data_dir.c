@@ -87,6 +87,7 @@ START_TEST(nobody_else_may_write_there)
     ck_assert_int_eq(chown(path, 1, 1), 0);
     ck_assert_int_eq(data_dir_check(path, error), -EPERM);
     ck_assert_ptr_nonnull(strstr(error, "belongs to another user"));
+    ck_assert_ptr_nonnull(strstr(error, "/data/data"));
 }
 END_TEST
 
