@@ -381,6 +381,7 @@ void channel_set_global_prefetch(struct channel *channel, uint16_t prefetch)
 {
     const uint32_t max = channel->connection->service->limits.unacked_max_per_channel;
 
+    channel->global_prefetch = prefetch;
     channel->global_unacked_max = max == 0 ? UINT32_MAX : max;
     if (prefetch > 0)
         channel->global_unacked_max = min_of(channel->global_unacked_max, (uint32_t)prefetch);

@@ -48,6 +48,7 @@ struct channel {
     struct map consumers; /* by tag */
     uint32_t consumer_count;
     uint16_t prefetch;           /* for consumers started from now on */
+    uint16_t global_prefetch;    /* for all of them together; 0: none */
     uint32_t global_unacked;     /* deliveries to consumers, unacked, all together */
     uint32_t global_unacked_max; /* global prefetch, or the limit of the broker */
     bool warned_of_unacked;      /* that it has met the latter */

@@ -581,7 +581,7 @@ void channel_settle(struct channel *channel, struct delivery *delivery, enum set
         break;
     }
     queue_unref(&settled.queue);
-    if (unlikely(channel->connection->laden))
+    if (unlikely(channel->connection->laden_at > 0))
         connection_lighten(channel->connection);
 }
 

@@ -365,35 +365,37 @@ static void wake_consumers(struct connection *connection)
         channel_wake_consumers(container_of(link, struct channel, by_number));
 }
 
-void connection_await_acks(struct connection *connection)
+void connection_await_acks(struct connection *connection, uint64_t limit)
 {
     char label[CONNECTION_LABEL_SIZE];
 
-    connection->laden = true;
+    connection->laden_at = max_of(connection->laden_at, limit);
     if (!connection->told_laden)
         log_warning("AMQP connection %s has not acknowledged messages of %" PRIu64
-                    " octets, and is given no more until it does: the maximum is %" PRIu64
+                    " octets, and is given no more until it does: the maximum %sis %" PRIu64
                     " (unacked_memory_limit)",
                     connection_label(connection, label), connection->unacked_size,
-                    connection->service->unacked_size_max);
+                    limit < connection->service->unacked_size_max
+                        ? "for consumers without a prefetch, while memory is low, "
+                        : "",
+                    limit);
     connection->told_laden = true;
 }
 
 void connection_on_limits(struct connection *connection)
 {
-    if (!connection->laden && transport_output_size(&connection->transport) == 0)
+    if (connection->laden_at == 0 && transport_output_size(&connection->transport) == 0)
         return;
-    connection->laden = false;
+    connection->laden_at = 0;
     wake_consumers(connection);
 }
 
 /* With some distance to the limit, so that not every acknowledgement wakes everybody. */
 void connection_lighten(struct connection *connection)
 {
-    if (!connection->laden ||
-        connection->unacked_size > connection->service->unacked_size_max / 8 * 7)
+    if (connection->laden_at == 0 || connection->unacked_size > connection->laden_at / 8 * 7)
         return;
-    connection->laden = false;
+    connection->laden_at = 0;
     wake_consumers(connection);
 }
 

@@ -85,7 +85,7 @@ struct connection {
 
     uint64_t publish_size; /* see connection_reserve */
     uint64_t unacked_size; /* see connection_await_acks */
-    bool laden;            /* because of it a consumer was given nothing */
+    uint64_t laden_at;     /* because of it a consumer was given nothing: the limit; 0: none was */
     bool told_laden;       /* it is logged once */
 
     bool held, choked, blocked; /* not read, see above */
@@ -140,9 +140,10 @@ bool connection_reserve(struct connection *connection, uint64_t size, struct amq
 void connection_unreserve(struct connection *connection, uint64_t size);
 
 /* Messages that its client has to acknowledge stay in memory, even those that the store has: all of
- * a connection together may have service->unacked_size_max before one more is handed out. Called
- * when they have: its consumers wait until less is left (connection_lighten). */
-void connection_await_acks(struct connection *connection);
+ * a connection together may have service->unacked_size_max before one more is handed out, or
+ * unacked_size_bare to consumers without a prefetch. Called when they have: these consumers wait
+ * until less is left (connection_lighten). */
+void connection_await_acks(struct connection *connection, uint64_t limit);
 
 /* Some are settled: who waited for it goes on. */
 void connection_lighten(struct connection *connection);

@@ -74,13 +74,16 @@ static void name_node(struct service *service)
     snprintf(service->node, sizeof(service->node), "stoatmq@%s", host);
 }
 
-/* What one connection may leave unacknowledged, or unread: less while memory is low. */
+/* What one connection may leave unacknowledged, or unread: less while memory is low. But who has
+ * said how many messages it takes may wait for the last of them before it acknowledges the first,
+ * and memory is low until it does. */
 static void set_consumer_limits(struct service *service)
 {
     const uint64_t unacked = service->limits.unacked_size_max;
     const uint64_t part = service->alarm.memory ? LOW_MEMORY_PART : 1;
 
-    service->unacked_size_max = unacked == 0 ? UINT64_MAX : max_of(unacked / part, (uint64_t)1);
+    service->unacked_size_max = unacked == 0 ? UINT64_MAX : unacked;
+    service->unacked_size_bare = unacked == 0 ? UINT64_MAX : max_of(unacked / part, (uint64_t)1);
     service->broker->loop->output_max = service->limits.output_size_max / part;
 }
 

@@ -10,6 +10,25 @@
 /* Up to here a delivery is copied into the output in one piece; a longer body is shared instead. */
 enum { COPY_SIZE_MAX = 4096 };
 
+/* How much its connection may leave unacknowledged before it has to wait. */
+static uint64_t unacked_size_limit(const struct channel *channel, const struct consumer *consumer)
+{
+    const struct service *service = channel->connection->service;
+    const bool has_prefetch = consumer->prefetch > 0 || channel->global_prefetch > 0;
+
+    return has_prefetch ? service->unacked_size_max : service->unacked_size_bare;
+}
+
+static bool is_laden(const struct channel *channel, const struct consumer *consumer)
+{
+    const uint64_t limit = unacked_size_limit(channel, consumer);
+
+    if (channel->connection->unacked_size < limit)
+        return false;
+    connection_await_acks(channel->connection, limit);
+    return true;
+}
+
 static bool may_take(struct consumer *consumer)
 {
     struct channel *channel = container_of(consumer, struct subscription, consumer)->channel;
@@ -19,10 +38,9 @@ static bool may_take(struct consumer *consumer)
         return false;
     if (consumer->no_ack)
         return true;
-    if (unlikely(connection->unacked_size >= connection->service->unacked_size_max)) {
-        connection_await_acks(connection);
+    if (unlikely(connection->unacked_size >= connection->service->unacked_size_bare) &&
+        is_laden(channel, consumer))
         return false;
-    }
     if (!channel_is_full(channel))
         return true;
     channel_warn_when_full(channel);

@@ -457,23 +457,95 @@ static uint64_t delivered(const struct peer *peer)
         ->delivered;
 }
 
-/* While memory is low they get a part; and what they wait for when it is not any more. */
-START_TEST(who_does_not_acknowledge_gets_little)
+static void fill_for(uint64_t unacked_size_max, struct peer **peer)
 {
     struct service_limits few = harness_limits;
 
     tear_down();
-    few.unacked_size_max = 64 * 5000;
+    few.unacked_size_max = unacked_size_max;
     set_up_with(&few);
-    struct peer *peer = peer_open_channel(&harness);
-    fill(peer, "q", 100);
+    *peer = peer_open_channel(&harness);
+    fill(*peer, "q", 100);
     set_memory(true);
+}
+
+/* While memory is low they get a part; and what they wait for when it is not any more. */
+START_TEST(who_does_not_acknowledge_gets_little)
+{
+    struct peer *peer;
+
+    fill_for(64 * 5000, &peer);
     start_consumer(peer, "q", false);
     ck_assert_uint_eq(delivered(peer), 5);
     if (_i == 1)
         set_disk(true);
     set_memory(false);
     ck_assert_uint_eq(delivered(peer), 100);
+}
+END_TEST
+
+static void set_prefetch(struct peer *peer, uint16_t count, bool global)
+{
+    peer_call(peer, 1,
+              &(struct amqp_method){.id = AMQP_BASIC_QOS,
+                                    .basic_qos = {.prefetch_count = count, .global = global}},
+              AMQP_BASIC_QOS_OK);
+}
+
+static void ack_up_to(struct peer *peer, uint64_t tag)
+{
+    peer_send(peer, 1,
+              &(struct amqp_method){.id = AMQP_BASIC_ACK,
+                                    .basic_ack = {.delivery_tag = tag, .multiple = true}});
+}
+
+/* It acknowledges 40 at once, which are more than a part of the limit. */
+START_TEST(who_said_how_much_it_takes_gets_it)
+{
+    struct peer *peer;
+
+    fill_for(64 * 5000, &peer);
+    set_prefetch(peer, 40, _i == 1);
+    start_consumer(peer, "q", false);
+    ck_assert_uint_eq(delivered(peer), 40);
+    ack_up_to(peer, 40);
+    ck_assert_uint_eq(delivered(peer), 80);
+    ck_assert_uint_eq(harness_logged(&harness, "unacked_memory_limit"), 0);
+    struct peer *bare = peer_open_channel(&harness);
+    start_consumer(bare, "q", false);
+    ck_assert_uint_eq(delivered(bare), 5);
+    ck_assert_uint_eq(harness_logged(&harness, "the maximum for consumers without a prefetch, "
+                                               "while memory is low, is 5000 (unacked_memory"),
+                      1);
+}
+END_TEST
+
+START_TEST(who_gets_one_by_one_gets_them)
+{
+    struct peer *peer;
+
+    fill_for(64 * 5000, &peer);
+    for (int i = 0; i < 20; i++)
+        peer_send(peer, 1,
+                  &(struct amqp_method){.id = AMQP_BASIC_GET, .basic_get.queue = SLICE("q")});
+    ck_assert_ptr_nonnull(peer->connection);
+    ck_assert_uint_gt(peer->connection->unacked_size, 20000);
+}
+END_TEST
+
+/* At the whole limit it waits, and goes on once there is room below that, not below a part of it. */
+START_TEST(who_is_at_the_whole_limit_goes_on_below_it)
+{
+    struct peer *peer;
+
+    fill_for(20000, &peer);
+    set_prefetch(peer, 1000, false);
+    start_consumer(peer, "q", false);
+    const uint64_t first = delivered(peer);
+    ck_assert_uint_ge(first, 15);
+    ck_assert_uint_le(first, 20);
+    ack_up_to(peer, first / 2);
+    ck_assert_uint_eq(delivered(peer), first + first / 2);
 }
 END_TEST
 
@@ -613,6 +685,9 @@ static Suite *alarm_suite(void)
     tcase_add_test(tests, who_is_blocked_can_be_told_to_go);
     tcase_add_test(tests, who_leaves_while_blocked_is_gone);
     tcase_add_loop_test(tests, who_does_not_acknowledge_gets_little, 0, 2);
+    tcase_add_loop_test(tests, who_said_how_much_it_takes_gets_it, 0, 2);
+    tcase_add_test(tests, who_gets_one_by_one_gets_them);
+    tcase_add_test(tests, who_is_at_the_whole_limit_goes_on_below_it);
     tcase_add_loop_test(tests, who_does_not_read_gets_little, 0, 2);
     tcase_add_test(tests, what_is_unread_already_counts);
     suite_add_tcase(suite, tests);
