@@ -5,6 +5,9 @@
  *
  *     data.new: written, synced ──rename──▶ data.mdb, the directory synced
  *
+ * LMDB makes lock.mdb only then. So where that is and the other is not, somebody has taken the
+ * store away: an empty one in its place would take in what is lost when the old one comes back.
+ *
  * What an attempt that was cut short left behind is removed by the next. */
 #include "store/create.h"
 
@@ -47,6 +50,8 @@ int create_data_file(const char *directory)
         return errno;
     if (faccessat(fd, "data.mdb", F_OK, 0) == 0) {
         rc = 0;
+    } else if (faccessat(fd, "lock.mdb", F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+        rc = ESTALE;
     } else {
         rc = unlinkat(fd, "data.new", 0) == 0 || errno == ENOENT ? write_empty(path) : errno;
         if (rc == 0)

@@ -455,6 +455,11 @@ int database_open(struct database *database, const struct store_options *options
     if (rc != 0)
         return rc;
     rc = create_data_file(options->directory);
+    if (rc == ESTALE)
+        return refuse(error, -ESTALE,
+                      "%s: data.mdb, which holds the store, was taken away: put it back; or remove "
+                      "lock.mdb, too, to begin with an empty store",
+                      options->directory);
     if (rc != 0)
         return refuse(error, database_errno(rc), "%s: %s", options->directory, mdb_strerror(rc));
     rc = database_open_environment(&database->env, options->directory, options->map_size, 0);

@@ -91,7 +91,7 @@ enum { STORE_ERROR_SIZE = 256 };
 
 /* Opens or creates the store and starts its threads. 0, or -errno with a sentence for the operator
  * in error. A format version that is not ours is -EPROTONOSUPPORT and nothing is
- * modified. */
+ * modified; -ESTALE: there was a store, and its data file was taken away. */
 int store_open(const struct store_options *options, struct store **store,
                char error[STORE_ERROR_SIZE]);
 

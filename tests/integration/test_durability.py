@@ -221,6 +221,26 @@ class Start(unittest.TestCase):
             own.terminate()
         self.assertEqual(own.wait_end(), STORE_FAILED)
         self.assertIn('its data file was removed, moved or replaced while it was in use', own.log())
+        self.check_next_start(own)
+
+    def check_next_start(self, own):
+        """No empty store appears where one was, until somebody says so."""
+        data, lock, aside = (os.path.join(own.data_dir, name) for name in ('data.mdb', 'lock.mdb', 'data.mdb.aside'))
+        queues = ['kept']
+        if not os.path.exists(data):
+            own.launch()
+            self.assertEqual(own.wait_end(), 73)
+            self.assertIn('was taken away: put it back; or remove lock.mdb, too, to begin with an empty store', own.log())
+            self.assertFalse(os.path.exists(data))
+            if os.path.exists(aside):
+                os.rename(aside, data)
+            else:
+                os.unlink(lock)
+                queues = []
+        own.start()
+        rows = own.rows('list_queues', 'name', 'messages')
+        self.assertEqual([name for name, _ in rows], queues)
+        self.assertTrue(all(int(messages) >= 1 for _, messages in rows))  # one more may have reached the file unconfirmed
 
     @unittest.skipUnless(os.geteuid() == 0, 'only root can make what others cannot open')
     def test_a_file_of_another_user(self):
