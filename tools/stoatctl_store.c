@@ -45,37 +45,70 @@ static int copy_octets(int from, int to)
     return size < 0 || fsync(to) < 0 ? -errno : 0;
 }
 
-/* To another file system: beside its place first. */
-static int copy_file(const char *from, const char *to)
+/* Onto what has come there meanwhile only when told to. */
+static int place(const char *from, const char *to, bool force)
 {
-    char *part = xasprintf("%s.part", to);
-    const int source = open(from, O_RDONLY | O_CLOEXEC);
-    const int target = source < 0 ? -1 : open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    int result = target < 0 ? -errno : copy_octets(source, target);
+    int result = renameat2(AT_FDCWD, from, AT_FDCWD, to, force ? 0 : RENAME_NOREPLACE);
 
-    if (result == 0 && rename(part, to) < 0)
-        result = -errno;
-    if (target >= 0 && result != 0)
+    if (result < 0 && errno == EINVAL) /* a file system that cannot tell */
+        result = rename(from, to);
+    return result == 0 ? 0 : -errno;
+}
+
+/* The copy is whose the file was, as it is where it has been moved. */
+static int copy_with_owner(int from, int to)
+{
+    struct stat status;
+
+    if (fstat(from, &status) < 0 ||
+        (geteuid() == 0 && fchown(to, status.st_uid, status.st_gid) < 0))
+        return -errno;
+    return copy_octets(from, to);
+}
+
+/* Unless somebody has put another one there since. */
+static void remove_copied(int copied, const char *path)
+{
+    struct stat ours, found;
+
+    if (fstat(copied, &ours) == 0 && lstat(path, &found) == 0 && ours.st_dev == found.st_dev &&
+        ours.st_ino == found.st_ino)
+        unlink(path);
+}
+
+/* To another file system: beside its place first. */
+static int copy_file(const char *from, const char *to, bool force)
+{
+    const int source = open(from, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (source < 0)
+        return -errno;
+    char *part = xasprintf("%s.part", to);
+    unlink(part);
+    const int target = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int result = target < 0 ? -errno : copy_with_owner(source, target);
+
+    if (result == 0)
+        result = place(part, to, force);
+    if (result == 0)
+        result = directory_sync_of(to);
+    if (result == 0)
+        remove_copied(source, from);
+    else if (target >= 0)
         unlink(part);
     if (target >= 0)
         close(target);
-    if (source >= 0)
-        close(source);
+    close(source);
     free(part);
     return result;
 }
 
-static int take_file(const char *from, const char *to)
+static int take_file(const char *from, const char *to, bool force)
 {
-    int result = rename(from, to) == 0 ? 0 : -errno;
+    const int result = place(from, to, force);
 
     if (result == -EXDEV)
-        result = copy_file(from, to);
-    if (result == 0)
-        result = directory_sync_of(to);
-    if (result == 0)
-        unlink(from);
-    return result;
+        return copy_file(from, to, force);
+    return result == 0 ? directory_sync_of(to) : result;
 }
 
 /* Whether it is over: then *status is what came of it, and *file its name in the data directory. */
@@ -118,7 +151,7 @@ static int fetch_backup(const struct options *options, const char *file, const c
     char *directory = directory_of(options->socket_path);
     char *made = xasprintf("%s/%s", directory, file);
     struct stat found = {0};
-    int result = stat(made, &found) < 0 ? -errno : take_file(made, path);
+    int result = stat(made, &found) < 0 ? -errno : take_file(made, path, options->force);
 
     if (result == 0)
         announce(options, "Wrote %.1f MB to %s", (double)found.st_size / 1e6, path);

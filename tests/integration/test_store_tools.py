@@ -184,6 +184,10 @@ class StoreTools(unittest.TestCase):
             os.chmod(path, 0o711)
         with own:
             self.fill(self.connect(own), 'kept', 0, 5)
+            with tempfile.TemporaryDirectory(prefix='stoatmq-tools-', dir='/dev/shm') as other:
+                for path in (self.path('backup'), os.path.join(other, 'backup')):  # moved, and copied
+                    self.passes('stoatctl', '--data-dir', own.data_dir, 'backup', path)
+                    self.assertEqual((os.stat(path).st_uid, os.stat(path).st_gid), (nobody.pw_uid, nobody.pw_gid))
             own.stop()
             for name in ('lock', 'lock.mdb'):
                 os.unlink(os.path.join(own.data_dir, name))
