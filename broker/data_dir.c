@@ -2,7 +2,6 @@
 #include "data_dir.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -44,13 +43,19 @@ static int write_holder(int fd)
     return 0;
 }
 
+static struct flock whole_file(void)
+{
+    return (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET};
+}
+
 static int lock(int directory, const char *path, char error[DATA_DIR_ERROR_SIZE])
 {
     const int fd = openat(directory, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return fail(error, "open the lock file in", path);
     int result = 0;
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+    struct flock wanted = whole_file();
+    if (fcntl(fd, F_OFD_SETLK, &wanted) < 0)
         result = errno == EWOULDBLOCK ? fail_locked(fd, path, error)
                                       : fail(error, "lock the data directory", path);
     else if (write_holder(fd) < 0)
@@ -65,7 +70,8 @@ bool data_dir_is_used(const char *path, char error[DATA_DIR_ERROR_SIZE])
 {
     char *name = xasprintf("%s/lock", path);
     const int fd = open(name, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
-    const bool used = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    struct flock found = whole_file();
+    const bool used = fd >= 0 && fcntl(fd, F_OFD_GETLK, &found) == 0 && found.l_type != F_UNLCK;
 
     if (used)
         fail_locked(fd, path, error);

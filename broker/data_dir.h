@@ -1,5 +1,5 @@
-/* The data directory: there, and ours alone. The lock is flock(2) on DIR/lock, so it ends with the
- * process, however that ends; the file holds our process id for the one who comes second. */
+/* The data directory: there, and ours alone. The lock is one of fcntl(2) on the open file DIR/lock,
+ * so it ends with the process, however that ends, and can be looked at without being taken; the file holds our process id for the one who comes second. */
 #ifndef BROKER_DATA_DIR_H
 #define BROKER_DATA_DIR_H
 

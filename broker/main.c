@@ -153,6 +153,15 @@ static bool read_config(struct config *config, const struct options *options)
     return ok;
 }
 
+static int report_valid(const struct config *config)
+{
+    puts("The configuration is valid.");
+    if (geteuid() == 0 && config->user[0] != '\0')
+        printf("Its files were read as root; user %s must be able to read them, too (user).\n",
+               config->user);
+    return EXIT_SUCCESS;
+}
+
 /* ---- the process --------------------------------------------------------------------------- */
 
 static void raise_descriptor_limit(void)
@@ -286,12 +295,12 @@ static bool start_goes_on(void *context)
 /* The exit status of a start that cannot go on: what it was told to do is no failure. */
 static int end_start(int status, const char *why)
 {
-    if (stop_is_asked()) {
-        log_info("told to stop - the start is given up");
-        return EXIT_SUCCESS;
+    if (!stop_is_asked()) {
+        complain("%s", why);
+        return status;
     }
-    complain("%s", why);
-    return status;
+    log_info("told to stop - the start is given up%s%s", *why == '\0' ? "" : ": ", why);
+    return EXIT_SUCCESS;
 }
 
 /* ---- the sandbox --------------------------------------------------------------------------- */
@@ -389,7 +398,7 @@ static const char *explain(const struct config *config, int result, const char *
 /* With the data directory ours. */
 static int serve_data(const struct config *config, struct signals *signals, uint64_t begin_ns)
 {
-    char error[STORE_ERROR_SIZE], advice[PRIVILEGES_ERROR_SIZE];
+    char error[STORE_ERROR_SIZE] = "", advice[PRIVILEGES_ERROR_SIZE];
     struct store *store;
     struct start start = {.begin_ns = begin_ns, .told_ns = begin_ns};
     const struct store_options options = {
@@ -398,7 +407,8 @@ static int serve_data(const struct config *config, struct signals *signals, uint
     };
     const int result = store_open(&options, &store, error);
     if (result < 0)
-        return end_start(EX_IOERR, explain(config, result, error, advice));
+        return end_start(result == -ESTALE ? EX_CANTCREAT : EX_IOERR,
+                         explain(config, result, error, advice));
     return serve_store(config, signals, &store, &start);
 }
 
@@ -462,8 +472,7 @@ int main(int argc, char **argv)
         if (!read_config(&config, &options)) {
             status = EX_CONFIG;
         } else if (options.check_config) {
-            status = EXIT_SUCCESS;
-            puts("The configuration is valid.");
+            status = report_valid(&config);
         } else {
             prepare_process(&config);
             status = serve(&config, begin_ns);
