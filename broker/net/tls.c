@@ -308,7 +308,10 @@ static ssize_t tls_write(struct transport *transport, struct iovec *parts, int c
 
     if (!is_open(stream, &result))
         return result;
-    return report(stream, tls_records_write(&stream->records, parts, count));
+    result = tls_records_write(&stream->records, parts, count);
+    if (stream->records.wants_room && tls_records_has_room(&stream->records))
+        transport_wake(transport, true, false);
+    return report(stream, result);
 }
 
 static void on_socket_ready(struct source *source, uint32_t events)

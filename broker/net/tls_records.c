@@ -8,6 +8,12 @@
  * back for it when the socket has room. For what OpenSSL says on its own account (the answer to a
  * key update, an alert) the reader does.
  *
+ * A record need not bring anything: a key update is 27 octets on the wire and costs as much as
+ * decrypting 10 KiB; of others OpenSSL itself takes few. SSL_read takes one after the other, and
+ * only what it takes for a socket can stop it. So records are counted as it tells of them: so many
+ * a call, then it is the others' turn, and so many that bring nothing one behind the other, as
+ * other libraries allow, then the peer has broken the protocol.
+ *
  * Invariants. Between calls `in` is empty, and `out` is the connection's own. Within one `out` may
  * stand on the scratch; at most TLS_OUTPUT_SIZE octets are in it either way, then OpenSSL is told
  * to wait. */
@@ -18,12 +24,41 @@
 #include <openssl/ssl.h>
 #include <sys/socket.h>
 
+enum {
+    RECORDS_A_CALL = 256,
+    BARREN_MAX = 32, /* BoringSSL and rustls allow as many */
+};
+
 /* ---- what OpenSSL takes for a socket ---- */
+
+static void on_record(int is_sent, int version, int type, const void *bytes, size_t size, SSL *ssl,
+                      void *argument)
+{
+    struct tls_records *records = argument;
+    (void)version, (void)bytes, (void)size, (void)ssl;
+
+    if (is_sent || type != SSL3_RT_HEADER)
+        return;
+    records->begun++;
+    records->barren++;
+}
+
+/* Of the last one nobody knows yet what it brings. */
+static bool is_barren(const struct tls_records *records)
+{
+    return records->barren > BARREN_MAX + 1;
+}
+
+static bool may_go_on(const struct tls_records *records)
+{
+    return records->begun < RECORDS_A_CALL && !is_barren(records);
+}
 
 static int on_bio_read(BIO *bio, char *bytes, int size)
 {
-    struct slice *in = &((struct tls_records *)BIO_get_data(bio))->in;
-    const size_t taken = min_of((size_t)size, in->size);
+    struct tls_records *records = BIO_get_data(bio);
+    struct slice *in = &records->in;
+    const size_t taken = may_go_on(records) ? min_of((size_t)size, in->size) : 0;
 
     BIO_clear_retry_flags(bio);
     if (taken == 0) {
@@ -82,6 +117,8 @@ bool tls_records_open(struct tls_records *records, SSL *ssl, int fd, struct tls_
     if (bio == NULL)
         return false;
     SSL_set_bio(ssl, bio, bio);
+    SSL_set_msg_callback(ssl, on_record);
+    SSL_set_msg_callback_arg(ssl, records);
     return true;
 }
 
@@ -167,6 +204,12 @@ static ssize_t send_out(struct tls_records *records)
 
 /* ---- reading ---- */
 
+static int refuse_barren(struct tls_records *records)
+{
+    records->reason = ERR_PACK(ERR_LIB_SSL, 0, SSL_R_TOO_MANY_KEY_UPDATES);
+    return -EPROTO;
+}
+
 /* As long as there is room, and something to decrypt. *result: 1 or why it has ended. */
 static size_t decrypt(struct tls_records *records, uint8_t *bytes, size_t size, ssize_t *result)
 {
@@ -177,9 +220,10 @@ static size_t decrypt(struct tls_records *records, uint8_t *bytes, size_t size, 
         const int rc =
             SSL_read(records->ssl, bytes + total, (int)min_of(size - total, (size_t)INT32_MAX));
         if (rc <= 0) {
-            *result = obstacle(records, rc);
+            *result = is_barren(records) ? refuse_barren(records) : obstacle(records, rc);
             break;
         }
+        records->barren = 0;
         total += (size_t)rc;
     }
     return total;
@@ -218,11 +262,18 @@ ssize_t tls_records_read(struct tls_records *records, void *bytes, size_t size)
     enter(records);
     records->has_more = true; /* as long as nobody has asked the socket */
     records->wants_room = false;
-    const ssize_t result = read_more(records, bytes, size);
-    if (buf_size(&records->out) > 0 && records->owed == 0) {
-        (void)send_out(records); /* a failure is met again */
-        records->wants_room |= buf_size(&records->out) > 0;
+    records->begun = 0;
+    ssize_t result = read_more(records, bytes, size);
+    bool is_held_up = records->wants_room || records->in.size > 0;
+    if (records->owed == 0) {
+        if (buf_size(&records->out) > 0)
+            (void)send_out(records); /* a failure is met again */
+        records->wants_room = buf_size(&records->out) > 0;
     }
+    is_held_up &= !records->wants_room;
+    records->has_more |= is_held_up;
+    if (is_held_up && result == -EAGAIN)
+        result = -EINTR;
     leave(records);
     return result;
 }

@@ -50,6 +50,8 @@ struct tls_records {
     struct buf unread;    /* between calls: the rest of `in` */
     size_t owed;          /* the writer's octets that are in `out`, and were not reported yet */
     unsigned long reason; /* OpenSSL's, of an -EPROTO; else 0 */
+    uint32_t begun;       /* records, by this read */
+    uint32_t barren;      /* those that have begun since one brought something */
     bool has_more;        /* the last read may have left something that nothing will announce */
     bool wants_room;      /* the last read is to be repeated when the socket takes something */
 };
@@ -62,8 +64,9 @@ bool tls_records_open(struct tls_records *records, SSL *ssl, int fd, struct tls_
 void tls_records_release(struct tls_records *records);
 
 /* The size of what was read: what had been received, else what one recv brings; 0 at the end of the
- * stream, with a farewell or without; -EAGAIN; -EPROTO when the peer does not keep to the protocol;
- * or another -errno. */
+ * stream, with a farewell or without; -EAGAIN; -EINTR for nothing yet, when it is others' turn, and
+ * nothing will announce what is left; -EPROTO when the peer does not keep to the protocol; or
+ * another -errno. */
 ssize_t tls_records_read(struct tls_records *records, void *bytes, size_t size);
 
 /* How many octets of the parts, from the first on, are done with; -EAGAIN for none, or another
@@ -71,6 +74,13 @@ ssize_t tls_records_read(struct tls_records *records, void *bytes, size_t size);
  * begins with the rest, of which some may be encrypted already. An octet is done with when as many
  * have left, and the last of them when all of the ciphertext has. */
 ssize_t tls_records_write(struct tls_records *records, const struct iovec *parts, int count);
+
+/* All ciphertext has left: a read that waited for it goes on, whether or not the socket announces
+ * room. */
+static inline bool tls_records_has_room(const struct tls_records *records)
+{
+    return buf_size(&records->out) == 0;
+}
 
 /* Says farewell, as far as there is room. */
 void tls_records_shut_down(struct tls_records *records);

@@ -189,7 +189,7 @@ static bool has_read(struct transport *transport, ssize_t result)
     }
     if (result == -EAGAIN)
         transport->readable = false;
-    else
+    else if (result != -EINTR)
         break_off(transport, (int)-result);
     return false;
 }

@@ -37,7 +37,8 @@ struct transport;
 /* What carries the bytes. None of these waits; each returns a size or -errno, -EAGAIN when nothing
  * moves now. */
 struct transport_ops {
-    /* 0: end of file. A carrier that knows it has given its last byte clears transport->readable
+    /* 0: end of file. -EINTR: nothing yet, and it will not be announced: there was more to do than
+     * a turn has time for. A carrier that knows it has given its last byte clears transport->readable
      * itself, which saves the read that would say -EAGAIN. */
     ssize_t (*read)(struct transport *transport, void *bytes, size_t size);
     /* Takes fewer than offered only when it is full. It may spoil the parts. */

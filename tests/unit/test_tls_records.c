@@ -443,6 +443,93 @@ START_TEST(what_waits_is_bounded)
 }
 END_TEST
 
+/* ---- records that bring nothing ---- */
+
+static void widen_sockets(void)
+{
+    for (int side = 0; side < SIDES; side++)
+        for (int i = 0; i < 2; i++)
+            setsockopt(ends[side][i], SOL_SOCKET, SO_SNDBUF, &(int){1 << 20}, sizeof(int));
+}
+
+static void update_keys(int count, int kind)
+{
+    for (int i = 0; i < count; i++) {
+        ck_assert_int_eq(1, SSL_key_update(ssl[CLIENT], kind));
+        ck_assert_int_eq(1, SSL_do_handshake(ssl[CLIENT]));
+    }
+}
+
+/* What OpenSSL has said leaves with it. */
+static void write_octet(size_t which)
+{
+    ck_assert_int_eq(1, write_plain(CLIENT, which, 1));
+    while (carry(CLIENT, ALL) > 0)
+        ;
+}
+
+START_TEST(records_that_bring_nothing_are_few) /* CVE-2011-1473 */
+{
+    struct tls_records *const server = &records[SERVER];
+
+    widen_sockets();
+    for (size_t i = 0; i < 3; i++) {
+        update_keys(32, SSL_KEY_UPDATE_NOT_REQUESTED);
+        write_octet(i);
+        ck_assert_int_eq(1, tls_records_read(server, received, LONG));
+    }
+    update_keys(34, SSL_KEY_UPDATE_NOT_REQUESTED);
+    write_octet(3);
+    ck_assert_int_eq(-EPROTO, tls_records_read(server, received, LONG));
+    ck_assert_str_eq("too many key updates", ERR_reason_error_string(server->reason));
+    ck_assert_int_eq(-EPROTO, tls_records_read(server, received, LONG));
+}
+END_TEST
+
+/* And it does not matter how little others bring between them. */
+START_TEST(a_read_takes_so_many_records) /* CVE-2011-1473 */
+{
+    enum { ROUNDS = 100, EACH = 31 };
+    struct tls_records *const server = &records[SERVER];
+    size_t came = 0;
+    unsigned calls = 0;
+
+    widen_sockets();
+    for (size_t i = 0; i < ROUNDS; i++) {
+        update_keys(EACH, SSL_KEY_UPDATE_NOT_REQUESTED);
+        write_octet(i);
+    }
+    for (; came < ROUNDS && calls < ROUNDS; calls++) {
+        const ssize_t result = tls_records_read(server, received + came, LONG - came);
+        ck_assert_int_gt(result, 0);
+        ck_assert(server->has_more || came + (size_t)result == ROUNDS);
+        ck_assert_uint_le(server->begun, 256);
+        came += (size_t)result;
+    }
+    ck_assert_uint_eq(ROUNDS, came);
+    ck_assert_mem_eq(plain, received, ROUNDS);
+    ck_assert_uint_ge(calls, ROUNDS * (EACH + 1) / 256);
+    ck_assert_int_eq(-EAGAIN, tls_records_read(server, received, LONG));
+}
+END_TEST
+
+/* All had left by the end of the read: no room will be announced that was there all the time. */
+START_TEST(what_the_reader_had_no_room_for_goes_on)
+{
+    struct tls_records *const server = &records[SERVER];
+
+    widen_sockets();
+    update_keys(2, SSL_KEY_UPDATE_REQUESTED); /* the second makes the answer to the first due */
+    write_octet(0);
+    while (BIO_write(SSL_get_wbio(ssl[SERVER]), plain, 1000) > 0)
+        ;
+    ck_assert_int_eq(-EINTR, tls_records_read(server, received, LONG));
+    ck_assert(!server->wants_room);
+    ck_assert_int_eq(1, tls_records_read(server, received, LONG));
+    ck_assert_int_eq(plain[0], received[0]);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("tls_records");
@@ -462,6 +549,9 @@ int main(void)
     tcase_add_test(tests, what_the_reader_has_to_say_leaves_at_once);
     tcase_add_test(tests, what_the_reader_has_to_say_waits_for_room);
     tcase_add_test(tests, what_waits_is_bounded);
+    tcase_add_test(tests, records_that_bring_nothing_are_few);
+    tcase_add_test(tests, a_read_takes_so_many_records);
+    tcase_add_test(tests, what_the_reader_had_no_room_for_goes_on);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
 }
