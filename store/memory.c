@@ -44,6 +44,7 @@ struct memory {
     struct map queues;
     ARRAY_OF(struct record) records; /* by key */
     struct letter_list fetches;      /* answered by the next store_process */
+    int fetch_error;                 /* -errno: all of them fail so */
     int64_t lost_count, lost_bytes;  /* see store_memory_lose */
 
     /* synced: the batch under way is durable, or refused, not yet settled */
@@ -428,7 +429,10 @@ static void answer_fetches(struct memory *memory)
             container_of(STAILQ_FIRST(&fetches), struct store_fetch, letter);
         STAILQ_REMOVE_HEAD(&fetches, link);
         const struct queue *queue = queue_find(memory, fetch->queue_id);
-        if (queue != NULL)
+        fetch->error = memory->fetch_error;
+        if (fetch->error != 0)
+            fetch->next = fetch->first;
+        else if (queue != NULL)
             fetch_fill(queue, fetch);
         else
             fetch->next = fetch->end;
@@ -517,6 +521,11 @@ void store_memory_sync(struct store *store)
         apply(memory, store->under_way);
     memory->synced = true;
     wake(memory);
+}
+
+void store_memory_fail_fetches(struct store *store, int error)
+{
+    memory_of(store)->fetch_error = -error;
 }
 
 void store_memory_damage(struct store *store, uint64_t queue_id, uint64_t position)

@@ -15,6 +15,9 @@ void store_memory_sync(struct store *store); /* what was submitted becomes durab
 /* The batch under way and all later ones fail with -error. */
 void store_memory_fail(struct store *store, int error);
 
+/* The next fetches fail with -error, until it is 0 again. */
+void store_memory_fail_fetches(struct store *store, int error);
+
 /* The entry, which is durable, cannot be read back any more as it was put. */
 void store_memory_damage(struct store *store, uint64_t queue_id, uint64_t position);
 /* What a check of the store would tell the owner of it. */

@@ -14,14 +14,14 @@
 
 /* ---- choosing -------------------------------------------------------------------------------- */
 
-/* LMDB's code as 0 or -errno, said in the log. */
+/* LMDB's code as 0 or -errno; damage is said in the log, for the rest may pass. */
 static int failed(int rc)
 {
-    if (database_is_damage(rc))
-        salvage_leave_note();
-    if (rc != 0)
-        log_error("the store could not read: %s", mdb_strerror(rc));
-    return database_errno(rc);
+    if (!database_is_damage(rc))
+        return database_errno(rc);
+    salvage_leave_note();
+    log_error("the store could not read: %s", mdb_strerror(rc));
+    return -EBADMSG;
 }
 
 /* Where the living entries may begin: MDB_NOTFOUND when there is no such queue, or another code.

@@ -23,7 +23,7 @@ struct scratch {
     struct scratch_order stop;
 
     struct scratch_file *current; /* the owner's; NULL: none yet */
-    int fails;                    /* -errno for writes, or 0 */
+    int fails[2];                 /* writes, reads: -errno for all of them, or 0 */
 };
 
 /* ---- the thread ---- */
@@ -67,7 +67,7 @@ static int transfer(const struct scratch_job *job)
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return n < 0 ? -errno : -EIO;
+            return n < 0 ? -errno : job->order.kind == SCRATCH_READ ? -EBADMSG : -EIO;
         offset += (uint64_t)n;
         advance(&iov, &count, (size_t)n);
     }
@@ -150,6 +150,15 @@ static struct scratch_file *file_for(struct scratch *scratch, size_t size)
     return scratch->current;
 }
 
+static void order(struct scratch *scratch, struct scratch_job *job, enum scratch_kind kind)
+{
+    job->error = scratch->fails[kind];
+    if (job->error != 0)
+        mailbox_post(&scratch->done, &job->order.letter);
+    else
+        give(scratch, &job->order, kind);
+}
+
 void scratch_write(struct scratch *scratch, struct scratch_job *job, size_t size)
 {
     struct scratch_file *file = file_for(scratch, size);
@@ -157,17 +166,12 @@ void scratch_write(struct scratch *scratch, struct scratch_job *job, size_t size
     job->place = (struct scratch_place){file, file->end, size};
     file->end += size;
     file->wanted += size;
-    if (scratch->fails != 0) {
-        job->error = scratch->fails;
-        mailbox_post(&scratch->done, &job->order.letter);
-        return;
-    }
-    give(scratch, &job->order, SCRATCH_WRITE);
+    order(scratch, job, SCRATCH_WRITE);
 }
 
 void scratch_read(struct scratch *scratch, struct scratch_job *job)
 {
-    give(scratch, &job->order, SCRATCH_READ);
+    order(scratch, job, SCRATCH_READ);
 }
 
 void scratch_drop(struct scratch_place *place)
@@ -199,9 +203,10 @@ void scratch_process(struct scratch *scratch)
     }
 }
 
-void scratch_set_error(struct scratch *scratch, int error)
+void scratch_set_error(struct scratch *scratch, enum scratch_kind kind, int error)
 {
-    scratch->fails = -error;
+    assert(kind == SCRATCH_WRITE || kind == SCRATCH_READ);
+    scratch->fails[kind] = -error;
 }
 
 /* ---- life ---- */

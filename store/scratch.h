@@ -42,7 +42,7 @@ struct scratch_job {
     struct scratch_place place; /* of a write: set by scratch_write */
     struct iovec *iov;          /* as many octets as the place has; clobbered */
     int iov_count;
-    int error; /* 0 or -errno, in on_done */
+    int error; /* 0 or -errno, in on_done; -EBADMSG: what was written is not there any more */
     void (*on_done)(struct scratch_job *job);
     struct scratch_order order;
 };
@@ -63,7 +63,7 @@ void scratch_read(struct scratch *scratch, struct scratch_job *job);
 /* Nobody wants it any more. place->file becomes NULL. */
 void scratch_drop(struct scratch_place *place);
 
-/* The next writes fail, until it is 0 again. For tests. */
-void scratch_set_error(struct scratch *scratch, int error);
+/* The next jobs of this kind, writes or reads, fail, until it is 0 again. For tests. */
+void scratch_set_error(struct scratch *scratch, enum scratch_kind kind, int error);
 
 #endif

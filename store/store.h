@@ -262,7 +262,8 @@ struct store_fetch {
     struct store_fetched *entries;
     size_t count;
     uint64_t next;    /* where to go on; == end when nothing alive is left in the range */
-    int error;        /* 0, or -errno: the store could not be read, there are no results */
+    int error;        /* 0, or -errno: the store could not be read, there are no results.
+                         -EBADMSG: it is damaged there; any other may be over at the next try */
     uint32_t damaged; /* entries returned as damaged, and index rows that could not be read */
     int64_t lost_count, lost_bytes; /* the queue had, as it turned out, so much less; or more */
     void *memory;                   /* the store's, as is the letter */

@@ -116,6 +116,7 @@ static struct queue *queue_make(struct vhost *vhost, const struct queue_options 
     read_settings(queue);
     expiry_init(&queue->expiry, &vhost->broker->loop->timers, on_entries_due);
     queue->unused_timer.on_expire = on_unused;
+    queue->read_timer.on_expire = queue_on_read_timer;
     make_windows(queue);
     consumers_init(&queue->consumers,
                    argument_is_true(queue->arguments, "x-single-active-consumer"));
@@ -926,6 +927,7 @@ void queue_delete(struct queue *queue)
     vhost_drop_bindings_of_queue(queue->vhost, queue);
 
     timer_cancel(&queue->unused_timer);
+    timer_cancel(&queue->read_timer);
     drop_all_ready(queue);
     retries_free(&queue->retries); /* the entries go with their windows */
     outbox_free(&queue->outbox);
@@ -966,6 +968,7 @@ void queue_free(struct queue **queue)
         queue_store_mark(gone);
     }
     timer_cancel(&gone->unused_timer);
+    timer_cancel(&gone->read_timer);
     retries_free(&gone->retries);
     outbox_free(&gone->outbox);
     release_windows(gone);

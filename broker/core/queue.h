@@ -97,6 +97,8 @@ struct queue {
     struct store_fetch fetch;     /* one read of what a window has on disk, at a time */
     struct window *fetching;      /* which; NULL: none is under way */
     size_t fetch_reserved;        /* of the memory for messages, for that read */
+    struct timer read_timer;      /* set: a read has failed, and none begins before */
+    bool read_failed;             /* the last one: said once */
     struct queue_waiters waiters; /* basic.gets that wait for it */
 
     struct queue_counters counters;

@@ -10,6 +10,7 @@ enum {
     READ_AHEAD_SEGMENTS = 16, /* with something ready, left before a part on disk */
     LEARN_COUNT = 4096,       /* deadlines in one read */
     ENTRY_SIZE = 200,         /* of an entry and its message beside the body, about */
+    READ_RETRY_MS = 1000,     /* after a read that failed */
 };
 
 static uint64_t store_id(const struct queue *queue, const struct window *window)
@@ -687,32 +688,63 @@ static void take_in_deadlines(struct queue *queue, struct segment *range,
     free(learnt);
 }
 
-/* The store cannot be read there: what the part has stays on disk, set aside. */
-static void give_up_part(struct queue *queue, struct segment *part, int error)
-{
-    log_error("queue '%.*s' in vhost '%.*s': %" PRIu64
-              " messages cannot be read from disk and were set aside: %s",
-              SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name), part->count, strerror(-error));
-    queue->broker->counters.set_aside += part->count;
-    window_remove_on_disk(part->window, part);
-}
-
 static void take_in(struct queue *queue, struct segment *part, const struct store_fetch *fetch)
 {
     /* A purge, a delete or a deadline may have taken it away meanwhile, or given it a new front. */
     if (part == NULL || part->first != fetch->first)
         return;
-    if (fetch->error != 0)
-        give_up_part(queue, part, fetch->error);
-    else if (fetch->index_only)
+    if (fetch->index_only)
         take_in_deadlines(queue, part, fetch);
     else
         take_in_entries(queue, part, fetch);
 }
 
+/* ---- what cannot be read ---- */
+
+/* It is damaged: what the part has stays on disk, set aside. */
+static void give_up_part(struct queue *queue, struct segment *part)
+{
+    log_error("queue '%.*s' in vhost '%.*s': %" PRIu64
+              " messages are damaged on disk, cannot be read and were set aside",
+              SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name), part->count);
+    queue->broker->counters.set_aside += part->count;
+    window_remove_on_disk(part->window, part);
+}
+
+/* Whether what was to be read has come. If not, the part that begins there is given up, or read
+ * later. */
+static bool has_come(struct queue *queue, struct segment *part, uint64_t first, int error)
+{
+    if (queue->deleted)
+        return false;
+    if (error == -EBADMSG) {
+        if (part != NULL && part->first == first)
+            give_up_part(queue, part);
+        return false;
+    }
+    if (error != 0 && !queue->read_failed)
+        log_error("queue '%.*s' in vhost '%.*s': messages cannot be read from disk, which is tried "
+                  "again every second: %s",
+                  SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name), strerror(-error));
+    if (error == 0 && queue->read_failed)
+        log_info("queue '%.*s' in vhost '%.*s': messages can be read from disk again",
+                 SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name));
+    queue->read_failed = error != 0;
+    if (error != 0)
+        timer_set(&queue->broker->loop->timers, &queue->read_timer,
+                  queue->broker->clock->now_ms + READ_RETRY_MS);
+    return error == 0;
+}
+
 /* ---- reading ---- */
 
 static void learn_deadlines(struct queue *queue);
+
+static bool may_read(const struct queue *queue)
+{
+    return queue->fetching == NULL && !queue->broker->is_ending &&
+           !timer_is_set(&queue->read_timer);
+}
 
 /* Answers what was being read; NULL: it went meanwhile. */
 static struct segment *end_read(struct queue *queue)
@@ -735,6 +767,24 @@ static void begin_read(struct queue *queue, struct segment *segment, size_t byte
     queue_ref(queue);
 }
 
+/* A read is over, and so is the reference that it held. */
+static void go_on(struct queue *queue)
+{
+    if (!queue->deleted) {
+        learn_deadlines(queue);
+        queue_on_loaded(queue);
+    }
+    queue_unref(&queue);
+}
+
+void queue_on_read_timer(struct timer *timer)
+{
+    struct queue *queue = container_of(timer, struct queue, read_timer);
+
+    queue_ref(queue);
+    go_on(queue);
+}
+
 static void on_fetched(struct store_fetch *fetch)
 {
     struct queue *queue = container_of(fetch, struct queue, fetch);
@@ -743,7 +793,8 @@ static void on_fetched(struct store_fetch *fetch)
 
     if (!queue->deleted && (fetch->lost_count != 0 || fetch->lost_bytes != 0))
         window_recount(window, fetch->lost_count, fetch->lost_bytes);
-    take_in(queue, part, fetch);
+    if (has_come(queue, part, fetch->first, fetch->error))
+        take_in(queue, part, fetch);
     store_fetch_release(fetch);
     fault_point(FAULT_RANGE_READ);
 
@@ -854,9 +905,17 @@ void queue_on_finding(struct queue *queue, const struct store_finding *finding)
 
 struct page_read {
     struct scratch_job job;
+    struct store_fetch fetch; /* of what is damaged there and the store has, too */
     struct queue *queue;
     struct iovec iov;
     uint8_t bytes[];
+};
+
+/* What was read of a stub, by slot. */
+struct page {
+    uint64_t loaded, stored, set_aside; /* how many have come; of these, the store has; see there */
+    struct message *messages[SEGMENT_LARGE];
+    struct page_head heads[SEGMENT_LARGE];
 };
 
 /* The next entry in what was read, which goes on behind it. Returns whether it has a place there:
@@ -875,44 +934,86 @@ static bool next_in_page(struct slice *page, uint32_t slots, struct page_head *h
     return true;
 }
 
-static void note_damage(struct queue *queue, const struct segment *stub, uint64_t loaded)
+static void add_to_page(struct page *page, const struct page_head *head, struct message *message)
 {
-    if (loaded == stub->count)
+    if (message == NULL)
+        return;
+    page->heads[head->slot] = *head;
+    page->messages[head->slot] = message;
+    page->loaded++;
+    page->stored += head->is_stored;
+}
+
+/* What is sound of it in scratch. */
+static void read_page(const struct segment *stub, const uint8_t *bytes, struct page *page)
+{
+    struct slice left = slice_of(bytes, stub->place.size), record;
+    struct page_head head;
+
+    while (next_in_page(&left, (uint32_t)(stub->end - stub->first), &head, &record))
+        if (segment_is_ready(stub, head.slot) && page->messages[head.slot] == NULL &&
+            head.crc == page_crc(&head, record))
+            add_to_page(page, &head, message_from_record(record));
+}
+
+/* And of what is not, in the store. */
+static void fill_page(struct queue *queue, const struct segment *stub,
+                      const struct store_fetch *fetch, struct page *page)
+{
+    for (size_t i = 0; i < fetch->count; i++) {
+        const struct store_fetched *fetched = &fetch->entries[i];
+        if (fetched->position < stub->first || fetched->position >= stub->end)
+            continue;
+        const uint32_t slot = (uint32_t)(fetched->position - stub->first);
+        if (!segment_is_ready(stub, slot) || page->messages[slot] != NULL)
+            continue;
+        struct message *message = message_of(fetched);
+        if (message == NULL)
+            page->set_aside += set_aside(queue, stub->window, fetched);
+        add_to_page(page, &(struct page_head){.slot = slot, .is_stored = true}, message);
+    }
+}
+
+static void note_damage(struct queue *queue, const struct segment *stub, const struct page *page)
+{
+    const uint64_t lost = stub->count - page->loaded - page->set_aside;
+
+    if (lost == 0)
         return;
     log_error("queue '%.*s' in vhost '%.*s': %" PRIu64
               " messages of its backlog are damaged on disk and were set aside",
-              SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name), stub->count - loaded);
-    queue->broker->counters.set_aside += stub->count - loaded;
+              SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name), lost);
+    queue->broker->counters.set_aside += lost;
 }
 
-static void load_page(struct queue *queue, struct segment *stub, const uint8_t *bytes)
+/* fetch NULL: the store was not asked. false: it should be, and nothing was done. */
+static bool load_page(struct queue *queue, struct segment *stub, const uint8_t *bytes,
+                      const struct store_fetch *fetch)
 {
-    const uint32_t slots = (uint32_t)(stub->end - stub->first);
-    struct message *messages[SEGMENT_LARGE] = {NULL};
-    struct page_head heads[SEGMENT_LARGE], head;
-    struct slice page = slice_of(bytes, stub->place.size), record;
-    uint64_t loaded = 0;
+    struct page page = {0};
 
-    while (next_in_page(&page, slots, &head, &record)) {
-        if (!segment_is_ready(stub, head.slot) || messages[head.slot] != NULL ||
-            head.crc != page_crc(&head, record))
-            continue;
-        heads[head.slot] = head;
-        messages[head.slot] = message_from_record(record);
-        loaded += messages[head.slot] != NULL;
+    read_page(stub, bytes, &page);
+    if (page.stored < stub->stored_count && fetch == NULL) {
+        for (uint32_t slot = 0; slot < SEGMENT_LARGE; slot++)
+            if (page.messages[slot] != NULL)
+                message_unref(&page.messages[slot]);
+        return false;
     }
-    note_damage(queue, stub, loaded);
-    struct segment *segment = window_load_stub(stub->window, stub, messages);
+    if (page.stored < stub->stored_count)
+        fill_page(queue, stub, fetch, &page);
+    note_damage(queue, stub, &page);
+    struct segment *segment = window_load_stub(stub->window, stub, page.messages);
     for (uint32_t slot = 0; segment != NULL && slot < segment->end - segment->first; slot++) {
         struct entry *entry = &segment->entries[slot];
         if (entry->message == NULL)
             continue;
         note_loaded(queue, (struct place){segment, slot});
-        if (!heads[slot].is_stored)
+        if (!page.heads[slot].is_stored)
             entry->lsn = 0;
-        entry->delivery_count = heads[slot].delivery_count;
-        entry->acquired_count = heads[slot].acquired_count;
+        entry->delivery_count = page.heads[slot].delivery_count;
+        entry->acquired_count = page.heads[slot].acquired_count;
     }
+    return true;
 }
 
 static bool is_within(const struct segment *part, const struct scratch_place *place)
@@ -921,25 +1022,72 @@ static bool is_within(const struct segment *part, const struct scratch_place *pl
            part->place.offset >= place->offset && part->place.offset - place->offset < place->size;
 }
 
+/* All that was read, from this part on. Answers the first of which the store has what is damaged;
+ * NULL: there is none, or it was asked. */
+static struct segment *load_pages(struct page_read *read, struct segment *part,
+                                  const struct store_fetch *fetch)
+{
+    const struct scratch_place *place = &read->job.place;
+    struct segment *next;
+
+    for (; part != NULL && is_within(part, place); part = next) {
+        next = next_part(part);
+        if (!load_page(read->queue, part, read->bytes + (part->place.offset - place->offset),
+                       fetch))
+            return part;
+    }
+    return NULL;
+}
+
+/* Damaged there, too: what is sound in scratch is all there is. */
+static void on_store_asked(struct store_fetch *fetch)
+{
+    struct page_read *read = container_of(fetch, struct page_read, fetch);
+    struct queue *queue = read->queue;
+    struct window *window = queue->fetching;
+    struct segment *part = end_read(queue);
+
+    if (!queue->deleted && (fetch->lost_count != 0 || fetch->lost_bytes != 0))
+        window_recount(window, fetch->lost_count, fetch->lost_bytes);
+    if (fetch->error == -EBADMSG || has_come(queue, part, fetch->first, fetch->error))
+        load_pages(read, part, fetch);
+    store_fetch_release(fetch);
+    free(read);
+    go_on(queue);
+}
+
+static void ask_store(struct page_read *read, struct segment *part)
+{
+    uint64_t end = part->end;
+
+    for (struct segment *next = next_part(part); next != NULL && is_within(next, &read->job.place);
+         next = next_part(next))
+        end = next->end;
+    begin_read(read->queue, part, 0);
+    read->fetch = (struct store_fetch){.queue_id = store_id(read->queue, part->window),
+                                       .first = part->first,
+                                       .end = end,
+                                       .count_max = UINT32_MAX,
+                                       .bytes_max = SIZE_MAX,
+                                       .on_done = on_store_asked};
+    store_fetch(read->queue->broker->store, &read->fetch);
+}
+
 static void on_page_read(struct scratch_job *job)
 {
     struct page_read *read = container_of(job, struct page_read, job);
     struct queue *queue = read->queue;
-    struct segment *part = end_read(queue), *next;
+    struct segment *part = end_read(queue);
 
-    if (part != NULL && job->error != 0)
-        give_up_part(queue, part, job->error);
+    if (has_come(queue, part, part == NULL ? 0 : part->first, job->error))
+        part = load_pages(read, part, NULL);
     else
-        for (; part != NULL && is_within(part, &job->place); part = next) {
-            next = next_part(part);
-            load_page(queue, part, read->bytes + (part->place.offset - job->place.offset));
-        }
-    free(read);
-    if (!queue->deleted) {
-        learn_deadlines(queue);
-        queue_on_loaded(queue);
-    }
-    queue_unref(&queue);
+        part = NULL;
+    if (part != NULL)
+        ask_store(read, part);
+    else
+        free(read);
+    go_on(queue);
 }
 
 /* Stubs that were written one behind the other are read so, too. */
@@ -990,7 +1138,7 @@ static uint64_t end_of_stubs(struct segment *stub, size_t bytes)
 
 void queue_read(struct queue *queue, struct segment *segment)
 {
-    if (queue->fetching != NULL || queue->broker->is_ending)
+    if (!may_read(queue))
         return;
     const size_t bytes = paging_begin_read(&queue->broker->paging);
     if (segment->place.file != NULL) {
@@ -1025,7 +1173,7 @@ static void learn_deadlines(struct queue *queue)
 {
     for (unsigned level = 0; level <= queue->level_max; level++) {
         struct segment *range = queue_window(queue, level)->unlearnt;
-        if (queue->fetching != NULL || queue->broker->is_ending || range == NULL)
+        if (range == NULL || !may_read(queue))
             continue;
         fetch(
             queue, range, 0,

@@ -10,7 +10,9 @@
  * time for a queue, in pieces whose size follows from the memory that is free (paging.h); while
  * consumers are being served, the next piece is asked for when READ_AHEAD_SEGMENTS are left before
  * it, so that they need not wait. What a read brings is taken in if the part on disk still begins
- * where it did.
+ * where it did. A part that is damaged is given up; any other failure to read may pass: nothing of
+ * the queue is read for a second, and then whoever waits asks again. What a stub has both in scratch
+ * and in the store is read there when it is damaged here.
  *
  *     read for       whom                                            reads
  *     entries        consumers, basic.get, limits; a stub whose      bodies
@@ -87,6 +89,9 @@ void queue_read(struct queue *queue, struct segment *segment);
 
 /* The same, if consumers will soon have taken all that stands before the first part on disk. */
 void queue_read_ahead(struct queue *queue);
+
+/* A read had failed: whoever waits for it asks again. */
+void queue_on_read_timer(struct timer *timer);
 
 /* Something was read: whoever waited for it goes on. In queue.c. */
 void queue_on_loaded(struct queue *queue);

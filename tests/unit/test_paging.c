@@ -246,12 +246,12 @@ START_TEST(what_cannot_be_written_stays)
 
     log_level = LOG_NONE;
     push(queue, 1000, false);
-    scratch_set_error(memory.broker.scratch, ENOSPC);
+    scratch_set_error(memory.broker.scratch, SCRATCH_WRITE, ENOSPC);
     paging_set_limit(&memory.broker.paging, 0);
     settle();
     ck_assert_uint_eq(0, queue->window.disk_count);
     ck_assert_uint_eq(0, memory.broker.paging.writing_bytes);
-    scratch_set_error(memory.broker.scratch, 0);
+    scratch_set_error(memory.broker.scratch, SCRATCH_WRITE, 0);
     pass(100);
     ck_assert_uint_eq(0, queue->window.disk_count); /* not at once */
     pass(2000);
@@ -325,6 +325,48 @@ START_TEST(what_is_damaged_in_scratch_is_set_aside)
     ck_assert_uint_lt(came, COUNT);
     ck_assert_uint_eq(COUNT, came + memory.broker.counters.set_aside);
     ck_assert_uint_eq(0, queue_ready_count(queue));
+}
+END_TEST
+
+/* The store has some of what is in scratch, too: of that nothing is lost, whatever octet has
+ * changed, unless it is damaged there as well. */
+START_TEST(what_the_store_has_too_is_read_there)
+{
+    enum { COUNT = 8, STEP = 101 };
+    struct queue *queue = declare("q", true, false);
+    const uint64_t damaged = _i % 3 == 2 ? 4 : UINT64_MAX;
+    struct place place;
+    uint8_t octet;
+    bool came[COUNT] = {false};
+
+    log_level = LOG_NONE;
+    for (int i = 0; i < COUNT; i++)
+        push(queue, 1, i % 2 == 0);
+    settle();
+    begin_to_write(queue);
+    settle();
+    const int file = find_scratch();
+    const off_t at = _i * STEP % lseek(file, 0, SEEK_END);
+    ck_assert_uint_eq(COUNT, queue->window.disk_count);
+    ck_assert_int_eq(1, pread(file, &octet, 1, at));
+    octet ^= (uint8_t)(1 << _i % 8);
+    ck_assert_int_eq(1, pwrite(file, &octet, 1, at));
+    if (damaged != UINT64_MAX)
+        store_memory_damage(memory.store, queue->id, damaged);
+
+    for (uint64_t next = 0; get(queue, &place); next = place_position(place) + 1) {
+        ck_assert_uint_ge(place_position(place), next);
+        ck_assert_int_eq(place_position(place) % 2 == 0, place_entry(place)->lsn != 0);
+        came[place_position(place)] = true;
+        queue_ack(queue, place, NULL);
+    }
+    uint64_t lost = 0;
+    for (uint64_t i = 0; i < COUNT; i++) {
+        ck_assert(came[i] || i % 2 == 1 || i == damaged);
+        lost += !came[i];
+    }
+    ck_assert_uint_eq(lost, memory.broker.counters.set_aside);
+    expect_nothing(queue);
 }
 END_TEST
 
@@ -430,6 +472,67 @@ START_TEST(a_queue_that_goes_while_it_is_written_or_read)
 END_TEST
 
 /* ---- read ---- */
+
+static void fail_reads(int error)
+{
+    store_memory_fail_fetches(memory.store, error);
+    scratch_set_error(memory.broker.scratch, SCRATCH_READ, error);
+}
+
+/* A thousand messages, of which all are on disk: in the store, or in scratch. */
+static struct queue *page_out_all(bool stored)
+{
+    struct queue *queue = declare("q", true, false);
+
+    log_level = LOG_NONE;
+    push(queue, 1000, stored);
+    settle();
+    paging_set_limit(&memory.broker.paging, 0);
+    settle();
+    ck_assert_uint_eq(1000, queue->window.disk_count);
+    return queue;
+}
+
+/* Whatever it was that is not damage: nothing is lost, and who waits need not ask again. */
+START_TEST(a_failed_read_is_tried_again)
+{
+    struct queue *queue = page_out_all(_i % 2 == 0);
+    struct getter getter = {.waiter.on_loaded = try, .queue = queue};
+
+    fail_reads(_i < 2 ? ENOMEM : EIO);
+    try(&getter.waiter);
+    pass(3000);
+    ck_assert_int_eq(WINDOW_ON_DISK, getter.next);
+    ck_assert_uint_eq(1000, queue_ready_count(queue));
+    ck_assert_uint_eq(1000, queue->window.disk_count);
+    ck_assert_uint_eq(0, memory.broker.counters.set_aside);
+    fail_reads(0);
+    settle();
+    ck_assert_int_eq(WINDOW_ON_DISK, getter.next); /* not at once */
+    pass(1000);
+    ck_assert_int_eq(WINDOW_READY, getter.next);
+    ck_assert_uint_eq(0, place_position(getter.place));
+    queue_ack(queue, getter.place, NULL);
+    expect(queue, 1, 1000);
+    expect_nothing(queue);
+}
+END_TEST
+
+START_TEST(damage_gives_a_part_up)
+{
+    struct queue *queue = page_out_all(_i == 0);
+
+    const uint64_t gone = window_first_on_disk(&queue->window)->count;
+    fail_reads(EBADMSG);
+    queue_read(queue, window_first_on_disk(&queue->window));
+    turn();
+    fail_reads(0);
+    settle();
+    ck_assert_uint_eq(gone, memory.broker.counters.set_aside);
+    expect(queue, gone, 1000);
+    expect_nothing(queue);
+}
+END_TEST
 
 /* While a range is read, what stood before it joins it: what was read begins behind that. Or it
  * joins what stood before it, and is gone. */
@@ -561,6 +664,7 @@ int main(void)
     tcase_add_checked_fixture(writing, set_up, tear_down);
     tcase_add_test(writing, what_cannot_be_written_stays);
     tcase_add_loop_test(writing, what_is_damaged_in_scratch_is_set_aside, 0, 48);
+    tcase_add_loop_test(writing, what_the_store_has_too_is_read_there, 0, 48);
     tcase_add_loop_test(writing, what_is_taken_while_it_is_written, 0, 4);
     tcase_add_test(writing, what_is_pushed_while_the_tail_is_written);
     tcase_add_test(writing, counts_that_change_while_they_are_written);
@@ -569,6 +673,8 @@ int main(void)
 
     TCase *reading = tcase_create("reading");
     tcase_add_checked_fixture(reading, set_up, tear_down);
+    tcase_add_loop_test(reading, a_failed_read_is_tried_again, 0, 4);
+    tcase_add_loop_test(reading, damage_gives_a_part_up, 0, 2);
     tcase_add_loop_test(reading, a_range_with_a_new_front, 0, 2);
     tcase_add_loop_test(reading, a_delete_under_way, 0, 2);
     tcase_add_loop_test(reading, a_hole_under_way, 0, 2);

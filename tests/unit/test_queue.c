@@ -249,6 +249,30 @@ START_TEST(what_survives_a_restart) /* 12, 8.4, 8.15, 9.6 */
 }
 END_TEST
 
+/* Who consumes hears nothing of it, but for the delay; nor is it said more than once. */
+START_TEST(a_consumer_goes_on_after_failed_reads)
+{
+    struct harness harness;
+    start_with_messages(&harness, 3, 1);
+    struct peer *peer = peer_open_channel(&harness);
+
+    store_memory_fail_fetches(harness.store, ENOMEM);
+    consume(peer, "q", "c", true, NULL);
+    for (int i = 0; i < 50; i++)
+        harness_advance(&harness, 100);
+    peer_expect_nothing(peer);
+    ck_assert_uint_eq(1, harness_logged(&harness, "cannot be read"));
+    store_memory_fail_fetches(harness.store, 0);
+    harness_advance(&harness, 1000);
+    expect_delivery(peer, "a");
+    expect_delivery(peer, "b");
+    expect_delivery(peer, "c");
+    ck_assert_uint_eq(1, harness_logged(&harness, "can be read from disk again"));
+    ck_assert_uint_eq(0, harness.broker.counters.set_aside);
+    harness_release(&harness);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("queue");
@@ -257,6 +281,7 @@ int main(void)
     tcase_add_test(disk, gets_share_what_a_read_brings);
     tcase_add_loop_test(disk, a_get_that_waits_sees_purge_and_delete, 0, 2);
     tcase_add_test(disk, a_get_that_waits_may_vanish);
+    tcase_add_test(disk, a_consumer_goes_on_after_failed_reads);
     suite_add_tcase(suite, disk);
 
     TCase *batch = tcase_create("batch");

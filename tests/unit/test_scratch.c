@@ -206,11 +206,11 @@ START_TEST(a_failed_write_is_an_answer)
     struct scratch_place before, failed, after;
 
     ck_assert_int_eq(0, write_pieces(&rig, &before, 'x', 1));
-    scratch_set_error(rig.scratch, ENOSPC);
+    scratch_set_error(rig.scratch, SCRATCH_WRITE, ENOSPC);
     ck_assert_int_eq(-ENOSPC, write_pieces(&rig, &failed, 'y', 1));
     scratch_drop(&failed);
     expect_last(&rig, &before, 'x');
-    scratch_set_error(rig.scratch, 0);
+    scratch_set_error(rig.scratch, SCRATCH_WRITE, 0);
     ck_assert_int_eq(0, write_pieces(&rig, &after, 'z', 1));
     expect_last(&rig, &before, 'x');
     expect_last(&rig, &after, 'z');
