@@ -413,6 +413,7 @@ void apply_mend(struct apply *apply, struct mend *mend)
     mend_rows(apply, mend);
     write_state(apply, false);
     mend->error = end(apply);
+    apply->summed &= mend->error == 0;
 }
 
 bool apply_may_reclaim(const struct apply *apply)

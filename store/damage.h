@@ -16,8 +16,9 @@ enum { DAMAGE_KEY_MAX = 511 };
 
 struct damage {
     enum damage_kind kind;
-    uint64_t id;                 /* of the queue, of the blob */
-    uint64_t position;           /* of the entry */
+    uint64_t id;       /* of the queue, of the blob */
+    uint64_t position; /* of the entry; of a blob: the LSN under which it stands in `sparse`
+                                    and should not, or 0 */
     uint8_t key[DAMAGE_KEY_MAX]; /* of the record */
     size_t key_size;
 };

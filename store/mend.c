@@ -72,30 +72,55 @@ static bool mend_row(struct apply *apply, struct mend *mend, enum database_id id
 
 /* ---- a blob ---------------------------------------------------------------------------------- */
 
-/* No blob that is not mostly dead stands in `sparse`. */
-static void leave_sparse(struct apply *apply, uint64_t blob)
+/* What one live row, which can be read, adds to the sums. */
+static void add_to_sums(struct apply *apply, const struct live_row *row)
 {
-    struct slice key = {0}, value;
-
-    for (bool more = apply_get(apply, DB_SPARSE, MDB_FIRST, &key, &value); more;
-         more = apply_get(apply, DB_SPARSE, MDB_NEXT, &key, &value))
-        if (key.size != 16 || get_u64(key.data + 8) == blob)
-            apply_delete(apply, DB_SPARSE);
+    apply->state.size += row->size;
+    apply->state.sparse += row->since != 0 ? row->size : 0;
 }
 
-/* What all blobs come to, once one is other than the sum had it. */
-static void count_blobs(struct apply *apply)
+/* What it added is taken back, and it stands in `sparse` no more. */
+static void leave_sums(struct apply *apply, uint64_t blob, struct live_row *row)
+{
+    blob_leave_sparse(apply, blob, row);
+    apply->state.size -= min_of(apply->state.size, (uint64_t)row->size);
+}
+
+/* Nothing stands in `sparse` but what its live row has there. */
+static void clean_sparse(struct apply *apply, struct mend *mend)
 {
     struct slice key = {0}, value;
     struct live_row row;
 
+    for (bool more = apply_get(apply, DB_SPARSE, MDB_FIRST, &key, &value); more;
+         more = apply_get(apply, DB_SPARSE, MDB_NEXT, &key, &value)) {
+        mend->walked++;
+        if (key.size != 16)
+            apply_delete(apply, DB_SPARSE);
+        else if (!blob_load(apply, get_u64(key.data + 8), &row) || row.since != get_u64(key.data))
+            apply_delete(apply, DB_SPARSE);
+    }
+}
+
+/* How much a row that cannot be read had added to the sums nobody knows. So before the first of
+ * them is mended the sums are made anew, without any that cannot be read; and from then on each
+ * mended row changes them by what it is. */
+static void sum_once(struct apply *apply, struct mend *mend)
+{
+    struct slice key = {0}, value;
+    struct live_row row;
+
+    if (apply->summed)
+        return;
+    clean_sparse(apply, mend);
     apply->state.size = apply->state.sparse = 0;
     for (bool more = apply_get(apply, DB_LIVE, MDB_FIRST, &key, &value); more;
-         more = apply_get(apply, DB_LIVE, MDB_NEXT, &key, &value))
-        if (live_decode(key, value, &row)) {
-            apply->state.size += row.size;
-            apply->state.sparse += row.since != 0 ? row.size : 0;
-        }
+         more = apply_get(apply, DB_LIVE, MDB_NEXT, &key, &value)) {
+        mend->walked++;
+        if (live_decode(key, value, &row))
+            add_to_sums(apply, &row);
+    }
+    apply->summed = apply->rc == 0;
 }
 
 static uint32_t at_most_u32(uint64_t value)
@@ -103,38 +128,45 @@ static uint32_t at_most_u32(uint64_t value)
     return (uint32_t)min_of(value, (uint64_t)UINT32_MAX);
 }
 
-/* As many entries as there are; none: it goes, with its bodies. */
+/* As many entries as there are; none: it goes, with its bodies; nobody knows: it stays for good. */
 static void count_blob(struct apply *apply, uint64_t blob, struct live_row *row)
 {
     const struct key key = key_u64(blob);
     uint64_t entries, alive;
     uint8_t value[LIVE_ROW_SIZE];
 
-    if (!verify_count_blob(apply->database, apply->txn, blob, &entries, &alive)) {
-        blob_pin(apply, blob);
-        return;
-    }
+    const bool known = verify_count_blob(apply->database, apply->txn, blob, &entries, &alive);
     row->since = 0;
-    row->entries = at_most_u32(entries);
-    row->alive = at_most_u32(alive);
-    row->size = max_of(row->size, row->alive);
+    row->entries = known ? at_most_u32(entries) : LIVE_PINNED;
+    if (known) {
+        row->alive = at_most_u32(alive);
+        row->size = max_of(row->size, row->alive);
+    }
     live_encode(blob, row, value);
     apply_put(apply, DB_LIVE, key_slice(&key), slice_of(value, sizeof value), 0);
-    if (entries == 0 && blob_load(apply, blob, row))
+    add_to_sums(apply, row);
+    if (known && entries == 0 && blob_load(apply, blob, row))
         blob_remove(apply, blob, row);
 }
 
-static void mend_blob(struct apply *apply, struct mend *mend, uint64_t blob)
+/* since: of a row in `sparse` that does not agree; 0: none is known. */
+static void mend_blob(struct apply *apply, struct mend *mend, uint64_t blob, uint64_t since)
 {
     struct live_row row = {0};
 
+    sum_once(apply, mend);
+    if (blob_load(apply, blob, &row))
+        leave_sums(apply, blob, &row);
     mend_row(apply, mend, DB_BLOB, key_part(blob, PART_HOLDERS));
     mend_row(apply, mend, DB_LIVE, key_u64(blob));
     if (!blob_load(apply, blob, &row))
         row = (struct live_row){0};
-    leave_sparse(apply, blob);
     count_blob(apply, blob, &row);
-    count_blobs(apply);
+
+    const struct key wanted = key_pair(since, blob);
+    struct slice key = key_slice(&wanted), value;
+    if (since != 0 && apply_get(apply, DB_SPARSE, MDB_SET_KEY, &key, &value))
+        apply_delete(apply, DB_SPARSE);
 }
 
 /* ---- a queue --------------------------------------------------------------------------------- */
@@ -149,7 +181,7 @@ static void mend_damaged(struct apply *apply, struct mend *mend, enum database_i
     if (mend_row(apply, mend, id, key) && repaired == mend->repaired)
         remove_row(apply, mend, id);
     if (id == DB_GONE && removed < mend->removed)
-        mend_blob(apply, mend, blob);
+        mend_blob(apply, mend, blob, 0);
 }
 
 /* Every row that a walk from `first` on cannot read. */
@@ -248,13 +280,14 @@ static void mend_record(struct apply *apply, struct mend *mend)
 void mend_rows(struct apply *apply, struct mend *mend)
 {
     mend->repaired = mend->removed = 0;
+    mend->walked = 0;
     mend->lost_count = mend->lost_bytes = 0;
     switch (mend->damage.kind) {
     case DAMAGE_QUEUE:
         mend_queue(apply, mend);
         break;
     case DAMAGE_BLOB:
-        mend_blob(apply, mend, mend->damage.id);
+        mend_blob(apply, mend, mend->damage.id, mend->damage.position);
         break;
     case DAMAGE_RECORD:
         mend_record(apply, mend);

@@ -10,6 +10,8 @@
  *         holders       the blob stays for good
  *         record        stays as it is, for whoever looks
  *     counts        made anew, from what there is
+ *     sums          over all blobs: made anew once, by whatever is mended first of a blob. That takes
+ *                   a walk over all live rows; what is mended later changes them by the difference
  *
  * The checksum finds the bit by itself: of all values that differ from a damaged one in one bit, at
  * most one has it right. That a value which differs in more is taken for another than it was has a
@@ -31,6 +33,7 @@ struct mend {
     /* results */
     int error;                      /* 0, APPLY_NO_ROOM or -errno: nothing was done */
     uint32_t repaired, removed;     /* rows */
+    uint64_t walked;                /* rows of all blobs, to sum them up */
     int64_t lost_count, lost_bytes; /* of the queue; below 0: came back */
 };
 

@@ -216,7 +216,7 @@ static void check_sparse(struct verify *verify, struct slice key, struct slice v
         !look_up(verify, DB_LIVE, name, &row_value) ||
         !live_decode(key_slice(&name), row_value, &row) || row.since != get_u64(key.data)) {
         found(verify, "sparse row of blob %" PRIu64 ": it does not agree with the live row", blob);
-        tell(verify, DAMAGE_BLOB, blob, 0);
+        tell(verify, DAMAGE_BLOB, blob, key.size == 16 ? get_u64(key.data) : 0);
     }
 }
 

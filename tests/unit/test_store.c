@@ -26,6 +26,7 @@
 #include "store/datasync.h"
 #include "store/engine.h"
 #include "store/memory.h"
+#include "store/mend.h"
 #include "store/offline.h"
 #include "store/record.h"
 #include "tests/lib/unit.h"
@@ -2086,6 +2087,90 @@ START_TEST(a_damaged_body_is_found_by_the_check)
 }
 END_TEST
 
+enum { LOST_BLOBS = 60 };
+
+/* So many blobs of four entries, half of them sparse; then a third of all live rows is lost, and
+ * another third cannot be read. */
+static void begin_without_live_rows(struct rig *rig)
+{
+    struct vault vault;
+    MDB_dbi live;
+    MDB_cursor *cursor;
+    MDB_val key, value;
+
+    rig_begin(rig, LMDB);
+    store_create_queue(rig->store, 1);
+    for (uint64_t blob = 0; blob < LOST_BLOBS; blob++) {
+        put_many(rig, 1, 4 * blob, 4 * blob + 4);
+        commit(rig);
+    }
+    for (uint64_t blob = 0; blob < LOST_BLOBS; blob += 2)
+        delete_many(rig, 1, 4 * blob, 4 * blob + 3, 1);
+    commit(rig);
+    close_store(rig);
+    vault_open(&vault, rig);
+    ck_assert_uint_eq(vault_count(&vault, "live"), LOST_BLOBS);
+    ck_assert_uint_eq(vault_count(&vault, "sparse"), LOST_BLOBS / 2);
+    for (int row = 1; row < LOST_BLOBS; row += 3)
+        vault_damage(&vault, "live", row, 3);
+    ck_assert_int_eq(mdb_dbi_open(vault.txn, "live", 0, &live), 0);
+    ck_assert_int_eq(mdb_cursor_open(vault.txn, live, &cursor), 0);
+    for (int row = 0; mdb_cursor_get(cursor, &key, &value, MDB_NEXT) == 0; row++)
+        if (row % 3 == 0)
+            ck_assert_int_eq(mdb_cursor_del(cursor, 0), 0);
+    mdb_cursor_close(cursor);
+    vault_close(&vault);
+    ck_assert_uint_gt(count_findings(rig), 0);
+}
+
+/* However many live rows are lost, tables are walked once; and the sums hold afterwards. */
+START_TEST(the_first_lost_row_alone_takes_a_walk)
+{
+    char error[STORE_ERROR_SIZE];
+    struct database database;
+    struct apply apply;
+    struct rig rig;
+
+    begin_without_live_rows(&rig);
+    ck_assert_int_eq(
+        database_open(&database, &(struct store_options){.directory = rig.directory}, error), 0);
+    apply_init(&apply, &database);
+    for (uint64_t blob = 1; blob <= LOST_BLOBS; blob++) {
+        struct mend mend = {.damage = {.kind = DAMAGE_BLOB, .id = blob}};
+        apply_mend(&apply, &mend);
+        ck_assert_int_eq(mend.error, 0);
+        ck_assert_uint_eq(mend.walked, blob == 1 ? LOST_BLOBS / 3 * 2 + LOST_BLOBS / 2 : 0);
+    }
+    apply_release_memory(&apply);
+    database_close(&database);
+    ck_assert_uint_eq(count_findings(&rig), 0);
+    open_lmdb(&rig);
+    recover(&rig);
+    ck_assert_uint_eq(queue_state(&rig, 1)->count, LOST_BLOBS * 4 - LOST_BLOBS / 2 * 3);
+    rig_end(&rig);
+}
+END_TEST
+
+/* The same as a start finds it, whose check says of each row what is amiss. */
+START_TEST(lost_live_rows_are_made_anew)
+{
+    struct rig rig;
+    size_t damaged;
+
+    begin_without_live_rows(&rig);
+    open_lmdb(&rig);
+    check_soon(&rig);
+    ck_assert_uint_gt(check_findings(&rig), 0);
+    close_store(&rig);
+    ck_assert_uint_eq(count_findings(&rig), 0);
+    open_lmdb(&rig);
+    recover(&rig);
+    ck_assert_uint_eq(count_readable(&rig, &damaged), LOST_BLOBS * 4 - LOST_BLOBS / 2 * 3);
+    ck_assert_uint_eq(damaged, 0);
+    rig_end(&rig);
+}
+END_TEST
+
 START_TEST(a_damaged_record_is_mended)
 {
     struct rig rig;
@@ -2879,6 +2964,8 @@ int main(void)
     tcase_add_loop_test(lmdb, damage_is_mended_once, 0, 2 * (int)countof(mended));
     tcase_add_loop_test(lmdb, a_read_waits_for_what_is_mended, 0, (int)countof(mended));
     tcase_add_test(lmdb, a_damaged_body_is_found_by_the_check);
+    tcase_add_test(lmdb, the_first_lost_row_alone_takes_a_walk);
+    tcase_add_test(lmdb, lost_live_rows_are_made_anew);
     tcase_add_test(lmdb, a_damaged_record_is_mended);
     tcase_add_test(lmdb, a_damaged_body_is_not_delivered);
     tcase_add_test(lmdb, a_file_that_is_cut_short_is_no_crash);
