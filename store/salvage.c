@@ -11,8 +11,10 @@
  * Nothing that was counted before is believed. */
 #include "store/salvage.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,7 +22,10 @@
 #include "base/log.h"
 #include "store/array.h"
 #include "store/pages.h"
+#include "store/room.h"
 #include "store/sort.h"
+
+#define KEPT_PREFIX "data.mdb.damaged-" /* then the time: what salvages leave of what they read */
 
 enum {
     TXN_BYTES = 8 << 20,
@@ -622,7 +627,7 @@ static int change_places(const char *directory, const char *new_directory, char 
     char when[32];
 
     strftime(when, sizeof when, "%Y%m%dT%H%M%SZ", gmtime_r(&now, &utc));
-    snprintf(aside, size, "%s/data.mdb.damaged-%s", directory, when);
+    snprintf(aside, size, "%s/" KEPT_PREFIX "%s", directory, when);
     const int result =
         (link(old, aside) < 0 && errno != EEXIST) || rename(new, old) < 0 ? -errno : 0;
     directory_sync_of(old);
@@ -654,8 +659,68 @@ static int rewrite(struct salvage *salvage, const struct store_options *options,
     renew_txn(salvage);
     if (salvage->txn != NULL)
         mdb_txn_abort(salvage->txn);
+    if (salvage->rc == EIO && room_is_wanting(&salvage->database, EIO))
+        salvage->rc = ENOSPC;
     database_close(&salvage->database);
     return database_errno(salvage->rc);
+}
+
+/* ---- no room --------------------------------------------------------------------------------- */
+
+static double mib(uint64_t octets)
+{
+    return (double)octets / (1024 * 1024);
+}
+
+/* What a file takes on disk; 0: there is none. */
+static uint64_t size_on_disk(const char *directory, const char *name)
+{
+    char *path = path_of(directory, name);
+    struct stat file = {0};
+
+    const int result = stat(path, &file);
+    free(path);
+    return result == 0 ? (uint64_t)file.st_blocks * 512 : 0;
+}
+
+/* The files that earlier salvages have left: how many, and what they take. */
+static unsigned find_kept(const char *directory, uint64_t *size)
+{
+    DIR *files = opendir(directory);
+    unsigned count = 0;
+
+    *size = 0;
+    if (files == NULL)
+        return 0;
+    for (const struct dirent *file; (file = readdir(files)) != NULL;)
+        if (strncmp(file->d_name, KEPT_PREFIX, strlen(KEPT_PREFIX)) == 0) {
+            *size += size_on_disk(directory, file->d_name);
+            count++;
+        }
+    closedir(files);
+    return count;
+}
+
+/* What is sound takes at most what the damaged file does. The new file is gone again. */
+static void say_no_room(const char *directory, char error[STORE_ERROR_SIZE])
+{
+    const uint64_t needed = size_on_disk(directory, "data.mdb");
+    struct statvfs disk = {0};
+    char old[160] = "";
+    uint64_t kept;
+
+    statvfs(directory, &disk);
+    const unsigned count = find_kept(directory, &kept);
+    if (count > 0)
+        snprintf(old, sizeof old,
+                 "; " KEPT_PREFIX "* there, %u of earlier salvages with %.1f MiB, may be removed",
+                 count, mib(kept));
+    snprintf(
+        error, STORE_ERROR_SIZE,
+        "cannot salvage the store in %s: the disk is full. data.mdb takes %.1f MiB, and what is "
+        "sound of it is copied: up to that much is needed beside it, and %.1f MiB are free. "
+        "Make room, or move the directory to a larger disk, and start again%s",
+        directory, mib(needed), mib((uint64_t)disk.f_bavail * disk.f_frsize), old);
 }
 
 /* Of another version's file nothing is understood; whoever opens it will say so. */
@@ -677,14 +742,17 @@ int salvage(const struct store_options *options, char error[STORE_ERROR_SIZE])
         rc = change_places(options->directory, new_directory, aside, sizeof aside);
     if (rc == 0 && is_ours(&salvage)) {
         log_error("the store was salvaged: %" PRIu64 " rows, with %" PRIu64 " messages in %" PRIu64
-                  " queues; %" PRIu64 " pages or rows could not be read; the damaged file is %s",
+                  " queues; %" PRIu64 " pages or rows could not be read; the damaged file is kept, "
+                  "and may be removed when nobody needs it: %s",
                   salvage.rows, salvage.entries, salvage.queues, salvage.lost, aside);
         remove_file(options->directory, SALVAGE_NOTE);
-    } else if (rc != 0) {
-        snprintf(error, STORE_ERROR_SIZE, "cannot salvage the store in %s: %s", options->directory,
-                 strerror(-rc));
     }
     remove_new(new_directory);
+    if (rc == -EDQUOT || (rc == -ENOSPC && salvage.rc != MDB_MAP_FULL))
+        say_no_room(options->directory, error);
+    else if (rc != 0)
+        snprintf(error, STORE_ERROR_SIZE, "cannot salvage the store in %s: %s", options->directory,
+                 strerror(-rc));
     pages_release(&salvage.old);
     array_release(&salvage.ranges);
     sort_release(&salvage.uses);

@@ -21,6 +21,9 @@
  * come back. Counts, and how much of each blob is alive, are made anew from what is there; ranges
  * that wait to be trimmed are. A sound file is salvaged whole.
  *
+ * The old file stays, and the new one may take as much: on a full disk nothing is changed, and each
+ * start says what is missing. Nobody but the operator removes what salvages have left.
+ *
  *     salvage.c   the rows      inspect.c   is it due?      guard.c   faults, and the note */
 #ifndef STORE_SALVAGE_H
 #define STORE_SALVAGE_H

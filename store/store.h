@@ -87,7 +87,7 @@ struct store_options {
     struct store_waiting waiting;
 };
 
-enum { STORE_ERROR_SIZE = 256 };
+enum { STORE_ERROR_SIZE = 512 };
 
 /* Opens or creates the store and starts its threads. 0, or -errno with a sentence for the operator
  * in error. A format version that is not ours is -EPROTONOSUPPORT and nothing is

@@ -231,6 +231,38 @@ class DiskFull(unittest.TestCase):
         self.assertEqual(self.book.check(self.drain()), [])
         self.broker.stop()
 
+    def test_salvage_without_room(self):
+        """Each start says what is missing; with room for it nothing is lost."""
+        disk = self.mount('-t', 'tmpfs', '-o', 'size=24m', 'none')
+        self.start(disk)
+        data = self.broker.data_dir
+        publisher = Publisher(self.broker, 0, self.book)
+        for _ in range(600):
+            publisher.publish(9000)
+        publisher.await_all()
+        publisher.wire.close()
+        self.broker.stop()
+        left = os.statvfs(data)
+        kept = left.f_bavail * left.f_frsize // (1 << 20) - 2  # MiB
+        self.assertGreater(kept, 0)
+        with open(os.path.join(data, 'data.mdb.damaged-20260101T000000Z'), 'wb') as old:
+            old.write(bytes(kept << 20))
+        with open(os.path.join(data, 'salvage'), 'wb'):
+            pass  # the note of a broker that met damage
+        takes = os.stat(os.path.join(data, 'data.mdb')).st_blocks * 512 / (1 << 20)
+        for _ in range(2):
+            done = subprocess.run(self.broker.command(), stderr=subprocess.PIPE, encoding='utf-8', timeout=30, check=False)
+            free = os.statvfs(data)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn('cannot salvage the store in %s: the disk is full. data.mdb takes %.1f MiB' % (data, takes), done.stderr)
+            self.assertIn('%.1f MiB are free' % (free.f_bavail * free.f_frsize / (1 << 20)), done.stderr)
+            self.assertIn('data.mdb.damaged-* there, 1 of earlier salvages with %d.0 MiB, may be removed' % kept, done.stderr)
+            self.assertNotIn('salvage.new', os.listdir(data))
+        subprocess.run(['mount', '-o', 'remount,size=48m', disk], check=True)
+        self.broker.start()
+        self.assertEqual(self.book.check(self.drain()), [])
+        self.broker.stop()
+
 
 if __name__ == '__main__':
     enter_namespace()
