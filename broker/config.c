@@ -1,14 +1,9 @@
-/* Reading the configuration.
+/* Reading the configuration, by the table of keys in config_keys.c.
  *
  *     # comment
  *     listeners.tcp.local = 127.0.0.1:5672      # a comment again, after a space
  *     default_pass        = $(SECRET)           the environment's; in 'quotes' everything stands for itself
  *     max_message_size    = 64MiB
- *
- * Every key is a row of one table. Most rows say where in struct config the value goes and between
- * which bounds it must be; a row with a star in its name stands for a family of keys
- * (listeners.tcp.NAME for listeners.tcp.*). The defaults are written in the table as they would be in a file and set
- * the same way, so they pass the same checks.
  *
  * Whatever the source, an assignment ends in assign(), with `where` for the sentence about what is
  * wrong with it. Secrets never appear in such a sentence: values of strings are not shown. */
@@ -25,151 +20,7 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/distance.h"
-
-enum key_kind {
-    KEY_STRING, /* bounds are of its length */
-    KEY_SECRET, /* the same, and told to nobody */
-    KEY_BOOL,   /* true, false; yes, no, on, off likewise */
-    KEY_NUMBER,
-    KEY_SIZE,   /* a number of bytes, with or without a unit */
-    KEY_RATIO,  /* a decimal fraction; bounds are in thousandths */
-    KEY_LEVEL,  /* of the log */
-    KEY_VERIFY, /* this and the next two: one of the words of their kind */
-    KEY_LOGIN_FROM,
-    KEY_SAN_TYPE,
-    KEY_LISTENER,    /* a family: [ADDRESS:]PORT */
-    KEY_PROPERTY,    /* a family: any text */
-    KEY_TLS_VERSION, /* this and the next: families of the words of their kind */
-    KEY_MECHANISM,
-    KEY_NAME,          /* a family: true or false */
-    KEY_VHOST_PATTERN, /* this and the next two: families, of struct config_vhost_limits */
-    KEY_VHOST_CONNECTIONS,
-    KEY_VHOST_QUEUES,
-    KEY_NO_LISTENERS, /* "none" is all it may be */
-    KEY_NO_LOOPBACK_USERS,
-};
-
-struct key {
-    const char *name;
-    enum key_kind kind;
-    size_t offset, size; /* of the field; none for families */
-    const char *initial; /* NULL: set by another row */
-    uint64_t min, max;
-    bool infinity; /* may be said in place of 0 */
-};
-
-/* NULL behind the last; a field has their number. */
-static const char *const *const words_of[] = {
-    [KEY_VERIFY] =
-        (const char *const[]){[VERIFY_NONE] = "verify_none", [VERIFY_PEER] = "verify_peer", NULL},
-    [KEY_LOGIN_FROM] = (const char *const[]){[LOGIN_FROM_DN] = "distinguished_name",
-                                             [LOGIN_FROM_CN] = "common_name",
-                                             [LOGIN_FROM_SAN] = "subject_alternative_name",
-                                             NULL},
-    [KEY_SAN_TYPE] =
-        (const char *const[]){
-            [SAN_DNS] = "dns", [SAN_EMAIL] = "email", [SAN_URI] = "uri", [SAN_IP] = "ip", NULL},
-    [KEY_TLS_VERSION] = (const char *const[]){"tlsv1.2", "tlsv1.3", NULL},
-    [KEY_MECHANISM] = (const char *const[]){"PLAIN", "AMQPLAIN", "EXTERNAL", "ANONYMOUS", NULL},
-};
-
-#define FIELD(field) offsetof(struct config, field), sizeof(((struct config *)NULL)->field)
-
-static const struct key keys[] = {
-    {"data_dir", KEY_STRING, FIELD(data_dir), "/var/lib/stoatmq", 1, PATH_MAX - 64, false},
-    {"listeners.tcp", KEY_NO_LISTENERS, FIELD(tcp), NULL, 0, 0, false},
-    {"listeners.tcp.*", KEY_LISTENER, FIELD(tcp), NULL, 0, UINT16_MAX, false},
-    {"listeners.ssl", KEY_NO_LISTENERS, FIELD(ssl), NULL, 0, 0, false},
-    {"listeners.ssl.*", KEY_LISTENER, FIELD(ssl), NULL, 0, UINT16_MAX, false},
-    {"ssl_options.certfile", KEY_STRING, FIELD(ssl_options.certfile), "", 0, PATH_MAX - 1, false},
-    {"ssl_options.keyfile", KEY_STRING, FIELD(ssl_options.keyfile), "", 0, PATH_MAX - 1, false},
-    {"ssl_options.cacertfile", KEY_STRING, FIELD(ssl_options.cacertfile), "", 0, PATH_MAX - 1,
-     false},
-    {"ssl_options.password", KEY_SECRET, FIELD(ssl_options.password), "", 0, 1023, false},
-    {"ssl_options.verify", KEY_VERIFY, FIELD(ssl_options.verify), "verify_none", 0, 0, false},
-    {"ssl_options.fail_if_no_peer_cert", KEY_BOOL, FIELD(ssl_options.fail_if_no_peer_cert), "false",
-     0, 0, false},
-    {"ssl_options.depth", KEY_NUMBER, FIELD(ssl_options.depth), "10", 0, 255, false},
-    {"ssl_options.honor_cipher_order", KEY_BOOL, FIELD(ssl_options.honor_cipher_order), "true", 0,
-     0, false},
-    {"ssl_options.versions.*", KEY_TLS_VERSION, FIELD(ssl_options.versions), NULL, 0, 0, false},
-    {"ssl_options.ciphers.*", KEY_PROPERTY, FIELD(ssl_options.ciphers), NULL, 1, 255, false},
-    {"ssl_cert_login_from", KEY_LOGIN_FROM, FIELD(ssl_options.login_from), "distinguished_name", 0,
-     0, false},
-    {"ssl_cert_login_san_type", KEY_SAN_TYPE, FIELD(ssl_options.login_san_type), "dns", 0, 0,
-     false},
-    {"ssl_cert_login_san_index", KEY_NUMBER, FIELD(ssl_options.login_san_index), "0", 0, 255,
-     false},
-    {"tcp_listen_options.backlog", KEY_NUMBER, FIELD(backlog), "1024", 1, 65535, false},
-    {"proxy_protocol", KEY_BOOL, FIELD(proxy_protocol), "false", 0, 0, false},
-    {"handshake_timeout", KEY_NUMBER, FIELD(handshake_timeout_ms), "10000", 1, 3600000, false},
-    {"connection_max", KEY_NUMBER, FIELD(connection_max), "0", 0, UINT32_MAX, true},
-    {"connection_max_per_address", KEY_NUMBER, FIELD(connection_max_per_address), "0", 0,
-     UINT32_MAX, true},
-    {"ssl_handshake_max", KEY_NUMBER, FIELD(ssl_handshake_max), "1000", 1, 1000000, false},
-    {"handshake_max_per_address", KEY_NUMBER, FIELD(handshake_max_per_address), "10000", 0,
-     UINT32_MAX, true},
-    {"login_delay_max", KEY_NUMBER, FIELD(login_delay_max_ms), "3000", 0, 60000, false},
-    {"channel_max_per_node", KEY_NUMBER, FIELD(channel_max_per_node), "500000", 0, UINT32_MAX,
-     true},
-    {"cluster_queue_limit", KEY_NUMBER, FIELD(queue_max), "1000000", 0, UINT32_MAX, true},
-    {"cluster_exchange_limit", KEY_NUMBER, FIELD(exchange_max), "200000", 0, UINT32_MAX, true},
-    {"cluster_binding_limit", KEY_NUMBER, FIELD(binding_max), "2000000", 0, UINT32_MAX, true},
-    {"binding_max_per_queue", KEY_NUMBER, FIELD(binding_max_per_queue), "200000", 0, UINT32_MAX,
-     true},
-    {"binding_max_per_exchange", KEY_NUMBER, FIELD(binding_max_per_exchange), "200000", 0,
-     UINT32_MAX, true},
-    {"routing_steps_max", KEY_NUMBER, FIELD(routing_steps_max), "1000000", 0, UINT32_MAX, true},
-    {"definition_memory_limit", KEY_SIZE, FIELD(definition_octets_max), "256MiB", 0, INT64_MAX,
-     true},
-    {"vhost_max", KEY_NUMBER, FIELD(vhost_max), "10000", 0, UINT32_MAX, true},
-    {"default_limits.vhosts.*.pattern", KEY_VHOST_PATTERN, FIELD(vhost_limits), NULL, 0, 4096,
-     false},
-    {"default_limits.vhosts.*.max_connections", KEY_VHOST_CONNECTIONS, FIELD(vhost_limits), NULL, 0,
-     UINT32_MAX, false},
-    {"default_limits.vhosts.*.max_queues", KEY_VHOST_QUEUES, FIELD(vhost_limits), NULL, 0,
-     UINT32_MAX, false},
-    {"vm_memory_high_watermark.relative", KEY_RATIO, FIELD(memory_relative), "0.6", 0, 1000, false},
-    {"vm_memory_high_watermark.absolute", KEY_SIZE, FIELD(memory_absolute), "0", 0, INT64_MAX,
-     false},
-    {"total_memory_available_override_value", KEY_SIZE, FIELD(memory_total), "0", 0, INT64_MAX,
-     false},
-    {"disk_free_limit.relative", KEY_RATIO, FIELD(disk_free_relative), "0", 0, 1000000, false},
-    {"disk_free_limit.absolute", KEY_SIZE, FIELD(disk_free_absolute), "50MB", 0, INT64_MAX, false},
-    {"auth_mechanisms.*", KEY_MECHANISM, FIELD(mechanisms), NULL, 0, 0, false},
-    {"anonymous_login_user", KEY_STRING, FIELD(anonymous_user), "guest", 1, 255, false},
-    {"default_vhost", KEY_STRING, FIELD(default_vhost), "/", 1, 255, false},
-    {"default_user", KEY_STRING, FIELD(default_user), CONFIG_DEFAULT_USER, 1, 255, false},
-    {"default_pass", KEY_SECRET, FIELD(default_pass), "guest", 1, 255, false},
-    {"default_user_tags.*", KEY_NAME, FIELD(default_tags), NULL, 0, 0, false},
-    {"default_permissions.configure", KEY_STRING, FIELD(default_configure), ".*", 0, 4096, false},
-    {"default_permissions.write", KEY_STRING, FIELD(default_write), ".*", 0, 4096, false},
-    {"default_permissions.read", KEY_STRING, FIELD(default_read), ".*", 0, 4096, false},
-    {"loopback_users", KEY_NO_LOOPBACK_USERS, 0, 0, NULL, 0, 0, false},
-    {"loopback_users.*", KEY_NAME, FIELD(loopback_users), NULL, 0, 0, false},
-    {"heartbeat", KEY_NUMBER, FIELD(heartbeat_s), "60", 0, 65535, false},
-    {"frame_max", KEY_SIZE, FIELD(frame_size_max), "131072", 8192, 134217728, false},
-    {"initial_frame_max", KEY_SIZE, FIELD(initial_frame_size_max), "8192", 4096, 1048576, false},
-    {"max_channels_per_connection", KEY_NUMBER, FIELD(channel_max), "2047", 1, 65535, false},
-    {"channel_max", KEY_NUMBER, FIELD(channel_max), NULL, 1, 65535, false},
-    {"consumer_max_per_channel", KEY_NUMBER, FIELD(consumer_max_per_channel), "100000", 0,
-     UINT32_MAX, true},
-    {"consumer_max_per_node", KEY_NUMBER, FIELD(consumer_max_per_node), "1000000", 0, UINT32_MAX,
-     true},
-    {"unacked_max_per_channel", KEY_NUMBER, FIELD(unacked_max_per_channel), "100000", 0, UINT32_MAX,
-     true},
-    {"unacked_memory_limit", KEY_SIZE, FIELD(unacked_size_max), "512MiB", 0, INT64_MAX, true},
-    {"output_memory_limit", KEY_SIZE, FIELD(output_size_max), "1MiB", 65536, 1073741824, false},
-    {"publish_memory_limit", KEY_SIZE, FIELD(publish_size_max), "128MiB", 0, INT64_MAX, true},
-    {"consumer_timeout", KEY_NUMBER, FIELD(consumer_timeout_ms), "0", 0, 315360000000, true},
-    {"message_memory_limit", KEY_SIZE, FIELD(message_memory_max), "48MiB", 0, INT64_MAX, false},
-    {"max_message_size", KEY_SIZE, FIELD(message_size_max), "16777216", 1, 134217728, false},
-    {"user", KEY_STRING, FIELD(user), "", 0, 255, false},
-    {"sandbox", KEY_BOOL, FIELD(sandbox), "true", 0, 0, false},
-    {"log.console", KEY_BOOL, FIELD(log_console), "true", 0, 0, false},
-    {"log.console.level", KEY_LEVEL, FIELD(log_level), "info", 0, 0, false},
-    {"server_properties.*", KEY_PROPERTY, FIELD(server_properties), NULL, 0, 255, false},
-};
+#include "config_keys.h"
 
 #define ENVIRONMENT_PREFIX "STOATMQ_"
 
@@ -369,8 +220,8 @@ static void set_property(struct config_properties *properties, const char *name,
 /* The number of the value among the words of the key's kind; false: it is none of them. */
 static bool find_word(const struct key *key, const char *value, uint64_t *number)
 {
-    for (*number = 0; words_of[key->kind][*number] != NULL; ++*number)
-        if (strcmp(words_of[key->kind][*number], value) == 0)
+    for (*number = 0; config_words[key->kind][*number] != NULL; ++*number)
+        if (strcmp(config_words[key->kind][*number], value) == 0)
             return true;
     return false;
 }
@@ -547,7 +398,7 @@ static bool set_value(struct config *config, const struct key *key, const char *
 static bool fail_word(const struct key *key, const char *full_name, const char *value,
                       const char *where, char error[CONFIG_ERROR_SIZE])
 {
-    const char *const *known = words_of[key->kind];
+    const char *const *known = config_words[key->kind];
     char list[200] = "";
     size_t size = 0;
     for (size_t i = 0; known[i] != NULL && size < sizeof(list); i++) {
@@ -646,11 +497,11 @@ static bool is_named(const char *spelled, const char *full_name, char name[NAME_
 static const struct key *find_key(enum spelling spelling, const char *full_name,
                                   char name[NAME_SIZE])
 {
-    for (size_t i = 0; i < countof(keys); i++) {
+    for (size_t i = 0; i < config_key_count; i++) {
         char spelled[NAME_SIZE];
-        spell(spelling, keys[i].name, spelled);
+        spell(spelling, config_keys[i].name, spelled);
         if (is_named(spelled, full_name, name))
-            return &keys[i];
+            return &config_keys[i];
     }
     return NULL;
 }
@@ -671,12 +522,12 @@ static void find_nearest(enum spelling spelling, const char *wrong, char nearest
     const char *dot = strrchr(wrong, spelling == SPELLED_PLAIN ? '.' : '_');
     const char *ending = dot == NULL ? "" : dot + 1;
     size_t best = distance_of_others(wrong);
-    for (size_t i = 0; i < countof(keys); i++) {
-        const bool takes_ending = is_open_ended(keys[i].name);
+    for (size_t i = 0; i < config_key_count; i++) {
+        const bool takes_ending = is_open_ended(config_keys[i].name);
         if (takes_ending && *ending == '\0')
             continue;
         char known[NAME_SIZE];
-        spell(spelling, keys[i].name, known);
+        spell(spelling, config_keys[i].name, known);
         const size_t length = strlen(known) - 1;
         if (takes_ending)
             snprintf(known + length, NAME_SIZE - length, "%s", ending);
@@ -741,9 +592,9 @@ static void list_longer(enum spelling spelling, const char *wrong, char list[LIS
     size_t size = 0;
 
     *list = '\0';
-    for (size_t i = 0; i < countof(keys); i++) {
+    for (size_t i = 0; i < config_key_count; i++) {
         char known[NAME_SIZE];
-        spell(spelling, keys[i].name, known);
+        spell(spelling, config_keys[i].name, known);
         if (strncmp(known, wrong, length) != 0 ||
             known[length] != (spelling == SPELLED_PLAIN ? '.' : '_') ||
             strcmp(known + length + 1, "*") == 0)
@@ -1070,10 +921,10 @@ void config_init(struct config *config)
     TAILQ_INIT(&config->default_tags);
     TAILQ_INIT(&config->loopback_users);
     TAILQ_INIT(&config->vhost_limits);
-    for (size_t i = 0; i < countof(keys); i++) {
-        if (keys[i].initial == NULL)
+    for (size_t i = 0; i < config_key_count; i++) {
+        if (config_keys[i].initial == NULL)
             continue;
-        const bool ok = set_value(config, &keys[i], NULL, keys[i].initial);
+        const bool ok = set_value(config, &config_keys[i], NULL, config_keys[i].initial);
         assert(ok);
         (void)ok;
     }
@@ -1084,9 +935,9 @@ void config_init(struct config *config)
 
 void config_release(struct config *config)
 {
-    for (size_t i = 0; i < countof(keys); i++) {
-        char **place = (char **)(void *)((char *)config + keys[i].offset);
-        if (keys[i].kind == KEY_STRING || keys[i].kind == KEY_SECRET) {
+    for (size_t i = 0; i < config_key_count; i++) {
+        char **place = (char **)(void *)((char *)config + config_keys[i].offset);
+        if (config_keys[i].kind == KEY_STRING || config_keys[i].kind == KEY_SECRET) {
             free(*place);
             *place = NULL;
         }
@@ -1194,162 +1045,4 @@ bool config_check(const struct config *config, char error[CONFIG_ERROR_SIZE])
            check_clash("listeners.ssl", &config->ssl, "listeners.ssl", &config->ssl, error) &&
            check_clash("listeners.tcp", &config->tcp, "listeners.ssl", &config->ssl, error) &&
            check_ssl(config, error);
-}
-
-/* ---- telling ------------------------------------------------------------------------------- */
-
-/* Who is told. */
-struct listener_of_keys {
-    void (*take)(void *to, const char *key, const char *value);
-    void *to;
-};
-
-/* The key, with name in place of a family's star. */
-static void tell_value(const struct listener_of_keys *who, const struct key *key, const char *name,
-                       const char *value)
-{
-    const char *star = strchr(key->name, '*');
-    char *full = star == NULL
-                     ? xstrdup(key->name)
-                     : xasprintf("%.*s%s%s", (int)(star - key->name), key->name, name, star + 1);
-
-    who->take(who->to, full, value);
-    free(full);
-}
-
-static void tell_number(const struct listener_of_keys *who, const struct key *key, const char *name,
-                        int64_t number)
-{
-    char text[24];
-
-    snprintf(text, sizeof(text), "%" PRId64, number);
-    tell_value(who, key, name, key->infinity && number == 0 ? "infinity" : text);
-}
-
-static void tell_ratio(const struct listener_of_keys *who, const struct key *key, double ratio)
-{
-    char text[32];
-
-    snprintf(text, sizeof(text), "%.10g", ratio);
-    tell_value(who, key, "", text);
-}
-
-static uint64_t load_number(const void *place, size_t size)
-{
-    uint16_t narrow;
-    uint32_t middle;
-    uint64_t wide;
-
-    memcpy(size == sizeof(narrow)   ? (void *)&narrow
-           : size == sizeof(middle) ? (void *)&middle
-                                    : (void *)&wide,
-           place, size);
-    return size == sizeof(narrow) ? narrow : size == sizeof(middle) ? middle : wide;
-}
-
-static void tell_listeners(const struct listener_of_keys *who, const struct key *key,
-                           const struct config_listeners *listeners)
-{
-    const struct config_listener *listener;
-
-    TAILQ_FOREACH (listener, &listeners->list, link) {
-        const bool is_v6 = listener->host != NULL && strchr(listener->host, ':') != NULL;
-        char *value =
-            xasprintf("%s%s%s%s%u", is_v6 ? "[" : "", listener->host == NULL ? "" : listener->host,
-                      is_v6 ? "]" : "", listener->host == NULL ? "" : ":", listener->port);
-        tell_value(who, key, listener->name, value);
-        free(value);
-    }
-}
-
-static void tell_vhost_limits(const struct listener_of_keys *who, const struct key *key,
-                              const struct config_vhost_limits *limits)
-{
-    if (key->kind == KEY_VHOST_PATTERN)
-        tell_value(who, key, limits->name, limits->pattern);
-    else
-        tell_number(who, key, limits->name,
-                    key->kind == KEY_VHOST_QUEUES ? limits->queue_max : limits->connection_max);
-}
-
-/* A family: one key for each that there is. */
-static void tell_family(const struct listener_of_keys *who, const struct key *key,
-                        const void *place)
-{
-    const struct config_property *property;
-    const struct config_name *name;
-    const struct config_vhost_limits *limits;
-
-    switch (key->kind) {
-    case KEY_LISTENER:
-        tell_listeners(who, key, place);
-        break;
-    case KEY_NAME:
-        TAILQ_FOREACH (name, (const struct config_names *)place, link)
-            tell_value(who, key, name->name, name->on ? "true" : "false");
-        break;
-    case KEY_VHOST_PATTERN:
-    case KEY_VHOST_CONNECTIONS:
-    case KEY_VHOST_QUEUES:
-        TAILQ_FOREACH (limits, (const struct config_vhost_limits_list *)place, link)
-            tell_vhost_limits(who, key, limits);
-        break;
-    default:
-        TAILQ_FOREACH (property, (const struct config_properties *)place, link)
-            tell_value(who, key, property->key, property->value);
-    }
-}
-
-static void tell_key(const struct config *config, const struct listener_of_keys *who,
-                     const struct key *key)
-{
-    const void *place = (const char *)config + key->offset;
-    double ratio;
-
-    switch (key->kind) {
-    case KEY_SECRET:
-        break;
-    case KEY_STRING:
-        tell_value(who, key, "", *(char *const *)place);
-        break;
-    case KEY_BOOL:
-        tell_value(who, key, "", *(const bool *)place ? "true" : "false");
-        break;
-    case KEY_NUMBER:
-    case KEY_SIZE:
-        if (key->initial != NULL) /* else it is another key's second name */
-            tell_number(who, key, "", (int64_t)load_number(place, key->size));
-        break;
-    case KEY_RATIO:
-        memcpy(&ratio, place, sizeof(ratio));
-        tell_ratio(who, key, ratio);
-        break;
-    case KEY_LEVEL:
-        tell_value(who, key, "", log_level_name(*(const enum log_level *)place));
-        break;
-    case KEY_VERIFY:
-    case KEY_LOGIN_FROM:
-    case KEY_SAN_TYPE:
-        tell_value(who, key, "", words_of[key->kind][load_number(place, key->size)]);
-        break;
-    case KEY_NO_LISTENERS:
-        if (TAILQ_EMPTY(&((const struct config_listeners *)place)->list))
-            tell_value(who, key, "", "none");
-        break;
-    case KEY_NO_LOOPBACK_USERS:
-        if (TAILQ_EMPTY(&config->loopback_users))
-            tell_value(who, key, "", "none");
-        break;
-    default:
-        tell_family(who, key, place);
-    }
-}
-
-void config_each(const struct config *config,
-                 void (*take)(void *to, const char *key, const char *value), void *to)
-{
-    const struct listener_of_keys who = {take, to};
-
-    for (size_t i = 0; i < countof(keys); i++)
-        tell_key(config, &who, &keys[i]);
 }

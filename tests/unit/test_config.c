@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "tests/lib/unit.h"
 
 static struct config config;
@@ -327,6 +328,52 @@ START_TEST(vhost_limits)
 }
 END_TEST
 
+static void append_setting(void *to, const char *key, const char *value)
+{
+    buf_printf(to, "%s = '%s'\n", key, value);
+}
+
+/* A file made of what is told means the same. */
+START_TEST(telling)
+{
+    ck_assert(read_text("listeners.tcp.a = [::1]:7\nlisteners.tcp.b = 8\nlisteners.ssl = none\n"
+                        "ssl_options.certfile = c\nssl_options.versions.1 = tlsv1.3\n"
+                        "ssl_options.password = canary\ndefault_pass = canary\n"
+                        "auth_mechanisms.1 = PLAIN\ndefault_user_tags.administrator = false\n"
+                        "loopback_users = none\nheartbeat = 7\nconsumer_timeout = infinity\n"
+                        "connection_max = 5\nmax_message_size = 64MiB\nproxy_protocol = yes\n"
+                        "disk_free_limit.relative = 1.25\nlog.console.level = none\n"
+                        "ssl_cert_login_from = common_name\nserver_properties.x = a # b\n"
+                        "default_limits.vhosts.2.max_queues = -1\n"
+                        "default_limits.vhosts.10.max_connections = 0\n"));
+    struct buf told = BUF_EMPTY, again = BUF_EMPTY;
+    config_each(&config, append_setting, &told);
+    char *text = slice_to_string(buf_slice(&told));
+    static const char *const lines[] = {
+        "\nlisteners.tcp.a = '[::1]:7'\nlisteners.tcp.b = '8'\nlisteners.ssl = 'none'\n",
+        "\nssl_options.versions.1 = 'tlsv1.3'\n",
+        "\nconsumer_timeout = 'infinity'\n",
+        "\nconnection_max = '5'\n",
+        "\nloopback_users = 'none'\n",
+        "\nheartbeat = '7'\n",
+        "\ndisk_free_limit.relative = '1.25'\n",
+        "\ndefault_limits.vhosts.10.max_connections = '0'\n"};
+    for (size_t i = 0; i < countof(lines); i++)
+        ck_assert_msg(strstr(text, lines[i]) != NULL, "%s is not in\n%s", lines[i], text);
+    ck_assert_ptr_null(strstr(text, "canary"));
+    ck_assert_ptr_null(strstr(text, "listeners.tcp.default"));
+
+    config_release(&config);
+    config_init(&config);
+    ck_assert_msg(read_text(text), "%s", error);
+    config_each(&config, append_setting, &again);
+    ck_assert(slice_equal(buf_slice(&told), buf_slice(&again)));
+    free(text);
+    buf_release(&told);
+    buf_release(&again);
+}
+END_TEST
+
 START_TEST(listener_values)
 {
     static const struct {
@@ -645,6 +692,7 @@ int main(void)
     tcase_add_test(tests, names);
     tcase_add_test(tests, permissions);
     tcase_add_test(tests, vhost_limits);
+    tcase_add_test(tests, telling);
     tcase_add_test(tests, listener_values);
     tcase_add_test(tests, giving_a_listener_replaces_the_default);
     tcase_add_test(tests, no_listeners_from_the_start);
