@@ -294,9 +294,11 @@ static bool child_finds_damage(const struct store_options *options)
 
     if (look == MAP_FAILED)
         return false;
-    const pid_t child = fork();
+    const pid_t broker = getpid(), child = fork();
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* it has the directory's lock, as long as it lives */
+        if (getppid() != broker)
+            _exit(0); /* which has died meanwhile */
         signal(SIGSEGV, SIG_DFL);
         signal(SIGBUS, SIG_DFL);
         look->rc = look_at_file(look, options);

@@ -60,6 +60,8 @@ int clock_gettime(clockid_t id, struct timespec *now)
 
 static long page_size = 4096;
 static size_t mapping_max = SIZE_MAX;
+static pid_t only_mapper; /* any other process stays in mmap, and says so there; 0: none does */
+static int stays_to;
 
 long sysconf(int name)
 {
@@ -76,6 +78,9 @@ void *mmap(void *address, size_t size, int protection, int flags, int fd, off_t 
         errno = ENOMEM;
         return MAP_FAILED;
     }
+    if (only_mapper != 0 && only_mapper != getpid() && write(stays_to, "", 1) == 1)
+        for (;;)
+            pause();
     return (void *)syscall(SYS_mmap, address, size, protection, flags, fd, offset);
 }
 
@@ -1161,6 +1166,35 @@ START_TEST(a_fault_of_a_store_thread_leaves_a_note)
 }
 END_TEST
 
+/* Or it would keep the directory's lock, and no broker could start there. */
+START_TEST(the_child_that_looks_ends_with_its_broker)
+{
+    struct template template;
+    struct rig rig;
+    char octet;
+    int ends[2];
+
+    template_begin(&template);
+    place(&rig, &template);
+    ck_assert_int_eq(pipe(ends), 0);
+    const pid_t broker = fork();
+    if (broker == 0) {
+        only_mapper = getpid();
+        stays_to = ends[1];
+        salvage_is_due(&(struct store_options){.directory = rig.directory});
+        _exit(0);
+    }
+    close(ends[1]);
+    ck_assert_int_eq(read(ends[0], &octet, 1), 1); /* it looks */
+    ck_assert_int_eq(kill(broker, SIGKILL), 0);
+    ck_assert_int_eq(waitpid(broker, NULL, 0), broker);
+    ck_assert_int_eq(read(ends[0], &octet, 1), 0); /* nobody has the other end */
+    close(ends[0]);
+    rig_end(&rig);
+    template_end(&template);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("salvage");
@@ -1190,6 +1224,7 @@ int main(void)
 
     TCase *faults = tcase_create("faults");
     tcase_add_loop_test(faults, a_fault_of_a_store_thread_leaves_a_note, 0, 3);
+    tcase_add_test(faults, the_child_that_looks_ends_with_its_broker);
     suite_add_tcase(suite, faults);
     return unit_main(suite);
 }
