@@ -32,6 +32,14 @@ static void on_stop(void *context)
     stops++;
 }
 
+static void each_setting(void *context, void (*take)(void *to, const char *key, const char *value),
+                         void *to)
+{
+    ck_assert_ptr_eq(&harness, context);
+    take(to, "heartbeat", "60");
+    take(to, "default_vhost", "\"\\\xff");
+}
+
 static int try_open(struct manage **opened, char error[MANAGE_ERROR_SIZE])
 {
     const struct manage_listener listener = {"amqp", {.host = "127.0.0.1", .port = 5672}};
@@ -43,6 +51,7 @@ static int try_open(struct manage **opened, char error[MANAGE_ERROR_SIZE])
         .listeners = &listener,
         .listener_count = 1,
         .on_stop = on_stop,
+        .each_setting = each_setting,
         .context = &harness,
     };
     return manage_open(&options, opened, error);
@@ -195,6 +204,9 @@ static const struct {
      "{\"source\":\"\",\"vhost\":\"/\",\"destination\":\"q\",\"destination_type\":\"queue\","
      "\"routing_key\":\"q\",\"arguments\":{},\"properties_key\":\"q\"}"},
     {"GET", "/api/connections", "HTTP/1.1 200", "\"state\":\"running\""},
+    {"GET", "/api/channels", "HTTP/1.1 200", "\"number\":1,"},
+    {"GET", "/api/control/environment", "HTTP/1.1 200",
+     "{\"heartbeat\":\"60\",\"default_vhost\":\"\\\"\\\\\\\\xff\"}"},
     {"GET", "/api/consumers/%2F", "HTTP/1.1 200", "[]"},
     {"GET", "/api/control/status", "HTTP/1.1 200", "\"listeners\":[{\"node\":\"stoatmq@"},
     {"GET", "/api/control/ping", "HTTP/1.1 204", "\r\n\r\n"},
