@@ -146,7 +146,7 @@ static inline void blob_lose(struct apply *apply, uint64_t blob, uint32_t entrie
     sort_add(&apply->released, blob, cost, entries);
 }
 
-/* Takes in what was lost: removes the blobs that nobody needs, notes those mostly dead. */
+/* Takes in what was lost: removes the blobs that nobody needs, notes those that are sparse. */
 void blob_release(struct apply *apply);
 
 /* The blob stays for good: how much of it still lives is not known any more. */
@@ -195,7 +195,7 @@ void trim_slice(struct apply *apply);
 
 /* ---- reclaim.c ------------------------------------------------------------------------------- */
 
-/* Moves what lives in blobs that are mostly dead, up to size_max bytes or a millisecond or two.
+/* Moves what lives in blobs that are sparse, up to size_max bytes or a millisecond or two.
  * idle: there is nothing better to do. Nothing may be left to trim. */
 void reclaim_slice(struct apply *apply, uint64_t size_max, bool idle);
 

@@ -14,9 +14,9 @@
  *     entries     how many still need it: at 0 the blob goes
  *     size        what it takes on disk: its bodies, and for each entry about what its place takes
  *     alive       the same of the living entries alone, shared bodies counted for each of them
- *     sparse_at   once alive is no more than this, half of it is dead (a blob of one body is all
- *                 alive or all dead, and has 0 here): from then on the blob has a row in `sparse`,
- *                 under the LSN at which it came to that, which is `since` here. */
+ *     sparse_at   once alive is no more than this, the blob is sparse (one body is all alive or all
+ *                 dead, and has 0 here): from then on it has a row in `sparse`, under the LSN at
+ *                 which it came to that, which is `since` here. */
 #include "store/apply.h"
 #include "store/crc32c.h"
 
@@ -226,7 +226,7 @@ static void write_live(struct apply *apply, const struct new_blob *blob)
         .entries = blob->entries,
         .size = at_most_u32(blob->body_size + blob->entries * blob_cost(0)),
         .alive = alive,
-        .sparse_at = blob->bodies > 1 ? alive / 2 : 0,
+        .sparse_at = blob->bodies > 1 ? blob_sparse_at(alive) : 0,
     };
 
     apply->state.size += row.size;

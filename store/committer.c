@@ -3,7 +3,7 @@
  *     ┌─▶ wait for a batch ──▶ room? ──▶ apply, sync ──▶ send it back ──┐
  *     │         │ ranges left to trim    │ no: send it back, refused     │
  *     │         │ and no batch: a slice  │                               │
- *     │         │ blobs mostly dead and  │                               │
+ *     │         │ blobs are sparse and   │                               │
  *     │         │ none for IDLE_MS: too  │                               │
  *     └─────────┴────────────────────────┴───────────────────────────────┘
  *

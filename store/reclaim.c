@@ -1,4 +1,4 @@
-/* Blobs that are mostly dead are emptied: what lives in them moves to a new blob, and the segments
+/* Blobs that are sparse are emptied: what lives in them moves to a new blob, and the segments
  * that led there are replaced by new ones, of living entries only.
  *
  *     blob 41  ░▒▒▒▒▒░▒▒▒▒░▒▒▒    index (1, 70) ▸ 41  (2, 501) ▸ 41     ▒ dead  ░ alive
@@ -16,10 +16,10 @@
  * own snapshot, the old or the new. Nothing is moved while ranges wait to be trimmed: dead is then
  * what lies below a queue's head or has its bit in a gone row, and nothing else.
  *
- * Which blob:  the one that has been mostly dead for longest, in the order of `sparse`.
+ * Which blob:  the one that has been sparse for longest, in the order of `sparse`.
  * When:        with a batch, once it has been so for reclaim_patience commits, as a queue that is
  *              read from its front empties its blobs by itself; or sooner when such blobs hold more
- *              than an eighth of all, and SLACK; and in any case while the store is idle.
+ *              than a quarter of all, and SLACK; and in any case while the store is idle.
  * How much:    about SLICE_NS, or what the batch itself took when such blobs hold too much; and no
  *              more bytes than go into one blob and the batch itself wrote.
  *
@@ -164,16 +164,17 @@ static uint64_t size_moved(struct apply *apply, uint32_t begin)
     return size;
 }
 
-/* Adds what lives in the blob to what is moved, if that frees half of it. Else it leaves `sparse`
- * until half of what lives now is dead, or for good when it does not add up. Answers the bytes
- * added. */
+/* Adds what lives in the blob to what is moved, if it is as little as that with shared bodies
+ * counted once. Else it leaves `sparse` until it is sparse again by what lives now, or for good when
+ * it does not add up. Answers the bytes added. */
 static uint64_t collect(struct apply *apply, uint64_t blob, struct live_row *row)
 {
     const uint32_t moved = apply->moved.count, emptied = apply->emptied.count;
     const bool sound = collect_segments(apply, blob) && apply->moved.count - moved == row->entries;
     const uint64_t size = sound ? size_moved(apply, moved) : 0;
 
-    if (sound && size <= row->size / 2 && apply->emptied.count - emptied <= HOLDERS_MAX) {
+    if (sound && size <= blob_sparse_at(row->size) &&
+        apply->emptied.count - emptied <= HOLDERS_MAX) {
         *array_add(&apply->sources) = blob;
         return size;
     }
@@ -183,7 +184,7 @@ static uint64_t collect(struct apply *apply, uint64_t blob, struct live_row *row
         apply_damaged(apply, "blob to reclaim", blob, row->entries);
         blob_pin(apply, blob);
     } else if (blob_load(apply, blob, row)) {
-        row->sparse_at = row->alive / 2;
+        row->sparse_at = blob_sparse_at(row->alive);
         blob_save(apply, blob, row);
     }
     return 0;
@@ -346,7 +347,7 @@ static void move(struct apply *apply)
 
 static bool is_urgent(const struct state_row *state)
 {
-    return state->sparse > SLACK + state->size / 8;
+    return state->sparse > SLACK + state->size / 4;
 }
 
 /* Takes the first blob of `sparse` out of it, if it is time and no more than size_max lives in

@@ -11,12 +11,45 @@ enum { /* bytes */
        WRITE_MAX = 64 << 12, /* one writev of LMDB's */
 };
 
+enum { FREE_LIST = 0 }; /* LMDB's own tree */
+
+static uint64_t less(uint64_t from, uint64_t what)
+{
+    return from - min_of(what, from);
+}
+
 /* ---- looking --------------------------------------------------------------------------------- */
 
 static void add_stat(const MDB_stat *stat, uint64_t *trees, uint64_t *pages)
 {
     *trees += stat->ms_branch_pages + stat->ms_leaf_pages;
     *pages += stat->ms_branch_pages + stat->ms_leaf_pages + stat->ms_overflow_pages;
+}
+
+static size_t number_at(const void *data)
+{
+    size_t number;
+
+    memcpy(&number, data, sizeof number);
+    return number;
+}
+
+/* What the last transaction freed, and the next does not use: a reader may still look at what was
+ * before. Rows of the free list: transaction -> count, page numbers. */
+static int count_young(struct room *room, uint64_t *young)
+{
+    MDB_cursor *cursor;
+    MDB_val key, value;
+
+    *young = 0;
+    int rc = mdb_cursor_open(room->txn, FREE_LIST, &cursor);
+    if (rc != 0)
+        return rc;
+    rc = mdb_cursor_get(cursor, &key, &value, MDB_LAST);
+    if (rc == 0 && number_at(key.mv_data) == mdb_txn_id(room->txn))
+        *young = number_at(value.mv_data);
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 /* The free list and the list of databases are LMDB's own trees, 0 and 1. */
@@ -43,12 +76,14 @@ static int count_pages(struct room *room, uint64_t *pages)
 static int look(struct room *room)
 {
     MDB_envinfo info;
-    uint64_t pages;
+    uint64_t pages, young;
     int rc = mdb_txn_renew(room->txn);
 
     if (rc != 0)
         return rc;
     rc = count_pages(room, &pages);
+    if (rc == 0)
+        rc = count_young(room, &young);
     mdb_txn_reset(room->txn);
     if (rc == 0)
         rc = mdb_env_info(room->database->env, &info);
@@ -57,7 +92,9 @@ static int look(struct room *room)
     room->used = info.me_last_pgno + 1;
     room->backed = max_of(room->backed, room->used);
     room->map_size = info.me_mapsize / room->page_size;
-    room->free[room->looks++ % ROOM_LOOKS] = room->used - min_of(pages, room->used);
+    const uint64_t free = less(room->used, pages);
+    room->usable = less(free, young);
+    room->free[room->looks++ % ROOM_LOOKS] = free;
     return 0;
 }
 
@@ -83,9 +120,14 @@ static uint64_t pages_of(const struct room *room, uint64_t bytes)
     return bytes / room->page_size + 1;
 }
 
+struct pages {
+    uint64_t single;   /* one here, one there */
+    uint64_t together; /* in runs, for bodies and large records */
+};
+
 /* Pages that change are copied, each once; new rows split some, fill half-empty ones, or have pages
  * of their own. */
-static uint64_t wanted(const struct room *room, const struct batch *batch)
+static struct pages wanted(const struct room *room, const struct batch *batch)
 {
     const uint64_t entries = batch->live, records = batch->records.count;
     const uint64_t operations = entries + records + batch->deletes.count + batch->tied.count +
@@ -93,8 +135,10 @@ static uint64_t wanted(const struct room *room, const struct batch *batch)
     const uint64_t copies = min_of(4 * operations, room->trees);
     const uint64_t bodies = 2 * pages_of(room, batch->body_bytes);
 
-    return bodies + bodies / 64 + entries / 16 + operations / 32 + records +
-           2 * pages_of(room, buf_size(&batch->record_bytes)) + copies + copies / 64 + 32;
+    return (struct pages){
+        .single = entries / 16 + operations / 32 + records + copies + copies / 64 + 32,
+        .together = bodies + bodies / 64 + 2 * pages_of(room, buf_size(&batch->record_bytes)),
+    };
 }
 
 /* ---- making room ----------------------------------------------------------------------------- */
@@ -127,7 +171,7 @@ static void take_in_tail(struct room *room)
 static bool back(struct room *room, uint64_t pages)
 {
     const uint64_t end = room->used + pages;
-    const uint64_t step = min_of(max_of(room->used / 32, (uint64_t)STEP_MIN / room->page_size),
+    const uint64_t step = min_of(max_of(room->used / 64, (uint64_t)STEP_MIN / room->page_size),
                                  (uint64_t)STEP_MAX / room->page_size);
 
     if (end <= room->backed || allocate(room, min_of(end + step, max_of(end, room->map_size))) ||
@@ -143,6 +187,17 @@ static uint64_t at_hand(const struct room *room)
     return free_pages(room) + (room->backed - room->used);
 }
 
+/* What is to lie behind for a batch while the disk has room: what may need runs of pages; and of
+ * the rest, and the reserve after it, what free pages do not hold. */
+static uint64_t behind(const struct room *room, struct pages pages, uint64_t body_bytes)
+{
+    const uint64_t moved = pages_of(room, BLOB_SIZE_MAX + body_bytes);
+    const uint64_t now = less(pages.single, room->usable);
+    const uint64_t after = less(pages.single + reserve(room), free_pages(room));
+
+    return pages.together + moved + moved / 8 + max_of(now, after);
+}
+
 bool room_make(struct room *room, const struct batch *batch)
 {
     const enum batch_part part = batch_refused_part(batch);
@@ -153,12 +208,11 @@ bool room_make(struct room *room, const struct batch *batch)
     const uint64_t kept = part == BATCH_ALL    ? reserve(room)
                           : part == BATCH_LEAN ? reserve(room) / 2
                                                : 0;
-    const uint64_t pages = wanted(room, batch);
+    const struct pages pages = wanted(room, batch);
 
-    const uint64_t moved = pages_of(room, BLOB_SIZE_MAX + batch->body_bytes);
-
-    room->tight = !back(room, reserve(room) + pages + moved + moved / 8);
-    return !room->tight || part == BATCH_DELETES || at_hand(room) >= kept + pages;
+    room->tight = !back(room, behind(room, pages, batch->body_bytes));
+    return !room->tight || part == BATCH_DELETES ||
+           at_hand(room) >= kept + pages.single + pages.together;
 }
 
 bool room_is_ample(struct room *room)

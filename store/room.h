@@ -11,9 +11,11 @@
  * and some: 1 to 64 MiB. Deletes may use it up; entries are let in only while it would be whole
  * behind them; definitions while half of it would be left.
  *
- * What a batch takes is reckoned from above. While the disk has room, the reserve and what the
- * batch takes are both behind the last page in use. When it has no more, free pages count, too, as
- * many as were free for some commits (younger ones LMDB does not use yet); it is *tight* then:
+ * What a batch takes is reckoned from above. While the disk has room, what may need runs of pages
+ * (bodies, those moved included) is behind the last page in use; so is, of what takes one page at a
+ * time and of the reserve, as much as free pages do not hold: else the file of a store with a large
+ * index would be mostly reserve. When the disk has no more, all is counted together, and as free
+ * what was free for some commits (younger pages LMDB does not use yet); it is *tight* then:
  * bodies are cut into single pages, because nobody knows how free pages lie, and reclaim.c moves
  * nothing.
  *
@@ -37,6 +39,7 @@ struct room {
     uint64_t used, backed;
     uint64_t trees;            /* leaves and branches, of all databases */
     uint64_t free[ROOM_LOOKS]; /* free pages, at the last looks */
+    uint64_t usable;           /* of these now, those that the next transaction may use */
     unsigned looks;
     bool tight; /* after room_make: the disk has no more */
 };

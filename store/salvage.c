@@ -555,7 +555,7 @@ static void put_live(struct salvage *salvage, uint64_t blob, uint64_t entries, u
     uint8_t encoded[LIVE_ROW_SIZE];
 
     row.size = row.alive = (uint32_t)min_of(cost, (uint64_t)UINT32_MAX);
-    row.sparse_at = several ? row.alive / 2 : 0;
+    row.sparse_at = several ? blob_sparse_at(row.alive) : 0;
     live_encode(blob, &row, encoded);
     put(salvage, DB_LIVE, key_slice(&key), slice_of(encoded, sizeof encoded), 0);
     salvage->state.size += row.size;

@@ -80,7 +80,7 @@ static inline bool store_goes_on(const struct store_waiting *waiting)
 struct store_options {
     const char *directory; /* exists already, is ours alone (the caller holds its lock) */
     size_t map_size; /* of address space, not of memory; 0: 1 TiB, or what the system grants */
-    /* Commits for which bodies written together must have been mostly dead before those left are
+    /* Commits for which bodies written together must have been sparse before those left are
      * moved while the store is busy; 0: 1000. */
     uint32_t reclaim_patience;
     uint32_t check_after_ms; /* after opening the check begins; 0: 1000, for clients come first */

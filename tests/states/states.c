@@ -55,7 +55,7 @@ enum {
     BATCHES = 30,       /* in a round */
     BATCHES_AFTER = 3,  /* of a store that has recovered ... */
     AFTER_SHARE = 3,    /* ... in one of so many states */
-    PATIENCE = 3,       /* commits that a blob is left mostly dead: what reclaims is to be seen */
+    PATIENCE = 3,       /* commits that a blob is left sparse: what reclaims is to be seen */
     REST_SHARE = 12,    /* one in so many batches of a round is followed by a rest, ... */
     REST_US = 130000,   /* ... long enough for the store to tidy up */
     REOPEN_SHARE = 12,  /* one in so many batches is followed by a clean end and a new start */
