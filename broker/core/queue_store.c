@@ -236,11 +236,11 @@ static void lengthen(struct run *run, uint64_t first, uint64_t end, uint64_t cou
     run->weight += weight;
 }
 
-static void drop_on_disk(struct segment *part, struct run *run)
+static void drop_on_disk(struct queue *queue, struct segment *part, struct run *run)
 {
     lengthen(run, part->first, part->end, part->is_stub ? part->stored_count : part->count,
              part->is_stub ? part->stored_bytes : part->bytes);
-    window_remove_on_disk(part->window, part);
+    window_drop_on_disk(part->window, part, &queue->broker->remains);
 }
 
 /* Those that are ready; a durable one that is not ends the run. What is not durable may yet be
@@ -297,7 +297,7 @@ bool queue_drop_ready(struct queue *queue, struct window *window)
     for (segment = TAILQ_FIRST(&window->segments); segment != NULL; segment = next) {
         next = TAILQ_NEXT(segment, link);
         if (segment_is_on_disk(segment))
-            drop_on_disk(segment, &run);
+            drop_on_disk(queue, segment, &run);
         else if (!is_transient(segment))
             deletes |= drop_loaded(queue, segment, &run);
     }

@@ -1,11 +1,17 @@
 #include "core/remains.h"
 
+static uint64_t count_of(const struct segment *segment)
+{
+    return segment_is_on_disk(segment) ? 1 : segment->count;
+}
+
 /* Messages of the first segment, as far as `left` goes, and the segment after the last of them.
  * Answers what of `left` is left. */
 static int64_t free_some(struct remains *remains, int64_t left)
 {
     struct segment *segment = TAILQ_FIRST(&remains->segments);
-    const uint32_t end = (uint32_t)(segment->end - segment->first);
+    const bool on_disk = segment_is_on_disk(segment);
+    const uint32_t end = on_disk ? 0 : (uint32_t)(segment->end - segment->first);
 
     for (; left > 0 && remains->slot < end; remains->slot++) {
         struct message **message = &segment->entries[remains->slot].message;
@@ -19,8 +25,10 @@ static int64_t free_some(struct remains *remains, int64_t left)
         return left;
     TAILQ_REMOVE(&remains->segments, segment, link);
     remains->slot = 0;
+    remains->count -= on_disk;
+    free(segment->weights);
     free(segment);
-    return left;
+    return left - on_disk;
 }
 
 static void free_slice(struct task *task)
@@ -49,8 +57,7 @@ void remains_release(struct remains *remains)
 
 void remains_add(struct remains *remains, struct segment *segment)
 {
-    assert(!segment_is_on_disk(segment) && segment->weights == NULL);
     TAILQ_INSERT_TAIL(&remains->segments, segment, link);
-    remains->count += segment->count;
+    remains->count += count_of(segment);
     loop_queue(remains->loop, LOOP_REAP, &remains->task);
 }

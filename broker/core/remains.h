@@ -9,7 +9,8 @@
  *
  * A slice takes about a millisecond; but it is never less than a part of all, so that what comes
  * each turn cannot pile up. What waits here belongs to no queue; it counts as memory until it is
- * freed, and in no figure else. */
+ * freed, and in no figure else. Of what is on disk there are only the segments, each of which counts
+ * as a message. */
 #ifndef CORE_REMAINS_H
 #define CORE_REMAINS_H
 
@@ -24,7 +25,7 @@ enum {
 
 struct remains {
     struct segment_list segments;
-    uint64_t count; /* messages of these */
+    uint64_t count; /* of their messages, and of those without any */
     uint32_t slot;  /* of the first segment: those before it are freed */
     struct loop *loop;
     struct task task;
@@ -33,7 +34,7 @@ struct remains {
 void remains_init(struct remains *remains, struct loop *loop);
 void remains_release(struct remains *remains); /* frees all that is left */
 
-/* Takes over a segment that is in no list, in memory, with what it has. */
+/* Takes over a segment that is in no list, with what it has in memory. */
 void remains_add(struct remains *remains, struct segment *segment);
 
 #endif

@@ -366,6 +366,14 @@ void window_remove_on_disk(struct window *window, struct segment *segment)
     segment_free(window, segment);
 }
 
+void window_drop_on_disk(struct window *window, struct segment *segment, struct remains *remains)
+{
+    assert(segment_is_on_disk(segment));
+    lose_from_disk(window, segment, segment->count, segment->bytes);
+    segment_take_out(window, segment);
+    remains_add(remains, segment);
+}
+
 /* ---- paging out ---- */
 
 static bool may_grow(const struct segment *range)

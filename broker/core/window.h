@@ -211,6 +211,9 @@ void window_shrink(struct window *window);
 /* A part on disk is gone with all its entries. */
 void window_remove_on_disk(struct window *window, struct segment *segment);
 
+/* The same of one of many: it is freed with the remains. */
+void window_drop_on_disk(struct window *window, struct segment *segment, struct remains *remains);
+
 /* An entry of the range was read: it is in memory now, before the range, which begins behind it: in
  * the segment that ends where the range began, if that has a slot for it, or in a new one.
  * Positions ascend; about so many more will follow. */

@@ -111,6 +111,34 @@ START_TEST(what_comes_each_turn_does_not_pile_up)
 }
 END_TEST
 
+/* Of a backlog on disk the segments, which are some thousands for a million messages. */
+START_TEST(what_was_on_disk_goes_with_them)
+{
+    enum { COUNT = 3 * SEGMENT_LARGE * 100, LEFT = 100 };
+    struct remains *remains = &memory.broker.remains;
+    struct queue *queue = declare();
+    uint64_t lsn;
+
+    paging_set_limit(&memory.broker.paging, 0);
+    for (int i = 0; i < 300; i++) {
+        push(queue, SEGMENT_LARGE, 10);
+        loop_turn(&memory.loop, 0);
+    }
+    while (queue->window.disk_count < COUNT) {
+        memory.clock.now_ms += 10;
+        loop_turn(&memory.loop, 0);
+    }
+    ck_assert_uint_eq(COUNT, queue_purge(queue, &lsn));
+    ck_assert(window_check(&queue->window));
+    const uint64_t count = remains->count;
+    ck_assert_uint_ge(count, COUNT / SEGMENT_LARGE);
+    ck_assert_uint_le(count, COUNT / SEGMENT_LARGE + LEFT);
+    loop_turn(&memory.loop, 0);
+    ck_assert_uint_eq(0, remains->count);
+    ck_assert(TAILQ_EMPTY(&remains->segments) && !remains->task.queued);
+}
+END_TEST
+
 /* Those that consumers hold stay, wherever they stand. */
 START_TEST(unacked_entries_stay)
 {
@@ -144,6 +172,7 @@ int main(void)
     tcase_add_loop_test(tcase, a_turn_frees_a_slice, 0, countof(drops));
     tcase_add_test(tcase, a_slice_has_so_many_octets);
     tcase_add_test(tcase, what_comes_each_turn_does_not_pile_up);
+    tcase_add_test(tcase, what_was_on_disk_goes_with_them);
     tcase_add_test(tcase, unacked_entries_stay);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
