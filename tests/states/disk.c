@@ -218,7 +218,8 @@ static void write_file(const char *directory, const char *name, const struct dis
     close(fd);
 }
 
-/* Whatever is left of the lock file must not matter. */
+/* Whatever is left of the lock file beside the store must not matter. Alone it never is: it is made
+ * when data.mdb is durable, and tells that somebody has taken that away. */
 static void write_lock_file(const char *directory, struct random *random)
 {
     uint8_t bytes[8192] = {0};
@@ -236,6 +237,7 @@ void disk_write_state(const struct disk *disk, uint32_t names, struct random *ra
 {
     static struct disk_file file; /* its memory is used again */
     struct disk_name present[DISK_NAMES_MAX];
+    bool has_data = false;
 
     memcpy(present, disk->names, sizeof present);
     for (uint32_t i = 0; i < names; i++)
@@ -245,6 +247,8 @@ void disk_write_state(const struct disk *disk, uint32_t names, struct random *ra
             continue;
         compose(disk, present[i].file, random, &file);
         write_file(directory, present[i].name, &file);
+        has_data = has_data || strcmp(present[i].name, "data.mdb") == 0;
     }
-    write_lock_file(directory, random);
+    if (has_data)
+        write_lock_file(directory, random);
 }
