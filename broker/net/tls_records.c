@@ -10,9 +10,9 @@
  *
  * A record need not bring anything: a key update is 27 octets on the wire and costs as much as
  * decrypting 10 KiB; of others OpenSSL itself takes few. SSL_read takes one after the other, and
- * only what it takes for a socket can stop it. So records are counted as it tells of them: so many
- * a call, then it is the others' turn, and so many that bring nothing one behind the other, as
- * other libraries allow, then the peer has broken the protocol.
+ * only what it takes for a socket can stop it. So records are counted as it tells of them. A call
+ * does so much work, about 3 ms of it, then it is the others' turn. And so many that bring nothing
+ * may come one behind the other, as other libraries allow, then the peer has broken the protocol.
  *
  * Invariants. Between calls `in` is empty, and `out` is the connection's own. Within one `out` may
  * stand on the scratch; at most TLS_OUTPUT_SIZE octets are in it either way, then OpenSSL is told
@@ -25,8 +25,9 @@
 #include <sys/socket.h>
 
 enum {
-    RECORDS_A_CALL = 256,
-    BARREN_MAX = 32, /* BoringSSL and rustls allow as many */
+    WORK_A_CALL = 2048, /* small records */
+    BARREN_WORK = 8,    /* in such: what one costs that brings nothing */
+    BARREN_MAX = 32,    /* BoringSSL and rustls allow as many */
 };
 
 /* ---- what OpenSSL takes for a socket ---- */
@@ -39,7 +40,7 @@ static void on_record(int is_sent, int version, int type, const void *bytes, siz
 
     if (is_sent || type != SSL3_RT_HEADER)
         return;
-    records->begun++;
+    records->work += records->barren > 0 ? BARREN_WORK : 1; /* the one before brought nothing */
     records->barren++;
 }
 
@@ -51,7 +52,7 @@ static bool is_barren(const struct tls_records *records)
 
 static bool may_go_on(const struct tls_records *records)
 {
-    return records->begun < RECORDS_A_CALL && !is_barren(records);
+    return records->work < WORK_A_CALL && !is_barren(records);
 }
 
 static int on_bio_read(BIO *bio, char *bytes, int size)
@@ -262,7 +263,7 @@ ssize_t tls_records_read(struct tls_records *records, void *bytes, size_t size)
     enter(records);
     records->has_more = true; /* as long as nobody has asked the socket */
     records->wants_room = false;
-    records->begun = 0;
+    records->work = 0;
     ssize_t result = read_more(records, bytes, size);
     bool is_held_up = records->wants_room || records->in.size > 0;
     if (records->owed == 0) {

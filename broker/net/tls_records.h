@@ -8,9 +8,9 @@
  *                       had no room for                        did not take
  *
  * input and output are the thread's, for the time of a call. What a connection keeps between calls
- * is bounded: `unread` by little more than a record, `unsent` by TLS_OUTPUT_SIZE and by what the
- * writer had, OpenSSL's own buffers by a record each; when nothing is under way there is none of
- * these.
+ * is bounded: `unread` by little more than a record, or by what was received when that had more
+ * records than there is time for, `unsent` by TLS_OUTPUT_SIZE and by what the writer had, OpenSSL's
+ * own buffers by a record each; when nothing is under way there is none of these.
  *
  * A batch is large because a send is dear: over loopback one costs as much as encrypting 15 KiB.
  * With four records a send a writer takes 10 % more time than with sixteen, with one record 60 %.
@@ -51,7 +51,7 @@ struct tls_records {
     struct buf unread;    /* between calls: the rest of `in` */
     size_t owed;          /* the writer's octets that are in `out`, and were not reported yet */
     unsigned long reason; /* OpenSSL's, of an -EPROTO; else 0 */
-    uint32_t begun;       /* records, by this read */
+    uint32_t work;        /* of this read */
     uint32_t barren;      /* those that have begun since one brought something */
     bool has_more;        /* the last read may have left something that nothing will announce */
     bool wants_room;      /* the last read is to be repeated when the socket takes something */
