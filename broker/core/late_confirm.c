@@ -42,7 +42,7 @@ void late_confirms_init(struct broker *broker)
 void late_confirms_release(struct broker *broker)
 {
     for (size_t i = 0; i < countof(broker->late_confirms); i++) {
-        parking_cancel(&broker->parking, &broker->late_confirms[i].parked);
+        parking_cancel(&broker->late_confirms[i].parked);
         clear(&broker->late_confirms[i], false);
         buf_release(&broker->late_confirms[i].waiting);
     }
@@ -53,10 +53,9 @@ void late_confirm(struct broker *broker, struct publisher *publisher, uint64_t s
     const uint64_t lsn = store_open_lsn(broker->store);
     struct late_confirms *late = &broker->late_confirms[lsn % countof(broker->late_confirms)];
 
-    if (late->parked.waiting && late->parked.lsn != lsn)
-        parking_cancel(&broker->parking,
-                       &late->parked); /* its entries wait for room: all do, then */
-    if (!late->parked.waiting)
+    if (parked_waits(&late->parked) && late->parked.lsn != lsn)
+        parking_cancel(&late->parked); /* its entries wait for room: all do, then */
+    if (!parked_waits(&late->parked))
         parking_wait(&broker->parking, &late->parked, lsn);
     publisher_ref(publisher);
     buf_append(&late->waiting,

@@ -3,11 +3,6 @@
  * of the open batch on its way from there. */
 #include "core/parking.h"
 
-static struct parked_list *list_of(struct parking *parking, const struct parked *parked)
-{
-    return parked->entries ? &parking->for_entries : &parking->waiting;
-}
-
 void parking_init(struct parking *parking, uint64_t durable)
 {
     TAILQ_INIT(&parking->waiting);
@@ -17,11 +12,11 @@ void parking_init(struct parking *parking, uint64_t durable)
 
 void parking_wait(struct parking *parking, struct parked *parked, uint64_t lsn)
 {
-    struct parked_list *list = list_of(parking, parked);
+    struct parked_list *list = parked->entries ? &parking->for_entries : &parking->waiting;
 
-    assert(!parked->waiting &&
+    assert(!parked_waits(parked) &&
            lsn > (parked->entries ? parking->durable_entries : parking->durable));
-    parked->waiting = true;
+    parked->list = list;
     parked->lsn = lsn;
 
     struct parked *before = TAILQ_LAST(list, parked_list);
@@ -33,21 +28,21 @@ void parking_wait(struct parking *parking, struct parked *parked, uint64_t lsn)
         TAILQ_INSERT_AFTER(list, before, parked, link);
 }
 
-void parking_cancel(struct parking *parking, struct parked *parked)
+void parking_cancel(struct parked *parked)
 {
-    if (!parked->waiting)
+    if (!parked_waits(parked))
         return;
-    TAILQ_REMOVE(list_of(parking, parked), parked, link);
-    parked->waiting = false;
+    TAILQ_REMOVE(parked->list, parked, link);
+    parked->list = NULL;
 }
 
 /* on_durable may park again, but not on an LSN that is released here. */
-static void release(struct parking *parking, struct parked_list *list, uint64_t lsn)
+static void release(struct parked_list *list, uint64_t lsn)
 {
     struct parked *parked;
 
     while ((parked = TAILQ_FIRST(list)) != NULL && parked->lsn <= lsn) {
-        parking_cancel(parking, parked);
+        parking_cancel(parked);
         parked->on_durable(parked);
     }
 }
@@ -58,13 +53,13 @@ void parking_release(struct parking *parking, uint64_t durable, uint64_t durable
     assert(durable_entries >= parking->durable_entries);
     parking->durable = durable;
     parking->durable_entries = durable_entries;
-    release(parking, &parking->waiting, durable);
-    release(parking, &parking->for_entries, durable_entries);
+    release(&parking->waiting, durable);
+    release(&parking->for_entries, durable_entries);
 }
 
 void parking_release_empty(struct parking *parking, uint64_t lsn)
 {
     assert(lsn > parking->durable);
-    release(parking, &parking->waiting, lsn);
-    release(parking, &parking->for_entries, lsn);
+    release(&parking->waiting, lsn);
+    release(&parking->for_entries, lsn);
 }

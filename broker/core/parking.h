@@ -9,14 +9,15 @@
 
 #include "base/base.h"
 
+TAILQ_HEAD(parked_list, parked);
+
 struct parked { /* embedded in whoever waits */
     TAILQ_ENTRY(parked) link;
     uint64_t lsn;
-    bool entries; /* set before: it answers for entries put under that LSN */
-    bool waiting;
+    bool entries;             /* set before: it answers for entries put under that LSN */
+    struct parked_list *list; /* in which it waits; NULL: it does not */
     void (*on_durable)(struct parked *parked); /* no longer parked then; may park again */
 };
-TAILQ_HEAD(parked_list, parked);
 
 struct parking {
     struct parked_list waiting, for_entries; /* lowest LSN first */
@@ -24,12 +25,16 @@ struct parking {
     uint64_t durable_entries;                /* the same with all entries; never above it */
 };
 
+static inline bool parked_waits(const struct parked *parked)
+{
+    return parked->list != NULL;
+}
+
 void parking_init(struct parking *parking, uint64_t durable);
 
 /* Parks until lsn is durable; lsn must not be durable yet. */
 void parking_wait(struct parking *parking, struct parked *parked, uint64_t lsn);
-void parking_cancel(struct parking *parking,
-                    struct parked *parked); /* nothing happens when it does not wait */
+void parking_cancel(struct parked *parked); /* nothing happens when it does not wait */
 
 /* The store has reached these: releases what waited for them, those that wait for entries last; in
  * LSN order, first parked first. */

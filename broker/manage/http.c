@@ -569,7 +569,7 @@ void manage_close(struct manage **manage)
     *manage = NULL;
     loop_unwatch(gone->options.broker->loop, &gone->source);
     while ((request = TAILQ_FIRST(&gone->parked)) != NULL) {
-        parking_cancel(&gone->options.broker->parking, &request->parked);
+        parking_cancel(&request->parked);
         set_stopping(request);
         send_back(request);
     }

@@ -121,7 +121,7 @@ static void flush(struct task *task)
 
     flush_prefix(confirms);
     flush_early(confirms);
-    if (confirms->base < confirms->next && !confirms->parked.waiting)
+    if (confirms->base < confirms->next && !parked_waits(&confirms->parked))
         parking_wait(&broker->parking, &confirms->parked, *state_of(confirms, confirms->base));
 }
 
@@ -158,7 +158,7 @@ void confirms_close(struct confirms **confirms)
     struct publisher *publisher = &(*confirms)->publisher;
 
     loop_unqueue(broker->loop, &(*confirms)->task);
-    parking_cancel(&broker->parking, &(*confirms)->parked);
+    parking_cancel(&(*confirms)->parked);
     (*confirms)->channel = NULL;
     *confirms = NULL;
     publisher_unref(&publisher);
@@ -179,7 +179,7 @@ uint64_t confirms_add(struct confirms *confirms, uint64_t lsn)
         settle(confirms, number, CONFIRM_SETTLED);
     } else {
         *state_of(confirms, number) = lsn;
-        if (!confirms->parked.waiting)
+        if (!parked_waits(&confirms->parked))
             queue_flush(confirms);
     }
     return number;

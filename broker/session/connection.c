@@ -97,7 +97,7 @@ void connection_wind_up(struct connection *connection, enum log_level level, con
 {
     assert(is_living(connection));
     log_end(connection, level, reason);
-    parking_cancel(&connection->broker->parking, &connection->parked);
+    parking_cancel(&connection->parked);
     authenticator_cancel(&connection->attempt);
     loop_unqueue(connection->broker->loop, &connection->rest);
     buf_release(&connection->held_reply);
@@ -280,7 +280,7 @@ void connection_hold(struct connection *connection)
 
 void connection_unhold(struct connection *connection)
 {
-    assert(connection->held && !connection->parked.waiting);
+    assert(connection->held && !parked_waits(&connection->parked));
     connection->held = false;
     update_reading(connection);
 }
@@ -436,7 +436,8 @@ void connection_unblock(struct connection *connection)
 
 static const char *open_state_name(const struct connection *connection)
 {
-    const bool awaits_store = connection->parked.waiting && buf_size(&connection->held_reply) == 0;
+    const bool awaits_store =
+        parked_waits(&connection->parked) && buf_size(&connection->held_reply) == 0;
 
     if (connection->blocked)
         return "blocked";

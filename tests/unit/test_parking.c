@@ -17,7 +17,7 @@ static void on_durable(struct parked *parked)
     struct waiter *waiter = container_of(parked, struct waiter, parked);
     const uint64_t then = waiter->then;
 
-    ck_assert(!parked->waiting);
+    ck_assert(!parked_waits(parked));
     const size_t count = strlen(order);
     order[count] = waiter->name;
     order[count + 1] = '\0';
@@ -63,7 +63,7 @@ START_TEST(may_park_again)
     parking_wait(&parking, &w[1].parked, 5);
     parking_release(&parking, 4, 4);
     ck_assert_str_eq(order, "a");
-    ck_assert(w[0].parked.waiting);
+    ck_assert(parked_waits(&w[0].parked));
     parking_release(&parking, 5, 5);
     ck_assert_str_eq(order, "aba");
 }
@@ -95,8 +95,8 @@ START_TEST(forgets_who_cancels)
     start(w, countof(w));
     for (size_t i = 0; i < countof(w); i++)
         parking_wait(&parking, &w[i].parked, 4);
-    parking_cancel(&parking, &w[1].parked);
-    parking_cancel(&parking, &w[1].parked);
+    parking_cancel(&w[1].parked);
+    parking_cancel(&w[1].parked);
     parking_release(&parking, 9, 9);
     ck_assert_str_eq(order, "ac");
     ck_assert_uint_eq(parking.durable, 9);
