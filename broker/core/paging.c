@@ -10,7 +10,6 @@ enum {
     RETRY_MS = 10,
     RETRY_MS_MAX = 1000,
     WRITE_RETRY_MS = 1000,
-    WRITING_BYTES_MAX = 8 * 1024 * 1024,
 };
 
 static uint64_t used(const struct paging *paging)
@@ -26,6 +25,11 @@ static uint64_t low_mark(const struct paging *paging)
 bool paging_is_short(const struct paging *paging)
 {
     return used(paging) > paging->limit;
+}
+
+bool paging_is_far_above(const struct paging *paging)
+{
+    return used(paging) > paging->limit + paging->limit / 2;
 }
 
 /* ---- rounds ---- */
@@ -168,7 +172,7 @@ void paging_end_read(struct paging *paging, size_t bytes)
 
 bool paging_may_write(const struct paging *paging)
 {
-    return paging->writing_bytes < WRITING_BYTES_MAX &&
+    return paging->writing_bytes < PAGING_WRITING_MAX &&
            paging->loop->clock->now_ms >= paging->write_ms;
 }
 
@@ -184,6 +188,14 @@ void paging_end_write(struct paging *paging, size_t bytes, bool failed)
     if (failed)
         paging->write_ms = paging->loop->clock->now_ms + WRITE_RETRY_MS;
     paging_on_progress(paging);
+    const uint64_t ended = paging->writes.durable + 1;
+    parking_release(&paging->writes, ended, ended);
+}
+
+void paging_await_write(struct paging *paging, struct parked *parked)
+{
+    parked->entries = false;
+    parking_wait(&paging->writes, parked, paging->writes.durable + 1);
 }
 
 /* ---- life ---- */
@@ -199,6 +211,7 @@ void paging_init(struct paging *paging, struct loop *loop)
         .task.run = go_on,
     };
     TAILQ_INIT(&paging->windows);
+    parking_init(&paging->writes, 0);
 }
 
 void paging_release(struct paging *paging)

@@ -14,15 +14,24 @@
  * 64th of the limit for all, and begins when the store has got on, or a little later: at first
  * RETRY_MS, each time in vain twice as long, up to a second. Work per turn is bounded.
  *
- * Nothing happens on the path of a message: memory is looked at when a segment is added to a
+ * What only scratch can take is written, some megabytes at a time. Where the disk is slower than the
+ * publishers, memory would grow as far as it goes; so from half the limit above it on publishers
+ * wait for a write to end (paging_lags), as they do for the store when its batch is full.
+ *
+ * Nothing else happens on the path of a message: memory is looked at when a segment is added to a
  * window, when a large message comes, and when a batch has become durable. */
 #ifndef CORE_PAGING_H
 #define CORE_PAGING_H
 
+#include "core/parking.h"
 #include "core/window.h"
 #include "net/loop.h"
 
 #define PAGING_LIMIT_DEFAULT (UINT64_C(48) << 20)
+
+enum {
+    PAGING_WRITING_MAX = 8 * 1024 * 1024
+}; /* octets under way to scratch; one write may pass it */
 
 struct paging {
     TAILQ_HEAD(, window) windows; /* with segments in memory; the last to grow first */
@@ -35,6 +44,7 @@ struct paging {
     uint64_t limit, segment_bytes, reading_bytes;
     uint64_t writing_bytes; /* of messages that are being written to scratch: as good as gone */
     uint64_t write_ms;      /* nothing is written before: the last write failed */
+    struct parking writes;  /* who waits for one to end; an LSN is how many have */
     struct loop *loop;
     struct task task;
 };
@@ -49,6 +59,7 @@ void paging_shrink(struct window *window, size_t bytes);
 
 /* There is none left: nobody reads what he may not need at once. */
 bool paging_is_short(const struct paging *paging);
+bool paging_is_far_above(const struct paging *paging); /* by half the limit */
 
 /* Begins a round if memory is short. on_progress: more may have become durable. */
 void paging_review(struct paging *paging);
@@ -56,6 +67,15 @@ void paging_on_progress(struct paging *paging);
 
 /* May something be written to scratch now? Both of these about what is being written. */
 bool paging_may_write(const struct paging *paging);
+
+/* Much is being written, and memory is far above the limit: who publishes should wait until a write
+ * ends, which it does, well or not: paging_await_write. */
+static inline bool paging_lags(const struct paging *paging)
+{
+    return unlikely(paging->writing_bytes >= PAGING_WRITING_MAX / 2) && paging_is_far_above(paging);
+}
+
+void paging_await_write(struct paging *paging, struct parked *parked);
 void paging_begin_write(struct paging *paging, size_t bytes);
 void paging_end_write(struct paging *paging, size_t bytes, bool failed);
 

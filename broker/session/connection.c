@@ -323,6 +323,10 @@ void connection_await_store(struct connection *connection)
 
     if (unlikely(broker_store_is_full(broker)) && store_is_busy(broker->store) && !connection->held)
         hold_until(connection, broker->parking.durable + 1, false);
+    if (paging_lags(&broker->paging) && !connection->held) {
+        connection_hold(connection);
+        paging_await_write(&broker->paging, &connection->parked);
+    }
 }
 
 static void on_rested(struct task *task)

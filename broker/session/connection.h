@@ -16,8 +16,8 @@
  * Waiting. A synchronous reply about something durable must not leave before its LSN is durable.
  * Then the connection is *held*: nothing more of its input is looked at (it stays where it is, in
  * order) until the reply has left. The same way it waits for a basic.get whose message is on disk,
- * for a password to be verified, and for the store when the open batch is full. One hold at a time,
- * one mechanism. A peer that asks without reading the answers is *choked*: not read either, until
+ * for a password to be verified, and, who publishes, for the store when the open batch is full and
+ * for scratch when memory is. One hold at a time, one mechanism. A peer that asks without reading the answers is *choked*: not read either, until
  * it has taken what it was sent. Who publishes while an alarm is on is *blocked*: not read until
  * none is (4.6); what it is to be sent, deliveries and heartbeats, goes on.
  *
@@ -90,7 +90,7 @@ struct connection {
 
     bool held, choked, blocked; /* not read, see above */
     bool noticed;               /* octets have come: it is no probe (1.3) */
-    struct parked parked;       /* held for an LSN */
+    struct parked parked;       /* held for an LSN, or a write to scratch */
     struct buf held_reply;      /* encoded frames that leave when the hold ends */
 
     struct task rest;             /* ends the hold of connection_rest, in the next turn */
@@ -163,7 +163,7 @@ void connection_unblock(struct connection *connection); /* harmless when it is n
 const char *connection_state_name(const struct connection *connection);
 
 /* After a publish: holds the connection while the open batch is full and the store is busy with the
- * one before. */
+ * one before, or while messages come faster than scratch takes them. */
 void connection_await_store(struct connection *connection);
 
 /* Ends it with connection.close: error as filled by amqp_fail; reason is for the log, NULL: the

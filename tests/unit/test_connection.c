@@ -954,6 +954,48 @@ START_TEST(publishers_wait_while_the_store_is_full)
 }
 END_TEST
 
+static uint32_t purge(struct peer *peer)
+{
+    return peer_call(peer, 1,
+                     &(struct amqp_method){.id = AMQP_QUEUE_PURGE, .queue_purge.queue = SLICE("q")},
+                     AMQP_QUEUE_PURGE_OK)
+        .queue_purge_ok.message_count;
+}
+
+START_TEST(publishers_wait_while_scratch_is_behind)
+{
+    struct harness harness;
+    harness_init(&harness, NULL);
+    struct paging *paging = &harness.broker.paging;
+    struct peer *peer = peer_open_channel(&harness), *leaver = peer_open_channel(&harness);
+    peer_call(peer, 1,
+              &(struct amqp_method){.id = AMQP_QUEUE_DECLARE,
+                                    .queue_declare = {.queue = SLICE("q"), .durable = true}},
+              AMQP_QUEUE_DECLARE_OK);
+
+    paging_begin_write(paging, PAGING_WRITING_MAX); /* by a disk that takes its time */
+    for (int i = 0; i < 3; i++) {                   /* memory is not short: none waits */
+        peer_publish(peer, 1, "", "q", "m");
+        ck_assert(!peer->connection->held);
+    }
+    ck_assert_uint_eq(3, purge(peer));
+    paging_set_limit(paging, 0);
+    for (int i = 0; i < 3; i++)
+        peer_publish(peer, 1, "", "q", "m");
+    peer_publish(leaver, 1, "", "q", "m");
+    ck_assert(peer->connection->held);
+    ck_assert(leaver->connection->held);
+    ck_assert_str_eq("flow", connection_state_name(peer->connection));
+    peer_free(&leaver);
+
+    paging_end_write(paging, PAGING_WRITING_MAX, true);
+    harness_run(&harness);
+    ck_assert(!peer->connection->held);
+    ck_assert_uint_eq(4, purge(peer));
+    harness_release(&harness);
+}
+END_TEST
+
 START_TEST(who_does_not_read_is_not_read) /* 4.8 */
 {
     struct service_limits limits = harness_limits;
@@ -1034,6 +1076,7 @@ int main(void)
     tcase_add_test(waiting, nothing_overtakes_a_reply_that_waits);
     tcase_add_test(waiting, a_held_client_can_be_told_to_go);
     tcase_add_test(waiting, publishers_wait_while_the_store_is_full);
+    tcase_add_test(waiting, publishers_wait_while_scratch_is_behind);
     tcase_add_test(waiting, who_does_not_read_is_not_read);
     suite_add_tcase(suite, waiting);
     return unit_main(suite);
