@@ -14,6 +14,18 @@ struct clock {
 void clock_update(struct clock *clock);
 void clock_advance(struct clock *clock, uint64_t ms); /* a fake one only */
 
+/* The same moment by the other clock. What outlives the process is told by wall time, for the
+ * monotonic clock begins anew with the machine; what is over then is due now. */
+static inline uint64_t clock_to_wall_ms(const struct clock *clock, uint64_t at_ms)
+{
+    return clock->wall_ms + (at_ms - clock->now_ms);
+}
+
+static inline uint64_t clock_from_wall_ms(const struct clock *clock, uint64_t wall_ms)
+{
+    return wall_ms <= clock->wall_ms ? clock->now_ms : clock->now_ms + (wall_ms - clock->wall_ms);
+}
+
 /* The monotonic clock itself, for measuring; not for decisions that a test must be able to
  * steer. */
 uint64_t clock_monotonic_ns(void);

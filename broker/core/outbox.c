@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "core/queue_parts.h"
 #include "core/queue_store.h"
 #include "core/vhost.h"
 

@@ -1,6 +1,6 @@
 #include "core/paging.h"
 
-#include "core/queue_store.h"
+#include "core/queue_page_out.h"
 
 enum {
     SEGMENTS_PER_TURN = 64,

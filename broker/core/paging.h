@@ -30,8 +30,9 @@
 #define PAGING_LIMIT_DEFAULT (UINT64_C(48) << 20)
 
 enum {
-    PAGING_WRITING_MAX = 8 * 1024 * 1024
-}; /* octets under way to scratch; one write may pass it */
+    PAGING_ENTRY_SIZE = 200,              /* octets of an entry and its message beside the body */
+    PAGING_WRITING_MAX = 8 * 1024 * 1024, /* octets under way to scratch; one write may pass it */
+};
 
 struct paging {
     TAILQ_HEAD(, window) windows; /* with segments in memory; the last to grow first */

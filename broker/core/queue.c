@@ -18,6 +18,8 @@
 #include "core/argument.h"
 #include "core/definition.h"
 #include "core/delivery_count.h"
+#include "core/queue_parts.h"
+#include "core/queue_read.h"
 #include "core/queue_store.h"
 #include "core/vhost.h"
 
@@ -318,7 +320,9 @@ static enum window_next first_of_levels(struct queue *queue, struct place *place
     return next;
 }
 
-enum window_next queue_first_ready(struct queue *queue, struct place *place)
+/* Who is served next: the highest priority, after those whose time is over. WINDOW_ON_DISK: it is
+ * being read, or so many are over that the rest of them goes in the next turn. */
+static enum window_next first_ready(struct queue *queue, struct place *place)
 {
     return likely(queue->others == NULL) ? first_of(queue, &queue->window, place)
                                          : first_of_levels(queue, place);
@@ -357,7 +361,7 @@ static void deliver(struct queue *queue)
     struct place place;
 
     while (queue_ready_count(queue) > 0 && (consumer = consumers_next(&queue->consumers)) != NULL &&
-           queue_first_ready(queue, &place) == WINDOW_READY)
+           first_ready(queue, &place) == WINDOW_READY)
         hand_over(queue, consumer, place);
     if (queue->consumer_count > 0 && !paging_is_short(&queue->broker->paging))
         queue_read_ahead(queue);
@@ -649,7 +653,7 @@ static void serve_waiters(struct queue *queue)
     struct place place;
 
     while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL &&
-           queue_first_ready(queue, &place) != WINDOW_ON_DISK) {
+           first_ready(queue, &place) != WINDOW_ON_DISK) {
         queue_waiter_cancel(waiter);
         waiter->on_loaded(waiter);
     }
@@ -668,7 +672,7 @@ enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place
                            struct queue_waiter *waiter)
 {
     struct broker_counters *counters = &queue->broker->counters;
-    enum window_next next = queue_first_ready(queue, place);
+    enum window_next next = first_ready(queue, place);
 
     queue_used(queue);
     if (next == WINDOW_ON_DISK) {

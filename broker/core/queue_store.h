@@ -1,4 +1,5 @@
-/* The entries of a queue and the store. Durability of one entry, from push to settlement:
+/* What a queue has in the store: the operations that a change of it puts into the open batch. Durability
+ * of one entry, from push to settlement:
  *
  *     push ── stored? ──no──▶ lsn 0: lives and dies in memory
  *                └─yes─▶ put into the open batch, lsn = that batch's
@@ -6,42 +7,24 @@
  *           │                               has acknowledged it, else waits for the batch: see late_confirm.h
  *           └── it has left, or was read back from disk ──▶ deleted by the open batch
  *
- * What is durable can be given up and read again. Reads go to the store's reader thread, one at a
- * time for a queue, in pieces whose size follows from the memory that is free (paging.h); while
- * consumers are being served, the next piece is asked for when READ_AHEAD_SEGMENTS are left before
- * it, so that they need not wait. What a read brings is taken in if the part on disk still begins
- * where it did. A part that is damaged is given up; any other failure to read may pass: nothing of
- * the queue is read for a second, and then whoever waits asks again. What a stub has both in scratch
- * and in the store is read there when it is damaged here.
- *
- *     read for       whom                                            reads
- *     entries        consumers, basic.get, limits; a stub whose      bodies
- *                    entries are due and have somewhere to go
- *     deadlines      ranges recovered with deadlines, behind all     the index alone
- *                    else: they become stubs
- *
- * An entry that was deleted may be read back while its delete is not durable: so a segment is not
- * given up before the deletes of its entries are (deleted_lsn), and a stub's bits say who is alive.
- * Of those that went with all of their segment nobody knows: nothing grows over their place
- * (window.h).
- *
  * Each window of a queue with priorities is a queue of its own to the store: ids id, id + 1, ...
  *
- * For queue.c alone. */
+ * For queue.c and its parts. What is durable can be given up (queue_page_out.h) and read again
+ * (queue_read.h). */
 #ifndef CORE_QUEUE_STORE_H
 #define CORE_QUEUE_STORE_H
 
 #include "core/queue.h"
 
-/* Of the levels 0 to level_max. */
-static inline struct window *queue_window(const struct queue *queue, unsigned level)
+/* Which queue the window is to the store. */
+static inline uint64_t queue_store_id(const struct queue *queue, const struct window *window)
 {
-    const unsigned plain = queue->settings.priority_plain;
-
-    if (queue->others == NULL || level == plain)
-        return (struct window *)(uintptr_t)&queue->window;
-    return &queue->others[level < plain ? level : level - 1];
+    return window == &queue->window ? queue->id
+                                    : queue->id + 1 + (uint64_t)(window - queue->others);
 }
+
+/* Which window that queue of the store is; NULL: none that is in use. */
+struct window *queue_store_window(const struct queue *queue, uint64_t id);
 
 void queue_store_create(struct queue *queue);
 void queue_store_create_level(struct queue *queue, unsigned level);
@@ -77,40 +60,5 @@ void queue_forget_in_stub(struct queue *queue, struct segment *stub, uint32_t sl
  * open batch in runs, not one by one, and what never was is freed later (remains.h). Returns whether
  * it deletes anything. */
 bool queue_drop_ready(struct queue *queue, struct window *window);
-
-/* Gives up what the window has in memory beyond the first `keep` octets or so that are ready, as
- * far as the store has it: the newest first, at most so many segments. Answers how many. For
- * paging.c. */
-unsigned queue_page_out(struct window *window, uint64_t keep, unsigned segments_max);
-
-/* Starts to read a part on disk and what follows it, unless a read of the queue is under way:
- * queue_on_loaded runs when it ends. */
-void queue_read(struct queue *queue, struct segment *segment);
-
-/* The same, if consumers will soon have taken all that stands before the first part on disk. */
-void queue_read_ahead(struct queue *queue);
-
-/* A read had failed: whoever waits for it asks again. */
-void queue_on_read_timer(struct timer *timer);
-
-/* Something was read: whoever waited for it goes on. In queue.c. */
-void queue_on_loaded(struct queue *queue);
-
-/* Who is served next: the highest priority, after those whose time is over. WINDOW_ON_DISK: it is
- * being read, or so many are over that the rest of them goes in the next turn. In queue.c. */
-enum window_next queue_first_ready(struct queue *queue, struct place *place);
-
-/* Drops the entry, into a dead letter at most once if it may have one. In queue.c. */
-void queue_let_go(struct queue *queue, struct place place, enum death death);
-
-/* Some may have left the outbox: there may be room again for what deadlines and rejects bring. In
- * queue.c. */
-void queue_on_outbox_tried(struct queue *queue);
-
-/* The levels up to this one are in use. In queue.c. */
-void queue_use_levels(struct queue *queue, unsigned level);
-
-/* Drops what is over the limit and in memory. In queue.c. */
-void queue_drop_overflow(struct queue *queue);
 
 #endif

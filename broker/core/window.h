@@ -22,7 +22,7 @@
  *
  * A queue starts with its entries in memory. When memory is short (paging.h) the middle goes: what
  * the store has anyway costs nothing to give up (window_page_out), and is read again before the
- * consumer comes to it (queue_store.h). So a queue of ten million messages is what consumers want
+ * consumer comes to it (queue_read.h). So a queue of ten million messages is what consumers want
  * next, a range, and what is not durable yet; a recovered queue is one range; and one lone unacked
  * message costs one segment.
  *
