@@ -2,7 +2,7 @@
 
 #include "base/log.h"
 
-enum { LOOK_MIN_MS = 100, LOOK_MAX_MS = 10000 };
+enum { LOOK_MIN_MS = 100, LOOK_MAX_MS = 10000, READING_SIZE = 128 };
 
 /* Octets in a millisecond: as fast as memory or disk may fill. */
 #define FAST_RATE (UINT64_C(1) << 20)
@@ -26,29 +26,34 @@ static double in_mib(uint64_t octets)
     return (double)octets / (1024.0 * 1024.0);
 }
 
+/* One that stays as it is is not told again. */
+static void set(bool *alarm, bool on, const char *resource, const char *reading)
+{
+    if (*alarm == on)
+        return;
+    *alarm = on;
+    log_at(on ? LOG_WARNING : LOG_INFO, "%s resource limit alarm %s: %s%s", resource,
+           on ? "set" : "cleared", reading,
+           on ? "; publishers are blocked until this alarm clears" : "");
+}
+
 static void set_memory(struct alarm *alarm, bool on)
 {
-    if (alarm->memory == on)
-        return;
-    alarm->memory = on;
-    log_at(on ? LOG_WARNING : LOG_INFO,
-           "memory resource limit alarm %s: %.1f MiB used, %.1f MiB allowed%s",
-           on ? "set" : "cleared", in_mib(alarm->readings.memory_used),
-           in_mib(alarm->limits.memory_max),
-           on ? "; publishers are blocked until this alarm clears" : "");
+    char reading[READING_SIZE];
+
+    snprintf(reading, sizeof(reading), "%.1f MiB used, %.1f MiB allowed",
+             in_mib(alarm->readings.memory_used), in_mib(alarm->limits.memory_max));
+    set(&alarm->memory, on, "memory", reading);
 }
 
 static void set_disk(struct alarm *alarm, bool on)
 {
-    if (alarm->disk == on)
-        return;
-    alarm->disk = on;
-    log_at(on ? LOG_WARNING : LOG_INFO,
-           "disk resource limit alarm %s: %.1f MiB free, %.1f MiB wanted%s%s",
-           on ? "set" : "cleared", in_mib(alarm->readings.disk_free),
-           in_mib(alarm->limits.disk_free_min),
-           alarm->readings.store_full ? ", and the store has no room" : "",
-           on ? "; publishers are blocked until this alarm clears" : "");
+    char reading[READING_SIZE];
+
+    snprintf(reading, sizeof(reading), "%.1f MiB free, %.1f MiB wanted%s",
+             in_mib(alarm->readings.disk_free), in_mib(alarm->limits.disk_free_min),
+             alarm->readings.store_full ? ", and the store has no room" : "");
+    set(&alarm->disk, on, "disk", reading);
 }
 
 void alarm_set_descriptors(struct alarm *alarm, bool on, size_t connections_max)
