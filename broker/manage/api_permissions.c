@@ -73,55 +73,47 @@ static json_t *make_list(struct broker *broker, const struct user *user, const s
     return list;
 }
 
-static void answer_all(struct manage_request *request, add_grant *add)
+/* Whose the path asks for. */
+enum scope { OF_ALL, OF_USER, OF_VHOST };
+
+static void answer_list(struct manage_request *request, enum scope scope, add_grant *add)
 {
-    manage_answer(request, HTTP_OK, make_list(broker_of(request), NULL, NULL, add), 0);
-}
+    const struct user *user = scope == OF_USER ? api_user(request, 0) : NULL;
+    const struct vhost *vhost = scope == OF_VHOST ? api_vhost(request) : NULL;
 
-static void answer_of_user(struct manage_request *request, add_grant *add)
-{
-    const struct user *user = api_user(request, 0);
-
-    if (user != NULL)
-        manage_answer(request, HTTP_OK, make_list(broker_of(request), user, NULL, add), 0);
-}
-
-static void answer_of_vhost(struct manage_request *request, add_grant *add)
-{
-    const struct vhost *vhost = api_vhost(request);
-
-    if (vhost != NULL)
-        manage_answer(request, HTTP_OK, make_list(broker_of(request), NULL, vhost, add), 0);
+    if ((scope == OF_USER && user == NULL) || (scope == OF_VHOST && vhost == NULL))
+        return; /* there is none, and the request is answered */
+    manage_answer(request, HTTP_OK, make_list(broker_of(request), user, vhost, add), 0);
 }
 
 void api_permissions(struct manage_request *request)
 {
-    answer_all(request, add_permissions);
+    answer_list(request, OF_ALL, add_permissions);
 }
 
 void api_permissions_of_user(struct manage_request *request)
 {
-    answer_of_user(request, add_permissions);
+    answer_list(request, OF_USER, add_permissions);
 }
 
 void api_permissions_of_vhost(struct manage_request *request)
 {
-    answer_of_vhost(request, add_permissions);
+    answer_list(request, OF_VHOST, add_permissions);
 }
 
 void api_topic_permissions(struct manage_request *request)
 {
-    answer_all(request, add_topics);
+    answer_list(request, OF_ALL, add_topics);
 }
 
 void api_topic_permissions_of_user(struct manage_request *request)
 {
-    answer_of_user(request, add_topics);
+    answer_list(request, OF_USER, add_topics);
 }
 
 void api_topic_permissions_of_vhost(struct manage_request *request)
 {
-    answer_of_vhost(request, add_topics);
+    answer_list(request, OF_VHOST, add_topics);
 }
 
 /* ---- one user in one vhost ---- */
