@@ -22,12 +22,12 @@
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/listener.h>
-#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "core/broker.h"
 #include "manage/api.h"
 #include "manage/control_socket.h"
@@ -448,18 +448,6 @@ static int open_http(struct manage *manage)
     return 0;
 }
 
-/* Signals are the main thread's. */
-static int start_thread(struct manage *manage)
-{
-    sigset_t all, before;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int error = pthread_create(&manage->thread, NULL, run, manage);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return -error;
-}
-
 static void name_node(struct manage *manage)
 {
     char host[MANAGE_NODE_SIZE - 16] = "localhost";
@@ -532,7 +520,7 @@ static int listen_and_start(struct manage *manage)
     manage->source.fd = manage->inbox.fd;
     int result = loop_watch(loop, &manage->source);
     if (result == 0) {
-        result = start_thread(manage);
+        result = thread_start(&manage->thread, run, manage);
         if (result < 0)
             loop_unwatch(loop, &manage->source);
     }
