@@ -19,9 +19,13 @@
 #include "net/loop.h"
 #include "store/store.h"
 
+struct message_counters { /* of a queue, or of all that there have been; only ever growing */
+    uint64_t published, delivered, delivered_no_ack, got, got_no_ack, redelivered, acknowledged;
+};
+
 struct broker_counters { /* since start; only ever growing */
-    uint64_t published, confirmed, returned, dropped_unroutable;
-    uint64_t delivered, delivered_no_ack, got, got_no_ack, got_empty, redelivered, acknowledged;
+    struct message_counters messages;
+    uint64_t confirmed, returned, dropped_unroutable, got_empty;
     uint64_t logins, logins_refused; /* of those who have said who they are (4.2.7) */
     uint64_t connections_opened, connections_closed, channels_opened, channels_closed;
     uint64_t queues_declared, queues_deleted;

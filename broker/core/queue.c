@@ -332,7 +332,7 @@ static enum window_next first_ready(struct queue *queue, struct place *place)
 
 static void hand_over(struct queue *queue, struct consumer *consumer, struct place place)
 {
-    struct broker_counters *counters = &queue->broker->counters;
+    struct message_counters *counters = &queue->broker->counters.messages;
 
     consumer_served(consumer);
     if (place_entry(place)->redelivered) {
@@ -671,7 +671,7 @@ void queue_on_loaded(struct queue *queue)
 enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place,
                            struct queue_waiter *waiter)
 {
-    struct broker_counters *counters = &queue->broker->counters;
+    struct message_counters *counters = &queue->broker->counters.messages;
     enum window_next next = first_ready(queue, place);
 
     queue_used(queue);
@@ -692,7 +692,7 @@ enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place
         }
         window_take(place->segment->window, *place);
     } else {
-        counters->got_empty++;
+        queue->broker->counters.got_empty++;
     }
     return next;
 }
@@ -712,7 +712,7 @@ static void give_credit_back(struct consumer *consumer)
 void queue_ack(struct queue *queue, struct place place, struct consumer *consumer)
 {
     queue->counters.acknowledged++;
-    queue->broker->counters.acknowledged++;
+    queue->broker->counters.messages.acknowledged++;
     queue_remove_entry(queue, place, REMOVE_SETTLED);
     give_credit_back(consumer);
 }

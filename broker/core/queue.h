@@ -48,10 +48,6 @@ struct queue_options {
     struct exchange *delayed_by; /* not NULL: whose waiting messages it is for, under its name */
 };
 
-struct queue_counters {
-    uint64_t published, delivered, delivered_no_ack, got, got_no_ack, redelivered, acknowledged;
-};
-
 struct queue {
     struct map_link by_name;     /* in vhost->queues, unless delayed_by is set */
     struct map_link by_id;       /* in broker->queues, when durable */
@@ -101,7 +97,7 @@ struct queue {
     bool read_failed;             /* the last one: said once */
     struct queue_waiters waiters; /* basic.gets that wait for it */
 
-    struct queue_counters counters;
+    struct message_counters counters;
 };
 
 /* The queue that is to be; must not exist. Durable ones join the open batch: queue->lsn is what

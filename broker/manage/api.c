@@ -137,6 +137,23 @@ static json_t *name_of(const struct policy *policy)
     return policy == NULL ? json_null() : json_from_slice(policy->options.name);
 }
 
+json_t *api_message_stats(const struct message_counters *counters)
+{
+    json_t *stats = json_object();
+
+    json_put_number(stats, "publish", counters->published);
+    json_put_number(stats, "deliver", counters->delivered);
+    json_put_number(stats, "deliver_no_ack", counters->delivered_no_ack);
+    json_put_number(stats, "get", counters->got);
+    json_put_number(stats, "get_no_ack", counters->got_no_ack);
+    json_put_number(stats, "deliver_get",
+                    counters->delivered + counters->delivered_no_ack + counters->got +
+                        counters->got_no_ack);
+    json_put_number(stats, "redeliver", counters->redelivered);
+    json_put_number(stats, "ack", counters->acknowledged);
+    return stats;
+}
+
 void api_put_policies(json_t *object, const struct policy_set *set)
 {
     struct buf effective = BUF_EMPTY;

@@ -82,6 +82,9 @@ void api_count_messages(const struct vhost *vhost, struct message_counts *counts
 /* messages, messages_ready, messages_unacknowledged */
 void api_put_messages(json_t *object, const struct message_counts *counts);
 
+/* message_stats: "publish", "deliver" and so on, "deliver_get" their sum */
+json_t *api_message_stats(const struct message_counters *counters);
+
 /* policy, operator_policy, effective_policy_definition */
 void api_put_policies(json_t *object, const struct policy_set *set);
 

@@ -28,22 +28,12 @@ static json_t *exchange_types(void)
 
 static json_t *message_stats(const struct broker_counters *counters)
 {
-    json_t *stats = json_object();
+    json_t *stats = api_message_stats(&counters->messages);
 
-    json_put_number(stats, "publish", counters->published);
     json_put_number(stats, "confirm", counters->confirmed);
     json_put_number(stats, "return_unroutable", counters->returned);
     json_put_number(stats, "drop_unroutable", counters->dropped_unroutable);
-    json_put_number(stats, "deliver", counters->delivered);
-    json_put_number(stats, "deliver_no_ack", counters->delivered_no_ack);
-    json_put_number(stats, "get", counters->got);
-    json_put_number(stats, "get_no_ack", counters->got_no_ack);
     json_put_number(stats, "get_empty", counters->got_empty);
-    json_put_number(stats, "deliver_get",
-                    counters->delivered + counters->delivered_no_ack + counters->got +
-                        counters->got_no_ack);
-    json_put_number(stats, "redeliver", counters->redelivered);
-    json_put_number(stats, "ack", counters->acknowledged);
     return stats;
 }
 

@@ -30,23 +30,6 @@ static json_t *exclusive_consumer_tag(const struct queue *queue)
     return json_from_slice(consumer->tag);
 }
 
-static json_t *message_stats(const struct queue_counters *counters)
-{
-    json_t *stats = json_object();
-
-    json_put_number(stats, "publish", counters->published);
-    json_put_number(stats, "deliver", counters->delivered);
-    json_put_number(stats, "deliver_no_ack", counters->delivered_no_ack);
-    json_put_number(stats, "get", counters->got);
-    json_put_number(stats, "get_no_ack", counters->got_no_ack);
-    json_put_number(stats, "deliver_get",
-                    counters->delivered + counters->delivered_no_ack + counters->got +
-                        counters->got_no_ack);
-    json_put_number(stats, "redeliver", counters->redelivered);
-    json_put_number(stats, "ack", counters->acknowledged);
-    return stats;
-}
-
 static void put_definition(json_t *object, const struct queue *queue)
 {
     json_put_slice(object, "name", queue->name);
@@ -76,7 +59,7 @@ static void put_figures(json_t *object, const struct queue *queue)
     json_put_number(object, "message_bytes", depth.ready_bytes + depth.unacked_bytes);
     json_put_number(object, "message_bytes_ready", depth.ready_bytes);
     json_put_number(object, "message_bytes_unacknowledged", depth.unacked_bytes);
-    json_put(object, "message_stats", message_stats(&queue->counters));
+    json_put(object, "message_stats", api_message_stats(&queue->counters));
 }
 
 static json_t *queue_object(const struct manage *manage, const struct queue *queue)

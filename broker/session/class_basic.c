@@ -132,7 +132,7 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
     size_t letters = channel->broker->dead_letters.count;
 
     channel->published++;
-    channel->broker->counters.published++;
+    channel->broker->counters.messages.published++;
     exchange_route_message(exchange, message, route);
     bool taken = route_deliver(route, message);
     if (unlikely(route->count != 1) && route_unusually(channel, exchange, message, mandatory)) {

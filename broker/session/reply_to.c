@@ -29,7 +29,7 @@ static void on_reply(struct reply_target *target, struct message *message)
         return;
     }
     channel->delivered++;
-    channel->broker->counters.delivered_no_ack++;
+    channel->broker->counters.messages.delivered_no_ack++;
     channel_send_content(channel,
                          &(struct amqp_method){
                              .id = AMQP_BASIC_DELIVER,

@@ -169,7 +169,7 @@ static void run(const struct mode *mode, uint64_t messages)
 
     printf("path %-10s %8.1f ns a message", mode->name, (double)ns / (double)messages);
     printf(" (%" PRIu64 " delivered)\n",
-           bench.broker.counters.delivered + bench.broker.counters.delivered_no_ack);
+           bench.broker.counters.messages.delivered + bench.broker.counters.messages.delivered_no_ack);
     buf_release(&publishes);
     stop(&bench);
 }

@@ -230,13 +230,13 @@ static void measure_chain(void)
 
 static void take(uint16_t channel, uint64_t count)
 {
-    const uint64_t delivered = harness.broker.counters.delivered + count;
+    const uint64_t delivered = harness.broker.counters.messages.delivered + count;
     struct buf *received = &peer->memory.received;
 
     peer_send(peer, channel,
               &(struct amqp_method){.id = AMQP_BASIC_CONSUME,
                                     .basic_consume = {.queue = SLICE("q0"), .no_wait = true}});
-    for (int i = 0; i < 10000 && harness.broker.counters.delivered < delivered; i++) {
+    for (int i = 0; i < 10000 && harness.broker.counters.messages.delivered < delivered; i++) {
         loop_turn(&harness.loop, 0);
         buf_clear(received);
     }
