@@ -1031,16 +1031,18 @@ static bool check_ssl(const struct config *config, char error[CONFIG_ERROR_SIZE]
 
 bool config_check(const struct config *config, char error[CONFIG_ERROR_SIZE])
 {
+    const struct service_limits *limits = &config->service_limits;
+
     if (!check_permissions(config, error) || !check_vhost_limits(config, error))
         return false;
-    if (config->publish_size_max != 0 && config->publish_size_max < config->message_size_max)
+    if (limits->publish_size_max != 0 && limits->publish_size_max < limits->message_size_max)
         return fail(error,
                     "publish_memory_limit (%" PRIu64 ") is smaller than max_message_size (%" PRIu64
                     "): no message of that size could come",
-                    config->publish_size_max, config->message_size_max);
-    if (config->initial_frame_size_max > config->frame_size_max)
+                    limits->publish_size_max, limits->message_size_max);
+    if (limits->initial_frame_size_max > limits->frame_size_max)
         return fail(error, "initial_frame_max (%" PRIu32 ") is larger than frame_max (%" PRIu32 ")",
-                    config->initial_frame_size_max, config->frame_size_max);
+                    limits->initial_frame_size_max, limits->frame_size_max);
     return check_clash("listeners.tcp", &config->tcp, "listeners.tcp", &config->tcp, error) &&
            check_clash("listeners.ssl", &config->ssl, "listeners.ssl", &config->ssl, error) &&
            check_clash("listeners.tcp", &config->tcp, "listeners.ssl", &config->ssl, error) &&

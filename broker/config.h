@@ -3,13 +3,15 @@
  * Sources, the last word wins: defaults, the file, the files of conf.d beside it in name order, the
  * environment (STOATMQ_ and the key in upper case with dots as underscores), --set. Keys are
  * RabbitMQ's where the meaning is the same. An unknown key or a bad value refuses to start, with
- * source, line and the nearest known key. One table in config.c holds every key: name, kind, range,
- * default, place. */
+ * source, line and the nearest known key. One table, in config_keys.c, holds every key: name, kind,
+ * range, default, place. */
 #ifndef BROKER_CONFIG_H
 #define BROKER_CONFIG_H
 
 #include "base/log.h"
 #include "base/slice.h"
+#include "core/broker.h"
+#include "session/service.h"
 
 struct config_listener {
     TAILQ_ENTRY(config_listener) link;
@@ -74,36 +76,11 @@ struct config {
     char *default_configure, *default_write, *default_read; /* default_permissions.* (.*) */
     /* loopback_users.NAME (guest): from loopback peers only; loopback_users = none empties it */
     struct config_names loopback_users;
-    uint32_t heartbeat_s;                /* heartbeat (60) */
-    uint32_t frame_size_max;             /* frame_max (131072), 8192 to 134217728 */
-    uint32_t initial_frame_size_max;     /* initial_frame_max (8192) */
-    uint16_t channel_max;                /* max_channels_per_connection, channel_max (2047) */
-    bool proxy_protocol;                 /* proxy_protocol (false): see net/proxied.h */
-    uint32_t handshake_timeout_ms;       /* handshake_timeout (10000) */
-    uint64_t message_size_max;           /* max_message_size (16777216), at most 134217728 */
-    uint64_t message_memory_max;         /* message_memory_limit (48MiB) */
-    uint32_t consumer_max_per_channel;   /* consumer_max_per_channel (100000); 0 in this and all
-                                        * below to vhost_max: no limit */
-    uint32_t consumer_max_per_node;      /* consumer_max_per_node (1000000) */
-    uint32_t unacked_max_per_channel;    /* unacked_max_per_channel (100000) */
-    uint64_t publish_size_max;           /* publish_memory_limit (128MiB) */
-    uint64_t unacked_size_max;           /* unacked_memory_limit (512MiB) */
-    uint64_t output_size_max;            /* output_memory_limit (1MiB) */
-    uint64_t consumer_timeout_ms;        /* consumer_timeout (0: none) */
-    uint32_t connection_max;             /* connection_max (0: as many as descriptors allow) */
-    uint32_t connection_max_per_address; /* connection_max_per_address (0: likewise) */
-    uint32_t ssl_handshake_max;          /* ssl_handshake_max (1000) */
-    uint32_t handshake_max_per_address;  /* handshake_max_per_address (10000) */
-    uint32_t login_delay_max_ms;         /* login_delay_max (3000; 0: none) */
-    uint32_t channel_max_per_node;       /* channel_max_per_node (500000) */
-    uint32_t queue_max;                  /* cluster_queue_limit (1000000) */
-    uint32_t exchange_max;               /* cluster_exchange_limit (200000) */
-    uint32_t binding_max;                /* cluster_binding_limit (2000000) */
-    uint32_t binding_max_per_queue;      /* binding_max_per_queue (200000) */
-    uint32_t binding_max_per_exchange;   /* binding_max_per_exchange (200000) */
-    uint32_t routing_steps_max;          /* routing_steps_max (1000000) */
-    uint64_t definition_octets_max;      /* definition_memory_limit (256MiB) */
-    uint32_t vhost_max;                  /* vhost_max (10000) */
+    struct service_limits service_limits; /* heartbeat, max_message_size ...: see config_keys.c */
+    struct broker_limits broker_limits;   /* cluster_queue_limit ...: likewise */
+    bool proxy_protocol;                  /* proxy_protocol (false): see net/proxied.h */
+    uint64_t message_memory_max;          /* message_memory_limit (48MiB) */
+    uint32_t ssl_handshake_max;           /* ssl_handshake_max (1000) */
     /* default_limits.vhosts.*: of a new vhost, by the first whose pattern its name matches; in the
      * order of their names, numbers by value */
     struct config_vhost_limits_list vhost_limits;
@@ -112,7 +89,7 @@ struct config {
     uint64_t memory_total;       /* total_memory_available_override_value (0: as found) */
     double disk_free_relative;   /* disk_free_limit.relative (0: the absolute one) */
     uint64_t disk_free_absolute; /* disk_free_limit.absolute (50MB) */
-    uint32_t backlog;            /* tcp_listen_options.backlog (128) */
+    uint32_t backlog;            /* tcp_listen_options.backlog (1024) */
     char *user;                  /* user (empty: whoever starts it): see privileges.h */
     bool sandbox;                /* sandbox (true): see sandbox.h */
     bool log_console;            /* log.console (true): there is a log, on stderr */

@@ -159,26 +159,6 @@ static void set_logins(const struct config *config, struct login_rules *rules)
 static int start_service(struct server *server)
 {
     const struct config *config = server->config;
-    struct service_limits limits = {
-        .heartbeat_s = config->heartbeat_s,
-        .frame_size_max = config->frame_size_max,
-        .initial_frame_size_max = config->initial_frame_size_max,
-        .channel_max = config->channel_max,
-        .handshake_timeout_ms = config->handshake_timeout_ms,
-        .message_size_max = config->message_size_max,
-        .consumer_max_per_channel = config->consumer_max_per_channel,
-        .consumer_max_per_node = config->consumer_max_per_node,
-        .unacked_max_per_channel = config->unacked_max_per_channel,
-        .publish_size_max = config->publish_size_max,
-        .unacked_size_max = config->unacked_size_max,
-        .output_size_max = config->output_size_max,
-        .consumer_timeout_ms = config->consumer_timeout_ms,
-        .connection_max = config->connection_max,
-        .connection_max_per_address = config->connection_max_per_address,
-        .handshake_max_per_address = config->handshake_max_per_address,
-        .login_delay_max_ms = config->login_delay_max_ms,
-        .channel_max_per_node = config->channel_max_per_node,
-    };
     const struct config_property *property;
     size_t count = 0;
 
@@ -188,8 +168,8 @@ static int start_service(struct server *server)
     count = 0;
     TAILQ_FOREACH (property, &config->server_properties, link)
         properties[count++] = (struct service_property){property->key, property->value};
-    const int result = service_init(&server->service, &server->broker, &limits, properties, count,
-                                    PASSWORD_COST, true);
+    const int result = service_init(&server->service, &server->broker, &config->service_limits,
+                                    properties, count, PASSWORD_COST, true);
     free(properties);
     set_logins(config, &server->service.logins);
     server->service.on_idle = on_idle;
@@ -282,6 +262,23 @@ static void open_scratch(struct server *server)
     }
 }
 
+static int start_broker(struct server *server, struct clock *clock, struct random *random,
+                        struct store *store)
+{
+    const struct config *config = server->config;
+    const int failed = broker_init(&server->broker, &server->loop, clock, random, store);
+
+    if (failed != 0)
+        return failed;
+    server->broker.on_store_failure = on_store_failure;
+    server->broker.on_store_full = on_store_full;
+    server->broker.limits = config->broker_limits;
+    paging_set_limit(&server->broker.paging, config->message_memory_max);
+    open_scratch(server);
+    restrict_users(server);
+    return 0;
+}
+
 struct server *server_new(const struct config *config, struct clock *clock, struct random *random,
                           struct store **store, char error[SERVER_ERROR_SIZE])
 {
@@ -293,46 +290,32 @@ struct server *server_new(const struct config *config, struct clock *clock, stru
     int failed = loop_init(&server->loop, clock);
     if (failed != 0) {
         snprintf(error, SERVER_ERROR_SIZE, "cannot set up the event loop: %s", strerror(-failed));
-        free(server);
-        return NULL;
+        goto no_loop;
     }
-    failed = broker_init(&server->broker, &server->loop, clock, random, *store);
+    failed = start_broker(server, clock, random, *store);
     if (failed != 0) {
         snprintf(error, SERVER_ERROR_SIZE, "cannot read the store in %s: %s", config->data_dir,
                  strerror(-failed));
-        loop_release(&server->loop);
-        free(server);
-        return NULL;
+        goto no_broker;
     }
-    *store = NULL; /* the broker's from here */
-    server->broker.on_store_failure = on_store_failure;
-    server->broker.on_store_full = on_store_full;
-    server->broker.limits = (struct broker_limits){
-        .queue_max = config->queue_max,
-        .exchange_max = config->exchange_max,
-        .vhost_max = config->vhost_max,
-        .binding_max = config->binding_max,
-        .binding_max_per_queue = config->binding_max_per_queue,
-        .binding_max_per_exchange = config->binding_max_per_exchange,
-        .routing_steps_max = config->routing_steps_max,
-        .definition_octets_max = config->definition_octets_max,
-    };
-    paging_set_limit(&server->broker.paging, config->message_memory_max);
-    open_scratch(server);
-    restrict_users(server);
     failed = start_service(server);
     if (failed != 0) {
         snprintf(error, SERVER_ERROR_SIZE, "cannot start the thread that verifies passwords: %s",
                  strerror(-failed));
-        *store = server->broker.store;
-        broker_release(&server->broker);
-        loop_release(&server->loop);
-        free(server);
-        return NULL;
+        goto no_service;
     }
+    *store = NULL; /* the broker's */
     make_vhost_rules(server);
     start_alarm(server);
     return server;
+
+no_service:
+    broker_release(&server->broker);
+no_broker:
+    loop_release(&server->loop);
+no_loop:
+    free(server);
+    return NULL;
 }
 
 /* ---- TLS ---- */
@@ -499,7 +482,7 @@ static bool open_listeners(struct server *server, const struct protocol *protoco
         }
         opened->protocol = protocol;
         if (server->config->proxy_protocol)
-            opened->listener.proxy_timeout_ms = server->config->handshake_timeout_ms;
+            opened->listener.proxy_timeout_ms = server->config->service_limits.handshake_timeout_ms;
         opened->listener.proxied_count = &server->service.proxied_count;
         opened->listener.context = server;
         opened->listener.on_accept = on_accept;

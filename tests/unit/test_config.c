@@ -86,33 +86,33 @@ START_TEST(defaults)
     ck_assert_str_eq(config.default_read, ".*");
     ck_assert_str_eq(names_on(&config.default_tags), "administrator");
     ck_assert_str_eq(names_on(&config.loopback_users), "guest");
-    ck_assert_uint_eq(config.heartbeat_s, 60);
-    ck_assert_uint_eq(config.frame_size_max, 131072);
-    ck_assert_uint_eq(config.initial_frame_size_max, 8192);
-    ck_assert_uint_eq(config.unacked_size_max, UINT64_C(512) << 20);
-    ck_assert_uint_eq(config.output_size_max, 1 << 20);
-    ck_assert_uint_eq(config.channel_max, 2047);
-    ck_assert_uint_eq(config.handshake_timeout_ms, 10000);
-    ck_assert_uint_eq(config.message_size_max, 16777216);
+    ck_assert_uint_eq(config.service_limits.heartbeat_s, 60);
+    ck_assert_uint_eq(config.service_limits.frame_size_max, 131072);
+    ck_assert_uint_eq(config.service_limits.initial_frame_size_max, 8192);
+    ck_assert_uint_eq(config.service_limits.unacked_size_max, UINT64_C(512) << 20);
+    ck_assert_uint_eq(config.service_limits.output_size_max, 1 << 20);
+    ck_assert_uint_eq(config.service_limits.channel_max, 2047);
+    ck_assert_uint_eq(config.service_limits.handshake_timeout_ms, 10000);
+    ck_assert_uint_eq(config.service_limits.message_size_max, 16777216);
     ck_assert_uint_eq(config.message_memory_max, 50331648);
-    ck_assert_uint_eq(config.consumer_max_per_channel, 100000);
-    ck_assert_uint_eq(config.consumer_max_per_node, 1000000);
-    ck_assert_uint_eq(config.unacked_max_per_channel, 100000);
-    ck_assert_uint_eq(config.publish_size_max, UINT64_C(128) << 20);
-    ck_assert_uint_eq(config.connection_max, 0);
-    ck_assert_uint_eq(config.connection_max_per_address, 0);
-    ck_assert_uint_eq(config.handshake_max_per_address, 10000);
+    ck_assert_uint_eq(config.service_limits.consumer_max_per_channel, 100000);
+    ck_assert_uint_eq(config.service_limits.consumer_max_per_node, 1000000);
+    ck_assert_uint_eq(config.service_limits.unacked_max_per_channel, 100000);
+    ck_assert_uint_eq(config.service_limits.publish_size_max, UINT64_C(128) << 20);
+    ck_assert_uint_eq(config.service_limits.connection_max, 0);
+    ck_assert_uint_eq(config.service_limits.connection_max_per_address, 0);
+    ck_assert_uint_eq(config.service_limits.handshake_max_per_address, 10000);
     ck_assert_uint_eq(config.ssl_handshake_max, 1000);
-    ck_assert_uint_eq(config.login_delay_max_ms, 3000);
-    ck_assert_uint_eq(config.channel_max_per_node, 500000);
-    ck_assert_uint_eq(config.queue_max, 1000000);
-    ck_assert_uint_eq(config.exchange_max, 200000);
-    ck_assert_uint_eq(config.binding_max, 2000000);
-    ck_assert_uint_eq(config.binding_max_per_queue, 200000);
-    ck_assert_uint_eq(config.binding_max_per_exchange, 200000);
-    ck_assert_uint_eq(config.routing_steps_max, 1000000);
-    ck_assert_uint_eq(config.definition_octets_max, UINT64_C(256) << 20);
-    ck_assert_uint_eq(config.vhost_max, 10000);
+    ck_assert_uint_eq(config.service_limits.login_delay_max_ms, 3000);
+    ck_assert_uint_eq(config.service_limits.channel_max_per_node, 500000);
+    ck_assert_uint_eq(config.broker_limits.queue_max, 1000000);
+    ck_assert_uint_eq(config.broker_limits.exchange_max, 200000);
+    ck_assert_uint_eq(config.broker_limits.binding_max, 2000000);
+    ck_assert_uint_eq(config.broker_limits.binding_max_per_queue, 200000);
+    ck_assert_uint_eq(config.broker_limits.binding_max_per_exchange, 200000);
+    ck_assert_uint_eq(config.broker_limits.routing_steps_max, 1000000);
+    ck_assert_uint_eq(config.broker_limits.definition_octets_max, UINT64_C(256) << 20);
+    ck_assert_uint_eq(config.broker_limits.vhost_max, 10000);
     ck_assert_double_eq(config.memory_relative, 0.6);
     ck_assert_uint_eq(config.memory_absolute, 0);
     ck_assert_uint_eq(config.memory_total, 0);
@@ -175,22 +175,22 @@ START_TEST(values)
     } cases[] = {
 #define PLACE(field) offsetof(struct config, field), sizeof(config.field)
 #define BAD          0, 0, 0
-        {"heartbeat = 0", PLACE(heartbeat_s), 0, NULL},
-        {"heartbeat=65535", PLACE(heartbeat_s), 65535, NULL},
-        {"  heartbeat\t=  30  ", PLACE(heartbeat_s), 30, NULL},
+        {"heartbeat = 0", PLACE(service_limits.heartbeat_s), 0, NULL},
+        {"heartbeat=65535", PLACE(service_limits.heartbeat_s), 65535, NULL},
+        {"  heartbeat\t=  30  ", PLACE(service_limits.heartbeat_s), 30, NULL},
         {"heartbeat = 65536", BAD,
          "bad value '65536' for 'heartbeat' in --set: a number from 0 to 65535 is expected"},
         {"heartbeat = -1", BAD, "bad value '-1'"},
         {"heartbeat = 1k", BAD, "bad value '1k'"},
         {"heartbeat = ", BAD, "bad value ''"},
         {"heartbeat = 99999999999999999999999", BAD, "bad value"},
-        {"frame_max = 8192", PLACE(frame_size_max), 8192, NULL},
-        {"frame_max = 1MiB", PLACE(frame_size_max), 1048576, NULL},
-        {"frame_max = 1m", PLACE(frame_size_max), 1048576, NULL},
-        {"frame_max = 1MB", PLACE(frame_size_max), 1000000, NULL},
-        {"frame_max = 64k", PLACE(frame_size_max), 65536, NULL},
-        {"frame_max = 64kib", PLACE(frame_size_max), 65536, NULL},
-        {"frame_max = 64KB", PLACE(frame_size_max), 64000, NULL},
+        {"frame_max = 8192", PLACE(service_limits.frame_size_max), 8192, NULL},
+        {"frame_max = 1MiB", PLACE(service_limits.frame_size_max), 1048576, NULL},
+        {"frame_max = 1m", PLACE(service_limits.frame_size_max), 1048576, NULL},
+        {"frame_max = 1MB", PLACE(service_limits.frame_size_max), 1000000, NULL},
+        {"frame_max = 64k", PLACE(service_limits.frame_size_max), 65536, NULL},
+        {"frame_max = 64kib", PLACE(service_limits.frame_size_max), 65536, NULL},
+        {"frame_max = 64KB", PLACE(service_limits.frame_size_max), 64000, NULL},
         {"frame_max = 8191", BAD,
          "bad value '8191' for 'frame_max' in --set: a size from 8192 to 134217728 is expected"},
         {"frame_max = 1GiB", BAD, "a size from"},
@@ -199,40 +199,43 @@ START_TEST(values)
         {"frame_max = 1 k", BAD, "a size from"},
         {"frame_max = 99999999999999TB", BAD, "a size from"},
         {"frame_max = k", BAD, "a size from"},
-        {"max_message_size = 128MiB", PLACE(message_size_max), 134217728, NULL},
+        {"max_message_size = 128MiB", PLACE(service_limits.message_size_max), 134217728, NULL},
         {"max_message_size = 134217729", BAD, "bad value"},
-        {"channel_max = 7", PLACE(channel_max), 7, NULL},
-        {"max_channels_per_connection = 65535", PLACE(channel_max), 65535, NULL},
+        {"channel_max = 7", PLACE(service_limits.channel_max), 7, NULL},
+        {"max_channels_per_connection = 65535", PLACE(service_limits.channel_max), 65535, NULL},
         {"max_channels_per_connection = 65536", BAD, "bad value"},
-        {"connection_max = infinity", PLACE(connection_max), 0, NULL},
-        {"connection_max = 4294967295", PLACE(connection_max), UINT32_MAX, NULL},
+        {"connection_max = infinity", PLACE(service_limits.connection_max), 0, NULL},
+        {"connection_max = 4294967295", PLACE(service_limits.connection_max), UINT32_MAX, NULL},
         {"heartbeat = infinity", BAD, "bad value"},
-        {"channel_max_per_node = 9", PLACE(channel_max_per_node), 9, NULL},
-        {"cluster_queue_limit = 9", PLACE(queue_max), 9, NULL},
-        {"cluster_binding_limit = 9", PLACE(binding_max), 9, NULL},
-        {"binding_max_per_queue = 9", PLACE(binding_max_per_queue), 9, NULL},
-        {"binding_max_per_exchange = infinity", PLACE(binding_max_per_exchange), 0, NULL},
-        {"routing_steps_max = 9", PLACE(routing_steps_max), 9, NULL},
-        {"definition_memory_limit = 1GB", PLACE(definition_octets_max), 1000000000, NULL},
-        {"definition_memory_limit = infinity", PLACE(definition_octets_max), 0, NULL},
-        {"consumer_max_per_node = 9", PLACE(consumer_max_per_node), 9, NULL},
-        {"unacked_max_per_channel = 9", PLACE(unacked_max_per_channel), 9, NULL},
-        {"publish_memory_limit = 1MiB", PLACE(publish_size_max), 1048576, NULL},
-        {"connection_max_per_address = 9", PLACE(connection_max_per_address), 9, NULL},
+        {"channel_max_per_node = 9", PLACE(service_limits.channel_max_per_node), 9, NULL},
+        {"cluster_queue_limit = 9", PLACE(broker_limits.queue_max), 9, NULL},
+        {"cluster_binding_limit = 9", PLACE(broker_limits.binding_max), 9, NULL},
+        {"binding_max_per_queue = 9", PLACE(broker_limits.binding_max_per_queue), 9, NULL},
+        {"binding_max_per_exchange = infinity", PLACE(broker_limits.binding_max_per_exchange), 0,
+         NULL},
+        {"routing_steps_max = 9", PLACE(broker_limits.routing_steps_max), 9, NULL},
+        {"definition_memory_limit = 1GB", PLACE(broker_limits.definition_octets_max), 1000000000,
+         NULL},
+        {"definition_memory_limit = infinity", PLACE(broker_limits.definition_octets_max), 0, NULL},
+        {"consumer_max_per_node = 9", PLACE(service_limits.consumer_max_per_node), 9, NULL},
+        {"unacked_max_per_channel = 9", PLACE(service_limits.unacked_max_per_channel), 9, NULL},
+        {"publish_memory_limit = 1MiB", PLACE(service_limits.publish_size_max), 1048576, NULL},
+        {"connection_max_per_address = 9", PLACE(service_limits.connection_max_per_address), 9,
+         NULL},
         {"ssl_handshake_max = 7", PLACE(ssl_handshake_max), 7, NULL},
-        {"handshake_max_per_address = 9", PLACE(handshake_max_per_address), 9, NULL},
-        {"login_delay_max = 0", PLACE(login_delay_max_ms), 0, NULL},
+        {"handshake_max_per_address = 9", PLACE(service_limits.handshake_max_per_address), 9, NULL},
+        {"login_delay_max = 0", PLACE(service_limits.login_delay_max_ms), 0, NULL},
         {"login_delay_max = 60001", BAD, "bad value"},
-        {"cluster_exchange_limit = infinity", PLACE(exchange_max), 0, NULL},
+        {"cluster_exchange_limit = infinity", PLACE(broker_limits.exchange_max), 0, NULL},
         {"vm_memory_high_watermark.absolute = 2GB", PLACE(memory_absolute), 2000000000, NULL},
         {"total_memory_available_override_value = 8GiB", PLACE(memory_total), UINT64_C(8) << 30,
          NULL},
         {"disk_free_limit.absolute = 0", PLACE(disk_free_absolute), 0, NULL},
         {"tcp_listen_options.backlog = 4096", PLACE(backlog), 4096, NULL},
-        {"handshake_timeout = 500", PLACE(handshake_timeout_ms), 500, NULL},
-        {"consumer_timeout = 1800000", PLACE(consumer_timeout_ms), 1800000, NULL},
-        {"consumer_timeout = infinity", PLACE(consumer_timeout_ms), 0, NULL},
-        {"vhost_max = 7", PLACE(vhost_max), 7, NULL},
+        {"handshake_timeout = 500", PLACE(service_limits.handshake_timeout_ms), 500, NULL},
+        {"consumer_timeout = 1800000", PLACE(service_limits.consumer_timeout_ms), 1800000, NULL},
+        {"consumer_timeout = infinity", PLACE(service_limits.consumer_timeout_ms), 0, NULL},
+        {"vhost_max = 7", PLACE(broker_limits.vhost_max), 7, NULL},
         {"loopback_users.guest = maybe", BAD, "true or false is expected"},
         {"loopback_users = all", BAD, "none is all it may be"},
         {"log.console = off", PLACE(log_console), 0, NULL},
@@ -583,10 +586,10 @@ START_TEST(fragments_in_name_order)
     write_file("conf.d/readme", SLICE("no configuration\n"));
     ck_assert(!read_text("heartbeat = 1\n"));
     ck_assert_ptr_nonnull(strstr(error, "conf.d/20-b.conf:2"));
-    ck_assert_uint_eq(config.heartbeat_s, 20);
+    ck_assert_uint_eq(config.service_limits.heartbeat_s, 20);
     write_file("conf.d/20-b.conf", SLICE(""));
     ck_assert(read_text("heartbeat = 1\n"));
-    ck_assert_uint_eq(config.heartbeat_s, 10);
+    ck_assert_uint_eq(config.service_limits.heartbeat_s, 10);
 }
 END_TEST
 
