@@ -24,6 +24,20 @@
 # appears in a folder is built; nothing is listed by name. BUILD and SANITIZE make a second build beside the
 # first, which is how `make asan` works.
 
+# Without a -j of the caller's own, use every core; sub-makes inherit it.
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
+
+# Goals that are given together are reached one after the other: some are makes of their own, which would
+# write the same files at the same time.
+ifneq ($(if $(filter 0,$(MAKELEVEL)),$(word 2,$(MAKECMDGOALS))),)
+.PHONY: in-turn $(MAKECMDGOALS)
+$(MAKECMDGOALS): in-turn ;
+in-turn:
+	@for goal in $(MAKECMDGOALS); do $(MAKE) --no-print-directory $$goal || exit; done
+else
+
 BUILD    ?= build
 SANITIZE ?=
 PREFIX   ?= /usr/local
@@ -80,11 +94,6 @@ test-deps:
 
 run: all
 	exec $(BUILD)/stoatmq --data-dir ./data
-
-# Without a -j of the caller's own, use every core; sub-makes inherit it.
-ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
-MAKEFLAGS += -j$(shell nproc)
-endif
 
 # One line a file; V=1 shows the commands.
 ifeq ($(V),)
@@ -314,3 +323,5 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+
+endif
