@@ -4,7 +4,7 @@
 #     docker run -p 5672:5672 -v stoatmq:/var/lib/stoatmq -e STOATMQ_DEFAULT_USER=app -e STOATMQ_DEFAULT_PASS=... stoatmq
 #
 # The data directory is one below the volume, which the broker makes: whose the volume is, and what others may do there, is
-# often not ours to say.
+# often not ours to say. Name another with STOATMQ_DATA_DIR and not with --data-dir, which the health check does not see.
 
 FROM debian:12 AS build
 RUN apt-get update && apt-get install -y --no-install-recommends make

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/log.h"
 
 static int fail(char error[DATA_DIR_ERROR_SIZE], const char *what, const char *path)
 {
@@ -34,13 +35,18 @@ static int fail_locked(int fd, const char *path, char error[DATA_DIR_ERROR_SIZE]
     return -EWOULDBLOCK;
 }
 
-static int write_holder(int fd)
+/* In place, and always as long, so that a full disk has room for it. It is for people alone: who
+ * cannot write it starts all the same, and leaves nobody else's there. */
+static void write_holder(int fd)
 {
     char text[24];
-    const int size = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
-    if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)size, 0) < 0)
-        return -1;
-    return 0;
+    const int size = snprintf(text, sizeof(text), "%-20ld\n", (long)getpid());
+    if (pwrite(fd, text, (size_t)size, 0) == size)
+        return;
+    log_warning("cannot write the process id into the lock file of the data directory: %s",
+                strerror(errno));
+    if (ftruncate(fd, 0) < 0)
+        log_warning("the process id in it is another's: %s", strerror(errno));
 }
 
 static struct flock whole_file(void)
@@ -58,12 +64,12 @@ static int lock(int directory, const char *path, char error[DATA_DIR_ERROR_SIZE]
     if (fcntl(fd, F_OFD_SETLK, &wanted) < 0)
         result = errno == EWOULDBLOCK ? fail_locked(fd, path, error)
                                       : fail(error, "lock the data directory", path);
-    else if (write_holder(fd) < 0)
-        result = fail(error, "write to the data directory", path);
-    if (result == 0)
-        return fd;
-    close(fd);
-    return result;
+    if (result < 0) {
+        close(fd);
+        return result;
+    }
+    write_holder(fd);
+    return fd;
 }
 
 bool data_dir_is_used(const char *path, char error[DATA_DIR_ERROR_SIZE])

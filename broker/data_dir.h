@@ -1,5 +1,6 @@
 /* The data directory: there, and ours alone. The lock is one of fcntl(2) on the open file DIR/lock,
- * so it ends with the process, however that ends, and can be looked at without being taken; the file holds our process id for the one who comes second. */
+ * so it ends with the process, however that ends, and can be looked at without being taken. The
+ * file holds our process id for the one who comes second, where there is room for it. */
 #ifndef BROKER_DATA_DIR_H
 #define BROKER_DATA_DIR_H
 

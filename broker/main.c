@@ -4,7 +4,12 @@
  * store, server, listeners, `ready`. Each step that fails says why in one sentence on stderr
  * (whatever the log is set to) and ends the process with a status of sysexits.h:
  *
- *     64 usage   69 an address cannot be listened on   71 system   73 data directory   74 store   78 configuration
+ *     64 usage            66 the store was taken away   69 an address cannot be listened on
+ *     71 system           73 data directory             74 store
+ *     78 configuration
+ *
+ * Of these 64, 66 and 78 stay as they are until somebody comes; the others may be over at the next
+ * start, and a service manager should try again (etc/stoatmq.service).
  *
  * Signals come through a signalfd as events of the loop, so a handler may do anything. They are
  * blocked before the first thread is started, hence in all of them. Until the loop runs they wait;
@@ -50,9 +55,10 @@ static const char help[] =
     "Keys may also be set in the environment: STOATMQ_ and the key in upper case, with dots\n"
     "as underscores. SIGTERM and SIGINT stop the broker in order, a second one hurries.\n"
     "\n"
-    "Exit status: 0 after an orderly stop, 64 for a mistake in these options, 69 when an address\n"
-    "cannot be listened on, 73 when the data directory cannot be used, 74 when the store fails,\n"
-    "78 for a mistake in the configuration.\n";
+    "Exit status: 0 after an orderly stop, 64 for a mistake in these options, 66 when the store "
+    "was\n"
+    "taken away, 69 when an address cannot be listened on, 73 when the data directory cannot be\n"
+    "used, 74 when the store fails, 78 for a mistake in the configuration.\n";
 
 printf_like(1, 2) static void complain(const char *format, ...)
 {
@@ -407,7 +413,7 @@ static int serve_data(const struct config *config, struct signals *signals, uint
     };
     const int result = store_open(&options, &store, error);
     if (result < 0)
-        return end_start(result == -ESTALE ? EX_CANTCREAT : EX_IOERR,
+        return end_start(result == -ESTALE ? EX_NOINPUT : EX_IOERR,
                          explain(config, result, error, advice));
     return serve_store(config, signals, &store, &start);
 }

@@ -229,7 +229,7 @@ class Start(unittest.TestCase):
         queues = ['kept']
         if not os.path.exists(data):
             own.launch()
-            self.assertEqual(own.wait_end(), 73)
+            self.assertEqual(own.wait_end(), 66)
             self.assertIn('was taken away: put it back; or remove lock.mdb, too, to begin with an empty store', own.log())
             self.assertFalse(os.path.exists(data))
             if os.path.exists(aside):

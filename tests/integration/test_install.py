@@ -32,7 +32,14 @@ class Install(unittest.TestCase):
             with open(os.path.join(root, 'etc/stoatmq/stoatmq.conf')) as config:
                 self.assertEqual(config.read().count('heartbeat = 7\n'), 2)
             with open(os.path.join(root, 'usr/lib/systemd/system/stoatmq.service')) as unit:
-                self.assertIn('\nExecStart=/usr/bin/stoatmq\n', unit.read())
+                self.check_restarts(unit.read())
+
+    def check_restarts(self, unit):
+        """It is started again for ever, unless somebody must come first."""
+        self.assertIn('\nExecStart=/usr/bin/stoatmq\n', unit)
+        for line in ('Restart=on-failure', 'StartLimitIntervalSec=0', 'RestartPreventExitStatus=64 66 78'):
+            self.assertIn('\n%s\n' % line, unit)
+        self.assertNotIn('StartLimitBurst', unit)
 
     @unittest.skipUnless(shutil.which('systemd-analyze'), 'there is no systemd whose sets of system calls could be asked for')
     def test_the_unit_lets_the_sandbox_be_built(self):

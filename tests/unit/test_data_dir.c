@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/log.h"
 #include "tests/lib/unit.h"
 
 static char folder[] = "/tmp/test_data_dir.XXXXXX";
@@ -25,8 +26,24 @@ int fsync(int fd)
     return (int)syscall(SYS_fsync, fd);
 }
 
+static bool disk_full; /* no file can grow, and none has room for what is in it elsewhere */
+
+ssize_t pwrite(int fd, const void *bytes, size_t size, off_t offset);
+
+ssize_t pwrite(int fd, const void *bytes, size_t size, off_t offset)
+{
+    struct stat status;
+
+    if (disk_full && fstat(fd, &status) == 0 && offset + (off_t)size > status.st_size) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return syscall(SYS_pwrite64, fd, bytes, size, offset);
+}
+
 static void setup(void)
 {
+    log_level = LOG_NONE;
     ck_assert_ptr_nonnull(mkdtemp(folder));
     snprintf(path, sizeof(path), "%s/data", folder);
 }
@@ -58,6 +75,43 @@ START_TEST(is_made_and_locked)
     const int again = data_dir_lock(path, error);
     ck_assert_int_ge(again, 0);
     close(again);
+}
+END_TEST
+
+static void check_sentence(const char *wanted)
+{
+    ck_assert_int_eq(data_dir_lock(path, error), -EWOULDBLOCK);
+    ck_assert_msg(strncmp(error, wanted, strlen(wanted)) == 0, "%s", error);
+}
+
+/* What has been written once has its place; what has none is no reason not to start. */
+START_TEST(a_full_disk_is_no_hindrance)
+{
+    char *file = xasprintf("%s/lock", path);
+    char *ours = xasprintf("a broker (pid %ld) is using ", (long)getpid());
+
+    close(data_dir_lock(path, error));
+    FILE *lock = fopen(file, "r+");
+    ck_assert_ptr_nonnull(lock);
+    fprintf(lock, "%-20ld", 4194304L);
+    fclose(lock);
+    disk_full = true;
+    int fd = data_dir_lock(path, error);
+    ck_assert_int_ge(fd, 0);
+    check_sentence(ours);
+    close(fd);
+
+    lock = fopen(file, "w");
+    ck_assert_ptr_nonnull(lock);
+    fputs("4194304", lock);
+    fclose(lock);
+    fd = data_dir_lock(path, error);
+    ck_assert_int_ge(fd, 0);
+    check_sentence("a broker is using ");
+    close(fd);
+    disk_full = false;
+    free(ours);
+    free(file);
 }
 END_TEST
 
@@ -118,6 +172,7 @@ int main(void)
     TCase *tests = tcase_create("data_dir");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, is_made_and_locked);
+    tcase_add_test(tests, a_full_disk_is_no_hindrance);
     tcase_add_test(tests, a_new_name_is_synced);
     tcase_add_test(tests, nobody_else_may_write_there);
     tcase_add_test(tests, refusals_say_why);
