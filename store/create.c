@@ -7,6 +7,8 @@
  *
  * LMDB makes lock.mdb only then. So where that is and the other is not, somebody has taken the
  * store away: an empty one in its place would take in what is lost when the old one comes back.
+ * Where data.mdb is without the other, nobody knows whether its name was synced: the start before
+ * may have been killed in between, or somebody put it there. So that is done, again.
  *
  * What an attempt that was cut short left behind is removed by the next. */
 #include "store/create.h"
@@ -14,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <lmdb.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -31,11 +34,15 @@ static int write_empty(const char *path)
     return rc;
 }
 
+static int sync_name(int directory)
+{
+    return fsync(directory) == 0 ? 0 : errno;
+}
+
 static int move_into_place(int directory)
 {
-    if (renameat(directory, "data.new", directory, "data.mdb") != 0 || fsync(directory) != 0)
-        return errno;
-    return 0;
+    return renameat(directory, "data.new", directory, "data.mdb") == 0 ? sync_name(directory)
+                                                                       : errno;
 }
 
 int create_data_file(const char *directory)
@@ -48,9 +55,10 @@ int create_data_file(const char *directory)
     const int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return errno;
+    const bool was_used = faccessat(fd, "lock.mdb", F_OK, AT_SYMLINK_NOFOLLOW) == 0;
     if (faccessat(fd, "data.mdb", F_OK, 0) == 0) {
-        rc = 0;
-    } else if (faccessat(fd, "lock.mdb", F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+        rc = was_used ? 0 : sync_name(fd);
+    } else if (was_used) {
         rc = ESTALE;
     } else {
         rc = unlinkat(fd, "data.new", 0) == 0 || errno == ENOENT ? write_empty(path) : errno;

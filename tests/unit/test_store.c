@@ -1716,6 +1716,16 @@ START_TEST(a_new_file_comes_into_place_whole)
     directory_syncs = -1;
     open_lmdb(&rig); /* what is left of the first attempt is no hindrance */
     ck_assert_int_eq(directory_syncs, 1);
+    ck_assert_int_eq(store_close(&rig.store), 0);
+
+    directory_syncs = 0;
+    open_lmdb(&rig);
+    ck_assert_int_eq(directory_syncs, 0); /* it has been in use */
+    ck_assert_int_eq(store_close(&rig.store), 0);
+    snprintf(path, sizeof path, "%s/lock.mdb", rig.directory);
+    ck_assert_int_eq(unlink(path), 0); /* as if the first attempt had ended before its sync */
+    open_lmdb(&rig);
+    ck_assert_int_eq(directory_syncs, 1);
     rig_end(&rig);
 }
 END_TEST
