@@ -286,7 +286,7 @@ int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
     };
     STAILQ_INIT(&broker->overfull);
     users_init(&broker->users);
-    paging_init(&broker->paging, loop);
+    paging_init(&broker->paging, loop, &broker->remains);
     remains_init(&broker->remains, loop);
     route_init(&broker->dead_letters.route, broker);
     quarantine_init(&broker->quarantine, broker);

@@ -1,6 +1,7 @@
 #include "core/paging.h"
 
 #include "core/queue_page_out.h"
+#include "core/remains.h"
 
 enum {
     SEGMENTS_PER_TURN = 64,
@@ -14,7 +15,9 @@ enum {
 
 static uint64_t used(const struct paging *paging)
 {
-    return message_memory() + paging->segment_bytes + paging->reading_bytes;
+    const uint64_t messages = message_memory(), remains = remains_memory(paging->remains);
+
+    return messages - min_of(messages, remains) + paging->segment_bytes + paging->reading_bytes;
 }
 
 static uint64_t low_mark(const struct paging *paging)
@@ -200,10 +203,11 @@ void paging_await_write(struct paging *paging, struct parked *parked)
 
 /* ---- life ---- */
 
-void paging_init(struct paging *paging, struct loop *loop)
+void paging_init(struct paging *paging, struct loop *loop, const struct remains *remains)
 {
     *paging = (struct paging){
         .loop = loop,
+        .remains = remains,
         .limit = PAGING_LIMIT_DEFAULT,
         .share = UINT64_MAX,
         .retry_ms = RETRY_MS,

@@ -27,6 +27,8 @@
 #include "core/window.h"
 #include "net/loop.h"
 
+struct remains;
+
 #define PAGING_LIMIT_DEFAULT (UINT64_C(48) << 20)
 
 enum {
@@ -46,11 +48,12 @@ struct paging {
     uint64_t writing_bytes; /* of messages that are being written to scratch: as good as gone */
     uint64_t write_ms;      /* nothing is written before: the last write failed */
     struct parking writes;  /* who waits for one to end; an LSN is how many have */
+    const struct remains *remains; /* what will be free in some turns is taken for free */
     struct loop *loop;
     struct task task;
 };
 
-void paging_init(struct paging *paging, struct loop *loop);
+void paging_init(struct paging *paging, struct loop *loop, const struct remains *remains);
 void paging_release(struct paging *paging);
 void paging_set_limit(struct paging *paging, uint64_t limit);
 

@@ -18,6 +18,7 @@ static int64_t free_some(struct remains *remains, int64_t left)
         if (*message == NULL)
             continue;
         left -= 1 + (int64_t)(message_size(*message) / REMAINS_SLICE_OCTETS);
+        remains->bytes -= (*message)->body_size;
         message_unref(message);
         remains->count--;
     }
@@ -60,4 +61,14 @@ void remains_add(struct remains *remains, struct segment *segment)
     TAILQ_INSERT_TAIL(&remains->segments, segment, link);
     remains->count += count_of(segment);
     loop_queue(remains->loop, LOOP_REAP, &remains->task);
+}
+
+void remains_add_bytes(struct remains *remains, uint64_t bytes)
+{
+    remains->bytes += bytes;
+}
+
+uint64_t remains_memory(const struct remains *remains)
+{
+    return remains->bytes + remains->count * sizeof(struct message);
 }

@@ -287,7 +287,8 @@ void window_drop_ready(struct window *window, struct remains *remains)
         remains_add(remains, segment);
     }
     assert(window->ready_count == 0);
-    window->ready_bytes = 0; /* nobody has looked how many each had */
+    remains_add_bytes(remains, window->ready_bytes); /* nobody has looked how many each had */
+    window->ready_bytes = 0;
 }
 
 /* ---- what is on disk ---- */
