@@ -40,7 +40,7 @@ struct scratch_order { /* what goes to the thread */
  * to must stay as it is meanwhile. */
 struct scratch_job {
     struct scratch_place place; /* of a write: set by scratch_write */
-    struct iovec *iov;          /* as many octets as the place has; clobbered */
+    struct iovec *iov;          /* as many octets as the place has; in the end what is left to do */
     int iov_count;
     int error; /* 0 or -errno, in on_done; -EBADMSG: what was written is not there any more */
     void (*on_done)(struct scratch_job *job);

@@ -89,12 +89,13 @@ struct queue {
 
     uint64_t reserve_mark, reserved, reserved_bytes; /* see queue_reserve */
 
-    struct task task;             /* delivers, or frees after delete */
-    struct store_fetch fetch;     /* one read of what a window has on disk, at a time */
-    struct window *fetching;      /* which; NULL: none is under way */
-    size_t fetch_reserved;        /* of the memory for messages, for that read */
-    struct timer read_timer;      /* set: a read has failed, and none begins before */
-    bool read_failed;             /* the last one: said once */
+    struct task task;         /* delivers, or frees after delete */
+    struct store_fetch fetch; /* one read of what a window has on disk, at a time */
+    struct window *fetching;  /* which; NULL: none is under way */
+    size_t fetch_reserved;    /* of the memory for messages, for that read */
+    struct timer read_timer;  /* set: a read has failed, and none begins before */
+    bool read_failed;         /* the last one: said once */
+    uint8_t scratch_tries;    /* reads of scratch that have failed with EIO, one after another */
     struct queue_waiters waiters; /* basic.gets that wait for it */
 
     struct message_counters counters;

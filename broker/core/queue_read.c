@@ -12,6 +12,7 @@ enum {
     READ_AHEAD_SEGMENTS = 16, /* with something ready, left before a part on disk */
     LEARN_COUNT = 4096,       /* deadlines in one read */
     READ_RETRY_MS = 1000,     /* after a read that failed */
+    SCRATCH_TRIES = 30,       /* then what the disk fails to read of scratch is taken for damaged */
 };
 
 /* ---- taking in what was read ---- */
@@ -484,7 +485,7 @@ static void on_store_asked(struct store_fetch *fetch)
 
     if (!queue->deleted && (fetch->lost_count != 0 || fetch->lost_bytes != 0))
         window_recount(window, fetch->lost_count, fetch->lost_bytes);
-    if (fetch->error == -EBADMSG || has_come(queue, part, fetch->first, fetch->error))
+    if (has_come(queue, part, fetch->first, fetch->error == -EBADMSG ? 0 : fetch->error))
         load_pages(read, part, fetch);
     store_fetch_release(fetch);
     free(read);
@@ -508,32 +509,49 @@ static void ask_store(struct page_read *read, struct segment *part)
     store_fetch(read->queue->broker->store, &read->fetch);
 }
 
+/* Whether a read of scratch that failed found damage, and would do so for ever. A sector that is
+ * broken fails as a disk does that is away for a moment. */
+static bool is_damage(struct queue *queue, int error)
+{
+    queue->scratch_tries = error == -EIO ? queue->scratch_tries + 1 : 0;
+    if (queue->scratch_tries < SCRATCH_TRIES)
+        return error == -EBADMSG;
+    queue->scratch_tries = 0;
+    return true;
+}
+
 static void on_page_read(struct scratch_job *job)
 {
     struct page_read *read = container_of(job, struct page_read, job);
     struct queue *queue = read->queue;
     struct segment *part = end_read(queue);
+    int error = job->error;
 
-    if (has_come(queue, part, part == NULL ? 0 : part->first, job->error))
-        part = load_pages(read, part, NULL);
-    else
-        part = NULL;
-    if (part != NULL)
+    if (is_damage(queue, error)) {
+        memset(read->iov.iov_base, 0, read->iov.iov_len); /* in which no entry is found */
+        error = 0;
+    }
+    part = error == 0 ? load_pages(read, part, NULL) : NULL;
+    if (part != NULL) {
         ask_store(read, part);
-    else
+    } else {
+        has_come(queue, NULL, 0, error);
         free(read);
+    }
     go_on(queue);
 }
 
-/* Stubs that were written one behind the other are read so, too. */
+/* Stubs that were written one behind the other are read so, too; one alone when the last read has
+ * failed, so that what is sound is not given up with what is not. */
 static void read_pages(struct queue *queue, struct segment *stub, size_t bytes)
 {
     struct scratch_place place = stub->place;
 
     begin_read(queue, stub, bytes);
     for (const struct segment *part = next_part(stub);
-         part != NULL && part->is_stub && part->place.file == place.file &&
-         part->place.offset == place.offset + place.size && place.size + part->place.size <= bytes;
+         queue->scratch_tries == 0 && part != NULL && part->is_stub &&
+         part->place.file == place.file && part->place.offset == place.offset + place.size &&
+         place.size + part->place.size <= bytes;
          part = next_part((struct segment *)(uintptr_t)part))
         place.size += part->place.size;
     struct page_read *read = xmalloc(size_add(sizeof(*read), place.size));

@@ -14,7 +14,7 @@
  * What a read brings is taken in if the part on disk still begins where it did. A part that is
  * damaged is given up; any other failure to read may pass: nothing of the queue is read for a
  * second, and then whoever waits asks again. What a stub has both in scratch and in the store is
- * read there when it is damaged here.
+ * read there when it is damaged here; so is what scratch fails to read (EIO) again and again.
  *
  * An entry that was deleted may be read back while its delete is not durable: so a segment is not
  * given up before the deletes of its entries are (queue_page_out.h), and a stub's bits say who is

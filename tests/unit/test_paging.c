@@ -193,6 +193,31 @@ START_TEST(each_keeps_its_share)
 }
 END_TEST
 
+/* For what a purge has dropped, and is freed in the turns to come, nobody else gives up any. */
+START_TEST(what_is_being_freed_is_not_in_use)
+{
+    struct queue *gone = declare("gone", false, false), *kept = declare("kept", false, false);
+    const struct remains *remains = &memory.broker.remains;
+    uint64_t lsn;
+
+    push(gone, 20000, false);
+    push(kept, 5000, false);
+    paging_set_limit(&memory.broker.paging, used());
+    queue_purge(gone, &lsn);
+    for (int i = 0; i < 40; i++)
+        push(kept, 99, false); /* within a turn */
+    ck_assert_uint_gt(used(), memory.broker.paging.limit);
+    settle();
+    ck_assert_uint_eq(0, kept->window.disk_count);
+    ck_assert_uint_eq(0, remains->count);
+    ck_assert_uint_eq(0, remains->bytes);
+
+    push(kept, 20000, false);
+    settle();
+    ck_assert_uint_gt(kept->window.disk_count, 0);
+}
+END_TEST
+
 /* What comes when the last round has found nothing goes all the same, a little later. */
 START_TEST(a_burst_after_a_round_in_vain)
 {
@@ -535,6 +560,100 @@ START_TEST(damage_gives_a_part_up)
 }
 END_TEST
 
+/* A thousand in scratch, of which the store has every second. */
+static struct queue *page_out_mixed(void)
+{
+    struct queue *queue = declare("q", true, false);
+
+    log_level = LOG_NONE;
+    for (int i = 0; i < 1000; i++)
+        push(queue, 1, i % 2 == 0);
+    settle();
+    begin_to_write(queue);
+    settle();
+    ck_assert_uint_eq(1000, queue->window.disk_count);
+    paging_set_limit(&memory.broker.paging, PAGING_LIMIT_DEFAULT);
+    return queue;
+}
+
+/* All comes, in order, but the first so many of those that the store does not have, which are set
+ * aside. */
+static void expect_but(struct queue *queue, uint64_t lost)
+{
+    struct place place;
+    uint64_t next = 0;
+
+    for (; get(queue, &place); next++) {
+        for (; next % 2 == 1 && next / 2 < lost; next++)
+            continue;
+        ck_assert_uint_eq(next, place_position(place));
+        ck_assert_int_eq(next % 2 == 0, place_entry(place)->lsn != 0);
+        queue_ack(queue, place, NULL);
+    }
+    ck_assert_uint_eq(1000, next);
+    ck_assert_uint_eq(lost, memory.broker.counters.set_aside);
+    expect_nothing(queue);
+}
+
+static void pass_seconds(unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        memory.clock.now_ms += 1000;
+        memory.clock.wall_ms += 1000;
+        settle();
+    }
+}
+
+/* It may pass; if not, what could not be read is damaged, and no more than that. */
+START_TEST(a_sector_of_scratch_that_fails_for_ever)
+{
+    struct queue *queue = page_out_mixed();
+    struct getter getter = {.waiter.on_loaded = try, .queue = queue};
+    const uint64_t gone = window_first_on_disk(&queue->window)->count / 2;
+
+    scratch_set_error(memory.broker.scratch, SCRATCH_READ, EIO);
+    try(&getter.waiter);
+    settle();
+    pass_seconds(28);
+    ck_assert_int_eq(WINDOW_ON_DISK, getter.next);
+    ck_assert_uint_eq(0, memory.broker.counters.set_aside);
+    ck_assert_uint_eq(1000, queue->window.disk_count);
+    pass_seconds(1);
+    ck_assert_int_eq(WINDOW_READY, getter.next);
+    ck_assert_uint_eq(gone, memory.broker.counters.set_aside);
+    queue_requeue(queue, getter.place, NULL, false);
+    queue_read(queue, window_first_on_disk(&queue->window));
+    pass_seconds(20); /* what follows is tried as often */
+    ck_assert_uint_eq(gone, memory.broker.counters.set_aside);
+    scratch_set_error(memory.broker.scratch, SCRATCH_READ, 0);
+    pass_seconds(1);
+    expect_but(queue, gone);
+}
+END_TEST
+
+/* What is behind its end, some of an entry or all, is read in the store. */
+START_TEST(scratch_that_is_cut_short)
+{
+    struct queue *queue = page_out_mixed();
+    const struct segment *first = window_first_on_disk(&queue->window);
+    const size_t size = first->place.size / first->count;
+
+    ck_assert_uint_eq(0, first->place.offset);
+    const off_t end = (off_t)(size * ((unsigned)_i / 2) + (unsigned)_i % 2 * 8); /* or a bit more */
+    ck_assert_int_eq(0, ftruncate(find_scratch(), end));
+    struct place place;
+    uint64_t came = 0;
+    for (uint64_t next = 0; get(queue, &place); next = place_position(place) + 1, came++) {
+        ck_assert_uint_le(place_position(place), next + 1);
+        ck_assert_uint_ge(place_position(place), next);
+        queue_ack(queue, place, NULL);
+    }
+    ck_assert_uint_eq(500 + (uint64_t)_i / 4, came);
+    ck_assert_uint_eq(1000 - came, memory.broker.counters.set_aside);
+    expect_nothing(queue);
+}
+END_TEST
+
 /* While a range is read, what stood before it joins it: what was read begins behind that. Or it
  * joins what stood before it, and is gone. */
 START_TEST(a_range_with_a_new_front)
@@ -657,6 +776,7 @@ int main(void)
     tcase_add_checked_fixture(rounds, set_up, tear_down);
     tcase_add_loop_test(rounds, below_the_limit_nothing_goes, 0, 2);
     tcase_add_loop_test(rounds, each_keeps_its_share, 0, 2);
+    tcase_add_test(rounds, what_is_being_freed_is_not_in_use);
     tcase_add_test(rounds, a_burst_after_a_round_in_vain);
     tcase_add_test(rounds, who_can_gives_up_more);
     suite_add_tcase(suite, rounds);
@@ -676,6 +796,8 @@ int main(void)
     tcase_add_checked_fixture(reading, set_up, tear_down);
     tcase_add_loop_test(reading, a_failed_read_is_tried_again, 0, 4);
     tcase_add_loop_test(reading, damage_gives_a_part_up, 0, 2);
+    tcase_add_test(reading, a_sector_of_scratch_that_fails_for_ever);
+    tcase_add_loop_test(reading, scratch_that_is_cut_short, 0, 10);
     tcase_add_loop_test(reading, a_range_with_a_new_front, 0, 2);
     tcase_add_loop_test(reading, a_delete_under_way, 0, 2);
     tcase_add_loop_test(reading, a_hole_under_way, 0, 2);
