@@ -99,12 +99,10 @@ static void start_alarm(struct server *server)
     const struct config *config = server->config;
     const uint64_t total =
         config->memory_total != 0 ? config->memory_total : resources_memory_total();
-    const uint64_t memory_max = config->memory_absolute != 0
-                                    ? config->memory_absolute
-                                    : (uint64_t)(config->memory_relative * (double)total);
     const struct alarm_limits limits = {
-        .memory_max = memory_max,
-        .memory_critical = memory_max + (total > memory_max ? (total - memory_max) / 2 : 0),
+        .memory_max = config->memory_absolute != 0
+                          ? config->memory_absolute
+                          : (uint64_t)(config->memory_relative * (double)total),
         .disk_free_min = config->disk_free_relative != 0
                              ? (uint64_t)(config->disk_free_relative * (double)total)
                              : config->disk_free_absolute,

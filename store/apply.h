@@ -38,8 +38,7 @@ struct apply {
     bool gone_found;              /* it has a row of its own */
 
     bool trimming; /* ranges are left to trim */
-    bool
-        summed; /* state.size and state.sparse were made anew, and nothing else stands in `sparse` */
+    bool summed;   /* state.size and state.sparse were made anew; `sparse` holds nothing else */
     bool tight; /* set by the caller: room is short (room.h). Bodies are cut into single pages, and
                    nothing is moved */
 

@@ -1,5 +1,6 @@
 /* See copy.h. The copy is built beside its place, as PATH.part, with its lock file kept in memory
- * by LMDB; synced, given the mode of its predecessor, renamed, and its directory synced. What fails removes it. */
+ * by LMDB; synced, given the mode of its predecessor, renamed, and its directory synced. What fails
+ * removes it. */
 #include "store/copy.h"
 
 #include <sys/stat.h>

@@ -44,15 +44,6 @@ static json_t *message_stats(const struct channel *channel)
     return object;
 }
 
-/* What the client has asked for; 0: nothing, and only the broker's limit holds. */
-static uint32_t global_prefetch(const struct channel *channel)
-{
-    const uint32_t limit = channel->connection->service->limits.unacked_max_per_channel;
-    const uint32_t max = channel->global_unacked_max;
-
-    return max == UINT32_MAX || max == limit ? 0 : max;
-}
-
 static json_t *describe(const struct manage *manage, const struct channel *channel)
 {
     const struct connection *connection = channel->connection;
@@ -65,7 +56,7 @@ static json_t *describe(const struct manage *manage, const struct channel *chann
     json_put_bool(object, "transactional", channel->tx != NULL);
     json_put_number(object, "consumer_count", channel->consumer_count);
     json_put_number(object, "prefetch_count", channel->prefetch);
-    json_put_number(object, "global_prefetch_count", global_prefetch(channel));
+    json_put_number(object, "global_prefetch_count", channel->global_prefetch);
     json_put_number(object, "messages_unacknowledged", channel->deliveries.count);
     json_put_number(object, "messages_unconfirmed",
                     channel->confirms == NULL ? 0 : confirms_waiting(channel->confirms));
