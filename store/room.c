@@ -34,21 +34,54 @@ static size_t number_at(const void *data)
     return number;
 }
 
-/* What the last transaction freed, and the next does not use: a reader may still look at what was
- * before. Rows of the free list: transaction -> count, page numbers. */
-static int count_young(struct room *room, uint64_t *young)
+/* A line of mdb_reader_list's ends with the transaction that is read, or a dash. */
+static int on_reader(const char *line, void *context)
 {
+    const char *last = strrchr(line, ' ');
+    uint64_t *oldest = context;
+    char *end;
+
+    if (last == NULL)
+        return 0;
+    const uint64_t read = strtoull(last + 1, &end, 10);
+    if (end > last + 1)
+        *oldest = min_of(*oldest, read);
+    return 0;
+}
+
+/* The oldest transaction that somebody reads; UINT64_MAX: nobody does. A process that was killed
+ * reads no more. */
+static uint64_t find_oldest(const struct room *room)
+{
+    uint64_t oldest = UINT64_MAX;
+    int dead;
+
+    mdb_reader_check(room->database->env, &dead);
+    mdb_reader_list(room->database->env, on_reader, &oldest);
+    return oldest;
+}
+
+/* Rows of the free list: transaction -> count, page numbers. Those from the oldest on stay as they
+ * are while it is the oldest, so that only new ones are looked at. */
+static int count_pinned(struct room *room, uint64_t oldest)
+{
+    const uint64_t last = mdb_txn_id(room->txn);
+    struct room_pinned *pinned = &room->pinned;
     MDB_cursor *cursor;
     MDB_val key, value;
 
-    *young = 0;
+    if (oldest != pinned->from)
+        *pinned = (struct room_pinned){.from = oldest, .end = oldest};
     int rc = mdb_cursor_open(room->txn, FREE_LIST, &cursor);
     if (rc != 0)
         return rc;
-    rc = mdb_cursor_get(cursor, &key, &value, MDB_LAST);
-    if (rc == 0 && number_at(key.mv_data) == mdb_txn_id(room->txn))
-        *young = number_at(value.mv_data);
+    size_t next = pinned->end;
+    key = (MDB_val){sizeof next, &next};
+    for (rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE); rc == 0;
+         rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT))
+        pinned->pages += number_at(value.mv_data);
     mdb_cursor_close(cursor);
+    pinned->end = last + 1;
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
@@ -75,15 +108,16 @@ static int count_pages(struct room *room, uint64_t *pages)
 
 static int look(struct room *room)
 {
+    const uint64_t oldest = find_oldest(room); /* before this is a reader itself */
     MDB_envinfo info;
-    uint64_t pages, young;
+    uint64_t pages;
     int rc = mdb_txn_renew(room->txn);
 
     if (rc != 0)
         return rc;
     rc = count_pages(room, &pages);
     if (rc == 0)
-        rc = count_young(room, &young);
+        rc = count_pinned(room, min_of(oldest, mdb_txn_id(room->txn)));
     mdb_txn_reset(room->txn);
     if (rc == 0)
         rc = mdb_env_info(room->database->env, &info);
@@ -92,19 +126,9 @@ static int look(struct room *room)
     room->used = info.me_last_pgno + 1;
     room->backed = max_of(room->backed, room->used);
     room->map_size = info.me_mapsize / room->page_size;
-    const uint64_t free = less(room->used, pages);
-    room->usable = less(free, young);
-    room->free[room->looks++ % ROOM_LOOKS] = free;
+    room->usable = less(room->used, pages + room->pinned.pages);
+    room->soon = room->usable + (oldest == UINT64_MAX ? room->pinned.pages : 0);
     return 0;
-}
-
-static uint64_t free_pages(const struct room *room)
-{
-    uint64_t least = UINT64_MAX;
-
-    for (unsigned i = 0; i < ROOM_LOOKS; i++)
-        least = min_of(least, room->free[i]);
-    return least;
 }
 
 static uint64_t reserve(const struct room *room)
@@ -181,10 +205,10 @@ static bool back(struct room *room, uint64_t pages)
     return end <= room->backed;
 }
 
-/* All that may be written: free pages, and those behind. */
+/* All that may be written for sure: usable pages, and those behind. */
 static uint64_t at_hand(const struct room *room)
 {
-    return free_pages(room) + (room->backed - room->used);
+    return room->usable + (room->backed - room->used);
 }
 
 /* What is to lie behind for a batch while the disk has room: what may need runs of pages; and of
@@ -193,7 +217,7 @@ static uint64_t behind(const struct room *room, struct pages pages, uint64_t bod
 {
     const uint64_t moved = pages_of(room, BLOB_SIZE_MAX + body_bytes);
     const uint64_t now = less(pages.single, room->usable);
-    const uint64_t after = less(pages.single + reserve(room), free_pages(room));
+    const uint64_t after = less(pages.single + reserve(room), room->soon);
 
     return pages.together + moved + moved / 8 + max_of(now, after);
 }

@@ -14,10 +14,14 @@
  * What a batch takes is reckoned from above. While the disk has room, what may need runs of pages
  * (bodies, those moved included) is behind the last page in use; so is, of what takes one page at a
  * time and of the reserve, as much as free pages do not hold: else the file of a store with a large
- * index would be mostly reserve. When the disk has no more, all is counted together, and as free
- * what was free for some commits (younger pages LMDB does not use yet); it is *tight* then:
- * bodies are cut into single pages, because nobody knows how free pages lie, and reclaim.c moves
- * nothing.
+ * index would be mostly reserve. When the disk has no more, all is counted together; it is *tight*
+ * then: bodies are cut into single pages, because nobody knows how free pages lie, and reclaim.c
+ * moves nothing.
+ *
+ * Pages that were freed since the oldest reader began (a fetch, a backup, stoatdump) are *pinned*:
+ * he may still look at them, so LMDB does not use them, and they are not counted as free. Nor does
+ * it use what the last transaction freed; while there is no reader the one after the next may, and
+ * so the reserve may be there as long as the disk has room.
  *
  * Blocks allocated ahead are as good as written to ext4, XFS and tmpfs. A file system that copies
  * on write may still refuse; then LMDB's write fails and its transaction is undone, before anything
@@ -28,7 +32,11 @@
 #include "store/batch.h"
 #include "store/database.h"
 
-enum { ROOM_LOOKS = 3 };
+/* What the transactions [from, end) freed, and the next does not use: from is the oldest that
+ * somebody reads, or without a reader the last. */
+struct room_pinned {
+    uint64_t from, end, pages;
+};
 
 struct room {
     const struct database *database;
@@ -37,11 +45,11 @@ struct room {
     uint32_t page_size;
     uint64_t map_size; /* no page lies beyond; all that follows is in pages */
     uint64_t used, backed;
-    uint64_t trees;            /* leaves and branches, of all databases */
-    uint64_t free[ROOM_LOOKS]; /* free pages, at the last looks */
-    uint64_t usable;           /* of these now, those that the next transaction may use */
-    unsigned looks;
-    bool tight; /* after room_make: the disk has no more */
+    uint64_t trees; /* leaves and branches, of all databases */
+    struct room_pinned pinned;
+    uint64_t usable; /* free pages that the next transaction may use */
+    uint64_t soon;   /* and, if nobody begins to read meanwhile, the one after it */
+    bool tight;      /* after room_make: the disk has no more */
 };
 
 int room_open(struct room *room, const struct database *database); /* 0 or -errno */

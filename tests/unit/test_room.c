@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -266,10 +267,8 @@ START_TEST(deletes_find_room_all_at_once)
             store_delete_entry(store, queue, i, SMALL_BODY);
     const uint64_t lsn = store_open_lsn(store);
     commit_deletes(lsn, true);
-    for (int i = 0; i < ROOM_LOOKS; i++) {
-        store_ask_for_room(store);
-        commit();
-    }
+    store_ask_for_room(store);
+    commit();
     ck_assert(!store_is_full(store));
     end();
 }
@@ -304,6 +303,74 @@ START_TEST(definitions_find_room_until_half_of_it_is_gone)
 }
 END_TEST
 
+/* In a process of its own, as stoatdump is: a snapshot, until it is killed. */
+static pid_t begin_reader(void)
+{
+    int ready[2];
+    char said;
+
+    ck_assert_int_eq(pipe(ready), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        struct database database;
+        char error[STORE_ERROR_SIZE];
+        MDB_txn *txn;
+        if (database_open_read_only(&database, directory, error) != 0 ||
+            mdb_txn_begin(database.env, NULL, MDB_RDONLY, &txn) != 0)
+            _exit(1);
+        if (write(ready[1], "", 1) == 1)
+            pause();
+        _exit(1);
+    }
+    close(ready[1]);
+    ck_assert_int_eq(read(ready[0], &said, 1), 1);
+    close(ready[0]);
+    return child;
+}
+
+/* What is freed under the reader's eyes is no room. */
+static uint64_t churn_until_full(uint64_t next)
+{
+    for (;;) {
+        const uint64_t first = next;
+        ck_assert_uint_lt(next, MESSAGES_MAX);
+        next = put(next, BATCH);
+        commit();
+        if (store_is_full(store))
+            return first;
+        for (uint64_t i = first; i < next; i++)
+            store_delete_entry(store, 1, i, BODY);
+        commit();
+    }
+}
+
+START_TEST(deletes_find_room_beside_a_reader)
+{
+    enum { BACKLOG = 300 };
+
+    begin(_i);
+    store_create_queue(store, 1);
+    put(0, BACKLOG);
+    commit();
+    const pid_t reader = begin_reader();
+    const uint64_t waiting = churn_until_full(BACKLOG);
+    for (uint64_t i = 0; i < BACKLOG; i++) {
+        store_delete_entry(store, 1, i, BODY);
+        if (i % 30 == 29)
+            commit_deletes(store_open_lsn(store), true);
+    }
+    ck_assert(store_is_full(store));
+    ck_assert_int_eq(kill(reader, SIGKILL), 0);
+    ck_assert_int_eq(waitpid(reader, NULL, 0), reader);
+    const uint64_t lsn = store_open_lsn(store);
+    commit_deletes(lsn, true);
+    recover();
+    ck_assert_uint_eq(recovered_count, BATCH);
+    ck_assert_uint_eq(recovered_head, waiting);
+    end();
+}
+END_TEST
+
 int main(void)
 {
     TCase *tcase = tcase_create("room");
@@ -313,6 +380,7 @@ int main(void)
     tcase_add_loop_test(tcase, what_waits_is_given_up_at_the_end_and_the_rest_is_there, 0, ROUNDS);
     tcase_add_loop_test(tcase, deletes_find_room_all_at_once, 0, ROUNDS);
     tcase_add_loop_test(tcase, definitions_find_room_until_half_of_it_is_gone, 0, ROUNDS);
+    tcase_add_loop_test(tcase, deletes_find_room_beside_a_reader, 0, ROUNDS);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
 }
