@@ -204,8 +204,9 @@ class DiskFull(unittest.TestCase):
         self.check_cycles()
 
     def test_ext4(self):
-        image = os.path.join(tempfile.gettempdir(), 'disk.ext4')
-        with open(image, 'wb') as file:
+        descriptor, image = tempfile.mkstemp(prefix='disk-', suffix='.ext4')
+        self.addCleanup(os.unlink, image)
+        with open(descriptor, 'wb') as file:
             file.truncate(32 << 20)
         made = subprocess.run(['mkfs.ext4', '-q', '-m', '0', image], stderr=subprocess.PIPE, check=False)
         if made.returncode != 0:
