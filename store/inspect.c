@@ -111,7 +111,7 @@ static bool check_database(struct check *check, const struct page_node *node)
 {
     struct page_tree tree;
 
-    if (!check_order(check, node) || !page_get_tree(node, &tree))
+    if (!check_order(check, node) || !page_get_tree(node, &tree) || tree.flags != 0)
         return false;
     struct buf name = check->key;
     check->key = BUF_EMPTY;

@@ -158,7 +158,8 @@ void pages_see(struct pages *pages, uint64_t number)
 
 static struct page_tree tree_at(const uint8_t *from)
 {
-    return (struct page_tree){.depth = le16(from + 6), .root = le64(from + 40)};
+    return (struct page_tree){
+        .flags = le16(from + 4), .depth = le16(from + 6), .root = le64(from + 40)};
 }
 
 bool pages_read_meta(const struct pages *pages, unsigned number, struct page_meta *meta)

@@ -54,6 +54,7 @@ void pages_see(struct pages *pages, uint64_t number); /* beyond the file's end, 
 struct page_tree {
     uint64_t root;
     uint16_t depth;
+    uint16_t flags; /* how it is ordered: 0 of each of ours */
 };
 
 struct page_meta {

@@ -1,13 +1,15 @@
 /* Records first, then queues, each in key order, in one read transaction: O(records + queues). What
  * one bit has changed in is read as it was; else a record is skipped, and a queue's row rebuilt
  * from its segments: here for the answer, and on disk when that is mended (mend.h). Damage is
- * counted and logged, and never keeps the store from opening. */
+ * counted and logged, and never keeps the store from opening; but for a tree that LMDB does not
+ * read, which the look before a start has not seen: the next start salvages. */
 #include "store/recover.h"
 
 #include "base/alloc.h"
 #include "base/fault.h"
 #include "base/log.h"
 #include "store/rebuild.h"
+#include "store/salvage.h"
 
 enum { ROWS_PER_QUESTION = 1024 };
 
@@ -141,5 +143,9 @@ int recover(const struct database *database, const struct store_waiting *waiting
     mdb_txn_abort(walk.txn);
     fault_point(FAULT_QUEUES_RECOVERED);
     *damaged += walk.damaged;
+    if (rc < 0 && rc != MDB_NOTFOUND)
+        log_error("the store cannot be read: %s", mdb_strerror(rc));
+    if (database_is_damage(rc))
+        salvage_leave_note();
     return database_errno(rc);
 }

@@ -883,6 +883,28 @@ START_TEST(a_damaged_root_costs_nothing)
 }
 END_TEST
 
+/* LMDB would take it for a tree of another kind, or for none, and not before the walk over it. */
+START_TEST(a_damaged_kind_of_tree_costs_nothing)
+{
+    enum { FLAGS = 4 };
+    static const uint16_t bits[] = {0x04, 0x08, 0x8000}; /* DUPSORT, INTEGERKEY, one of its own */
+    struct template template;
+    struct map map;
+
+    template_begin(&template);
+    map_begin(&map, &template);
+    const struct page_node node = find_database(&map, (enum database_id)_i);
+    uint8_t *flags = template.data + offset_of(&map, node.data.data) + FLAGS;
+    for (size_t i = 0; i < countof(bits); i++) {
+        flags[0] = (uint8_t)bits[i];
+        flags[1] = (uint8_t)(bits[i] >> 8);
+        check_costs_nothing(&template);
+    }
+    map_end(&map);
+    template_end(&template);
+}
+END_TEST
+
 /* The last transaction would be lost without a word. */
 START_TEST(a_damaged_transaction_number_is_noticed)
 {
@@ -1214,6 +1236,7 @@ int main(void)
     tcase_add_loop_test(injured, a_damaged_key_of_a_queue_costs_nothing, 0, 2);
     tcase_add_loop_test(injured, a_damaged_head_of_a_node_is_noticed, 0, DATABASE_COUNT);
     tcase_add_loop_test(injured, a_damaged_root_costs_nothing, 0, DATABASE_COUNT);
+    tcase_add_loop_test(injured, a_damaged_kind_of_tree_costs_nothing, 0, DATABASE_COUNT);
     tcase_add_test(injured, a_damaged_transaction_number_is_noticed);
     tcase_add_test(injured, a_page_in_use_that_is_listed_as_free_costs_nothing);
     tcase_add_loop_test(injured, a_lost_page_costs_what_was_in_it, 0, DATABASE_COUNT);
