@@ -99,10 +99,12 @@ static void start_alarm(struct server *server)
     const struct config *config = server->config;
     const uint64_t total =
         config->memory_total != 0 ? config->memory_total : resources_memory_total();
+    const uint64_t memory_max = config->memory_absolute != 0
+                                    ? config->memory_absolute
+                                    : (uint64_t)(config->memory_relative * (double)total);
     const struct alarm_limits limits = {
-        .memory_max = config->memory_absolute != 0
-                          ? config->memory_absolute
-                          : (uint64_t)(config->memory_relative * (double)total),
+        .memory_max = memory_max,
+        .memory_critical = memory_max + (total > memory_max ? (total - memory_max) / 2 : 0),
         .disk_free_min = config->disk_free_relative != 0
                              ? (uint64_t)(config->disk_free_relative * (double)total)
                              : config->disk_free_absolute,

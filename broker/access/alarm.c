@@ -14,7 +14,9 @@ static uint64_t distance(uint64_t a, uint64_t b)
 
 static uint64_t wait_ms(const struct alarm *alarm)
 {
-    const uint64_t memory = distance(alarm->readings.memory_used, alarm->limits.memory_max);
+    const uint64_t memory =
+        min_of(distance(alarm->readings.memory_used, alarm->limits.memory_max),
+               distance(alarm->readings.memory_used, alarm->limits.memory_critical));
     const uint64_t disk = distance(alarm->readings.disk_free, alarm->limits.disk_free_min);
     const uint64_t ms = min_of(memory, disk) / FAST_RATE / 2;
 
@@ -83,16 +85,34 @@ static bool is_low_on_memory(struct alarm *alarm)
     return alarm->readings.memory_used > alarm->limits.memory_max;
 }
 
-void alarm_look(struct alarm *alarm)
+static void set_critical(struct alarm *alarm, bool on)
 {
-    const bool memory = alarm->memory, disk = alarm->disk;
+    if (alarm->critical == on)
+        return;
+    alarm->critical = on;
+    log_at(on ? LOG_WARNING : LOG_INFO, "memory is %s: %.1f MiB used, critical above %.1f MiB%s",
+           on ? "critical" : "not critical any more", in_mib(alarm->readings.memory_used),
+           in_mib(alarm->limits.memory_critical),
+           on ? "; consumers that do not acknowledge get little" : "");
+}
+
+/* Answers whether anything has changed. */
+static bool look(struct alarm *alarm)
+{
+    const bool memory = alarm->memory, critical = alarm->critical, disk = alarm->disk;
 
     alarm->readings = alarm->source.read(alarm->source.context);
     set_memory(alarm, is_low_on_memory(alarm));
+    set_critical(alarm, alarm->readings.memory_used > alarm->limits.memory_critical);
     set_disk(alarm,
              alarm->readings.store_full || alarm->readings.disk_free < alarm->limits.disk_free_min);
     timer_set(alarm->wheel, &alarm->timer, alarm->clock->now_ms + wait_ms(alarm));
-    if (alarm->memory != memory || alarm->disk != disk)
+    return alarm->memory != memory || alarm->critical != critical || alarm->disk != disk;
+}
+
+void alarm_look(struct alarm *alarm)
+{
+    if (look(alarm))
         alarm->on_change(alarm);
 }
 
@@ -106,7 +126,7 @@ void alarm_init(struct alarm *alarm, void (*on_change)(struct alarm *alarm))
     *alarm = (struct alarm){
         .timer.on_expire = on_timer,
         .on_change = on_change,
-        .limits.memory_max = UINT64_MAX,
+        .limits = {.memory_max = UINT64_MAX, .memory_critical = UINT64_MAX},
         .readings.disk_free = UINT64_MAX,
     };
 }
@@ -118,7 +138,8 @@ void alarm_start(struct alarm *alarm, struct wheel *wheel, const struct clock *c
     alarm->clock = clock;
     alarm->limits = *limits;
     alarm->source = *source;
-    alarm_look(alarm);
+    look(alarm);
+    alarm->on_change(alarm);
 }
 
 void alarm_stop(struct alarm *alarm)

@@ -11,6 +11,9 @@
  * so that its end is not met; where it is (a limit that is too low, a quota, another who was
  * faster) the store says so, and that is the same alarm.
  *
+ * Only publishers are blocked. What consumers take and do not acknowledge is memory, too: far above
+ * the limit it is *critical*, and they, too, get little.
+ *
  * One per process, the loop thread's. It knows no connection: the session asks alarm_is_on at each
  * publish, and hears of the end. */
 #ifndef ACCESS_ALARM_H
@@ -26,8 +29,9 @@ struct alarm_readings {
 };
 
 struct alarm_limits {
-    uint64_t memory_max;    /* the alarm is on above it; UINT64_MAX: never */
-    uint64_t disk_free_min; /* the alarm is on below it; 0: never */
+    uint64_t memory_max;      /* the alarm is on above it; UINT64_MAX: never */
+    uint64_t memory_critical; /* not below memory_max */
+    uint64_t disk_free_min;   /* the alarm is on below it; 0: never */
 };
 
 struct alarm_source { /* of readings; tests have their own */
@@ -41,11 +45,12 @@ struct alarm {
     const struct clock *clock;
     struct timer timer; /* the next look */
     struct alarm_source source;
-    void (*on_change)(struct alarm *alarm); /* memory, disk or both have changed */
+    void (*on_change)(struct alarm *alarm); /* limits, memory, critical or disk have changed */
 
     struct alarm_limits limits;
     struct alarm_readings readings; /* of the last look */
     bool memory, disk;              /* on */
+    bool critical;                  /* above limits.memory_critical; memory is on, too */
     bool descriptors;               /* likewise: see alarm_set_descriptors */
 };
 

@@ -369,6 +369,16 @@ static void wake_consumers(struct connection *connection)
         channel_wake_consumers(container_of(link, struct channel, by_number));
 }
 
+/* For the log: of whom the limit is, and when. */
+static const char *why_so_little(const struct service *service, uint64_t limit)
+{
+    if (service->alarm.critical)
+        return "while memory is critical ";
+    return limit < service->unacked_size_max
+               ? "for consumers without a prefetch, while memory is low, "
+               : "";
+}
+
 void connection_await_acks(struct connection *connection, uint64_t limit)
 {
     char label[CONNECTION_LABEL_SIZE];
@@ -379,10 +389,7 @@ void connection_await_acks(struct connection *connection, uint64_t limit)
                     " octets, and is given no more until it does: the maximum %sis %" PRIu64
                     " (unacked_memory_limit)",
                     connection_label(connection, label), connection->unacked_size,
-                    limit < connection->service->unacked_size_max
-                        ? "for consumers without a prefetch, while memory is low, "
-                        : "",
-                    limit);
+                    why_so_little(connection->service, limit), limit);
     connection->told_laden = true;
 }
 

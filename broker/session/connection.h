@@ -148,7 +148,8 @@ void connection_await_acks(struct connection *connection, uint64_t limit);
 /* Some are settled: who waited for it goes on. */
 void connection_lighten(struct connection *connection);
 
-/* More may be left unacknowledged, or wait to be written: who waited for either goes on. */
+/* How much may be left unacknowledged, or wait to be written, has changed: who waited for either
+ * goes on, as far as it may. */
 void connection_on_limits(struct connection *connection);
 
 /* A publish of it is not confirmed yet. */

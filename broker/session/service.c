@@ -13,6 +13,7 @@
 
 enum {
     LOW_MEMORY_PART = 64, /* of what a connection may hold up otherwise */
+    CRITICAL_PART = 4,    /* of the memory that is critical: what one connection may hold up */
     SMALL_BODY_SIZE =
         4096,     /* so many octets in each channel of a connection are not worth counting */
     CROWD = 1000, /* connections whose memory is worth giving back */
@@ -74,21 +75,36 @@ static void name_node(struct service *service)
     snprintf(service->node, sizeof(service->node), "stoatmq@%s", host);
 }
 
-/* What one connection may leave unacknowledged, or unread: less while memory is low. But who has
- * said how many messages it takes may wait for the last of them before it acknowledges the first,
- * and memory is low until it does. */
-static void set_consumer_limits(struct service *service)
+static uint64_t unacked_size_at_most(const struct service *service)
 {
-    const uint64_t unacked = service->limits.unacked_size_max;
-    const uint64_t part = service->alarm.memory ? LOW_MEMORY_PART : 1;
+    const uint64_t configured = service->limits.unacked_size_max;
 
-    service->unacked_size_max = unacked == 0 ? UINT64_MAX : unacked;
-    service->unacked_size_bare = unacked == 0 ? UINT64_MAX : max_of(unacked / part, (uint64_t)1);
-    service->broker->loop->output_max = service->limits.output_size_max / part;
+    return configured == 0
+               ? UINT64_MAX
+               : min_of(configured, service->alarm.limits.memory_critical / CRITICAL_PART);
 }
 
-/* Who was held up goes on. Nothing happens when an alarm is raised: who publishes finds out then
- * (4.6.1). */
+static uint64_t low_memory_part(uint64_t size)
+{
+    return size == UINT64_MAX ? size : max_of(size / LOW_MEMORY_PART, (uint64_t)1);
+}
+
+/* What one connection may leave unacknowledged, or unread: less while memory is low. But who has
+ * said how many messages it takes may wait for the last of them before it acknowledges the first,
+ * and memory is low until it does: that it gets as long as memory is not critical. */
+static void set_consumer_limits(struct service *service)
+{
+    const struct alarm *alarm = &service->alarm;
+    const uint64_t whole = unacked_size_at_most(service), part = low_memory_part(whole);
+    const uint64_t output = service->limits.output_size_max;
+
+    service->unacked_size_max = alarm->critical ? part : whole;
+    service->unacked_size_bare = alarm->memory ? part : whole;
+    service->broker->loop->output_max = alarm->memory ? output / LOW_MEMORY_PART : output;
+}
+
+/* Who was held up goes on, as far as it may. Nothing else happens when an alarm is raised: who
+ * publishes finds out then (4.6.1). */
 static void on_alarm_change(struct alarm *alarm)
 {
     struct service *service = container_of(alarm, struct service, alarm);
@@ -96,8 +112,7 @@ static void on_alarm_change(struct alarm *alarm)
 
     set_consumer_limits(service);
     TAILQ_FOREACH (connection, &service->connections, link) {
-        if (!alarm->memory)
-            connection_on_limits(connection);
+        connection_on_limits(connection);
         if (!alarm_is_on(alarm))
             connection_unblock(connection);
     }

@@ -53,9 +53,8 @@ struct service {
     struct returns returns; /* what channels that have ended had unacked */
     size_t connection_room; /* connections for which there are descriptors; 0: nobody has counted */
     uint32_t reserved_size_min; /* see connection_reserve */
-    uint64_t unacked_size_max;  /* the limit */
-    uint64_t unacked_size_bare; /* for consumers without a prefetch: a part of it while memory is
-                                   low */
+    uint64_t unacked_size_max;  /* the limit, as memory is */
+    uint64_t unacked_size_bare; /* for consumers without a prefetch */
     uint64_t next_connection_id;
     struct route route;   /* scratch of the publish path */
     uint64_t copies;      /* of messages that go to more than one queue, in the turn ... */

@@ -170,6 +170,35 @@ class MemoryLimit(unittest.TestCase):
                 expected += 1
         reader.wire.socket.close()
 
+    def test_consumers_that_do_not_acknowledge(self):
+        """They have said how much they take; that it is more than memory has does not end the broker."""
+        publisher = Publisher(self.broker, 'unacked', True)
+        publisher.run(2 * GROUP_LIMIT)
+        consumers = []
+        for _ in range(8):
+            consumer = Publisher(self.broker, publisher.queue, True).wire
+            consumer.send(wire.qos(1, 60000))
+            consumer.expect(wire.QOS_OK)
+            consumer.send(wire.consume(1, publisher.queue))
+            consumers.append(consumer)
+        octets = 0
+        while True:  # until none is given any more
+            readable, _, _ = select.select([consumer.socket for consumer in consumers], [], [], 5)
+            if not readable:
+                break
+            for each in readable:
+                given = each.recv(1 << 20)
+                self.assertTrue(given, 'it has ended, killed %d times' % self.group.kills())
+                octets += len(given)
+        self.assertTrue(self.broker.running(), 'it has ended')
+        self.assertEqual(self.group.kills(), 0)
+        self.assertIn('memory is critical', self.broker.log())
+        print('# %d MB given to eight that never acknowledge, at most %d MiB of %d' % (
+            octets / 1e6, int(self.group.read(self.group.peak) or 0) >> 20, GROUP_LIMIT >> 20), flush=True)
+        for consumer in consumers:
+            consumer.reset()
+        self.check_messages(publisher)
+
     def test_queues_that_nobody_reads(self):
         limit = self.broker.log()
         self.assertRegex(limit, r'Memory high watermark set to 153 MiB \(of 256 MiB\)')

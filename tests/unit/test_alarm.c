@@ -35,7 +35,8 @@ static void release(void *context)
     releasable = 0;
 }
 
-static const struct alarm_limits limits = {.memory_max = GIB, .disk_free_min = 50 * MIB};
+static const struct alarm_limits limits = {
+    .memory_max = GIB, .memory_critical = 4 * GIB, .disk_free_min = 50 * MIB};
 
 static void set_up_with(const struct service_limits *service_limits)
 {
@@ -126,7 +127,8 @@ END_TEST
 START_TEST(looks_now_and_then_far_from_it) /* 4.6.1 */
 {
     const struct alarm_source source = {.read = read_now};
-    const struct alarm_limits far = {.memory_max = 64 * GIB, .disk_free_min = 0};
+    const struct alarm_limits far = {
+        .memory_max = 64 * GIB, .memory_critical = 128 * GIB, .disk_free_min = 0};
 
     alarm_start(&harness.service.alarm, &harness.loop.timers, &harness.clock, &far, &source);
     look_count = 0;
@@ -520,6 +522,41 @@ START_TEST(who_said_how_much_it_takes_gets_it)
 }
 END_TEST
 
+/* They take what they said, up to where it would be all memory: the rest when there is some again. */
+START_TEST(when_memory_is_critical_all_get_little)
+{
+    struct peer *peer;
+
+    fill_for(64 * 5000, &peer);
+    set(5 * GIB, now.disk_free);
+    set_prefetch(peer, 100, _i == 1);
+    start_consumer(peer, "q", false);
+    ck_assert_uint_eq(delivered(peer), 5);
+    ck_assert_uint_eq(
+        harness_logged(&harness, "the maximum while memory is critical is 5000 (unacked_memory"),
+        1);
+    set_memory(true); /* low, but not critical */
+    ck_assert_uint_eq(delivered(peer), 100);
+}
+END_TEST
+
+/* A limit of all memory would be none. */
+START_TEST(a_connection_has_at_most_a_part_of_memory)
+{
+    const struct alarm_limits small = {.memory_max = 10000, .memory_critical = 4 * 5000};
+    const struct alarm_source source = {.read = read_now, .release = release};
+    struct peer *peer;
+
+    fill_for(64 * 5000, &peer);
+    set_memory(false);
+    now.memory_used = 1;
+    alarm_stop(&harness.service.alarm);
+    alarm_start(&harness.service.alarm, &harness.loop.timers, &harness.clock, &small, &source);
+    start_consumer(peer, "q", false);
+    ck_assert_uint_eq(delivered(peer), 5);
+}
+END_TEST
+
 START_TEST(who_gets_one_by_one_gets_them)
 {
     struct peer *peer;
@@ -693,6 +730,8 @@ static Suite *alarm_suite(void)
     tcase_add_test(tests, who_leaves_while_blocked_is_gone);
     tcase_add_loop_test(tests, who_does_not_acknowledge_gets_little, 0, 2);
     tcase_add_loop_test(tests, who_said_how_much_it_takes_gets_it, 0, 2);
+    tcase_add_loop_test(tests, when_memory_is_critical_all_get_little, 0, 2);
+    tcase_add_test(tests, a_connection_has_at_most_a_part_of_memory);
     tcase_add_test(tests, who_gets_one_by_one_gets_them);
     tcase_add_test(tests, who_is_at_the_whole_limit_goes_on_below_it);
     tcase_add_loop_test(tests, who_does_not_read_gets_little, 0, 2);
