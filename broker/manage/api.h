@@ -10,6 +10,7 @@
 #include "manage/json.h"
 
 struct channel;
+struct connection;
 
 #define API_RABBITMQ_VERSION "3.13.7" /* whose API this is */
 
@@ -69,7 +70,10 @@ void api_list(struct manage_request *request,
  * an AMQP client would get. */
 void api_refuse(struct manage_request *request, const struct amqp_error *error);
 
-/* Whose channel it is, as others refer to it; its name is the connection's with its number behind:
+/* A connection as others refer to it. api_connections.c. */
+json_t *api_connection_details(const struct connection *connection);
+
+/* Whose channel it is, likewise; its name is the connection's with its number behind:
  * "NAME (1)". api_channels.c. */
 json_t *api_channel_details(const struct manage *manage, const struct channel *channel);
 

@@ -22,16 +22,6 @@ json_t *api_channel_details(const struct manage *manage, const struct channel *c
     return object;
 }
 
-static json_t *connection_details(const struct connection *connection)
-{
-    json_t *object = json_object();
-
-    json_put_string(object, "name", connection->name);
-    json_put_string(object, "peer_host", connection->peer.host);
-    json_put_number(object, "peer_port", connection->peer.port);
-    return object;
-}
-
 static json_t *message_stats(const struct channel *channel)
 {
     json_t *object = json_object();
@@ -49,7 +39,7 @@ static json_t *describe(const struct manage *manage, const struct channel *chann
     const struct connection *connection = channel->connection;
     json_t *object = api_channel_details(manage, channel);
 
-    json_put(object, "connection_details", connection_details(connection));
+    json_put(object, "connection_details", api_connection_details(connection));
     json_put_slice(object, "vhost", connection->vhost->name);
     json_put_string(object, "state", channel->state == CHANNEL_OPEN ? "running" : "closing");
     json_put_bool(object, "confirm", channel->confirms != NULL);

@@ -3,6 +3,16 @@
 
 #include "session/service.h"
 
+json_t *api_connection_details(const struct connection *connection)
+{
+    json_t *object = json_object();
+
+    json_put_string(object, "name", connection->name);
+    json_put_string(object, "peer_host", connection->peer.host);
+    json_put_number(object, "peer_port", connection->peer.port);
+    return object;
+}
+
 static void put_who(json_t *object, const struct connection *connection)
 {
     json_put_string(object, "name", connection->name);

@@ -9,13 +9,7 @@
 
 static json_t *owner_details(struct queue_owner *owner)
 {
-    const struct connection *connection = container_of(owner, struct connection, owned);
-    json_t *object = json_object();
-
-    json_put_string(object, "name", connection->name);
-    json_put_string(object, "peer_host", connection->peer.host);
-    json_put_number(object, "peer_port", connection->peer.port);
-    return object;
+    return api_connection_details(container_of(owner, struct connection, owned));
 }
 
 /* Whose tag is the only one: of an exclusive consumer. */
