@@ -314,23 +314,30 @@ static int find_scratch(void)
     ck_abort_msg("there is no scratch file");
 }
 
+/* One bit of an octet of it; from its end on it begins again. */
+static void flip_in_scratch(int octet_number, int bit)
+{
+    const int file = find_scratch();
+    const off_t at = octet_number % lseek(file, 0, SEEK_END);
+    uint8_t octet;
+
+    ck_assert_int_eq(1, pread(file, &octet, 1, at));
+    octet ^= (uint8_t)(1 << bit);
+    ck_assert_int_eq(1, pwrite(file, &octet, 1, at));
+}
+
 /* Whatever octet has changed: what comes is as it was, in order, and the rest is counted. */
 START_TEST(what_is_damaged_in_scratch_is_set_aside)
 {
     enum { COUNT = 8, STEP = 97 };
     struct queue *queue = declare("q", false, false);
     uint64_t came = 0, next = 0;
-    uint8_t octet;
 
     push(queue, COUNT, false);
     begin_to_write(queue);
     settle();
-    const int file = find_scratch();
-    const off_t at = _i * STEP % lseek(file, 0, SEEK_END);
     ck_assert_uint_eq(COUNT, queue->window.disk_count);
-    ck_assert_int_eq(1, pread(file, &octet, 1, at));
-    octet ^= (uint8_t)(1 << _i % 8);
-    ck_assert_int_eq(1, pwrite(file, &octet, 1, at));
+    flip_in_scratch(_i * STEP, _i % 8);
     for (;; came++) {
         struct getter getter = {.waiter.on_loaded = try, .queue = queue};
         char body[BODY_SIZE] = {0};
@@ -362,7 +369,6 @@ START_TEST(what_the_store_has_too_is_read_there)
     struct queue *queue = declare("q", true, false);
     const uint64_t damaged = _i % 3 == 2 ? 4 : UINT64_MAX;
     struct place place;
-    uint8_t octet;
     bool came[COUNT] = {false};
 
     log_level = LOG_NONE;
@@ -371,12 +377,8 @@ START_TEST(what_the_store_has_too_is_read_there)
     settle();
     begin_to_write(queue);
     settle();
-    const int file = find_scratch();
-    const off_t at = _i * STEP % lseek(file, 0, SEEK_END);
     ck_assert_uint_eq(COUNT, queue->window.disk_count);
-    ck_assert_int_eq(1, pread(file, &octet, 1, at));
-    octet ^= (uint8_t)(1 << _i % 8);
-    ck_assert_int_eq(1, pwrite(file, &octet, 1, at));
+    flip_in_scratch(_i * STEP, _i % 8);
     if (damaged != UINT64_MAX)
         store_memory_damage(memory.store, queue->id, damaged);
 
