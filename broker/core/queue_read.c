@@ -370,6 +370,7 @@ struct page {
     struct message *messages[SEGMENT_LARGE];
     struct page_head heads[SEGMENT_LARGE];
 };
+
 static void add_to_page(struct page *page, const struct page_head *head, struct message *message)
 {
     if (message == NULL)

@@ -168,8 +168,8 @@ static void run(const struct mode *mode, uint64_t messages)
     const uint64_t ns = clock_monotonic_ns() - begin;
 
     printf("path %-10s %8.1f ns a message", mode->name, (double)ns / (double)messages);
-    printf(" (%" PRIu64 " delivered)\n",
-           bench.broker.counters.messages.delivered + bench.broker.counters.messages.delivered_no_ack);
+    printf(" (%" PRIu64 " delivered)\n", bench.broker.counters.messages.delivered +
+                                             bench.broker.counters.messages.delivered_no_ack);
     buf_release(&publishes);
     stop(&bench);
 }
