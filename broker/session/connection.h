@@ -17,9 +17,10 @@
  * Then the connection is *held*: nothing more of its input is looked at (it stays where it is, in
  * order) until the reply has left. The same way it waits for a basic.get whose message is on disk,
  * for a password to be verified, and, who publishes, for the store when the open batch is full and
- * for scratch when memory is. One hold at a time, one mechanism. A peer that asks without reading the answers is *choked*: not read either, until
- * it has taken what it was sent. Who publishes while an alarm is on is *blocked*: not read until
- * none is (4.6); what it is to be sent, deliveries and heartbeats, goes on.
+ * for scratch when memory is. One hold at a time, one mechanism. A peer that asks without reading
+ * the answers is *choked*: not read either, until it has taken what it was sent. Who publishes
+ * while an alarm is on is *blocked*: not read until none is (4.6); what it is to be sent,
+ * deliveries and heartbeats, goes on.
  *
  * The struct is freed in the REAP phase after CLOSED; channels, consumers and exclusive queues go
  * at once when it is closed. */
