@@ -106,8 +106,7 @@ static int end(struct apply *apply)
         if (room_is_wanting(apply->database, apply->rc) && !datasync_has_failed() &&
             !has_panicked(apply))
             return APPLY_NO_ROOM;
-        if (database_is_damage(apply->rc))
-            salvage_leave_note();
+        salvage_if_damage(apply->rc);
         log_critical("the store could not commit: %s",
                      apply->rc == ESTALE
                          ? "its data file was removed, moved or replaced while it was in use"

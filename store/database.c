@@ -475,9 +475,10 @@ int database_open(struct database *database, const struct store_options *options
     else
         rc = check_format(database, options->directory, error);
     if (rc == 0) {
-        rc = database_errno(open_databases(database));
+        rc = open_databases(database);
+        salvage_if_damage(rc);
         if (rc != 0)
-            refuse(error, rc, "%s: %s", options->directory, strerror(-rc));
+            rc = refuse(error, database_errno(rc), "%s: %s", options->directory, mdb_strerror(rc));
     }
     if (rc != 0)
         database_close(database);

@@ -18,6 +18,15 @@ void salvage_leave_note(void)
         close(fd);
 }
 
+bool salvage_if_damage(int rc)
+{
+    const bool damage = database_is_damage(rc);
+
+    if (damage)
+        salvage_leave_note();
+    return damage;
+}
+
 static void say(const char *text)
 {
     (void)!write(STDERR_FILENO, text, strlen(text));

@@ -25,6 +25,8 @@
 enum {
     CHECK_MS = 5000, /* of pages: what a start has time for, if its disk is slow */
     QUESTION_MS = 50,
+    TREE_KINDS = MDB_REVERSEKEY | MDB_DUPSORT | MDB_INTEGERKEY | MDB_DUPFIXED | MDB_INTEGERDUP |
+                 MDB_REVERSEDUP,
 };
 
 /* ---- are the trees whole? -------------------------------------------------------------------- */
@@ -148,6 +150,12 @@ static bool check_metas(const struct page_meta metas[2])
     return (even == 0 && odd == 0) || (even % 2 == 0 && (even + 1 == odd || even == odd + 1));
 }
 
+/* LMDB keeps flags of the whole file with those of its tree of free pages, which has numbers. */
+static bool check_kinds(const struct page_meta *meta)
+{
+    return meta->databases.flags == 0 && (meta->free.flags & TREE_KINDS) == MDB_INTEGERKEY;
+}
+
 static bool is_whole(const struct store_options *options)
 {
     struct check check = {.until_ns = clock_monotonic_ns() + UINT64_C(1000000) * CHECK_MS};
@@ -159,7 +167,7 @@ static bool is_whole(const struct store_options *options)
     if (whole) {
         const struct page_meta *meta = &metas[metas[1].transaction > metas[0].transaction];
         check.last = meta->last;
-        whole = check_root(&check, &meta->databases, check_database) &&
+        whole = check_kinds(meta) && check_root(&check, &meta->databases, check_database) &&
                 check_root(&check, &meta->free, check_free);
     }
     pages_release(&check.pages);

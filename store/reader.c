@@ -17,9 +17,8 @@
 /* LMDB's code as 0 or -errno; damage is said in the log, for the rest may pass. */
 static int failed(int rc)
 {
-    if (!database_is_damage(rc))
+    if (!salvage_if_damage(rc))
         return database_errno(rc);
-    salvage_leave_note();
     log_error("the store could not read: %s", mdb_strerror(rc));
     return -EBADMSG;
 }

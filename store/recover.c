@@ -127,6 +127,14 @@ static int each_row(struct walk *walk, enum database_id id,
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
+/* LMDB's code as 0 or -errno; what the look before the start has not seen is for the next. */
+static int failed(int rc)
+{
+    if (salvage_if_damage(rc))
+        log_error("the store could not be read: %s", mdb_strerror(rc));
+    return database_errno(rc);
+}
+
 int recover(const struct database *database, const struct store_waiting *waiting,
             struct store_recovery *recovery, uint64_t *damaged)
 {
@@ -134,7 +142,7 @@ int recover(const struct database *database, const struct store_waiting *waiting
     int rc = mdb_txn_begin(database->env, NULL, MDB_RDONLY, &walk.txn);
 
     if (rc != 0)
-        return database_errno(rc);
+        return failed(rc);
     recovery->was_clean = database->state.clean;
     rc = each_row(&walk, DB_RECORD, on_record_row);
     fault_point(FAULT_RECORDS_RECOVERED);
@@ -143,9 +151,5 @@ int recover(const struct database *database, const struct store_waiting *waiting
     mdb_txn_abort(walk.txn);
     fault_point(FAULT_QUEUES_RECOVERED);
     *damaged += walk.damaged;
-    if (rc < 0 && rc != MDB_NOTFOUND)
-        log_error("the store cannot be read: %s", mdb_strerror(rc));
-    if (database_is_damage(rc))
-        salvage_leave_note();
-    return database_errno(rc);
+    return failed(rc);
 }

@@ -42,6 +42,9 @@ int salvage(const struct store_options *options, char error[STORE_ERROR_SIZE]);
 /* The next start is to salvage. From a signal handler, too. */
 void salvage_leave_note(void);
 
+/* Likewise when LMDB's code shows damage. Answers whether it does. */
+bool salvage_if_damage(int rc);
+
 /* From here on a fault of this thread leaves a note, in this directory, before it ends the process.
  * stage: a literal, for the log. */
 void salvage_guard(const char *directory);

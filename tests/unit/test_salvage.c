@@ -905,6 +905,26 @@ START_TEST(a_damaged_kind_of_tree_costs_nothing)
 }
 END_TEST
 
+/* The same of the two trees that the file itself has: of free pages, and of all others' names. */
+START_TEST(a_damaged_kind_of_the_first_trees_costs_nothing)
+{
+    enum { TREES = 16 + 24, TREE = 48, FLAGS = 4 };
+    struct template template;
+    struct map map;
+
+    template_begin(&template);
+    map_begin(&map, &template);
+    uint8_t *flags = template.data + !map.older * map.pages.size + TREES + _i * TREE + FLAGS;
+    for (uint8_t bit = 0x02; bit <= 0x40; bit = (uint8_t)(bit << 1)) {
+        *flags ^= bit;
+        check_costs_nothing(&template);
+        *flags ^= bit;
+    }
+    map_end(&map);
+    template_end(&template);
+}
+END_TEST
+
 /* The last transaction would be lost without a word. */
 START_TEST(a_damaged_transaction_number_is_noticed)
 {
@@ -1237,6 +1257,7 @@ int main(void)
     tcase_add_loop_test(injured, a_damaged_head_of_a_node_is_noticed, 0, DATABASE_COUNT);
     tcase_add_loop_test(injured, a_damaged_root_costs_nothing, 0, DATABASE_COUNT);
     tcase_add_loop_test(injured, a_damaged_kind_of_tree_costs_nothing, 0, DATABASE_COUNT);
+    tcase_add_loop_test(injured, a_damaged_kind_of_the_first_trees_costs_nothing, 0, 2);
     tcase_add_test(injured, a_damaged_transaction_number_is_noticed);
     tcase_add_test(injured, a_page_in_use_that_is_listed_as_free_costs_nothing);
     tcase_add_loop_test(injured, a_lost_page_costs_what_was_in_it, 0, DATABASE_COUNT);
