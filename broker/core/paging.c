@@ -191,8 +191,10 @@ void paging_end_write(struct paging *paging, size_t bytes, bool failed)
     if (failed)
         paging->write_ms = paging->loop->clock->now_ms + WRITE_RETRY_MS;
     paging_on_progress(paging);
-    const uint64_t ended = paging->writes.durable + 1;
-    parking_release(&paging->writes, ended, ended);
+    if (paging->writing_bytes > 0 && paging_is_far_above(paging))
+        return;
+    const uint64_t times = paging->writes.durable + 1;
+    parking_release(&paging->writes, times, times);
 }
 
 void paging_await_write(struct paging *paging, struct parked *parked)

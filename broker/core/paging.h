@@ -16,7 +16,8 @@
  *
  * What only scratch can take is written, some megabytes at a time. Where the disk is slower than the
  * publishers, memory would grow as far as it goes; so from half the limit above it on publishers
- * wait for a write to end (paging_lags), as they do for the store when its batch is full.
+ * wait until it is less, or nothing is being written (paging_lags), as they do for the store when
+ * its batch is full.
  *
  * Nothing else happens on the path of a message: memory is looked at when a segment is added to a
  * window, when a large message comes, and when a batch has become durable. */
@@ -47,7 +48,7 @@ struct paging {
     uint64_t limit, segment_bytes, reading_bytes;
     uint64_t writing_bytes; /* of messages that are being written to scratch: as good as gone */
     uint64_t write_ms;      /* nothing is written before: the last write failed */
-    struct parking writes;  /* who waits for one to end; an LSN is how many have */
+    struct parking writes;  /* who waits for them; an LSN is how often some went on */
     const struct remains *remains; /* what will be free in some turns is taken for free */
     struct loop *loop;
     struct task task;
@@ -72,8 +73,8 @@ void paging_on_progress(struct paging *paging);
 /* May something be written to scratch now? Both of these about what is being written. */
 bool paging_may_write(const struct paging *paging);
 
-/* Much is being written, and memory is far above the limit: who publishes should wait until a write
- * ends, which it does, well or not: paging_await_write. */
+/* Much is being written, and memory is far above the limit: who publishes should wait
+ * (paging_await_write) until one of both has changed, as it does when writes end, well or not. */
 static inline bool paging_lags(const struct paging *paging)
 {
     return unlikely(paging->writing_bytes >= PAGING_WRITING_MAX / 2) && paging_is_far_above(paging);
