@@ -85,6 +85,14 @@ static bool is_low_on_memory(struct alarm *alarm)
     return alarm->readings.memory_used > alarm->limits.memory_max;
 }
 
+/* With some distance, so that it is not on and off at each look. */
+static bool is_critical(const struct alarm *alarm)
+{
+    const uint64_t mark = alarm->limits.memory_critical;
+
+    return alarm->memory && alarm->readings.memory_used > (alarm->critical ? mark / 8 * 7 : mark);
+}
+
 static void set_critical(struct alarm *alarm, bool on)
 {
     if (alarm->critical == on)
@@ -103,7 +111,7 @@ static bool look(struct alarm *alarm)
 
     alarm->readings = alarm->source.read(alarm->source.context);
     set_memory(alarm, is_low_on_memory(alarm));
-    set_critical(alarm, alarm->readings.memory_used > alarm->limits.memory_critical);
+    set_critical(alarm, is_critical(alarm));
     set_disk(alarm,
              alarm->readings.store_full || alarm->readings.disk_free < alarm->limits.disk_free_min);
     timer_set(alarm->wheel, &alarm->timer, alarm->clock->now_ms + wait_ms(alarm));

@@ -50,8 +50,9 @@ struct alarm {
     struct alarm_limits limits;
     struct alarm_readings readings; /* of the last look */
     bool memory, disk;              /* on */
-    bool critical;                  /* above limits.memory_critical; memory is on, too */
-    bool descriptors;               /* likewise: see alarm_set_descriptors */
+    bool critical;    /* above limits.memory_critical, until it is below 7/8 of it, or memory is
+                                       off */
+    bool descriptors; /* likewise: see alarm_set_descriptors */
 };
 
 /* Nothing is on, ever, before alarm_start. */

@@ -535,6 +535,8 @@ START_TEST(when_memory_is_critical_all_get_little)
     ck_assert_uint_eq(
         harness_logged(&harness, "the maximum while memory is critical is 5000 (unacked_memory"),
         1);
+    set(4 * GIB - MIB, now.disk_free); /* a little less */
+    ck_assert_uint_eq(delivered(peer), 5);
     set_memory(true); /* low, but not critical */
     ck_assert_uint_eq(delivered(peer), 100);
 }
