@@ -5,19 +5,20 @@
 #
 # The data directory is one below the volume, which the broker makes: whose the volume is, and what others may do there, is
 # often not ours to say. Name another with STOATMQ_DATA_DIR and not with --data-dir, which the health check does not see.
+# The user is 999 in every image: so a later one finds its files, and a directory of the host can be given to it (chown 999).
 
-FROM debian:12 AS build
+FROM debian:13 AS build
 RUN apt-get update && apt-get install -y --no-install-recommends make
 COPY . /src
 WORKDIR /src
 RUN make install PREFIX=/usr DESTDIR=/out
 
-FROM debian:12-slim
+FROM debian:13-slim
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libcurl4 libevent-core-2.1-7 libevent-extra-2.1-7 libjansson4 liblmdb0 \
-       libpcre2-8-0 libseccomp2 libssl3 \
+    && apt-get install -y --no-install-recommends libcurl4t64 libevent-core-2.1-7t64 libevent-extra-2.1-7t64 libjansson4 \
+       liblmdb0 libpcre2-8-0 libseccomp2 libssl3t64 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --home-dir /var/lib/stoatmq stoatmq \
+    && useradd --system --uid 999 --home-dir /var/lib/stoatmq stoatmq \
     && install -d -m 0770 -o stoatmq -g root /var/lib/stoatmq
 COPY --from=build /out /
 RUN stoatmq --version && stoatctl --version
