@@ -64,7 +64,7 @@ printf_like(1, 2) static void complain(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    fputs("stoatmq: ", stderr);
+    fprintf(stderr, "%sstoatmq: ", log_priority(LOG_ERROR));
     vfprintf(stderr, format, arguments);
     fputc('\n', stderr);
     va_end(arguments);
@@ -471,6 +471,7 @@ int main(int argc, char **argv)
 {
     const uint64_t begin_ns = clock_monotonic_ns();
     struct options options;
+    log_look_for_journal(getenv("JOURNAL_STREAM"));
     int status = options_parse(&options, argc, argv);
     if (status < 0) {
         struct config config;

@@ -11,6 +11,7 @@
 #include "base/log.h"
 
 #include <stdarg.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,10 +20,15 @@ enum { LINE_SIZE = 4096, TAIL_SIZE = 4 /* of "...\n" */ };
 _Atomic int log_level = LOG_INFO;
 
 static _Atomic int log_fd = STDERR_FILENO;
+static bool in_journal;
 
 static const char *const level_names[] = {"debug", "info",     "notice", "warning",
                                           "error", "critical", "none"};
 _Static_assert(countof(level_names) == LOG_NONE + 1, "a name per level");
+
+/* As sd-daemon(3) has them. */
+static const char *const priorities[] = {"<7>", "<6>", "<5>", "<4>", "<3>", "<2>"};
+_Static_assert(countof(priorities) == LOG_NONE, "a priority per level that is written");
 
 struct line {
     size_t size;
@@ -48,6 +54,21 @@ const char *log_level_name(enum log_level level)
 void log_to(int fd)
 {
     atomic_store(&log_fd, fd);
+}
+
+void log_look_for_journal(const char *stream)
+{
+    struct stat status;
+    uintmax_t device, inode;
+
+    in_journal = stream != NULL && sscanf(stream, "%ju:%ju", &device, &inode) == 2 &&
+                 fstat(atomic_load(&log_fd), &status) == 0 && status.st_dev == device &&
+                 status.st_ino == inode;
+}
+
+const char *log_priority(enum log_level level)
+{
+    return in_journal ? priorities[level] : "";
 }
 
 /* The size of the character at bytes, which a NUL ends, or 0 when it must be escaped: a control
@@ -109,8 +130,9 @@ static void line_begin(struct line *line, const struct timespec *now, enum log_l
     char date[32];
     gmtime_r(&now->tv_sec, &utc);
     strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S", &utc);
-    line->size = (size_t)snprintf(line->bytes, sizeof line->bytes, "%s.%06ld+00:00 [%s] ", date,
-                                  now->tv_nsec / 1000, level_names[level]);
+    line->size =
+        (size_t)snprintf(line->bytes, sizeof line->bytes, "%s%s.%06ld+00:00 [%s] ",
+                         log_priority(level), date, now->tv_nsec / 1000, level_names[level]);
 }
 
 static void line_write(struct line *line)

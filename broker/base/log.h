@@ -5,7 +5,10 @@
  * Whatever bytes an argument holds, the line stays one line: control characters and bytes that are
  * not UTF-8 are written as \xNN. A call site that is reached more than LOG_BURST times in a second
  * is muted until the second is over, then says how many lines it swallowed: no peer can fill the
- * disk. Any thread may log. */
+ * disk. Any thread may log.
+ *
+ * Where stderr is systemd's journal, each line begins with its priority, "<6>", which the journal
+ * takes off: `journalctl -p warning` finds warnings. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
@@ -29,6 +32,13 @@ const char *log_level_name(enum log_level level);
 
 /* Appends to the file descriptor given, which stays the caller's; 2 at first. */
 void log_to(int fd);
+
+/* Whether the log's descriptor is the journal, by its device and inode as systemd puts them into
+ * JOURNAL_STREAM ("8:1234"; NULL: there is none). To be called before the first thread. */
+void log_look_for_journal(const char *stream);
+
+/* What a line of this level begins with: "<6>" and the like in the journal, else "". */
+const char *log_priority(enum log_level level);
 
 void log_write(struct log_site *site, enum log_level level, const char *format, ...)
     printf_like(3, 4);

@@ -52,6 +52,17 @@ class Start(unittest.TestCase):
         for named in path + ':1', path + ':3', path + ':4', "'nosuch' in --set":
             self.assertIn(named, run.stdout)
 
+    def test_the_journal_learns_what_is_an_error(self):
+        for shift, prefix in ((0, '<3>'), (1, '')):
+            with tempfile.TemporaryFile('w+') as log:
+                found = os.fstat(log.fileno())
+                stream = '%d:%d' % (found.st_dev, found.st_ino + shift)
+                done = subprocess.run([str(broker.BUILD / 'stoatmq'), '--check-config', '--set', 'heartbeat=soon'], stderr=log,
+                                      env=dict(os.environ, JOURNAL_STREAM=stream), timeout=20, check=False)
+                self.assertEqual(done.returncode, 78)
+                log.seek(0)
+                self.assertRegex(log.read(), '^%sstoatmq: .*heartbeat' % prefix)
+
     def test_certificates_are_looked_at(self):
         run = self.check_config('listeners.ssl.default=0', 'ssl_options.certfile=/nowhere/cert.pem')
         self.assertEqual(run.returncode, 78)

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@ static void set_up(void)
 
 static void tear_down(void)
 {
+    log_look_for_journal(NULL);
     log_to(STDERR_FILENO);
     close(file);
 }
@@ -86,6 +88,52 @@ START_TEST(obeys_the_level)
     log_critical("unseen");
     ck_assert_str_eq(logged(), "");
     log_level = LOG_INFO;
+}
+END_TEST
+
+START_TEST(the_journal_gets_priorities)
+{
+    static const char *const expected[] = {"<7>", "<6>", "<5>", "<4>", "<3>", "<2>"};
+    struct stat status;
+    char stream[64];
+
+    ck_assert_int_eq(fstat(file, &status), 0);
+    snprintf(stream, sizeof stream, "%ju:%ju", (uintmax_t)status.st_dev, (uintmax_t)status.st_ino);
+    log_look_for_journal(stream);
+    log_level = LOG_DEBUG;
+    log_debug("m");
+    log_info("m");
+    log_notice("m");
+    log_warning("m");
+    log_error("m");
+    log_critical("m");
+    log_level = LOG_INFO;
+    const char *line = logged();
+    for (size_t i = 0; i < countof(expected); i++, line = strchr(line, '\n') + 1) {
+        ck_assert_int_eq(strncmp(line, expected[i], 3), 0);
+        ck_assert_str_eq(log_priority((enum log_level)i), expected[i]);
+        ck_assert_int_eq(line[3 + PREFIX], '[');
+    }
+}
+END_TEST
+
+START_TEST(what_is_not_the_journal_gets_none)
+{
+    struct stat status;
+    char other_inode[64], other_device[64];
+
+    ck_assert_int_eq(fstat(file, &status), 0);
+    snprintf(other_inode, sizeof other_inode, "%ju:%ju", (uintmax_t)status.st_dev,
+             (uintmax_t)status.st_ino + 1);
+    snprintf(other_device, sizeof other_device, "%ju:%ju", (uintmax_t)status.st_dev + 1,
+             (uintmax_t)status.st_ino);
+    const char *const streams[] = {NULL, "", ":", "7", "7:", "a:b", other_inode, other_device};
+    for (size_t i = 0; i < countof(streams); i++) {
+        log_look_for_journal(streams[i]);
+        log_error("m");
+        ck_assert_str_eq(logged() + PREFIX, "[error] m\n");
+        ck_assert_str_eq(log_priority(LOG_ERROR), "");
+    }
 }
 END_TEST
 
@@ -250,6 +298,8 @@ int main(void)
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, writes_time_level_and_text);
     tcase_add_test(tests, obeys_the_level);
+    tcase_add_test(tests, the_journal_gets_priorities);
+    tcase_add_test(tests, what_is_not_the_journal_gets_none);
     tcase_add_test(tests, parses_levels);
     tcase_add_test(tests, escapes);
     tcase_add_test(tests, cuts_long_lines);
