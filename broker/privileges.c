@@ -55,15 +55,36 @@ static int make_data_dir(const struct passwd *user, const char *path,
 }
 
 /* Within the sandbox users have no names any more. */
-void privileges_explain(const char *path, int reason, char error[PRIVILEGES_ERROR_SIZE])
+static char *name_of_user(void)
 {
     const struct passwd *user = getpwuid(geteuid());
-    char *name = user != NULL ? xstrdup(user->pw_name) : xasprintf("%ld", (long)geteuid());
 
-    fail(error, reason,
-         "user %s cannot use what is in the data directory %s: %s; give it to that user, as "
-         "chown -R %s %s does",
-         name, path, strerror(reason), name, path);
+    return user != NULL ? xstrdup(user->pw_name) : xasprintf("%ld", (long)geteuid());
+}
+
+/* A directory that is not found was to be made. In a container another system's root reads this,
+ * who knows the user by number. */
+void privileges_explain(const char *path, int reason, char error[PRIVILEGES_ERROR_SIZE])
+{
+    char *name = name_of_user(), *above = directory_of(path);
+    const char *text = strerror(reason);
+
+    if (access(path, F_OK) == 0)
+        fail(error, reason,
+             "user %s cannot use what is in the data directory %s: %s; give it to that user, as "
+             "chown -R %s %s does",
+             name, path, text, name, path);
+    else if (errno == ENOENT)
+        fail(error, reason,
+             "user %s cannot make the data directory %s: %s; let that user write to %s, as "
+             "chown %ld %s does, or name another (data_dir)",
+             name, path, text, above, (long)geteuid(), above);
+    else
+        fail(error, reason,
+             "user %s cannot reach the data directory %s: %s; let that user into the directories "
+             "that lead there, or name another (data_dir)",
+             name, path, text);
+    free(above);
     free(name);
 }
 

@@ -15,8 +15,8 @@ enum { PRIVILEGES_ERROR_SIZE = 512 };
  * a sentence for the operator. */
 int privileges_become(const char *user, const char *data_dir, char error[PRIVILEGES_ERROR_SIZE]);
 
-/* The sentence for a data directory, or a file in it, that this process may not use: the reason is
- * EACCES, or whatever errno was. */
+/* The sentence for a data directory that this process may not make, reach or use, or a file in it:
+ * the reason is EACCES, or whatever errno was. */
 void privileges_explain(const char *data_dir, int reason, char error[PRIVILEGES_ERROR_SIZE]);
 
 #endif

@@ -26,7 +26,7 @@ class Privileges(unittest.TestCase):
         self.addCleanup(started.__exit__, None, None, None)
         return started
 
-    def refused(self, setting, reason, user=None, data_dir='/nowhere/at/all'):
+    def refused(self, setting, reason, user=None, data_dir='/nowhere/at/all', status=78):
         """As that user, from a copy of the program which anybody may run."""
         program = os.path.join(os.environ['TMPDIR'], 'stoatmq')
         shutil.copy(broker.BUILD / 'stoatmq', program)
@@ -34,7 +34,7 @@ class Privileges(unittest.TestCase):
         os.chmod(program, 0o755)
         done = subprocess.run([program, '--data-dir', data_dir, '--set', setting], capture_output=True, text=True,
                               timeout=20, check=False, user=user)
-        self.assertEqual(done.returncode, 78)
+        self.assertEqual(done.returncode, status)
         self.assertIn(reason, done.stderr)
 
     def test_it_is_that_user_and_nothing_more(self):
@@ -66,6 +66,19 @@ class Privileges(unittest.TestCase):
         self.refused('user=nobody', 'user nobody cannot use what is in the data directory %s: Permission denied; give it '
                      'to that user, as chown -R nobody %s does' % (path, path), data_dir=path)
         self.assertEqual(os.stat(path).st_uid, 0)
+
+    def test_a_directory_in_one_of_somebody_else(self):
+        """As in a container whose volume is root's: what does not exist is not to be given away."""
+        above = os.path.join(os.environ['TMPDIR'], 'volume')
+        os.mkdir(above, 0o755)
+        path = os.path.join(above, 'data')
+        self.refused('log.console.level=info', 'user nobody cannot make the data directory %s: Permission denied; let that user '
+                     'write to %s, as chown %d %s does, or name another (data_dir)' % (path, above, NOBODY.pw_uid, above),
+                     user='nobody', data_dir=path, status=73)
+        os.chmod(above, 0o700)
+        self.refused('log.console.level=info', 'user nobody cannot reach the data directory %s: Permission denied; let that '
+                     'user into the directories that lead there, or name another (data_dir)' % path,
+                     user='nobody', data_dir=path, status=73)
 
     def test_a_link_is_not_given_away(self):
         target, link = (os.path.join(os.environ['TMPDIR'], name) for name in ('target', 'link'))
