@@ -9,6 +9,7 @@
 
 import pathlib
 import re
+import shutil
 import subprocess
 import unittest
 
@@ -33,9 +34,10 @@ INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 
 def sources():
     """The files of the checkout, or all of them where there is no git."""
-    listed = subprocess.run(['git', '-C', str(TOP), 'ls-files', '-co', '--exclude-standard'], capture_output=True, text=True)
-    if listed.returncode == 0:
-        return [TOP / line for line in listed.stdout.splitlines() if (TOP / line).is_file()]
+    if shutil.which('git'):
+        listed = subprocess.run(['git', '-C', str(TOP), 'ls-files', '-co', '--exclude-standard'], capture_output=True, text=True)
+        if listed.returncode == 0:
+            return [TOP / line for line in listed.stdout.splitlines() if (TOP / line).is_file()]
     return [path for path in TOP.rglob('*') if path.is_file() and 'build' not in path.parts]
 
 

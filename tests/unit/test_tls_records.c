@@ -361,7 +361,9 @@ START_TEST(what_is_no_record_breaks_the_protocol)
     ck_assert_int_eq(1000, tls_records_read(&records[SERVER], received, LONG));
     ck_assert(records[SERVER].has_more);
     ck_assert_int_eq(-EPROTO, tls_records_read(&records[SERVER], received, LONG));
-    ck_assert_int_eq(SSL_R_WRONG_VERSION_NUMBER, ERR_GET_REASON(records[SERVER].reason));
+    const int reason =
+        ERR_GET_REASON(records[SERVER].reason); /* which one depends on OpenSSL's version */
+    ck_assert(reason == SSL_R_WRONG_VERSION_NUMBER || reason == SSL_R_BAD_RECORD_TYPE);
     ck_assert_int_lt(write_plain(SERVER, 0, 100), 0);
 }
 END_TEST
