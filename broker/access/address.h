@@ -2,7 +2,8 @@
  * what is there for all.
  *
  *     addresses ─by key─▶ address ─▶ visitors in their handshake, the oldest first
- *         │    └by weight─▶  ├─────▶ line: logins that wait for their turn (authenticator.h)
+ *         │    └by weight─▶  ├─────▶ lines: TLS handshakes (net/tls.h) and logins (authenticator.h)
+ *         │                  │       that wait for their turn
  *         │                  └─────▶ regulars: who has logged in from there, the latest first
  *         └─▶ remembered: those where nobody is, the latest first
  *
@@ -30,14 +31,13 @@
 
 #include "base/clock.h"
 #include "base/map.h"
+#include "base/turns.h"
 #include "base/wheel.h"
 #include "net/listener.h"
 
 struct address;
 struct regular;
-struct question;
 TAILQ_HEAD(regular_list, regular);
-TAILQ_HEAD(question_list, question);
 
 enum visitor_state { VISITOR_IN_HANDSHAKE, VISITOR_OPEN, VISITOR_RETIRED };
 
@@ -50,13 +50,9 @@ TAILQ_HEAD(visitor_list, visitor);
 
 /* The authenticator's. */
 struct login_line {
-    TAILQ_ENTRY(login_line) link; /* while is_next */
-    struct address *address;      /* NULL: operators */
-    struct question_list questions;
-    uint32_t question_count;
-    bool is_next;       /* it has one, and is among those who may have the next turn */
-    bool is_served;     /* one of it has its turn now, and is no longer in it */
-    struct timer pause; /* set: it has one, and the time for it has not come */
+    struct turn_line line;   /* of questions; held while one of them has its turn, and in a pause */
+    struct address *address; /* NULL: operators */
+    struct timer pause;      /* set: it has questions, and the time for one has not come */
 };
 
 struct address {
@@ -66,7 +62,8 @@ struct address {
     uint32_t ref_count, open_count, handshake_count;
     struct visitor_list handshakes; /* the oldest first */
     TAILQ_ENTRY(address) by_weight; /* in addresses->weights, while it has handshakes */
-    struct login_line line;
+    struct login_line logins;
+    struct turn_line tls_handshakes; /* for net/tls */
     uint32_t failure_count; /* of logins, as long as they are remembered ... */
     uint64_t failed_ms;     /* ... from the last one on */
     struct regular_list regulars;

@@ -8,12 +8,13 @@
 enum { QUESTIONS_MAX = 64 }; /* of an address, that wait */
 
 struct question {
-    TAILQ_ENTRY(question) link; /* in its line, then in authenticator->done */
+    struct turn turn;           /* in its line ... */
+    TAILQ_ENTRY(question) link; /* ... then in authenticator->done */
     struct authenticator *authenticator;
     struct address *address; /* where its line is: a reference; NULL: none, or an operator's */
     struct login_line *line; /* NULL: it needs no turn */
     struct attempt_list attempts;
-    bool is_login, from_loopback, is_waiting;
+    bool is_login, from_loopback;
 
     struct user *user; /* a login's answer */
     const char *why;
@@ -92,52 +93,33 @@ static void run(struct job *job)
 
 /* ---- turns ---- */
 
-/* Whoever is in it has the next turn, or waits until its time has come. */
+static struct question *question_of(struct turn *turn)
+{
+    return container_of(turn, struct question, turn);
+}
+
+/* A line, none of which is in hand, may have the next turn; if its time has not come, then. */
 static void line_enter(struct authenticator *authenticator, struct login_line *line)
 {
     struct loop *loop = authenticator->loop;
     const uint64_t from_ms =
         line->address == NULL ? 0 : address_login_ms(line->address, authenticator->delay_max_ms);
 
-    assert(!line->is_next && !line->is_served && !timer_is_set(&line->pause));
-    if (line->question_count == 0)
-        return;
-    if (from_ms > loop->clock->now_ms) {
+    assert(line->line.is_held && !timer_is_set(&line->pause));
+    if (line->line.count > 0 && from_ms > loop->clock->now_ms)
         timer_set(&loop->timers, &line->pause, from_ms);
-        return;
-    }
-    line->is_next = true;
-    TAILQ_INSERT_TAIL(&authenticator->lines, line, link);
-}
-
-static void line_leave(struct authenticator *authenticator, struct login_line *line)
-{
-    timer_cancel(&line->pause);
-    if (line->is_next)
-        TAILQ_REMOVE(&authenticator->lines, line, link);
-    line->is_next = false;
-}
-
-static void line_remove(struct question *question)
-{
-    struct login_line *line = question->line;
-
-    TAILQ_REMOVE(&line->questions, question, link);
-    question->is_waiting = false;
-    if (--line->question_count == 0)
-        line_leave(question->authenticator, line);
+    else
+        turn_line_let_go(&authenticator->turns, &line->line);
 }
 
 static struct question *take_next(struct authenticator *authenticator)
 {
-    struct login_line *line = TAILQ_FIRST(&authenticator->lines);
+    struct turn *turn = turns_take(&authenticator->turns);
 
-    if (line == NULL)
+    if (turn == NULL)
         return NULL;
-    struct question *question = TAILQ_FIRST(&line->questions);
-    line_leave(authenticator, line);
-    line_remove(question);
-    line->is_served = true;
+    struct question *question = question_of(turn);
+    turn_line_hold(&authenticator->turns, &question->line->line);
     return question;
 }
 
@@ -173,7 +155,8 @@ static void start_next(struct authenticator *authenticator)
 static void on_pause_over(struct timer *timer)
 {
     struct login_line *line = container_of(timer, struct login_line, pause);
-    struct authenticator *authenticator = TAILQ_FIRST(&line->questions)->authenticator;
+    struct authenticator *authenticator =
+        question_of(TAILQ_FIRST(&line->line.waiting))->authenticator;
 
     line_enter(authenticator, line);
     start_next(authenticator);
@@ -236,10 +219,8 @@ static void finish(struct question *question)
         judge(question);
     if (question->address != NULL)
         note_login(question);
-    if (line != NULL) {
-        line->is_served = false;
+    if (line != NULL)
         line_enter(authenticator, line);
-    }
     tell(question);
     question_free(question);
 }
@@ -315,12 +296,12 @@ static void ask(struct question *question, struct login_line *line)
     question->line = line;
     if (line->address != NULL)
         question->address = address_ref(line->address);
-    question->is_waiting = true;
-    TAILQ_INSERT_TAIL(&line->questions, question, link);
-    line->question_count++;
     line->pause.on_expire = on_pause_over;
-    if (!line->is_next && !line->is_served && !timer_is_set(&line->pause))
+    turn_wait(&authenticator->turns, &line->line, &question->turn);
+    if (!line->line.is_held) {
+        turn_line_hold(&authenticator->turns, &line->line);
         line_enter(authenticator, line);
+    }
     start_next(authenticator);
 }
 
@@ -334,11 +315,11 @@ static bool is_same(const struct question *a, const struct question *b)
 /* The one that waits already, or NULL. */
 static struct question *find_same(const struct login_line *line, const struct question *question)
 {
-    struct question *other;
+    struct turn *turn;
 
-    TAILQ_FOREACH (other, &line->questions, link)
-        if (is_same(other, question))
-            return other;
+    TAILQ_FOREACH (turn, &line->line.waiting, link)
+        if (is_same(question_of(turn), question))
+            return question_of(turn);
     return NULL;
 }
 
@@ -346,11 +327,11 @@ static struct question *find_same(const struct login_line *line, const struct qu
 static struct attempt *ask_in_turn(struct question *question, struct address *address,
                                    attempt_done *on_done, void *context)
 {
-    struct question *same = find_same(&address->line, question);
+    struct question *same = find_same(&address->logins, question);
 
-    if (same == NULL && address->line.question_count < QUESTIONS_MAX) {
+    if (same == NULL && address->logins.line.count < QUESTIONS_MAX) {
         struct attempt *attempt = attempt_new(question, on_done, context);
-        ask(question, &address->line);
+        ask(question, &address->logins);
         return attempt;
     }
     question_free(question);
@@ -393,6 +374,18 @@ struct attempt *authenticator_make(struct authenticator *authenticator, struct s
     return attempt;
 }
 
+/* A pause is for somebody. */
+static void leave_line(struct question *question)
+{
+    struct login_line *line = question->line;
+
+    turn_cancel(&question->authenticator->turns, &question->turn);
+    if (line->line.count > 0 || !timer_is_set(&line->pause))
+        return;
+    timer_cancel(&line->pause);
+    turn_line_let_go(&question->authenticator->turns, &line->line);
+}
+
 /* A question that has its turn, or needs none, is answered to nobody. */
 void authenticator_cancel(struct attempt **attempt)
 {
@@ -404,8 +397,8 @@ void authenticator_cancel(struct attempt **attempt)
     struct question *question = gone->question;
     TAILQ_REMOVE(&question->attempts, gone, link);
     free(gone);
-    if (question->is_waiting && TAILQ_EMPTY(&question->attempts)) {
-        line_remove(question);
+    if (question->turn.line != NULL && TAILQ_EMPTY(&question->attempts)) {
+        leave_line(question);
         question_free(question);
     }
 }
@@ -437,8 +430,8 @@ int authenticator_open(struct authenticator *authenticator, struct users *users,
         .threaded = threaded,
         .task.run = on_task,
     };
-    TAILQ_INIT(&authenticator->lines);
-    TAILQ_INIT(&authenticator->operators.questions);
+    turns_init(&authenticator->turns);
+    turn_line_init(&authenticator->operators.line);
     TAILQ_INIT(&authenticator->done);
     random_bytes(random, authenticator->key, sizeof(authenticator->key));
     return threaded ? open_worker(authenticator) : 0;
@@ -448,7 +441,7 @@ void authenticator_close(struct authenticator *authenticator)
 {
     struct question *question;
 
-    assert(TAILQ_EMPTY(&authenticator->lines) && authenticator->operators.question_count == 0);
+    assert(TAILQ_EMPTY(&authenticator->turns.lines) && authenticator->operators.line.count == 0);
     if (authenticator->threaded) {
         loop_unwatch(authenticator->loop, &authenticator->source);
         worker_close(&authenticator->worker);

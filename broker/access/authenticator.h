@@ -3,7 +3,7 @@
  *
  *     loop thread                                                       worker
  *                    ┌▶ line of its address ─┐
- *     attempt ─▶ question                    ├─▶ lines, in turn ─▶ inbox ─▶ scrypt ─▶ outbox ─┐
+ *     attempt ─▶ question                    ├─▶ turns ──────────▶ inbox ─▶ scrypt ─▶ outbox ─┐
  *                    ├▶ line of another ─────┘                                               │
  *                    └─ a regular is right ────▶ done ◀──────────────────────────────────────┘
  *                                                  └──(INPUT)──▶ on_done of each of its attempts
@@ -12,8 +12,8 @@
  * cancels.
  *
  * Turns. Whoever asks waits in the line of the address that he comes from (access/address.h); the
- * lines that have somebody take turns, one question each, and a line has one in hand at a time. So
- * who floods us waits behind its own. After failed logins an address has its next turn only when
+ * lines that have somebody take turns (base/turns.h), and a line has one in hand at a time. So who
+ * floods us waits behind its own. After failed logins an address has its next turn only when
  * its time has come. A regular who is right does not wait at all.
  *
  *     empty ──ask──▶ next ──turn──▶ served ──answer──▶ empty, next or paused
@@ -41,7 +41,7 @@
 enum { AUTHENTICATOR_KEY_SIZE = 32 };
 
 TAILQ_HEAD(attempt_list, attempt);
-TAILQ_HEAD(login_line_list, login_line);
+TAILQ_HEAD(question_list, question);
 
 struct authenticator {
     struct users *users;
@@ -54,7 +54,7 @@ struct authenticator {
                       const struct password *password);
     uint8_t key[AUTHENTICATOR_KEY_SIZE];
 
-    struct login_line_list lines; /* that may have a turn, the next one first */
+    struct turns turns; /* of questions */
     struct login_line operators;
     struct question_list done; /* to be told by the task */
     bool is_busy;              /* the worker has a question */
