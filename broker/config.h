@@ -76,11 +76,12 @@ struct config {
     char *default_configure, *default_write, *default_read; /* default_permissions.* (.*) */
     /* loopback_users.NAME (guest): from loopback peers only; loopback_users = none empties it */
     struct config_names loopback_users;
-    struct service_limits service_limits; /* heartbeat, max_message_size ...: see config_keys.c */
-    struct broker_limits broker_limits;   /* cluster_queue_limit ...: likewise */
-    bool proxy_protocol;                  /* proxy_protocol (false): see net/proxied.h */
-    uint64_t message_memory_max;          /* message_memory_limit (48MiB) */
-    uint32_t ssl_handshake_max;           /* ssl_handshake_max (1000) */
+    struct service_limits service_limits;   /* heartbeat, max_message_size ...: see config_keys.c */
+    struct broker_limits broker_limits;     /* cluster_queue_limit ...: likewise */
+    bool proxy_protocol;                    /* proxy_protocol (false): see net/proxied.h */
+    uint64_t message_memory_max;            /* message_memory_limit (48MiB) */
+    uint32_t ssl_handshake_max;             /* ssl_handshake_max (1000) */
+    uint32_t ssl_handshake_max_per_address; /* ssl_handshake_max_per_address (5000) */
     /* default_limits.vhosts.*: of a new vhost, by the first whose pattern its name matches; in the
      * order of their names, numbers by value */
     struct config_vhost_limits_list vhost_limits;

@@ -57,6 +57,8 @@ const struct key config_keys[] = {
     {"connection_max_per_address", KEY_NUMBER, FIELD(service_limits.connection_max_per_address),
      "0", 0, UINT32_MAX, true},
     {"ssl_handshake_max", KEY_NUMBER, FIELD(ssl_handshake_max), "1000", 1, 1000000, false},
+    {"ssl_handshake_max_per_address", KEY_NUMBER, FIELD(ssl_handshake_max_per_address), "5000", 1,
+     1000000, false},
     {"handshake_max_per_address", KEY_NUMBER, FIELD(service_limits.handshake_max_per_address),
      "10000", 0, UINT32_MAX, true},
     {"login_delay_max", KEY_NUMBER, FIELD(service_limits.login_delay_max_ms), "3000", 0, 60000,

@@ -383,7 +383,9 @@ static bool open_tls(struct server *server, char error[SERVER_ERROR_SIZE])
 {
     if (TAILQ_EMPTY(&server->config->ssl.list))
         return true;
-    const int failed = tls_open(&server->tls, &server->loop, server->config->ssl_handshake_max);
+    const struct tls_limits limits = {.begun = server->config->ssl_handshake_max,
+                                      .waiting = server->config->ssl_handshake_max_per_address};
+    const int failed = tls_open(&server->tls, &server->loop, &limits);
     if (failed != 0) {
         snprintf(error, SERVER_ERROR_SIZE, "cannot start the thread for TLS: %s",
                  strerror(-failed));

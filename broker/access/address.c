@@ -39,7 +39,7 @@ static void forget_regular(struct address *address, struct regular *regular)
 static void address_free(struct address *address)
 {
     assert(address->ref_count == 0 && address->open_count == 0 && address->handshake_count == 0);
-    assert(address->logins.line.count == 0 && address->tls_handshakes.count == 0);
+    assert(address->logins.line.count == 0 && address->tls_handshakes.waiting.count == 0);
     while (address->regular_count > 0)
         forget_regular(address, TAILQ_FIRST(&address->regulars));
     map_remove(&address->addresses->by_key, &address->by_key);
@@ -100,7 +100,7 @@ static struct address *get_address(struct addresses *addresses, const struct end
     address->addresses = addresses;
     address->logins.address = address;
     turn_line_init(&address->logins.line);
-    turn_line_init(&address->tls_handshakes);
+    tls_line_init(&address->tls_handshakes);
     TAILQ_INIT(&address->handshakes);
     TAILQ_INIT(&address->regulars);
     map_insert(&addresses->by_key, &address->by_key, key);

@@ -33,7 +33,7 @@
 #include "base/map.h"
 #include "base/turns.h"
 #include "base/wheel.h"
-#include "net/listener.h"
+#include "net/tls.h"
 
 struct address;
 struct regular;
@@ -63,7 +63,7 @@ struct address {
     struct visitor_list handshakes; /* the oldest first */
     TAILQ_ENTRY(address) by_weight; /* in addresses->weights, while it has handshakes */
     struct login_line logins;
-    struct turn_line tls_handshakes; /* for net/tls */
+    struct tls_line tls_handshakes;
     uint32_t failure_count; /* of logins, as long as they are remembered ... */
     uint64_t failed_ms;     /* ... from the last one on */
     struct regular_list regulars;

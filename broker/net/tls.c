@@ -12,8 +12,13 @@
  *
  * A peer that has not said its first word whole costs no SSL and no step: the word waits in the
  * kernel. Nor does one whose turn has not come: those who flood us with handshakes and leave again
- * do so for the price of a socket. A handshake that has begun costs some 40 KiB, so those go first,
- * and of those whose peer does not go on there are handshake_max at most: one more ends the oldest.
+ * do so for the price of a socket, and in their own line; one more than limits.waiting there is
+ * refused. So a peer that comes alone waits for the steps that are away and one of each other line.
+ *
+ * A handshake that has begun costs some 40 KiB, so those go first in their line, and of those whose
+ * peer does not go on there are limits.begun at most. One more ends the oldest of its own line, if
+ * that has more than its share of them, else the oldest of all: a line that has few is not pushed
+ * out by one that is fast.
  *
  * While it is AWAY reads and writes say EAGAIN, and `again` remembers that the socket had something
  * to say. A transport that is closed then leaves its stream behind, which goes when the worker
@@ -23,8 +28,8 @@
  * that is for net/tls_records.
  *
  * Invariants: job is posted exactly while state is AWAY, of at most STEPS_AT_ONCE streams; a stream
- * is in tls->waiting exactly while it is WAITING, in tls->begun exactly while it is in HANDSHAKE;
- * transport is NULL only while it is AWAY and the owner has closed it. */
+ * waits in its line exactly while it is WAITING, is in tls->begun and line->begun exactly while it is
+ * in HANDSHAKE; transport and line are NULL only while it is AWAY and the owner has closed it. */
 #include "net/tls.h"
 
 #include <openssl/err.h>
@@ -40,7 +45,7 @@ enum {
     DISCARD_SIZE = 1024 * 1024,
     HEAD_SIZE = 5, /* of a record: type, version, length */
     HANDSHAKE_RECORD = 22,
-    STEPS_AT_ONCE = 8, /* enough that the worker need not wait for the loop */
+    STEPS_AT_ONCE = 4, /* enough that the worker need not wait for the loop */
 };
 
 enum stream_state {
@@ -53,8 +58,10 @@ enum stream_state {
 };
 
 struct stream {
-    TAILQ_ENTRY(stream) link; /* in tls->waiting, or tls->begun */
+    struct turn turn;                  /* in line->waiting */
+    TAILQ_ENTRY(stream) link, in_line; /* in tls->begun, in line->begun */
     struct tls *tls;
+    struct tls_line *line;
     struct transport *transport;
     SSL_CTX *ctx;
     SSL *ssl; /* NULL until the first step */
@@ -138,10 +145,10 @@ static bool begin_handshake(struct stream *stream)
 /* Hands the worker those whose turn it is. */
 static void start_steps(struct tls *tls)
 {
-    struct stream *stream;
+    struct turn *turn;
 
-    while (tls->away_count < STEPS_AT_ONCE && (stream = TAILQ_FIRST(&tls->waiting)) != NULL) {
-        TAILQ_REMOVE(&tls->waiting, stream, link);
+    while (tls->away_count < STEPS_AT_ONCE && (turn = turns_take(&tls->waiting)) != NULL) {
+        struct stream *stream = container_of(turn, struct stream, turn);
         if (!begin_handshake(stream)) {
             fail(stream, LOG_ERROR, ENOMEM, "out of memory");
             continue;
@@ -153,21 +160,37 @@ static void start_steps(struct tls *tls)
     }
 }
 
+static void enter_begun(struct stream *stream)
+{
+    struct tls *tls = stream->tls;
+
+    TAILQ_INSERT_TAIL(&tls->begun, stream, link);
+    TAILQ_INSERT_TAIL(&stream->line->begun, stream, in_line);
+    tls->begun_count++;
+    tls->begun_line_count += stream->line->begun_count++ == 0;
+}
+
 static void leave_begun(struct stream *stream)
 {
-    TAILQ_REMOVE(&stream->tls->begun, stream, link);
-    stream->tls->begun_count--;
+    struct tls *tls = stream->tls;
+
+    TAILQ_REMOVE(&tls->begun, stream, link);
+    TAILQ_REMOVE(&stream->line->begun, stream, in_line);
+    tls->begun_count--;
+    tls->begun_line_count -= --stream->line->begun_count == 0;
 }
 
 static void await_peer(struct stream *stream)
 {
     struct tls *tls = stream->tls;
+    const struct tls_line *line = stream->line;
 
     stream->state = STREAM_HANDSHAKE;
-    TAILQ_INSERT_TAIL(&tls->begun, stream, link);
-    if (++tls->begun_count <= tls->handshake_max)
+    enter_begun(stream);
+    if (tls->begun_count <= tls->limits.begun)
         return;
-    struct stream *oldest = TAILQ_FIRST(&tls->begun);
+    const bool is_many = line->begun_count > tls->limits.begun / tls->begun_line_count;
+    struct stream *oldest = TAILQ_FIRST(is_many ? &line->begun : &tls->begun);
     leave_begun(oldest);
     fail(oldest, LOG_ERROR, ETIMEDOUT,
          "it has not gone on, and others have begun (ssl_handshake_max)");
@@ -175,14 +198,22 @@ static void await_peer(struct stream *stream)
 
 static void step(struct stream *stream)
 {
+    struct tls *tls = stream->tls;
+    struct turn_line *line = &stream->line->waiting;
+
     if (stream->state == STREAM_HANDSHAKE)
         leave_begun(stream);
+    if (stream->ssl == NULL && line->count >= tls->limits.waiting) {
+        fail(stream, LOG_ERROR, EBUSY,
+             "too many others from its address wait for theirs (ssl_handshake_max_per_address)");
+        return;
+    }
     stream->state = STREAM_WAITING;
     if (stream->ssl == NULL)
-        TAILQ_INSERT_TAIL(&stream->tls->waiting, stream, link);
+        turn_wait(&tls->waiting, line, &stream->turn);
     else
-        TAILQ_INSERT_HEAD(&stream->tls->waiting, stream, link);
-    start_steps(stream->tls);
+        turn_wait_first(&tls->waiting, line, &stream->turn);
+    start_steps(tls);
 }
 
 static void become_open(struct stream *stream)
@@ -269,10 +300,9 @@ static bool is_open(struct stream *stream, ssize_t *result)
         stream->again = true;
         break;
     case STREAM_FAILED:
-        *result = -stream->error;
-        return false;
+        break;
     }
-    *result = -EAGAIN;
+    *result = stream->state == STREAM_FAILED ? -stream->error : -EAGAIN;
     return false;
 }
 
@@ -337,11 +367,12 @@ static void tls_stream_close(struct transport *transport)
     transport->carrier = NULL;
     if (stream->state == STREAM_AWAY) {
         stream->transport = NULL;
+        stream->line = NULL;
         stream->abandoned = true;
         return;
     }
     if (stream->state == STREAM_WAITING)
-        TAILQ_REMOVE(&stream->tls->waiting, stream, link);
+        turn_cancel(&stream->tls->waiting, &stream->turn);
     if (stream->state == STREAM_HANDSHAKE)
         leave_begun(stream);
     if (stream->state == STREAM_OPEN && !transport->broken) {
@@ -357,12 +388,13 @@ static const struct transport_ops tls_ops = {
 /* ---- opening ---- */
 
 static struct stream *stream_new(struct transport *transport, struct tls_context *context, int fd,
-                                 const struct endpoint *peer)
+                                 const struct endpoint *peer, struct tls_line *line)
 {
     struct stream *stream = xcalloc(1, sizeof(*stream));
 
     SSL_CTX_up_ref(context->ctx);
     stream->tls = context->tls;
+    stream->line = line;
     stream->transport = transport;
     stream->ctx = context->ctx;
     stream->fd = fd;
@@ -372,10 +404,11 @@ static struct stream *stream_new(struct transport *transport, struct tls_context
 }
 
 int tls_transport_open(struct transport *transport, struct tls_context *context,
-                       const struct transport_events *events, int fd, const struct endpoint *peer)
+                       const struct transport_events *events, int fd, const struct endpoint *peer,
+                       struct tls_line *line)
 {
     struct loop *loop = context->tls->loop;
-    struct stream *stream = stream_new(transport, context, fd, peer);
+    struct stream *stream = stream_new(transport, context, fd, peer, line);
 
     transport_open(transport, loop, events, &tls_ops);
     transport->carrier = stream;
@@ -397,12 +430,17 @@ static void on_worker_ready(struct source *source, uint32_t events)
     worker_process(&container_of(source, struct tls, source)->worker);
 }
 
-int tls_open(struct tls *tls, struct loop *loop, uint32_t handshake_max)
+void tls_line_init(struct tls_line *line)
 {
-    tls->loop = loop;
-    tls->handshake_max = handshake_max;
-    tls->away_count = tls->begun_count = 0;
-    TAILQ_INIT(&tls->waiting);
+    turn_line_init(&line->waiting);
+    TAILQ_INIT(&line->begun);
+    line->begun_count = 0;
+}
+
+int tls_open(struct tls *tls, struct loop *loop, const struct tls_limits *limits)
+{
+    *tls = (struct tls){.loop = loop, .limits = *limits};
+    turns_init(&tls->waiting);
     TAILQ_INIT(&tls->begun);
     int rc = worker_open(&tls->worker);
     if (rc != 0)

@@ -7,15 +7,19 @@
  *     tls_transport_open    a transport whose bytes are encrypted; for its owner like any other
  *
  * A handshake is the peer's to start and never holds up the loop: its steps, with the signature
- * that costs a third of a millisecond with an RSA key, run on the worker, in the order in which
- * they came. What the owner writes meanwhile waits. A handshake that fails ends in on_broken; its
- * reason is logged here.
+ * that costs a third of a millisecond with an RSA key, run on the worker. What the owner writes
+ * meanwhile waits. A handshake that fails ends in on_broken; its reason is logged here.
+ *
+ * To begin one costs its peer nothing: the same octets, sent again and again. So those that wait
+ * for the worker take turns by the line that the owner puts them in, an address's (base/turns.h),
+ * and whoever floods us waits behind its own.
  *
  * Only TLS 1.2 with forward secrecy and authenticated encryption, and TLS 1.3. No renegotiation, no
  * compression, resumption by tickets alone. */
 #ifndef NET_TLS_H
 #define NET_TLS_H
 
+#include "base/turns.h"
 #include "base/worker.h"
 #include "net/listener.h"
 #include "net/tls_records.h"
@@ -26,19 +30,34 @@ enum { TLS_ERROR_SIZE = 512 };
 struct stream;
 TAILQ_HEAD(stream_list, stream);
 
+/* How many there may be at a time. */
+struct tls_limits {
+    uint32_t begun;   /* handshakes that wait for their peer, of all lines */
+    uint32_t waiting; /* that wait for us to begin, of a line */
+};
+
 struct tls {
     struct loop *loop;
+    struct tls_limits limits;
     struct worker worker;
-    struct source source;       /* of the worker */
-    struct stream_list waiting; /* for a step of their handshake, oldest first */
-    unsigned away_count;        /* steps that are the worker's */
-    struct stream_list begun;   /* that wait for their peer to go on, oldest first */
-    uint32_t begun_count, handshake_max;
+    struct source source;     /* of the worker */
+    struct turns waiting;     /* for a step of their handshake */
+    unsigned away_count;      /* steps that are the worker's */
+    struct stream_list begun; /* that wait for their peer to go on, oldest first */
+    uint32_t begun_count, begun_line_count;
     struct tls_scratch *scratch;
 };
 
-/* 0 or -errno. handshake_max: handshakes that wait for their peer at a time, see tls.c. */
-int tls_open(struct tls *tls, struct loop *loop, uint32_t handshake_max);
+/* The handshakes of an address. */
+struct tls_line {
+    struct turn_line waiting;
+    struct stream_list begun; /* as above */
+    uint32_t begun_count;
+};
+
+void tls_line_init(struct tls_line *line);
+
+int tls_open(struct tls *tls, struct loop *loop, const struct tls_limits *limits); /* 0 or -errno */
 void tls_close(struct tls *tls); /* its transports are closed */
 
 struct tls_options {
@@ -64,10 +83,11 @@ struct tls_context *tls_context_new(struct tls *tls, const struct tls_options *o
 /* Transports that were opened with it keep what they need. NULL is fine. Clears *context. */
 void tls_context_free(struct tls_context **context);
 
-/* Over a connected non-blocking socket, which the transport owns from here. peer: for the log. 0 or
- * -errno (the socket is closed then). */
+/* Over a connected non-blocking socket, which the transport owns from here. peer: for the log; line:
+ * lives until the transport is closed. 0 or -errno (the socket is closed then). */
 int tls_transport_open(struct transport *transport, struct tls_context *context,
-                       const struct transport_events *events, int fd, const struct endpoint *peer);
+                       const struct transport_events *events, int fd, const struct endpoint *peer,
+                       struct tls_line *line);
 
 /* What was agreed on. Strings live as long as the transport is open. */
 struct tls_facts {

@@ -768,7 +768,8 @@ int connection_open_socket(struct connection *connection, int fd, struct tls_con
     struct transport *transport = &connection->transport;
     const int result = tls == NULL
                            ? transport_open_socket(transport, connection->broker->loop, &events, fd)
-                           : tls_transport_open(transport, tls, &events, fd, &connection->peer);
+                           : tls_transport_open(transport, tls, &events, fd, &connection->peer,
+                                                &connection->visitor.address->tls_handshakes);
     if (result < 0) {
         leave_service(connection);
         connection_free(connection);

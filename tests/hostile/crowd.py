@@ -87,11 +87,11 @@ def client_hello():
 class EncryptedBroker(broker.Broker):
     """With and without TLS."""
 
-    def __init__(self, settings=()):
+    def __init__(self, settings=(), kind='ec'):
         super().__init__()
         certificates = Certificates(self.temp)
         self.root = certificates.authority('root')
-        chain = certificates.leaf('server', 'root', names='DNS:localhost')
+        chain = certificates.leaf('server', 'root', kind, names='DNS:localhost')
         self.tls_port = broker.free_port()
         self.settings = (*settings, 'listeners.ssl.default=127.0.0.1:%d' % self.tls_port, 'ssl_options.certfile=' + chain,
                          'ssl_options.keyfile=' + certificates.key('server'))

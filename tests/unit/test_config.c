@@ -103,6 +103,7 @@ START_TEST(defaults)
     ck_assert_uint_eq(config.service_limits.connection_max_per_address, 0);
     ck_assert_uint_eq(config.service_limits.handshake_max_per_address, 10000);
     ck_assert_uint_eq(config.ssl_handshake_max, 1000);
+    ck_assert_uint_eq(config.ssl_handshake_max_per_address, 5000);
     ck_assert_uint_eq(config.service_limits.login_delay_max_ms, 3000);
     ck_assert_uint_eq(config.service_limits.channel_max_per_node, 500000);
     ck_assert_uint_eq(config.broker_limits.queue_max, 1000000);
@@ -223,6 +224,7 @@ START_TEST(values)
         {"connection_max_per_address = 9", PLACE(service_limits.connection_max_per_address), 9,
          NULL},
         {"ssl_handshake_max = 7", PLACE(ssl_handshake_max), 7, NULL},
+        {"ssl_handshake_max_per_address = 8", PLACE(ssl_handshake_max_per_address), 8, NULL},
         {"handshake_max_per_address = 9", PLACE(service_limits.handshake_max_per_address), 9, NULL},
         {"login_delay_max = 0", PLACE(service_limits.login_delay_max_ms), 0, NULL},
         {"login_delay_max = 60001", BAD, "bad value"},
