@@ -55,10 +55,9 @@ static const char help[] =
     "Keys may also be set in the environment: STOATMQ_ and the key in upper case, with dots\n"
     "as underscores. SIGTERM and SIGINT stop the broker in order, a second one hurries.\n"
     "\n"
-    "Exit status: 0 after an orderly stop, 64 for a mistake in these options, 66 when the store "
-    "was\n"
-    "taken away, 69 when an address cannot be listened on, 73 when the data directory cannot be\n"
-    "used, 74 when the store fails, 78 for a mistake in the configuration.\n";
+    "Exit status: 0 after an orderly stop, 64 for a mistake in these options, 66 when the\n"
+    "store was taken away, 69 when an address cannot be listened on, 73 when the data\n"
+    "directory cannot be used, 74 when the store fails, 78 for a mistake in the configuration.\n";
 
 printf_like(1, 2) static void complain(const char *format, ...)
 {

@@ -63,7 +63,7 @@ static int copy_with_owner(int from, int to)
     if (fstat(from, &status) < 0 ||
         (geteuid() == 0 && fchown(to, status.st_uid, status.st_gid) < 0))
         return -errno;
-    return copy_octets(from, to);
+    return S_ISREG(status.st_mode) ? copy_octets(from, to) : -EINVAL;
 }
 
 /* Unless somebody has put another one there since. */
@@ -79,7 +79,7 @@ static void remove_copied(int copied, const char *path)
 /* To another file system: beside its place first. */
 static int copy_file(const char *from, const char *to, bool force)
 {
-    const int source = open(from, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    const int source = open(from, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (source < 0)
         return -errno;
     char *part = xasprintf("%s.part", to);

@@ -60,10 +60,11 @@ static void predeclare(struct vhost *vhost)
     vhost->default_exchange = vhost_get_exchange(vhost, SLICE(""));
 }
 
+/* A rule whose pattern cannot tell holds: a limit too many is seen, one too few is not. */
 static struct vhost_limits first_limits(const struct broker *broker, struct slice name)
 {
     for (size_t i = 0; i < broker->vhost_rule_count; i++)
-        if (pattern_match(broker->vhost_rules[i].pattern, name) == PATTERN_MATCHES)
+        if (pattern_match(broker->vhost_rules[i].pattern, name) != PATTERN_DIFFERS)
             return broker->vhost_rules[i].limits;
     return (struct vhost_limits){LIMIT_NONE, LIMIT_NONE};
 }
