@@ -25,6 +25,6 @@ RUN stoatmq --version && stoatctl --version
 USER stoatmq
 ENV STOATMQ_DATA_DIR=/var/lib/stoatmq/data
 VOLUME /var/lib/stoatmq
-EXPOSE 5672
+EXPOSE 5672 5671
 HEALTHCHECK --start-period=5m CMD ["stoatctl", "--quiet", "ping"]
 ENTRYPOINT ["stoatmq"]

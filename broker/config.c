@@ -17,6 +17,7 @@
 #include <strings.h>
 
 #include "access/permission.h"
+#include "access/user.h"
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/distance.h"
@@ -77,6 +78,12 @@ static bool parse_unit(const char *unit, uint64_t *factor)
     return true;
 }
 
+/* What has no limit is called infinity: 0 would be read as none at all. */
+static uint64_t lowest(const struct key *key)
+{
+    return key->infinity ? max_of(key->min, UINT64_C(1)) : key->min;
+}
+
 static bool parse_number(const struct key *key, const char *value, uint64_t *number)
 {
     if (key->infinity && strcmp(value, "infinity") == 0) {
@@ -90,7 +97,7 @@ static bool parse_number(const struct key *key, const char *value, uint64_t *num
     if (!slice_to_u64(slice_of(value, digits), UINT64_MAX / factor, number))
         return false;
     *number *= factor;
-    return *number >= key->min && *number <= key->max;
+    return *number >= lowest(key) && *number <= key->max;
 }
 
 /* Digits, with a point among them or none. */
@@ -439,10 +446,11 @@ static bool fail_value(const struct key *key, const char *full_name, const char 
                     full_name, where, key->min, key->max);
     case KEY_NUMBER:
     case KEY_SIZE:
-        return fail(
-            error,
-            "bad value '%.80s' for '%s' in %s: a %s from %" PRIu64 " to %" PRIu64 " is expected",
-            value, full_name, where, key->kind == KEY_SIZE ? "size" : "number", key->min, key->max);
+        return fail(error,
+                    "bad value '%.80s' for '%s' in %s: a %s from %" PRIu64 " to %" PRIu64
+                    "%s is expected",
+                    value, full_name, where, key->kind == KEY_SIZE ? "size" : "number", lowest(key),
+                    key->max, key->infinity ? ", or infinity," : "");
     case KEY_RATIO:
         return fail(error, "bad value '%.80s' for '%s' in %s: a number from %g to %g is expected",
                     value, full_name, where, (double)key->min / 1000, (double)key->max / 1000);
@@ -824,12 +832,25 @@ bool config_read_file(struct config *config, const char *path, char error[CONFIG
 
 /* ---- the environment and --set ------------------------------------------------------------- */
 
-/* Not keys: --config's value, and what Kubernetes and Docker set in every container beside a
- * service named stoatmq. */
-static bool is_reserved(const char *name)
+static bool ends_with(const char *text, const char *end)
 {
-    return strcmp(name, "STOATMQ_CONFIG_FILE") == 0 || strcmp(name, "STOATMQ_PORT") == 0 ||
-           strncmp(name, "STOATMQ_PORT_", 13) == 0 || strncmp(name, "STOATMQ_SERVICE_", 16) == 0;
+    const size_t length = strlen(text), end_length = strlen(end);
+
+    return length >= end_length && strcmp(text + length - end_length, end) == 0;
+}
+
+/* What Kubernetes and Docker set in every container beside a service named stoatmq, or
+ * stoatmq-WORD: ..._SERVICE_HOST, ..._SERVICE_PORT[_NAME], ..._PORT=tcp://ADDRESS:5672,
+ * ..._PORT_5672_TCP[_WORD]. */
+static bool is_of_service(const char *name, const char *value)
+{
+    const char *port = strstr(name, "_PORT_");
+    const char *end = port == NULL ? "" : port + 6 + strspn(port + 6, "0123456789");
+
+    return ends_with(name, "_SERVICE_HOST") || ends_with(name, "_SERVICE_PORT") ||
+           strstr(name, "_SERVICE_PORT_") != NULL ||
+           (ends_with(name, "_PORT") && strstr(value, "://") != NULL) ||
+           strncmp(end, "_TCP", 4) == 0 || strncmp(end, "_UDP", 4) == 0;
 }
 
 /* The plain name of an alias, or NULL. */
@@ -854,13 +875,14 @@ static bool assign_variable(struct config *config, const char *variable, const c
     if (alias != NULL)
         return assign(config, alias, value, where, error);
     if (strncmp(variable, ENVIRONMENT_PREFIX, strlen(ENVIRONMENT_PREFIX)) != 0 ||
-        is_reserved(variable))
+        strcmp(variable, "STOATMQ_CONFIG_FILE") == 0) /* --config's value */
         return true;
 
     char name[NAME_SIZE];
     const struct key *key = find_key(SPELLED_ENVIRONMENT, variable, name);
     if (key == NULL)
-        return fail_name(SPELLED_ENVIRONMENT, variable, where, error);
+        return is_of_service(variable, value) ||
+               fail_name(SPELLED_ENVIRONMENT, variable, where, error);
     for (char *c = name; *c != '\0'; c++)
         *c = (char)tolower((unsigned char)*c);
     return set_value(config, key, name, value) || fail_value(key, variable, value, where, error);
@@ -985,6 +1007,28 @@ static bool check_permissions(const struct config *config, char error[CONFIG_ERR
     return true;
 }
 
+void config_write_tags(const struct config *config, struct buf *out)
+{
+    const struct config_name *tag;
+
+    TAILQ_FOREACH (tag, &config->default_tags, link)
+        if (tag->on)
+            buf_printf(out, "%s%s", buf_size(out) == 0 ? "" : ",", tag->name);
+}
+
+static bool check_tags(const struct config *config, char error[CONFIG_ERROR_SIZE])
+{
+    struct buf tags = BUF_EMPTY;
+
+    config_write_tags(config, &tags);
+    const bool ok = user_tags_are_valid(buf_slice(&tags));
+    buf_release(&tags);
+    return ok || fail(error,
+                      "default_user_tags: tags have printable ASCII characters but quotes, "
+                      "backslashes, brackets and spaces, and %d in all",
+                      USER_TAGS_SIZE_MAX);
+}
+
 static bool check_vhost_limits(const struct config *config, char error[CONFIG_ERROR_SIZE])
 {
     const struct config_vhost_limits *limits;
@@ -1033,7 +1077,8 @@ bool config_check(const struct config *config, char error[CONFIG_ERROR_SIZE])
 {
     const struct service_limits *limits = &config->service_limits;
 
-    if (!check_permissions(config, error) || !check_vhost_limits(config, error))
+    if (!check_permissions(config, error) || !check_vhost_limits(config, error) ||
+        !check_tags(config, error))
         return false;
     if (limits->publish_size_max != 0 && limits->publish_size_max < limits->message_size_max)
         return fail(error,

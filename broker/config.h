@@ -128,6 +128,9 @@ bool config_set(struct config *config, const char *assignment, char error[CONFIG
 void config_each(const struct config *config,
                  void (*take)(void *to, const char *key, const char *value), void *to);
 
+/* default_user_tags.TAG as the user has them: in one text, separated by commas. */
+void config_write_tags(const struct config *config, struct buf *out);
+
 /* What only the whole can tell. */
 bool config_check(const struct config *config, char error[CONFIG_ERROR_SIZE]);
 

@@ -5,6 +5,7 @@
 #include "config_keys.h"
 
 #include <limits.h>
+#include <sys/un.h>
 
 #include "config.h"
 
@@ -22,10 +23,15 @@ const char *const *const config_words[] = {
     [KEY_MECHANISM] = (const char *const[]){"PLAIN", "AMQPLAIN", "EXTERNAL", "ANONYMOUS", NULL},
 };
 
+/* The address of a socket is all that its path may be long, and control.sock is in it. */
+enum {
+    DATA_DIR_SIZE_MAX = sizeof(((struct sockaddr_un *)NULL)->sun_path) - sizeof("/control.sock"),
+};
+
 #define FIELD(field) offsetof(struct config, field), sizeof(((struct config *)NULL)->field)
 
 const struct key config_keys[] = {
-    {"data_dir", KEY_STRING, FIELD(data_dir), "/var/lib/stoatmq", 1, PATH_MAX - 64, false},
+    {"data_dir", KEY_STRING, FIELD(data_dir), "/var/lib/stoatmq", 1, DATA_DIR_SIZE_MAX, false},
     {"listeners.tcp", KEY_NO_LISTENERS, FIELD(tcp), NULL, 0, 0, false},
     {"listeners.tcp.*", KEY_LISTENER, FIELD(tcp), NULL, 0, UINT16_MAX, false},
     {"listeners.ssl", KEY_NO_LISTENERS, FIELD(ssl), NULL, 0, 0, false},
@@ -53,9 +59,10 @@ const struct key config_keys[] = {
     {"proxy_protocol", KEY_BOOL, FIELD(proxy_protocol), "false", 0, 0, false},
     {"handshake_timeout", KEY_NUMBER, FIELD(service_limits.handshake_timeout_ms), "10000", 1,
      3600000, false},
-    {"connection_max", KEY_NUMBER, FIELD(service_limits.connection_max), "0", 0, UINT32_MAX, true},
+    {"connection_max", KEY_NUMBER, FIELD(service_limits.connection_max), "infinity", 0, UINT32_MAX,
+     true},
     {"connection_max_per_address", KEY_NUMBER, FIELD(service_limits.connection_max_per_address),
-     "0", 0, UINT32_MAX, true},
+     "infinity", 0, UINT32_MAX, true},
     {"ssl_handshake_max", KEY_NUMBER, FIELD(ssl_handshake_max), "1000", 1, 1000000, false},
     {"ssl_handshake_max_per_address", KEY_NUMBER, FIELD(ssl_handshake_max_per_address), "5000", 1,
      1000000, false},
@@ -123,7 +130,7 @@ const struct key config_keys[] = {
      1073741824, false},
     {"publish_memory_limit", KEY_SIZE, FIELD(service_limits.publish_size_max), "128MiB", 0,
      INT64_MAX, true},
-    {"consumer_timeout", KEY_NUMBER, FIELD(service_limits.consumer_timeout_ms), "0", 0,
+    {"consumer_timeout", KEY_NUMBER, FIELD(service_limits.consumer_timeout_ms), "infinity", 0,
      315360000000, true},
     {"message_memory_limit", KEY_SIZE, FIELD(message_memory_max), "48MiB", 0, INT64_MAX, false},
     {"max_message_size", KEY_SIZE, FIELD(service_limits.message_size_max), "16777216", 1, 134217728,

@@ -34,7 +34,7 @@ struct key {
     size_t offset, size; /* of the field; none for families */
     const char *initial; /* NULL: set by another row */
     uint64_t min, max;
-    bool infinity; /* may be said in place of 0 */
+    bool infinity; /* is what the field's 0 is called; 0 itself is refused */
 };
 
 extern const struct key config_keys[];

@@ -113,6 +113,16 @@ static void tell_family(const struct audience *who, const struct key *key, const
     }
 }
 
+static bool has_name(const struct config_names *names, const char *wanted)
+{
+    const struct config_name *name;
+
+    TAILQ_FOREACH (name, names, link)
+        if (strcmp(name->name, wanted) == 0)
+            return true;
+    return false;
+}
+
 static void tell_key(const struct config *config, const struct audience *who, const struct key *key)
 {
     const void *place = (const char *)config + key->offset;
@@ -149,7 +159,7 @@ static void tell_key(const struct config *config, const struct audience *who, co
             tell_value(who, key, "", "none");
         break;
     case KEY_NO_LOOPBACK_USERS:
-        if (TAILQ_EMPTY(&config->loopback_users))
+        if (!has_name(&config->loopback_users, "guest"))
             tell_value(who, key, "", "none");
         break;
     default:

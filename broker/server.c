@@ -188,22 +188,13 @@ static void restrict_users(struct server *server)
             users_restrict_to_loopback(&server->broker.users, slice_of_string(user->name));
 }
 
-static void write_tags(struct buf *out, const struct config_names *tags)
-{
-    const struct config_name *tag;
-
-    TAILQ_FOREACH (tag, tags, link)
-        if (tag->on)
-            buf_printf(out, "%s%s", buf_size(out) == 0 ? "" : ",", tag->name);
-}
-
 /* Or says that a user is not there whom the operator may look for. */
 static void give_defaults(struct server *server)
 {
     const struct config *config = server->config;
     struct buf tags = BUF_EMPTY;
 
-    write_tags(&tags, &config->default_tags);
+    config_write_tags(config, &tags);
     const struct broker_defaults defaults = {
         .vhost = slice_of_string(config->default_vhost),
         .user = slice_of_string(config->default_user),
@@ -415,7 +406,10 @@ void server_reload(struct server *server)
     }
     struct tls_context *context = read_certificates(server->config, &server->tls, error);
     if (context == NULL) {
-        log_error("%s; the certificate in use stays", error);
+        log_error("%s; the certificate in use stays%s", error,
+                  server->config->sandbox ? ". What may be read was settled at the start: files of "
+                                            "other directories need another one"
+                                          : "");
         return;
     }
     tls_context_free(&server->tls_context);

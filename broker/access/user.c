@@ -90,13 +90,20 @@ static bool has_tag(struct slice tags, struct slice tag)
     return false;
 }
 
-bool user_set_tags(struct user *user, struct slice tags)
+bool user_tags_are_valid(struct slice tags)
 {
     if (tags.size > USER_TAGS_SIZE_MAX)
         return false;
     for (size_t i = 0; i < tags.size; i++)
         if (!is_of_tag(tags.data[i]))
             return false;
+    return true;
+}
+
+bool user_set_tags(struct user *user, struct slice tags)
+{
+    if (!user_tags_are_valid(tags))
+        return false;
     replace(&user->tags, tags);
     user->impersonator = has_tag(user->tags, SLICE("impersonator"));
     return true;

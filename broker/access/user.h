@@ -48,8 +48,9 @@ void user_free(struct users *users, struct user **user); /* with its grants */
 
 void user_set_password(struct user *user, const struct password *password);
 
-/* Tags in one text, separated by commas. False: too long, or not the letters that tags have. */
-bool user_set_tags(struct user *user, struct slice tags);
+/* Tags in one text, separated by commas: short enough, and of the letters that tags have. */
+bool user_tags_are_valid(struct slice tags);
+bool user_set_tags(struct user *user, struct slice tags); /* false: they are not valid */
 
 /* Names of users, whether they exist or not. */
 void users_restrict_to_loopback(struct users *users, struct slice name);

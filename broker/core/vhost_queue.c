@@ -101,10 +101,10 @@ static struct queue *create_queue(struct vhost *vhost, const struct queue_option
 
 enum { PREFIX_SIZE_MAX = 64 };
 
-/* The prefix for a server-named queue, and its arguments without what asked for it, appended to
- * *rest. */
-static bool take_name_prefix(struct slice arguments, struct slice *prefix, struct buf *rest,
-                             struct amqp_error *error)
+/* The prefix for a server-named queue, as names are found, and its arguments without what asked for
+ * it, appended to *rest. */
+static bool take_name_prefix(struct slice arguments, uint8_t room[NAME_SIZE_MAX],
+                             struct slice *prefix, struct buf *rest, struct amqp_error *error)
 {
     const struct slice wanted = SLICE("x-name-prefix");
     struct amqp_table_iter iter = amqp_table_walk(arguments);
@@ -121,7 +121,7 @@ static bool take_name_prefix(struct slice arguments, struct slice *prefix, struc
             return amqp_fail(error, AMQP_PRECONDITION_FAILED,
                              "Queue name prefix '%.*s' exceeds the %d-byte limit",
                              SLICE_ARG(value.bytes), PREFIX_SIZE_MAX);
-        *prefix = value.bytes;
+        *prefix = vhost_strip_name(value.bytes, room);
     }
     while (amqp_table_next(&iter, &key, &value))
         if (!slice_equal(key, wanted))
@@ -149,11 +149,12 @@ static struct queue *declare_server_named(struct vhost *vhost, const struct queu
 {
     struct queue_options named = *options;
     char room[PREFIX_SIZE_MAX + NAME_RANDOM_SIZE];
+    uint8_t prefix_room[NAME_SIZE_MAX];
     struct buf arguments = BUF_EMPTY;
     struct slice prefix;
     struct queue *queue = NULL;
 
-    if (!take_name_prefix(options->arguments, &prefix, &arguments, error))
+    if (!take_name_prefix(options->arguments, prefix_room, &prefix, &arguments, error))
         goto out;
     if (argument_queue_type(options->arguments) != QUEUE_CLASSIC) {
         amqp_fail(error, AMQP_PRECONDITION_FAILED,

@@ -243,7 +243,9 @@ START_TEST(values)
         {"log.console = off", PLACE(log_console), 0, NULL},
         {"log.console.level = debug", PLACE(log_level), LOG_DEBUG, NULL},
         {"log.console.level = loud", BAD, "debug, info, notice"},
-        {"data_dir =", BAD, "bad value for 'data_dir' in --set: a text of 1 to 4032 bytes"},
+        {"data_dir =", BAD, "bad value for 'data_dir' in --set: a text of 1 to 94 bytes"},
+        {"connection_max = 0", BAD, "a number from 1 to 4294967295, or infinity, is expected"},
+        {"unacked_memory_limit = 0", BAD, "a size from 1 to "},
         {"heartbeat", BAD, "KEY=VALUE is expected after --set, not 'heartbeat'"},
         {"= 7", BAD, "KEY=VALUE is expected after --set, not '= 7'"},
     };
@@ -274,6 +276,10 @@ START_TEST(names)
     ck_assert(config_set(&config, "default_user_tags.administrator = false", error));
     ck_assert(config_set(&config, "default_user_tags.monitoring = true", error));
     ck_assert_str_eq(names_on(&config.default_tags), "monitoring");
+    ck_assert(config_check(&config, error));
+    ck_assert(config_set(&config, "default_user_tags.mon[1] = true", error));
+    ck_assert(!config_check(&config, error));
+    ck_assert(strstr(error, "default_user_tags: tags have ") == error);
 }
 END_TEST
 
@@ -345,7 +351,8 @@ START_TEST(telling)
                         "ssl_options.certfile = c\nssl_options.versions.1 = tlsv1.3\n"
                         "ssl_options.password = canary\ndefault_pass = canary\n"
                         "auth_mechanisms.1 = PLAIN\ndefault_user_tags.administrator = false\n"
-                        "loopback_users = none\nheartbeat = 7\nconsumer_timeout = infinity\n"
+                        "loopback_users = none\nloopback_users.bob = true\nheartbeat = "
+                        "7\nconsumer_timeout = infinity\n"
                         "connection_max = 5\nmax_message_size = 64MiB\nproxy_protocol = yes\n"
                         "disk_free_limit.relative = 1.25\nlog.console.level = none\n"
                         "ssl_cert_login_from = common_name\nserver_properties.x = a # b\n"
@@ -359,7 +366,7 @@ START_TEST(telling)
         "\nssl_options.versions.1 = 'tlsv1.3'\n",
         "\nconsumer_timeout = 'infinity'\n",
         "\nconnection_max = '5'\n",
-        "\nloopback_users = 'none'\n",
+        "\nloopback_users = 'none'\nloopback_users.bob = 'true'\n",
         "\nheartbeat = '7'\n",
         "\ndisk_free_limit.relative = '1.25'\n",
         "\ndefault_limits.vhosts.10.max_connections = '0'\n"};
@@ -625,6 +632,12 @@ START_TEST(environment)
         (char *)(uintptr_t) "STOATMQ_SERVICE_HOST=10.0.0.1",
         (char *)(uintptr_t) "STOATMQ_PORT=tcp://10.0.0.1:5672",
         (char *)(uintptr_t) "STOATMQ_PORT_5672_TCP_ADDR=10.0.0.1",
+        (char *)(uintptr_t) "STOATMQ_AMQP_SERVICE_HOST=10.0.0.1",
+        (char *)(uintptr_t) "STOATMQ_AMQP_SERVICE_PORT=5672",
+        (char *)(uintptr_t) "STOATMQ_AMQP_SERVICE_PORT_AMQP=5672",
+        (char *)(uintptr_t) "STOATMQ_AMQP_PORT=tcp://10.0.0.1:5672",
+        (char *)(uintptr_t) "STOATMQ_AMQP_PORT_5672_TCP=tcp://10.0.0.1:5672",
+        (char *)(uintptr_t) "STOATMQ_AMQP_PORT_5672_TCP_PROTO=tcp",
         (char *)(uintptr_t) "HOME=/root",
         (char *)(uintptr_t) "without an equals sign",
         NULL,

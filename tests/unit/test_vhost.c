@@ -483,6 +483,10 @@ START_TEST(names_queues) /* 8.2 */
     ck_assert_uint_eq(prefixed->name.size, 26);
     ck_assert(slice_equal(prefixed->arguments, arguments_of(&arguments, "plain=I1")));
     buf_release(&arguments);
+    /* Or it could not be found again by its name. */
+    prefixed =
+        declare_queue(&(struct queue_case){.name = "", .arguments = "x-name-prefix=Sa\r\nb."});
+    ck_assert(slice_starts_with(prefixed->name, SLICE("ab.")));
 }
 END_TEST
 
