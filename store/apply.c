@@ -398,6 +398,13 @@ int apply_batch(struct apply *apply, struct batch *batch)
     return end(apply);
 }
 
+int apply_nothing(struct apply *apply)
+{
+    begin(apply);
+    write_state(apply, false);
+    return end(apply);
+}
+
 int apply_trim(struct apply *apply)
 {
     begin(apply);

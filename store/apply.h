@@ -82,6 +82,9 @@ enum { APPLY_NO_ROOM = 1 };
  * returns. 0, APPLY_NO_ROOM, or -errno: then nothing may be written any more. */
 int apply_batch(struct apply *apply, struct batch *batch);
 
+/* A transaction that changes nothing: the next may use what the last one freed. The same. */
+int apply_nothing(struct apply *apply);
+
 /* One slice of trimming and nothing else. The same. */
 int apply_trim(struct apply *apply);
 

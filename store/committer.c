@@ -10,8 +10,8 @@
  * No timer and no gathering: batches grow because the owner fills the next while this one syncs.
  * After the first failure nothing is written any more; every batch goes back with that error. The
  * kernel may have dropped the pages that it could not write, so that a second sync would succeed
- * without them. An empty batch asks for room and writes nothing. What a reading thread sends to be
- * mended takes its turn among the batches. */
+ * without them. An empty batch asks for room and writes nothing of its own. What a reading thread
+ * sends to be mended takes its turn among the batches. */
 #include "store/committer.h"
 
 #include "base/clock.h"
@@ -23,14 +23,44 @@
 enum { IDLE_MS = 100 };
 
 /* 0, APPLY_NO_ROOM or -errno. */
+static int make_room(struct committer *committer, const struct batch *batch)
+{
+    enum room_found found = room_make(&committer->room, batch);
+
+    if (found == ROOM_LATER) {
+        const int result = apply_nothing(&committer->apply);
+        if (result != 0)
+            return result;
+        found = room_make(&committer->room, batch);
+    }
+    return found == ROOM_NOW ? 0 : APPLY_NO_ROOM;
+}
+
 static int try(struct committer *committer, struct batch *batch)
 {
-    if (!room_make(&committer->room, batch))
-        return APPLY_NO_ROOM;
+    const int result = make_room(committer, batch);
+
+    if (result != 0)
+        return result;
     if (batch_is_empty(batch) && !batch->closes)
         return 0;
     committer->apply.tight = committer->full || committer->room.tight;
     return apply_batch(&committer->apply, batch);
+}
+
+/* Whether publishers may go on. 0 or -errno. */
+static int look_for_room(struct committer *committer)
+{
+    enum room_found found = room_find_ample(&committer->room);
+
+    if (found == ROOM_LATER) {
+        const int result = apply_nothing(&committer->apply);
+        if (result != 0)
+            return min_of(result, 0);
+        found = room_find_ample(&committer->room);
+    }
+    committer->full = found != ROOM_NOW;
+    return 0;
 }
 
 /* Of this batch, and of what was done in idle time before. */
@@ -54,7 +84,7 @@ static void commit(struct committer *committer, struct batch *batch)
         if (result == APPLY_NO_ROOM)
             committer->full = true;
         else if (committer->full && result == 0)
-            committer->full = !room_is_ample(&committer->room);
+            committer->error = look_for_room(committer);
         batch->roomy = !committer->full;
     }
     fault_point(FAULT_COMMIT_DONE);

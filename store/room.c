@@ -205,10 +205,14 @@ static bool back(struct room *room, uint64_t pages)
     return end <= room->backed;
 }
 
-/* All that may be written for sure: usable pages, and those behind. */
-static uint64_t at_hand(const struct room *room)
+/* Whether so many pages may be written for sure: usable ones, and those behind. */
+static enum room_found find(const struct room *room, uint64_t pages)
 {
-    return room->usable + (room->backed - room->used);
+    const uint64_t behind = room->backed - room->used;
+
+    return room->usable + behind >= pages ? ROOM_NOW
+           : room->soon + behind >= pages ? ROOM_LATER
+                                          : ROOM_NOT;
 }
 
 /* What is to lie behind for a batch while the disk has room: what may need runs of pages; and of
@@ -222,30 +226,30 @@ static uint64_t behind(const struct room *room, struct pages pages, uint64_t bod
     return pages.together + moved + moved / 8 + max_of(now, after);
 }
 
-bool room_make(struct room *room, const struct batch *batch)
+enum room_found room_make(struct room *room, const struct batch *batch)
 {
     const enum batch_part part = batch_refused_part(batch);
 
     room->tight = false;
     if (look(room) != 0)
-        return true; /* whatever is wrong, the transaction will say so */
+        return ROOM_NOW; /* whatever is wrong, the transaction will say so */
     const uint64_t kept = part == BATCH_ALL    ? reserve(room)
                           : part == BATCH_LEAN ? reserve(room) / 2
                                                : 0;
     const struct pages pages = wanted(room, batch);
 
     room->tight = !back(room, behind(room, pages, batch->body_bytes));
-    return !room->tight || part == BATCH_DELETES ||
-           at_hand(room) >= kept + pages.single + pages.together;
+    return !room->tight || part == BATCH_DELETES ? ROOM_NOW
+                                                 : find(room, kept + pages.single + pages.together);
 }
 
-bool room_is_ample(struct room *room)
+enum room_found room_find_ample(struct room *room)
 {
     if (look(room) != 0)
-        return false;
+        return ROOM_NOT;
     const uint64_t pages = 2 * reserve(room) + STEP_MIN / room->page_size;
 
-    return back(room, pages) || at_hand(room) >= pages;
+    return back(room, pages) ? ROOM_NOW : find(room, pages);
 }
 
 static bool is_full(int rc)

@@ -20,8 +20,9 @@
  *
  * Pages that were freed since the oldest reader began (a fetch, a backup, stoatdump) are *pinned*:
  * he may still look at them, so LMDB does not use them, and they are not counted as free. Nor does
- * it use what the last transaction freed; while there is no reader the one after the next may, and
- * so the reserve may be there as long as the disk has room.
+ * it use what the last transaction freed; while there is no reader the one after the next may. So
+ * the reserve may be there as long as the disk has room; and on a full disk, once nobody has
+ * anything left to delete, a transaction that changes nothing makes the room that the last left.
  *
  * Blocks allocated ahead are as good as written to ext4, XFS and tmpfs. A file system that copies
  * on write may still refuse; then LMDB's write fails and its transaction is undone, before anything
@@ -55,11 +56,17 @@ struct room {
 int room_open(struct room *room, const struct database *database); /* 0 or -errno */
 void room_close(struct room *room);
 
+enum room_found {
+    ROOM_NOT,
+    ROOM_LATER, /* after one more transaction, whatever that is */
+    ROOM_NOW,
+};
+
 /* Whether the batch will find room. Allocates some if it must. */
-bool room_make(struct room *room, const struct batch *batch);
+enum room_found room_make(struct room *room, const struct batch *batch);
 
 /* Whether more than the reserve is there: enough to let publishers go on. */
-bool room_is_ample(struct room *room);
+enum room_found room_find_ample(struct room *room);
 
 /* LMDB's code for a write that found no room, on a disk that works otherwise. */
 bool room_is_wanting(const struct database *database, int rc);

@@ -193,6 +193,33 @@ START_TEST(a_full_store_is_emptied_and_filled_again)
 }
 END_TEST
 
+/* What the last transaction freed is of use after another one, for which there is no other reason:
+ * what waits is too much for what is usable. */
+START_TEST(what_is_emptied_at_once_is_room_again)
+{
+    enum { WAITING = 10 * BATCH };
+
+    begin(_i);
+    store_create_queue(store, 1);
+    commit();
+    const uint64_t durable = fill(0);
+    put(durable + BATCH, WAITING - BATCH);
+    for (uint64_t i = 0; i < durable; i++)
+        store_delete_entry(store, 1, i, BODY);
+    const uint64_t lsn = store_open_lsn(store);
+    commit();
+    ck_assert_uint_ge(store_durable(store), lsn);
+    for (int asked = 0; asked < 2 && store_is_full(store); asked++) {
+        store_ask_for_room(store);
+        commit();
+    }
+    ck_assert(!store_is_full(store));
+    recover();
+    ck_assert_uint_eq(recovered_count, WAITING);
+    end();
+}
+END_TEST
+
 START_TEST(what_waits_is_given_up_at_the_end_and_the_rest_is_there)
 {
     begin(_i);
@@ -377,6 +404,7 @@ int main(void)
     Suite *suite = suite_create("room");
 
     tcase_add_loop_test(tcase, a_full_store_is_emptied_and_filled_again, 0, ROUNDS);
+    tcase_add_loop_test(tcase, what_is_emptied_at_once_is_room_again, 0, ROUNDS);
     tcase_add_loop_test(tcase, what_waits_is_given_up_at_the_end_and_the_rest_is_there, 0, ROUNDS);
     tcase_add_loop_test(tcase, deletes_find_room_all_at_once, 0, ROUNDS);
     tcase_add_loop_test(tcase, definitions_find_room_until_half_of_it_is_gone, 0, ROUNDS);
