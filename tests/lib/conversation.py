@@ -87,7 +87,7 @@ class Conversation:
             elif why is not None:
                 why.append(line)
         plan = '1..%d' % len(self.results)
-        if not self.output or self.output[-1] != plan:
+        if plan not in self.output:     # a library may complain of its own end behind it
             self.results.append(('the conversation has an end', ['status %d, not %s after' % (status, plan), *self.output]))
 
     def tell(self, printer):
