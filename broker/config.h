@@ -31,7 +31,12 @@ struct config_property { /* FAMILY.KEY = VALUE */
 TAILQ_HEAD(config_properties, config_property);
 
 enum config_verify { VERIFY_NONE, VERIFY_PEER };
-enum config_login_from { LOGIN_FROM_DN, LOGIN_FROM_CN, LOGIN_FROM_SAN };
+enum config_login_from {
+    LOGIN_FROM_DN,
+    LOGIN_FROM_CN,
+    LOGIN_FROM_SAN,
+    LOGIN_FROM_SAN_SHORT, /* the same by another word: RabbitMQ takes both (rabbit_ssl.erl) */
+};
 enum config_san_type { SAN_DNS, SAN_EMAIL, SAN_URI, SAN_IP };
 
 struct config_ssl {

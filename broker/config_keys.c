@@ -15,6 +15,7 @@ const char *const *const config_words[] = {
     [KEY_LOGIN_FROM] = (const char *const[]){[LOGIN_FROM_DN] = "distinguished_name",
                                              [LOGIN_FROM_CN] = "common_name",
                                              [LOGIN_FROM_SAN] = "subject_alternative_name",
+                                             [LOGIN_FROM_SAN_SHORT] = "subject_alt_name",
                                              NULL},
     [KEY_SAN_TYPE] =
         (const char *const[]){

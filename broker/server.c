@@ -138,7 +138,7 @@ static enum tls_name name_of_certificate(const struct config_ssl *ssl)
                                                  [SAN_URI] = TLS_ALTERNATIVE_URI,
                                                  [SAN_IP] = TLS_ALTERNATIVE_IP};
 
-    if (ssl->login_from == LOGIN_FROM_SAN)
+    if (ssl->login_from == LOGIN_FROM_SAN || ssl->login_from == LOGIN_FROM_SAN_SHORT)
         return alternatives[ssl->login_san_type];
     return ssl->login_from == LOGIN_FROM_CN ? TLS_COMMON_NAME : TLS_DISTINGUISHED_NAME;
 }

@@ -39,7 +39,7 @@ static void put_tls(json_t *object, const struct transport *transport)
         return;
     json_put_string(object, "ssl_protocol", facts.version);
     json_put_string(object, "ssl_cipher", facts.cipher);
-    if (tls_transport_name(transport, TLS_DISTINGUISHED_NAME, 0, &subject))
+    if (tls_transport_name(transport, TLS_DISTINGUISHED_NAME, 0, &subject) == NULL)
         json_put_slice(object, "peer_cert_subject", buf_slice(&subject));
     buf_release(&subject);
 }

@@ -488,13 +488,14 @@ bool tls_transport_facts(const struct transport *transport, struct tls_facts *fa
     return true;
 }
 
-bool tls_transport_name(const struct transport *transport, enum tls_name kind, unsigned index,
-                        struct buf *name)
+const char *tls_transport_name(const struct transport *transport, enum tls_name kind,
+                               unsigned index, struct buf *name)
 {
     const struct stream *stream = open_stream_of(transport);
 
-    if (stream == NULL || SSL_get_verify_result(stream->ssl) != X509_V_OK)
-        return false;
-    const X509 *certificate = SSL_get0_peer_certificate(stream->ssl);
-    return certificate != NULL && tls_certificate_name(certificate, kind, index, name);
+    const X509 *certificate = stream == NULL ? NULL : SSL_get0_peer_certificate(stream->ssl);
+
+    if (certificate == NULL || SSL_get_verify_result(stream->ssl) != X509_V_OK)
+        return "there is no certificate that was verified";
+    return tls_certificate_name(certificate, kind, index, name);
 }

@@ -101,17 +101,17 @@ bool tls_transport_facts(const struct transport *transport, struct tls_facts *fa
 
 /* Who the verified certificate of the client names. */
 enum tls_name {
-    TLS_DISTINGUISHED_NAME, /* as RFC 4514 writes it, most specific first: "CN=app,O=Example" */
-    TLS_COMMON_NAME,        /* the last, if there are several */
+    TLS_DISTINGUISHED_NAME, /* as RabbitMQ writes it, most specific first: "CN=app,O=Example" */
+    TLS_COMMON_NAME,        /* none if there are several: which one was looked at is not known */
     TLS_ALTERNATIVE_DNS,
     TLS_ALTERNATIVE_EMAIL,
     TLS_ALTERNATIVE_URI,
     TLS_ALTERNATIVE_IP,
 };
 
-/* Appends the name; index counts alternative names of this kind, from 0. false: there is none, or
- * it has a NUL byte in it. */
-bool tls_transport_name(const struct transport *transport, enum tls_name kind, unsigned index,
-                        struct buf *name);
+/* Appends the name; index counts alternative names of this kind, from 0. NULL, or why there is none
+ * and *name is as it was: for the log. */
+const char *tls_transport_name(const struct transport *transport, enum tls_name kind,
+                               unsigned index, struct buf *name);
 
 #endif

@@ -171,6 +171,8 @@ void tls_context_free(struct tls_context **context)
 
 /* ---- names in certificates ---- */
 
+static const char no_such_name[] = "the certificate has no such name";
+
 /* A name with a NUL byte in it means one thing here and another elsewhere: it is none. */
 static bool append_text(struct buf *name, const uint8_t *bytes, int size)
 {
@@ -190,28 +192,95 @@ static bool append_string(struct buf *name, const ASN1_STRING *string)
     return ok;
 }
 
+/* The names that RabbitMQ has for attributes; others it writes as numbers (rabbit_cert_info.erl,
+ * format_rdn; its street-address, by which it means the postal one of X.411, never matches). */
+static const struct {
+    int nid;
+    const char *name;
+} attributes[] = {
+    {NID_commonName, "CN"},
+    {NID_surname, "SN"},
+    {NID_givenName, "GIVENNAME"},
+    {NID_initials, "INITIALS"},
+    {NID_generationQualifier, "GENERATIONQUALIFIER"},
+    {NID_title, "TITLE"},
+    {NID_pseudonym, "PSEUDONYM"},
+    {NID_serialNumber, "SERIALNUMBER"},
+    {NID_localityName, "L"},
+    {NID_stateOrProvinceName, "ST"},
+    {NID_organizationName, "O"},
+    {NID_organizationalUnitName, "OU"},
+    {NID_countryName, "C"},
+    {NID_domainComponent, "DC"},
+    {NID_pkcs9_emailAddress, "EMAILADDRESS"},
+    {NID_userId, "UID"},
+};
+
+static bool print_attribute(BIO *out, const X509_NAME_ENTRY *entry)
+{
+    const ASN1_OBJECT *type = X509_NAME_ENTRY_get_object(entry);
+    const int nid = OBJ_obj2nid(type);
+    char number[128];
+    const char *name = number;
+
+    if (OBJ_obj2txt(number, sizeof(number), type, 1) >= (int)sizeof(number))
+        return false;
+    for (size_t i = 0; i < countof(attributes); i++)
+        if (attributes[i].nid == nid)
+            name = attributes[i].name;
+    return BIO_printf(out, "%s=", name) > 0 &&
+           ASN1_STRING_print_ex(out, X509_NAME_ENTRY_get_data(entry), ASN1_STRFLGS_RFC2253) >= 0;
+}
+
+static int part_of(const X509_NAME *subject, int i)
+{
+    return X509_NAME_ENTRY_set(X509_NAME_get_entry(subject, i));
+}
+
+/* The parts of the name backwards, and the attributes of one part as they are. */
+static bool print_name(BIO *out, const X509_NAME *subject)
+{
+    int first;
+
+    for (int last = X509_NAME_entry_count(subject) - 1; last >= 0; last = first - 1) {
+        first = last;
+        while (first > 0 && part_of(subject, first - 1) == part_of(subject, last))
+            first--;
+        for (int i = first; i <= last; i++) {
+            if (BIO_pending(out) > 0 && BIO_puts(out, i == first ? "," : "+") <= 0)
+                return false;
+            if (!print_attribute(out, X509_NAME_get_entry(subject, i)))
+                return false;
+        }
+    }
+    return true;
+}
+
+/* RFC 4514, in which anything may be escaped: RabbitMQ does so to ~, and OpenSSL does not. */
 static bool append_distinguished(struct buf *name, const X509_NAME *subject)
 {
     BIO *out = BIO_new(BIO_s_mem());
     char *text = NULL;
-    bool ok = out != NULL && X509_NAME_print_ex(out, subject, 0, XN_FLAG_RFC2253) >= 0;
+    const bool ok = out != NULL && print_name(out, subject) && BIO_pending(out) > 0;
+    const long size = ok ? BIO_get_mem_data(out, &text) : 0;
 
-    if (ok) {
-        const long size = BIO_get_mem_data(out, &text);
-        ok = append_text(name, (const uint8_t *)text, (int)size);
-    }
+    for (long i = 0; i < size; i++)
+        buf_append(name, text[i] == '~' ? SLICE("\\7E") : slice_of(text + i, 1));
     BIO_free(out);
     return ok;
 }
 
-static bool append_common(struct buf *name, const X509_NAME *subject)
+static const char *append_common(struct buf *name, const X509_NAME *subject)
 {
-    int last = -1, found;
+    const int first = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
 
-    while ((found = X509_NAME_get_index_by_NID(subject, NID_commonName, last)) >= 0)
-        last = found;
-    return last >= 0 &&
-           append_string(name, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, last)));
+    if (first < 0)
+        return no_such_name;
+    if (X509_NAME_get_index_by_NID(subject, NID_commonName, first) >= 0)
+        return "the certificate has several common names, and might mean any of them";
+    return append_string(name, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, first)))
+               ? NULL
+               : no_such_name;
 }
 
 static bool append_address(struct buf *name, const ASN1_OCTET_STRING *address)
@@ -247,24 +316,19 @@ static bool append_alternative(struct buf *name, const X509 *certificate, int ty
     return ok;
 }
 
-bool tls_certificate_name(const X509 *certificate, enum tls_name kind, unsigned index,
-                          struct buf *name)
+const char *tls_certificate_name(const X509 *certificate, enum tls_name kind, unsigned index,
+                                 struct buf *name)
 {
+    static const int types[] = {[TLS_ALTERNATIVE_DNS] = GEN_DNS,
+                                [TLS_ALTERNATIVE_EMAIL] = GEN_EMAIL,
+                                [TLS_ALTERNATIVE_URI] = GEN_URI,
+                                [TLS_ALTERNATIVE_IP] = GEN_IPADD};
     const X509_NAME *subject = X509_get_subject_name(certificate);
 
-    switch (kind) {
-    case TLS_DISTINGUISHED_NAME:
-        return append_distinguished(name, subject);
-    case TLS_COMMON_NAME:
+    if (kind == TLS_COMMON_NAME)
         return append_common(name, subject);
-    case TLS_ALTERNATIVE_DNS:
-        return append_alternative(name, certificate, GEN_DNS, index);
-    case TLS_ALTERNATIVE_EMAIL:
-        return append_alternative(name, certificate, GEN_EMAIL, index);
-    case TLS_ALTERNATIVE_URI:
-        return append_alternative(name, certificate, GEN_URI, index);
-    case TLS_ALTERNATIVE_IP:
-        return append_alternative(name, certificate, GEN_IPADD, index);
-    }
-    return false;
+    const bool ok = kind == TLS_DISTINGUISHED_NAME
+                        ? append_distinguished(name, subject)
+                        : append_alternative(name, certificate, types[kind], index);
+    return ok ? NULL : no_such_name;
 }

@@ -12,7 +12,7 @@ struct tls_context {
 };
 
 /* See tls_transport_name. */
-bool tls_certificate_name(const X509 *certificate, enum tls_name kind, unsigned index,
-                          struct buf *name);
+const char *tls_certificate_name(const X509 *certificate, enum tls_name kind, unsigned index,
+                                 struct buf *name);
 
 #endif

@@ -127,12 +127,13 @@ static bool log_in_external(struct connection *connection, struct slice response
     const struct login_rules *rules = &connection->service->logins;
     struct buf name = BUF_EMPTY;
     (void)response, (void)error;
+    const char *why_not = tls_transport_name(&connection->transport, rules->certificate_name,
+                                             rules->certificate_index, &name);
 
-    if (tls_transport_name(&connection->transport, rules->certificate_name,
-                           rules->certificate_index, &name))
+    if (why_not == NULL)
         log_in_as(connection, buf_slice(&name));
     else
-        refuse(connection, "the certificate has no such name");
+        refuse(connection, why_not);
     buf_release(&name);
     return true;
 }

@@ -19,6 +19,12 @@ from certificates import Certificates
 
 HANDSHAKE_TIMEOUT_MS = 1500
 
+WORDY = ('/C=DE/ST=HE/L=FD/O=A, B/OU=1/OU="x"; <y> = a~b+SN=Stoat/GN=Jane/initials=J/generationQualifier=IV/title=Dr/serialNumber=7'
+         '/pseudonym=p/DC=example/DC=org/emailAddress=m@x.de/street=S/UID=u1/postalCode=3/description=#d/CN=app')
+# What RabbitMQ 3.10.8 says of it (rabbit_cert_info:subject).
+WORDY_NAME = ('CN=app,2.5.4.13=\\#d,2.5.4.17=3,UID=u1,2.5.4.9=S,EMAILADDRESS=m@x.de,DC=org,DC=example,PSEUDONYM=p,SERIALNUMBER=7,TITLE=Dr,'
+              'GENERATIONQUALIFIER=IV,INITIALS=J,GIVENNAME=Jane,SN=Stoat+OU=\\"x\\"\\; \\<y\\> = a\\7Eb,OU=1,O=A\\, B,L=FD,ST=HE,C=DE')
+
 
 class Made:
     """The certificates of all tests here, made once."""
@@ -34,6 +40,8 @@ class Made:
         made.leaf('rsa', 'root', kind='rsa', names='DNS:localhost')
         made.leaf('locked', 'root', names='DNS:localhost', password='open sesame')
         made.leaf('client', 'middle', subject='/O=StoatMQ tests/CN=app', names='DNS:app.example')
+        made.leaf('double', 'middle', subject='/O=StoatMQ tests/CN=app/CN=guest')
+        made.leaf('wordy', 'middle', subject=WORDY)
         made.leaf('forged', 'stranger', subject='/O=StoatMQ tests/CN=app')
         made.authority('twin', subject='/O=StoatMQ tests/CN=middle')
         made.leaf('impostor', 'twin', subject='/O=StoatMQ tests/CN=app', serial=made.serials['client'])
@@ -287,21 +295,32 @@ class External(TlsTest):
         self.addCleanup(lambda: connection.is_open and connection.close())
         return connection
 
-    def user(self):
-        self.log_in()
+    def user(self, client='client'):
+        self.log_in(client)
         return {row[0] for row in self.broker.rows('list_connections', 'user')}
 
     def test_4_2_1_by_distinguished_name(self):
         self.start_with_user('CN=app,O=StoatMQ tests')
         self.assertEqual(self.user(), {'CN=app,O=StoatMQ tests'})
 
+    def test_4_2_1_by_distinguished_name_as_rabbitmq_writes_it(self):
+        self.start_with_user(WORDY_NAME)
+        self.assertEqual(self.user('wordy'), {WORDY_NAME})
+
     def test_4_2_1_by_common_name(self):
         self.start_with_user('app', 'ssl_cert_login_from=common_name')
         self.assertEqual(self.user(), {'app'})
 
+    def test_4_2_1_two_common_names_are_none(self):
+        self.start_with_user('app', 'ssl_cert_login_from=common_name')
+        with self.assertRaises(pika.exceptions.AMQPConnectionError):
+            self.log_in('double')
+        self.broker.await_log("EXTERNAL login refused: user '' - the certificate has several common names")
+
     def test_4_2_1_by_alternative_name(self):
-        self.start_with_user('app.example', 'ssl_cert_login_from=subject_alternative_name')
-        self.assertEqual(self.user(), {'app.example'})
+        for word in 'subject_alternative_name', 'subject_alt_name':
+            self.start_with_user('app.example', 'ssl_cert_login_from=' + word)
+            self.assertEqual(self.user(), {'app.example'})
 
     def test_4_2_1_a_user_who_does_not_exist(self):
         self.start_with_user('somebody else')
