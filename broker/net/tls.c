@@ -8,7 +8,8 @@
  *       ▼                                                        │
  *     AWAY (the worker's: one step) ──────── more is wanted ─────┤
  *                                   ──────── done ─────────────▶ OPEN
- *                                   ──────── a bad peer ───────▶ FAILED
+ *                                   ──────── a bad peer ───────▶ REFUSED ── it hangs up ──▶ FAILED
+ *                                   ──────── its end ──────────▶ FAILED
  *
  * A peer that has not said its first word whole costs no SSL and no step: the word waits in the
  * kernel. Nor does one whose turn has not come: those who flood us with handshakes and leave again
@@ -19,6 +20,12 @@
  * peer does not go on there are limits.begun at most. One more ends the oldest of its own line, if
  * that has more than its share of them, else the oldest of all: a line that has few is not pushed
  * out by one that is fast.
+ *
+ * A peer that is REFUSED is told why by an alert, and may have gone on meanwhile: TLS 1.3 lets it.
+ * To close a socket with something unread, or yet to come, is a reset, which takes the alert with
+ * it. So we say that we are done, and drop what comes, until the peer hangs up or its owner does,
+ * for whom it is in its handshake all the while, with the limits of time and number of those. It
+ * has no SSL then.
  *
  * While it is AWAY reads and writes say EAGAIN, and `again` remembers that the socket had something
  * to say. A transport that is closed then leaves its stream behind, which goes when the worker
@@ -54,6 +61,7 @@ enum stream_state {
     STREAM_AWAY,
     STREAM_HANDSHAKE,
     STREAM_OPEN,
+    STREAM_REFUSED,
     STREAM_FAILED,
 };
 
@@ -72,7 +80,7 @@ struct stream {
     _Atomic bool abandoned;     /* the transport is gone: the step would be for nobody */
     struct job job;
     int result; /* of the step: SSL_ERROR_... */
-    int error;  /* errno, when that is SSL_ERROR_SYSCALL */
+    int error;  /* errno, when that is SSL_ERROR_SYSCALL, or for the owner when it is FAILED */
     char reason[160];
     struct endpoint peer;
 };
@@ -122,13 +130,41 @@ static void on_step(struct job *job)
         take_reason(stream->reason, sizeof(stream->reason));
 }
 
-static void fail(struct stream *stream, enum log_level level, int error, const char *reason)
+static void end_handshake(struct stream *stream, enum stream_state state, int error,
+                          enum log_level level, const char *reason)
 {
-    stream->state = STREAM_FAILED;
+    stream->state = state;
     stream->error = error;
     log_at(level, "TLS handshake with %s:%u failed: %s", stream->peer.host, stream->peer.port,
            reason);
     transport_wake(stream->transport, true, true);
+}
+
+static void fail(struct stream *stream, enum log_level level, int error, const char *reason)
+{
+    end_handshake(stream, STREAM_FAILED, error, level, reason);
+}
+
+/* OpenSSL has sent the alert. */
+static void refuse(struct stream *stream)
+{
+    SSL_free(stream->ssl);
+    stream->ssl = NULL;
+    shutdown(stream->fd, SHUT_WR);
+    end_handshake(stream, STREAM_REFUSED, EPROTO, LOG_ERROR, stream->reason);
+}
+
+/* The answer of a read. */
+static ssize_t drain(struct stream *stream)
+{
+    const ssize_t size = recv(stream->fd, NULL, DISCARD_SIZE, MSG_TRUNC | MSG_DONTWAIT);
+
+    if (size > 0)
+        return -EINTR;
+    if (size < 0 && errno == EAGAIN)
+        return -EAGAIN;
+    stream->state = STREAM_FAILED;
+    return -stream->error;
 }
 
 static bool begin_handshake(struct stream *stream)
@@ -246,7 +282,7 @@ static void judge_step(struct stream *stream)
             fail(stream, LOG_DEBUG, EPROTO, stream->reason);
         break;
     default:
-        fail(stream, LOG_ERROR, EPROTO, stream->reason);
+        refuse(stream);
     }
 }
 
@@ -263,22 +299,22 @@ static void on_step_done(struct job *job)
     start_steps(tls);
 }
 
-/* Whether there is something for OpenSSL to judge: a whole record, what is none, or the end. */
-static bool has_spoken(const struct stream *stream)
+/* Begins when there is something for OpenSSL to judge: a whole record, or what is none. One that
+ * ends before that is no client, but somebody's look at whether the port is open. */
+static void hear_first_word(struct stream *stream)
 {
     uint8_t head[HEAD_SIZE];
     int waiting = 0;
-
-    if (stream->transport->hung_up)
-        return true;
     const ssize_t size = recv(stream->fd, head, sizeof(head), MSG_PEEK);
+    const bool is_whole = size == HEAD_SIZE && ioctl(stream->fd, FIONREAD, &waiting) == 0 &&
+                          waiting >= HEAD_SIZE + (head[3] << 8 | head[4]);
 
-    if (size <= 0)
-        return size == 0 || errno != EAGAIN;
-    if (head[0] != HANDSHAKE_RECORD)
-        return true;
-    return size == HEAD_SIZE && ioctl(stream->fd, FIONREAD, &waiting) == 0 &&
-           waiting >= HEAD_SIZE + (head[3] << 8 | head[4]);
+    if (is_whole || (size > 0 && head[0] != HANDSHAKE_RECORD))
+        step(stream);
+    else if (size < 0 && errno != EAGAIN)
+        fail(stream, LOG_DEBUG, errno, strerror(errno));
+    else if (size == 0 || stream->transport->hung_up)
+        fail(stream, LOG_DEBUG, ECONNRESET, "it has ended before its first record was there");
 }
 
 /* True when the stream carries bytes; else the answer is in *result. */
@@ -288,10 +324,10 @@ static bool is_open(struct stream *stream, ssize_t *result)
     case STREAM_OPEN:
         return true;
     case STREAM_SILENT:
-        if (has_spoken(stream))
-            step(stream);
+        hear_first_word(stream);
         break;
     case STREAM_WAITING:
+    case STREAM_REFUSED:
         break;
     case STREAM_HANDSHAKE:
         step(stream);
@@ -323,6 +359,8 @@ static ssize_t tls_read(struct transport *transport, void *bytes, size_t size)
     struct stream *stream = stream_of(transport);
     ssize_t result;
 
+    if (stream->state == STREAM_REFUSED)
+        return drain(stream);
     if (!is_open(stream, &result))
         return result;
     result = tls_records_read(&stream->records, bytes, size);
@@ -357,7 +395,8 @@ static void on_socket_ready(struct source *source, uint32_t events)
     transport_wake(transport, readable || (writable && goes_on), writable);
 }
 
-/* Unread input would turn the close into a reset, as in transport.c. */
+/* Unread input would turn the close into a reset, as in transport.c. One that has FAILED is broken
+ * for its owner, and its socket may be as good as ever. */
 static void tls_stream_close(struct transport *transport)
 {
     struct stream *stream = stream_of(transport);
@@ -375,10 +414,10 @@ static void tls_stream_close(struct transport *transport)
         turn_cancel(&stream->tls->waiting, &stream->turn);
     if (stream->state == STREAM_HANDSHAKE)
         leave_begun(stream);
-    if (stream->state == STREAM_OPEN && !transport->broken) {
+    if (stream->state == STREAM_OPEN && !transport->broken)
         tls_records_shut_down(&stream->records);
+    if (stream->state != STREAM_OPEN || !transport->broken)
         recv(stream->fd, NULL, DISCARD_SIZE, MSG_TRUNC | MSG_DONTWAIT);
-    }
     stream_free(stream);
 }
 

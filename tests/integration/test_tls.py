@@ -18,6 +18,7 @@ import tap
 from certificates import Certificates
 
 HANDSHAKE_TIMEOUT_MS = 1500
+TRIES = 30
 
 WORDY = ('/C=DE/ST=HE/L=FD/O=A, B/OU=1/OU="x"; <y> = a~b+SN=Stoat/GN=Jane/initials=J/generationQualifier=IV/title=Dr/serialNumber=7'
          '/pseudonym=p/DC=example/DC=org/emailAddress=m@x.de/street=S/UID=u1/postalCode=3/description=#d/CN=app')
@@ -253,6 +254,33 @@ class ClientCertificates(TlsTest):
         self.start_strict()
         self.refused(self.context())
         self.broker.await_log('peer did not return a certificate')
+
+    def test_who_is_refused_learns_why(self):
+        """TLS 1.3 lets a client go on before it has been judged; what it has sent does not cost it the alert."""
+        self.start_strict()
+        for client, why in ((None, 'certificate required'), ('forged', 'unknown ca')):
+            context = self.context(client, ssl.TLSVersion.TLSv1_3)
+            for _ in range(TRIES):
+                stream = self.raw(context)
+                with self.assertRaisesRegex(ssl.SSLError, why):
+                    stream.sendall(b'AMQP\0\0\x09\x01')
+                    stream.recv(500)
+                stream.close()
+
+    def test_who_is_refused_does_not_stay(self):
+        self.start_strict()
+        stream = self.raw(self.context(None, ssl.TLSVersion.TLSv1_3))
+        stream = socket.socket(fileno=stream.detach())
+        stream.settimeout(10)
+        while stream.recv(65536):
+            pass
+        began = time.monotonic()
+        with self.assertRaises(OSError):
+            while time.monotonic() < began + 10:
+                stream.sendall(b'x' * 1000)
+                time.sleep(0.01)
+        stream.close()
+        self.broker.await_log('handshake timeout')
 
     def test_bad_ones_are_refused(self):  # CVE-2026-67231
         self.start_strict()
@@ -510,6 +538,16 @@ class Strangers(TlsTest):
             stranger.sendall(outgoing.read())
             stranger.close()
         self.work(self.connect())
+
+    def test_a_look_at_the_port_is_no_error(self):
+        self.start('server', 'log.console.level=debug')
+        for words in (b'', b'\x16\x03', b'\x16\x03\x01\0\xf4\x01'):
+            stranger = self.plain()
+            name = stranger.getsockname()
+            stranger.sendall(words)
+            stranger.close()
+            self.broker.await_log('[debug] TLS handshake with %s:%d failed: it has ended before' % name)
+        self.assertNotIn('[error]', self.broker.log())
 
     def test_renegotiation_is_refused(self):
         self.start()
