@@ -34,11 +34,12 @@ static size_t utf8_size(struct slice bytes)
     return 0;
 }
 
+/* NUL too: those who read JSON take none in keys. */
 static void append_escaped(struct buf *out, struct slice bytes)
 {
     while (bytes.size > 0) {
         size_t size = utf8_size(bytes);
-        if (size == 0) {
+        if (size == 0 || bytes.data[0] == '\0') {
             buf_printf(out, "\\x%02x", bytes.data[0]);
             size = 1;
         } else {
