@@ -91,6 +91,7 @@ static void time_out(struct subscription *subscription)
                 SLICE_ARG(consumer->tag), SLICE_ARG(consumer->queue->name),
                 subscription->timeout_ms);
     requeue_unsettled(subscription);
+    channel_wake_consumers(channel); /* the others may have what this one had of their prefetch */
     if (channel->connection->can_consumer_cancel_notify)
         subscription_cancel(&subscription);
     else
@@ -103,8 +104,11 @@ void on_consumer_timeout(struct timer *timer)
     const struct delivery *oldest =
         next_unsettled(subscription, deliveries_oldest(&subscription->channel->deliveries));
 
-    if (oldest == NULL)
+    if (oldest == NULL) {
+        if (subscription->consumer.unacked_count > 0) /* held: the transaction may be rolled back */
+            set_timer(subscription, now_ms(subscription) + subscription->timeout_ms);
         return;
+    }
     const uint64_t deadline_ms = oldest->delivered_s * UINT64_C(1000) + subscription->timeout_ms;
     if (deadline_ms > now_ms(subscription))
         set_timer(subscription, deadline_ms);

@@ -538,6 +538,39 @@ START_TEST(a_transaction_is_no_delay) /* 10.20 */
 }
 END_TEST
 
+START_TEST(a_transaction_that_is_rolled_back_is_no_excuse) /* 10.20 */
+{
+    peer_call(other, 1, &(struct amqp_method){.id = AMQP_TX_SELECT}, AMQP_TX_SELECT_OK);
+    consume_from_quorum();
+    ack(other, expect_delivery(other, "a"));
+    harness_advance(&harness, 10000);
+    peer_expect_nothing(other);
+    peer_call(other, 1, &(struct amqp_method){.id = AMQP_TX_ROLLBACK}, AMQP_TX_ROLLBACK_OK);
+    harness_advance(&harness, 11000);
+    peer_expect(other, 1, AMQP_BASIC_CANCEL);
+    ck_assert_uint_eq(1, count_ready(peer, "q"));
+}
+END_TEST
+
+/* What the channel may hold in all is free for its other consumers. */
+START_TEST(the_others_have_its_prefetch) /* 10.20 */
+{
+    declare_queue(peer, "r", true, NULL);
+    publish(peer, "r", "r");
+    peer_call(other, 1,
+              &(struct amqp_method){.id = AMQP_BASIC_QOS,
+                                    .basic_qos = {.prefetch_count = 1, .global = true}},
+              AMQP_BASIC_QOS_OK);
+    consume_from_quorum();
+    expect_delivery(other, "a");
+    consume(other, "r", "patient", false, NULL);
+    peer_expect_nothing(other);
+    harness_advance(&harness, 6100);
+    peer_expect(other, 1, AMQP_BASIC_CANCEL);
+    expect_delivery(other, "r");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("limits");
@@ -582,6 +615,8 @@ int main(void)
     tcase_add_test(time, the_consumer_has_the_last_word);
     tcase_add_test(time, the_configuration_is_for_all_queues);
     tcase_add_test(time, a_transaction_is_no_delay);
+    tcase_add_test(time, a_transaction_that_is_rolled_back_is_no_excuse);
+    tcase_add_test(time, the_others_have_its_prefetch);
     suite_add_tcase(suite, time);
     return unit_main(suite);
 }
