@@ -375,8 +375,8 @@ static void queue_deliver(struct task *task)
     queue_drop_overflow(queue);
 }
 
-/* The task in its place while the outbox is heavy: whatever consumers were given they might reject,
- * and so fill memory. */
+/* The task in its place while the outbox is heavy, for whatever consumers were given they might
+ * reject, and so fill memory; and while something is on its way back. */
 static void queue_hold_back(struct task *task)
 {
     queue_drop_overflow(container_of(task, struct queue, task));
@@ -569,12 +569,33 @@ static void on_entries_due(struct timer *timer)
     queue_wake(queue);          /* and what stands behind */
 }
 
-void queue_on_outbox_tried(struct queue *queue)
+static void stop_holding_back(struct queue *queue)
 {
-    if (queue->task.run == queue_hold_back && !outbox_is_heavy(queue->outbox)) {
+    if (queue->task.run == queue_hold_back && !outbox_is_heavy(queue->outbox) &&
+        queue->returning == 0) {
         queue->task.run = queue_deliver;
         queue_wake(queue);
     }
+}
+
+void queue_begin_return(struct queue *queue)
+{
+    queue->returning++;
+    if (queue->task.run == queue_deliver)
+        queue->task.run = queue_hold_back;
+}
+
+void queue_end_return(struct queue *queue)
+{
+    if (--queue->returning > 0)
+        return;
+    serve_waiters(queue);
+    stop_holding_back(queue);
+}
+
+void queue_on_outbox_tried(struct queue *queue)
+{
+    stop_holding_back(queue);
     if (!outbox_is_full(queue->outbox))
         retire_all_due(queue);
 }
@@ -652,7 +673,7 @@ static void serve_waiters(struct queue *queue)
     struct queue_waiter *waiter;
     struct place place;
 
-    while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL &&
+    while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL && queue->returning == 0 &&
            first_ready(queue, &place) != WINDOW_ON_DISK) {
         queue_waiter_cancel(waiter);
         waiter->on_loaded(waiter);
@@ -664,7 +685,7 @@ void queue_on_loaded(struct queue *queue)
     retire_all_due(queue);
     serve_waiters(queue);
     if (consumers_first(&queue->consumers) != NULL) /* else nothing more is read for them, either */
-        deliver(queue);
+        deliver_now(queue);
     queue_drop_overflow(queue);
 }
 
@@ -672,7 +693,7 @@ enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place
                            struct queue_waiter *waiter)
 {
     struct message_counters *counters = &queue->broker->counters.messages;
-    enum window_next next = first_ready(queue, place);
+    enum window_next next = queue->returning > 0 ? WINDOW_ON_DISK : first_ready(queue, place);
 
     queue_used(queue);
     if (next == WINDOW_ON_DISK) {

@@ -87,6 +87,8 @@ struct queue {
     struct binding_list bindings; /* that lead here */
     uint64_t route_mark;          /* last message routed here: see core/exchange.h */
 
+    size_t returning; /* see queue_begin_return */
+
     uint64_t reserve_mark, reserved, reserved_bytes; /* see queue_reserve */
 
     struct task task;         /* delivers, or frees after delete */
@@ -165,8 +167,8 @@ static inline void queue_wake(struct queue *queue)
 }
 
 /* basic.get: the first ready entry, now unacked; for a no-ack get the caller settles it with
- * queue_discard once it is sent. WINDOW_ON_DISK: a read was started, or more is due before it than
- * goes at once, and waiter->on_loaded runs when it is worth trying again (or the queue is gone). */
+ * queue_discard once it is sent. WINDOW_ON_DISK: a read was started, more is due before it than
+ * goes at once, or something is on its way back, and waiter->on_loaded runs when it is worth trying again (or the queue is gone). */
 enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place,
                            struct queue_waiter *waiter);
 void queue_waiter_cancel(struct queue_waiter *waiter); /* harmless when not waiting */
@@ -179,6 +181,11 @@ void queue_reject(struct queue *queue, struct place place, struct consumer *cons
 /* Back to where it stood, at once or later (11.8); failed: its delivery counts against the delivery
  * limit, above which it is dropped (10.19). */
 void queue_requeue(struct queue *queue, struct place place, struct consumer *consumer, bool failed);
+/* Something that it has handed out will be requeued in a later turn, and is. In between nobody is
+ * given anything: it stands before what is ready. */
+void queue_begin_return(struct queue *queue);
+void queue_end_return(struct queue *queue);
+
 /* After all that goes back at once: what is too much now is dropped, in the order of its queue and
  * not in that of its return (11.5). Of a quorum queue, after whoever waits has been served. */
 void queues_drop_overflow(struct broker *broker);

@@ -10,7 +10,8 @@ struct returned { /* what one channel had */
     struct deliveries deliveries;
 };
 
-static void give_back(struct returns *returns, struct deliveries *deliveries)
+/* waited: and so their queues have waited for them. */
+static void give_back(struct returns *returns, struct deliveries *deliveries, bool waited)
 {
     struct delivery *delivery;
 
@@ -18,6 +19,8 @@ static void give_back(struct returns *returns, struct deliveries *deliveries)
     while ((delivery = deliveries_oldest(deliveries)) != NULL) {
         struct delivery taken = deliveries_take(deliveries, delivery);
         queue_requeue(taken.queue, taken.place, NULL, true);
+        if (waited)
+            queue_end_return(taken.queue);
         queue_unref(&taken.queue);
     }
     deliveries_release(deliveries);
@@ -29,7 +32,7 @@ static void give_back_first(struct returns *returns)
     struct returned *returned = STAILQ_FIRST(&returns->waiting);
 
     STAILQ_REMOVE_HEAD(&returns->waiting, link);
-    give_back(returns, &returned->deliveries);
+    give_back(returns, &returned->deliveries, true);
     free(returned);
 }
 
@@ -57,6 +60,13 @@ void returns_release(struct returns *returns)
     loop_unqueue(returns->broker->loop, &returns->task);
 }
 
+static void each_queue_waits(struct deliveries *deliveries)
+{
+    for (struct delivery *delivery = deliveries_oldest(deliveries); delivery != NULL;
+         delivery = deliveries_next(deliveries, delivery))
+        queue_begin_return(delivery->queue);
+}
+
 void returns_add(struct returns *returns, struct deliveries *deliveries)
 {
     if (deliveries->count == 0) {
@@ -64,12 +74,13 @@ void returns_add(struct returns *returns, struct deliveries *deliveries)
         return;
     }
     if (STAILQ_EMPTY(&returns->waiting) && returns->count < RETURNS_AT_ONCE) {
-        give_back(returns, deliveries);
+        give_back(returns, deliveries, false);
     } else {
         struct returned *returned = xmalloc(sizeof *returned);
         returned->deliveries = *deliveries;
         deliveries_init(deliveries);
         STAILQ_INSERT_TAIL(&returns->waiting, returned, link);
+        each_queue_waits(&returned->deliveries);
     }
     loop_queue(returns->broker->loop, LOOP_INPUT, &returns->task);
 }

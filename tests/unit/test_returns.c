@@ -164,6 +164,37 @@ START_TEST(limits_count_when_a_channel_is_back)
 }
 END_TEST
 
+/* Nobody is given what stands behind it: neither who consumes nor who asks. */
+START_TEST(what_comes_back_comes_first) /* 6.5 */
+{
+    const bool asks = _i > 0;
+    struct buf out = BUF_EMPTY;
+
+    start(RETURNS_AT_ONCE / 2 + 1);
+    struct peer *next = peer_open_channel(&harness); /* that is lost */
+    declare_queue(owner, "r", false, NULL);
+    publish(owner, "r", "first");
+    publish(owner, "r", "second");
+    peer_send(next, 1, &(struct amqp_method){.id = AMQP_BASIC_GET, .basic_get.queue = SLICE("r")});
+    peer_expect_content(next, 1, AMQP_BASIC_GET_OK, "first");
+    lose_holder();
+    memory_transport_break(&next->memory, ECONNRESET);
+    amqp_method_encode(
+        &out, 1,
+        asks ? &(struct amqp_method){.id = AMQP_BASIC_GET,
+                                     .basic_get = {.queue = SLICE("r"), .no_ack = true}}
+             : &(struct amqp_method){
+                   .id = AMQP_BASIC_CONSUME,
+                   .basic_consume = {.queue = SLICE("r"), .no_ack = true, .no_wait = true}});
+    memory_transport_send(&owner->memory, buf_slice(&out));
+    buf_release(&out);
+    expect_after_turn(2 * each);
+    harness_run(&harness);
+    peer_expect_content(owner, 1, asks ? AMQP_BASIC_GET_OK : AMQP_BASIC_DELIVER, "first");
+    harness_release(&harness);
+}
+END_TEST
+
 START_TEST(a_queue_may_go_meanwhile)
 {
     start(RETURNS_AT_ONCE / 2 + 1);
@@ -198,6 +229,7 @@ static Suite *returns_suite(void)
     tcase_add_test(tests, channels_that_end_alone_have_the_same_share);
     tcase_add_test(tests, who_settles_much_rests);
     tcase_add_test(tests, limits_count_when_a_channel_is_back);
+    tcase_add_loop_test(tests, what_comes_back_comes_first, 0, 2);
     tcase_add_test(tests, a_queue_may_go_meanwhile);
     tcase_add_test(tests, the_broker_may_end_meanwhile);
     suite_add_tcase(suite, tests);
