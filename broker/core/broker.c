@@ -124,6 +124,14 @@ bool broker_lacks_room(const struct broker *broker)
     return store_is_full(broker->store) && broker_store_is_full(broker);
 }
 
+void broker_spend(struct broker *broker, size_t steps)
+{
+    if (broker->steps_turn != broker->loop->turns)
+        broker->steps = 0;
+    broker->steps_turn = broker->loop->turns;
+    broker->steps += steps;
+}
+
 uint64_t broker_new_queue_ids(struct broker *broker, uint64_t count)
 {
     uint64_t first = broker->next_queue_id, last = first + count - 1;

@@ -39,6 +39,10 @@ struct broker_limits { /* of all vhosts together, and of their number (17.7); 0:
     uint64_t definition_octets_max;                           /* see struct broker_totals */
 };
 
+/* Of work in steps of routing (see struct route), that all clients together may make in a turn: a few
+ * milliseconds. See broker_spend. */
+enum { TURN_STEPS_MAX = 20000 * ROUTE_QUEUE_STEPS };
+
 /* What there is, in all vhosts: what the limits above are about. */
 struct broker_totals {
     size_t queues, exchanges, bindings;
@@ -75,6 +79,8 @@ struct broker {
     uint64_t next_queue_id;  /* never used before, in any run */
     uint64_t last_record_id; /* of definitions in the store: counted up, see core/definition.h */
     uint64_t route_mark;     /* a fresh one per message routed: see core/exchange.h */
+    uint64_t steps;          /* that were spent in the turn ... */
+    uint64_t steps_turn;     /* ... of this number */
     uint64_t reserve_mark;   /* a fresh one per transaction: see queue_reserve */
     size_t fetches;          /* reads from the store, and from and to scratch, under way */
     bool is_ending;          /* none begins any more */
@@ -120,6 +126,17 @@ void broker_release(struct broker *broker);
 static inline void broker_touch_store(struct broker *broker)
 {
     loop_queue(broker->loop, LOOP_STORE, &broker->store_task);
+}
+
+/* Turns are shared. What a frame makes the loop do beyond what its octets are worth is counted, in
+ * steps: finding queues for a message, and putting it into more of them than one. A plain message
+ * is free. Who spent when TURN_STEPS_MAX are gone rests until the next turn, so that a turn is as
+ * long as that and one frame. */
+void broker_spend(struct broker *broker, size_t steps);
+
+static inline bool broker_turn_is_spent(const struct broker *broker)
+{
+    return broker->steps > TURN_STEPS_MAX && broker->steps_turn == broker->loop->turns;
 }
 
 /* So many ids that no queue ever had, the first of them; remembered by the open batch. */

@@ -160,7 +160,7 @@ void exchange_remove_binding(struct binding **binding)
 
 /* ---- routing ---- */
 
-void route_init(struct route *route, const struct broker *broker)
+void route_init(struct route *route, struct broker *broker)
 {
     *route = (struct route){.broker = broker};
 }
@@ -220,7 +220,7 @@ void route_add_queue(struct route *route, struct queue *queue)
     route->queues[route->count++] = queue;
 }
 
-static size_t spent_of(const struct route *route)
+size_t route_spent(const struct route *route)
 {
     return route->spent_mark == route->mark ? route->spent : 0;
 }
@@ -229,15 +229,29 @@ size_t route_budget(const struct route *route)
 {
     const size_t max = route->broker->limits.routing_steps_max;
 
-    return max == 0 ? SIZE_MAX : max - min_of(spent_of(route), max);
+    return max == 0 ? SIZE_MAX : max - min_of(route_spent(route), max);
 }
 
-void route_spend(struct route *route, size_t steps)
+bool route_spend(struct route *route, size_t steps)
 {
-    if (steps > route_budget(route))
+    const size_t budget = route_budget(route);
+
+    if (steps > budget)
         exhaust(route);
-    route->spent = spent_of(route) + steps;
+    route->spent = route_spent(route) + steps;
     route->spent_mark = route->mark;
+    broker_spend(route->broker, min_of(steps, budget));
+    return !route->is_exhausted;
+}
+
+void route_add_all(struct route *route, const struct exchange *exchange)
+{
+    const struct binding *binding;
+
+    if (exchange->binding_count > 1 && !route_spend(route, exchange->binding_count))
+        return;
+    TAILQ_FOREACH (binding, &exchange->bindings, by_source)
+        route_add(route, binding);
 }
 
 bool route_fail(const struct route *route, const struct exchange *exchange,
@@ -286,6 +300,16 @@ static void add_alternate(struct route *route, const struct exchange *exchange)
         add_exchange(route, container_of(link, struct exchange, by_name));
 }
 
+/* Any type may look at the key and the properties. */
+static __attribute__((noinline)) struct exchange *take_pending(struct route *route,
+                                                               const struct routing *routing)
+{
+    const size_t steps =
+        ROUTE_EXCHANGE_STEPS * routing->key_count + routing->properties.size / ROUTE_STEP_OCTETS;
+
+    return route_spend(route, steps) ? route->pending[--route->pending_count] : NULL;
+}
+
 void exchange_route(struct exchange *exchange, const struct routing *routing, struct route *route)
 {
     route->count = route->target_count = route->pending_count = 0;
@@ -300,7 +324,9 @@ void exchange_route(struct exchange *exchange, const struct routing *routing, st
             add_alternate(route, exchange);
         if (likely(route->pending_count == 0))
             return;
-        exchange = route->pending[--route->pending_count];
+        exchange = take_pending(route, routing);
+        if (exchange == NULL)
+            return;
     }
 }
 
@@ -347,6 +373,7 @@ static __attribute__((noinline)) bool deliver_all(const struct route *route,
 {
     bool taken = true;
 
+    broker_spend(route->broker, (route->count + route->target_count) * ROUTE_QUEUE_STEPS);
     for (size_t i = 0; i < route->count; i++)
         taken &= queue_push(route->queues[i], message);
     for (size_t i = 0; i < route->target_count; i++)

@@ -36,10 +36,13 @@ struct reply_target {
 
 /* Where a message goes. Reused from publish to publish.
  *
- * Finding that out may take limits.routing_steps_max steps: nodes of a topic's trie, entries of
- * headers bindings, bindings of one key of many; and lead to that many queues divided by
- * ROUTE_QUEUE_STEPS. What takes more is exhausted: it leads nowhere, whatever was found. So no
- * publish can hold the loop for long, by whatever bindings. */
+ * Finding that out may take limits.routing_steps_max steps: bindings that match, nodes of a topic's
+ * trie, entries of headers bindings and of the headers they ask, bindings among which a hash
+ * chooses, exchanges on the way; and lead to that many queues divided by ROUTE_QUEUE_STEPS. What
+ * takes more is exhausted: it leads nowhere, whatever was found. So no publish can hold the loop
+ * for long, by whatever bindings; and the steps of many of them are the turn's: see broker_spend.
+ *
+ * One queue found in a map, or as the only binding of its kind, takes no step. */
 struct route {
     struct queue **queues;
     size_t count, capacity;
@@ -49,27 +52,33 @@ struct route {
     bool is_exhausted;   /* it would take more than routing may: it leads nowhere then */
     size_t spent;        /* steps of matching, for the message whose mark is ... */
     uint64_t spent_mark; /* ... this */
-    const struct broker *broker;
+    struct broker *broker;
     struct exchange **pending; /* exchanges reached and not yet evaluated */
     size_t pending_count, pending_capacity;
     size_t matches; /* destinations found so far, those seen before included */
     uint64_t mark;
 };
 
-enum { ROUTE_QUEUE_STEPS = 20 }; /* what it costs to put a message into one more queue */
+enum {
+    ROUTE_QUEUE_STEPS = 20,    /* what it costs to put a message into one more queue */
+    ROUTE_EXCHANGE_STEPS = 10, /* to ask one more exchange, for each key */
+    ROUTE_STEP_OCTETS = 16     /* read or compared for a step */
+};
 
-void route_init(struct route *route, const struct broker *broker);
+void route_init(struct route *route, struct broker *broker);
 void route_release(struct route *route);
 
 /* For exchange types: the destination of a binding that matches, or a queue found without one. */
 void route_add(struct route *route, const struct binding *binding);
 void route_add_queue(struct route *route, struct queue *queue);
 void route_add_target(struct route *route, struct reply_target *target);
+void route_add_all(struct route *route, const struct exchange *exchange); /* all bindings of it */
 
-/* For types whose work is more than what they find: how many steps are left, and that so many are
- * gone, which may exhaust the route. */
+/* What a type does for a message is spent: how many steps are left, how many are gone, and that so
+ * many more are. False: they were not left, and the route is exhausted. */
 size_t route_budget(const struct route *route);
-void route_spend(struct route *route, size_t steps);
+size_t route_spent(const struct route *route);
+bool route_spend(struct route *route, size_t steps);
 
 struct exchange_type {
     const char *name;
@@ -178,7 +187,8 @@ uint64_t exchange_delay_ms(struct slice properties);
 /* The same message when it has waited: its x-delay is below 0 now. */
 struct message *exchange_make_undelayed(const struct message *message);
 
-/* Puts the message where the route leads. false: a queue refused it. */
+/* Puts the message where the route leads, which is spent when that is not one queue. false: a queue
+ * refused it. */
 bool route_deliver(const struct route *route, struct message *message);
 
 /* A reply to somebody who is gone counts as routed (14.3). */

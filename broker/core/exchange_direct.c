@@ -10,6 +10,7 @@
 struct group { /* of bindings with the same key; binding->of_type */
     struct map_link by_key;
     struct binding_list bindings;
+    size_t count; /* of them */
     uint8_t key[];
 };
 
@@ -25,6 +26,7 @@ static struct group *group_new(struct map *groups, struct slice key)
     struct group *group = xmalloc(sizeof(*group) + key.size);
 
     TAILQ_INIT(&group->bindings);
+    group->count = 0;
     if (key.size > 0)
         memcpy(group->key, key.data, key.size);
     map_insert(groups, &group->by_key, slice_of(group->key, key.size));
@@ -39,6 +41,7 @@ static void direct_add(struct exchange *exchange, struct binding *binding)
     if (group == NULL)
         group = group_new(exchange->of_type, binding->key);
     TAILQ_INSERT_TAIL(&group->bindings, binding, by_key);
+    group->count++;
     binding->of_type = group;
 }
 
@@ -47,7 +50,7 @@ static void direct_remove(struct exchange *exchange, struct binding *binding)
     struct group *group = binding->of_type;
 
     TAILQ_REMOVE(&group->bindings, binding, by_key);
-    if (TAILQ_EMPTY(&group->bindings)) {
+    if (--group->count == 0) {
         map_remove(exchange->of_type, &group->by_key);
         free(group);
     }
@@ -58,7 +61,7 @@ static void route_key(const struct map *groups, struct slice key, struct route *
     const struct group *group = find_group(groups, key);
     const struct binding *binding;
 
-    if (group == NULL)
+    if (group == NULL || (group->count > 1 && !route_spend(route, group->count)))
         return;
     TAILQ_FOREACH (binding, &group->bindings, by_key)
         route_add(route, binding);
@@ -73,11 +76,10 @@ static void direct_route(struct exchange *exchange, const struct routing *routin
         route_key(exchange->of_type, routing->keys[0], route);
         return;
     }
-    for (size_t i = 0; i < routing->key_count && !route->is_exhausted; i++) {
-        const size_t before = route->matches;
+    if (!route_spend(route, routing->key_count))
+        return;
+    for (size_t i = 0; i < routing->key_count && !route->is_exhausted; i++)
         route_key(exchange->of_type, routing->keys[i], route);
-        route_spend(route, route->matches - before);
-    }
 }
 
 static void direct_release(struct exchange *exchange)
@@ -123,6 +125,8 @@ static __attribute__((noinline)) void route_names(const struct vhost *vhost,
                                                   const struct routing *routing,
                                                   struct route *route)
 {
+    if (!route_spend(route, routing->key_count))
+        return;
     for (size_t i = 0; i < routing->key_count; i++)
         route_name(vhost, &routing->keys[i], route);
 }

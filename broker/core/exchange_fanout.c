@@ -4,11 +4,8 @@
 static void fanout_route(struct exchange *exchange, const struct routing *routing,
                          struct route *route)
 {
-    const struct binding *binding;
     (void)routing;
-
-    TAILQ_FOREACH (binding, &exchange->bindings, by_source)
-        route_add(route, binding);
+    route_add_all(route, exchange);
 }
 
 const struct exchange_type exchange_type_fanout = {.name = "fanout", .route = fanout_route};

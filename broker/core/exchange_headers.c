@@ -2,7 +2,9 @@
  *
  * When a binding is made its arguments become a matcher: mode and the entries that count. When a
  * message comes its headers are put in order of name once, and every matcher looks its entries up
- * there by halving: bindings x entries x log(headers), whatever a publisher puts into a table. */
+ * there by halving: bindings x entries x log(headers), whatever a publisher puts into a table. Each
+ * entry is a step, and so are the octets that are compared, and what it takes to put the headers in
+ * order. */
 #include "amqp/properties.h"
 #include "amqp/table.h"
 #include "base/alloc.h"
@@ -180,31 +182,55 @@ static bool entry_matches(const struct header *entry, const struct headers *head
            (entry->value.type == AMQP_VOID || amqp_value_equal(&entry->value, &header->value));
 }
 
-/* Without entries: all matches, any does not. *steps grows by the entries that were looked at. */
+static size_t steps_of(const struct amqp_value *value)
+{
+    struct slice string;
+    size_t size = 0;
+
+    if (amqp_value_string(value, &string))
+        size = string.size;
+    else if (value->type == AMQP_TABLE || value->type == AMQP_ARRAY)
+        size = value->bytes.size;
+    return 1 + size / (4 * ROUTE_STEP_OCTETS);
+}
+
+/* Without entries: all matches, any does not. *steps grows by what was looked at. */
 static bool matcher_matches(const struct matcher *matcher, const struct headers *headers,
                             size_t *steps)
 {
-    for (size_t i = 0; i < matcher->count; i++)
-        if (entry_matches(&matcher->entries[i], headers) == matcher->any) {
-            *steps += i + 1;
+    for (size_t i = 0; i < matcher->count; i++) {
+        *steps += steps_of(&matcher->entries[i].value);
+        if (entry_matches(&matcher->entries[i], headers) == matcher->any)
             return matcher->any;
-        }
-    *steps += matcher->count;
+    }
     return !matcher->any;
+}
+
+/* Of halving so many, to find one of them. */
+static size_t halvings(size_t count)
+{
+    size_t steps = 0;
+
+    for (; count > 1; count /= 2)
+        steps++;
+    return steps;
 }
 
 static void headers_route(struct exchange *exchange, const struct routing *routing,
                           struct route *route)
 {
-    const size_t budget = route_budget(route);
     const struct binding *binding;
     size_t steps = 0;
 
     if (exchange->of_type == NULL)
         exchange->of_type = xcalloc(1, sizeof(struct headers));
-    read_headers(exchange->of_type, routing->properties);
+    struct headers *headers = exchange->of_type;
+    read_headers(headers, routing->properties);
+    if (!route_spend(route, headers->count * halvings(headers->count)))
+        return;
+    const size_t budget = route_budget(route);
     TAILQ_FOREACH (binding, &exchange->bindings, by_source) {
-        if (matcher_matches(binding->of_type, exchange->of_type, &steps))
+        if (matcher_matches(binding->of_type, headers, &steps))
             route_add(route, binding);
         if (++steps > budget)
             break;

@@ -95,15 +95,12 @@ static void keep(struct history *history, struct message *message)
 static void recent_history_route(struct exchange *exchange, const struct routing *routing,
                                  struct route *route)
 {
-    const struct binding *binding;
-
     if (routing->message != NULL && is_to_be_kept(routing)) {
         if (exchange->of_type == NULL)
             exchange->of_type = history_new(exchange->arguments);
         keep(exchange->of_type, routing->message);
     }
-    TAILQ_FOREACH (binding, &exchange->bindings, by_source)
-        route_add(route, binding);
+    route_add_all(route, exchange);
 }
 
 /* Where an exchange leads a copy, or the queue itself. */

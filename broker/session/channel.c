@@ -193,7 +193,7 @@ static inline bool finish_publish(struct channel *channel, struct amqp_error *er
         unreserve(channel);
     if (unlikely(!channel_publish(channel, error)))
         return channel_refuse(channel, error);
-    connection_await_store(channel->connection);
+    connection_pace(channel->connection);
     return true;
 }
 

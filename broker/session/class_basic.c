@@ -11,9 +11,6 @@
 #include "session/subscription.h"
 #include "session/tx.h"
 
-/* Of messages, in queues, that all clients together may make in a turn: a few milliseconds. */
-enum { COPIES_PER_TURN = 20000 };
-
 /* ---- publish ---- */
 
 /* The method alone: the content follows, and channel_publish when it is whole. */
@@ -88,19 +85,6 @@ static void await_confirm(struct channel *channel, struct message *message, size
     publisher_ref(message->publisher);
 }
 
-/* Turns are shared: who fills many queues with one publish after the other goes on in the next. */
-static void count_copies(struct channel *channel, size_t count)
-{
-    struct service *service = channel->connection->service;
-
-    if (service->copies_turn != channel->broker->loop->turns)
-        service->copies = 0;
-    service->copies_turn = channel->broker->loop->turns;
-    service->copies += count;
-    if (service->copies > COPIES_PER_TURN && channel->tx == NULL)
-        connection_rest(channel->connection);
-}
-
 /* To none, or to many; true: the channel is closed, nothing of it may be touched. */
 static __attribute__((noinline)) bool route_unusually(struct channel *channel,
                                                       const struct exchange *exchange,
@@ -114,8 +98,6 @@ static __attribute__((noinline)) bool route_unusually(struct channel *channel,
         route_fail(route, exchange, &error);
         return channel_refuse(channel, &error);
     }
-    if (route->count > 1)
-        count_copies(channel, route->count);
     if (!route_leads_nowhere(route))
         return false;
     if (mandatory)

@@ -19,11 +19,12 @@ bool on_tx_commit(struct channel *channel, const struct amqp_method *method,
     bool entries;
     (void)method;
 
-    if (!tx_commit(channel->tx, &lsn, &entries, error))
-        return false;
-    connection_send_durable(channel->connection, channel->number,
-                            &(struct amqp_method){.id = AMQP_TX_COMMIT_OK}, lsn, entries);
-    return true;
+    const bool done = tx_commit(channel->tx, &lsn, &entries, error);
+    if (done)
+        connection_send_durable(channel->connection, channel->number,
+                                &(struct amqp_method){.id = AMQP_TX_COMMIT_OK}, lsn, entries);
+    connection_share_turn(channel->connection);
+    return done;
 }
 
 bool on_tx_rollback(struct channel *channel, const struct amqp_method *method,

@@ -317,18 +317,6 @@ void connection_send_durable(struct connection *connection, uint16_t channel,
     hold_until(connection, lsn, entries);
 }
 
-void connection_await_store(struct connection *connection)
-{
-    struct broker *broker = connection->broker;
-
-    if (unlikely(broker_store_is_full(broker)) && store_is_busy(broker->store) && !connection->held)
-        hold_until(connection, broker->parking.durable + 1, false);
-    if (paging_lags(&broker->paging) && !connection->held) {
-        connection_hold(connection);
-        paging_await_write(&broker->paging, &connection->parked);
-    }
-}
-
 static void on_rested(struct task *task)
 {
     connection_unhold(container_of(task, struct connection, rest));
@@ -340,6 +328,26 @@ void connection_rest(struct connection *connection)
         return;
     connection_hold(connection);
     loop_queue(connection->broker->loop, LOOP_INPUT, &connection->rest);
+}
+
+void connection_share_turn(struct connection *connection)
+{
+    if (unlikely(broker_turn_is_spent(connection->broker)))
+        connection_rest(connection);
+}
+
+void connection_pace(struct connection *connection)
+{
+    struct broker *broker = connection->broker;
+
+    if (unlikely(broker_store_is_full(broker)) && store_is_busy(broker->store) && !connection->held)
+        hold_until(connection, broker->parking.durable + 1, false);
+    if (paging_lags(&broker->paging) && !connection->held) {
+        connection_hold(connection);
+        paging_await_write(&broker->paging, &connection->parked);
+    }
+    if (unlikely(broker_turn_is_spent(broker)))
+        connection_rest(connection);
 }
 
 bool connection_reserve(struct connection *connection, uint64_t size, struct amqp_error *error)

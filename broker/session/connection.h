@@ -130,6 +130,9 @@ void connection_unhold(struct connection *connection);
  * held. */
 void connection_rest(struct connection *connection);
 
+/* After what may have spent steps: rests if all of the turn's are gone (see broker_spend). */
+void connection_share_turn(struct connection *connection);
+
 /* It has not taken what it was sent, beyond all measure: whoever can must stop sending to it. */
 bool connection_is_flooded(const struct connection *connection);
 
@@ -165,8 +168,9 @@ void connection_unblock(struct connection *connection); /* harmless when it is n
 const char *connection_state_name(const struct connection *connection);
 
 /* After a publish: holds the connection while the open batch is full and the store is busy with the
- * one before, or while messages come faster than scratch takes them. */
-void connection_await_store(struct connection *connection);
+ * one before, or while messages come faster than scratch takes them, or for the rest of a turn whose
+ * steps are gone. */
+void connection_pace(struct connection *connection);
 
 /* Ends it with connection.close: error as filled by amqp_fail; reason is for the log, NULL: the
  * error's text. */

@@ -56,9 +56,7 @@ struct service {
     uint64_t unacked_size_max;  /* the limit, as memory is */
     uint64_t unacked_size_bare; /* for consumers without a prefetch */
     uint64_t next_connection_id;
-    struct route route;   /* scratch of the publish path */
-    uint64_t copies;      /* of messages that go to more than one queue, in the turn ... */
-    uint64_t copies_turn; /* ... of this number */
+    struct route route; /* scratch of the publish path */
     bool stopping;
     void (*on_idle)(struct service *service); /* stopping, and the last connection is gone */
     void *context;

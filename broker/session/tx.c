@@ -120,7 +120,7 @@ static bool check_publish(struct tx *tx, const struct message *message, struct a
     if (exchange == NULL) /* it has gone since the publish was accepted */
         return false;
     exchange_preview(exchange, message, route);
-    tx->steps += 1 + route->count + (route->spent_mark == route->mark ? route->spent : 0);
+    tx->steps += 1 + max_of(route->count, route_spent(route));
     if (route->is_exhausted || (steps_max != 0 && tx->steps > steps_max))
         return route_fail(route, exchange, error);
     for (size_t i = 0; i < route->count; i++)

@@ -226,6 +226,33 @@ static void measure_chain(void)
     stop();
 }
 
+/* A turn's input of publishes, each of which goes through all bindings of an exchange. */
+static void measure_publishes(const char *type, const char *what)
+{
+    enum { PUBLISHES = 4000 };
+    const size_t count = scaled(100000);
+    char key[24];
+    struct buf out = BUF_EMPTY;
+
+    start();
+    declare_queues(1, false, false, NULL);
+    amqp_method_encode(&out, 1,
+                       &(struct amqp_method){.id = AMQP_EXCHANGE_DECLARE,
+                                             .exchange_declare = {.exchange = SLICE("x"),
+                                                                  .type = slice_of_string(type),
+                                                                  .no_wait = true}});
+    for (size_t i = 0; i < count; i++) {
+        snprintf(key, sizeof(key), "%zu", i + 1);
+        put_bind(&out, "q0", "x", key, (struct slice){0});
+        if (i % 100 == 99 || i + 1 == count)
+            send_and_drop(&out);
+    }
+    for (size_t i = 0; i < PUBLISHES; i++)
+        put_publish(&out, "x", "k", "m", &(struct sent){0});
+    measure(what, PUBLISHES, &out);
+    stop();
+}
+
 /* ---- what a channel holds ---- */
 
 static void take(uint16_t channel, uint64_t count)
@@ -401,6 +428,9 @@ START_TEST(everything)
     measure_headers(10000, 64);
     measure_headers(300, 2000);
     measure_chain();
+    measure_publishes("fanout", "publishes to a fanout exchange, one queue");
+    measure_publishes("x-consistent-hash", "publishes to x-consistent-hash");
+    measure_publishes("headers", "publishes to a headers exchange, one queue");
     measure_held(false);
     measure_held(true);
     measure_returns(false);

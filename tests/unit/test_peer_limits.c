@@ -600,8 +600,9 @@ static const struct {
 } routes[] = {
     {"amq.topic", "a.b.c", NULL, "a.b.c", NULL, 5}, /* the root, three words, a binding */
     {"amq.topic", "#.b", NULL, "a.a.a.b", NULL, 8},
-    {"amq.headers", "", "a=I1,b=I2,c=I3", "", "a=I1,b=I2,c=I3", 4},
-    {"amq.headers", "", "a=I1,b=I2,c=I3", "", "a=I2,b=I2,c=I3", 2}, /* the first one decides */
+    /* a binding, its entries, and three to put the headers in order */
+    {"amq.headers", "", "a=I1,b=I2,c=I3", "", "a=I1,b=I2,c=I3", 7},
+    {"amq.headers", "", "a=I1,b=I2,c=I3", "", "a=I2,b=I2,c=I3", 5}, /* the first one decides */
 };
 
 static void publish_to(struct peer *from, const char *exchange, const char *key,
@@ -740,14 +741,160 @@ START_TEST(turns_are_shared)
     memory_transport_send(&other->memory, buf_slice(&out));
     buf_release(&out);
     loop_turn(&harness.loop, 0);
-    ck_assert_uint_gt(harness.broker.counters.messages.published, 199);
-    ck_assert_uint_lt(harness.broker.counters.messages.published, 203);
+    /* of a hundred bindings, and queues, each */
+    const uint64_t most = TURN_STEPS_MAX / (100 + 100 * ROUTE_QUEUE_STEPS);
+    ck_assert_uint_ge(harness.broker.counters.messages.published, most);
+    ck_assert_uint_le(harness.broker.counters.messages.published, most + 1);
     harness_run(&harness);
     ck_assert_uint_eq(harness.broker.counters.messages.published, 1000);
     for (int i = 0; i < 999; i++)
         get_one(peer, "q99", "m");
     get_one(peer, "q99", "last");
     ck_assert(!other->connection->held);
+}
+END_TEST
+
+/* Bindings of one exchange that a publish has to go through, though it leads to one queue or none. */
+static const struct {
+    const char *type, *key; /* key NULL: each has its own */
+    const char *routing_key, *headers;
+    size_t steps; /* for each of them */
+} labours[] = {
+    {"fanout", NULL, "", NULL, 1},
+    {"direct", "k", "k", NULL, 1},
+    {"topic", "#", "k", NULL, 1},
+    {"headers", "", "", NULL, 2},
+    {"x-consistent-hash", NULL, "k", NULL, 1}, /* weights that differ */
+    {"x-consistent-hash", "1", "k", NULL, 1},
+    {"x-recent-history", NULL, "k", "x-recent-history-no-store=t1", 1},
+};
+
+enum { LABOUR_BINDINGS = 2000, LABOUR_PUBLISHES = 1000 };
+
+static void start_labour(size_t i)
+{
+    struct buf out = BUF_EMPTY, arguments = BUF_EMPTY;
+
+    start(NULL);
+    declare_queue(peer, "q", false, NULL);
+    declare_exchange(peer, "x", labours[i].type);
+    for (int number = 1; number <= LABOUR_BINDINGS; number++) {
+        char key[16], entry[16];
+        snprintf(key, sizeof(key), "%d", number);
+        snprintf(entry, sizeof(entry), "n=I%d", number);
+        amqp_method_encode(
+            &out, 1,
+            &(struct amqp_method){.id = AMQP_QUEUE_BIND,
+                                  .queue_bind = {.queue = SLICE("q"),
+                                                 .exchange = SLICE("x"),
+                                                 .routing_key = slice_of_string(
+                                                     labours[i].key != NULL ? labours[i].key : key),
+                                                 .arguments = arguments_of(&arguments, entry),
+                                                 .no_wait = true}});
+    }
+    peer_send_bytes(peer, buf_slice(&out));
+    buf_release(&out);
+    buf_release(&arguments);
+    peer_expect_nothing(peer);
+}
+
+static void put_labour(struct buf *out, size_t i, int count)
+{
+    while (count-- > 0)
+        put_publish(out, "x", labours[i].routing_key, "m",
+                    &(struct sent){.headers = labours[i].headers});
+}
+
+/* Whatever is done for a publish counts, though it leads to one queue. */
+START_TEST(turns_are_shared_by_all_types) /* GHSA-6chv-gv3h-cvcj */
+{
+    const uint64_t *published = &harness.broker.counters.messages.published;
+    const uint64_t most = TURN_STEPS_MAX / (labours[_i].steps * LABOUR_BINDINGS);
+    struct buf out = BUF_EMPTY;
+
+    start_labour((size_t)_i);
+    ck_assert_uint_eq(harness.broker.totals.bindings, LABOUR_BINDINGS);
+    put_labour(&out, (size_t)_i, LABOUR_PUBLISHES);
+    memory_transport_send(&other->memory, buf_slice(&out));
+    buf_release(&out);
+    for (uint64_t before = *published; before < LABOUR_PUBLISHES; before = *published) {
+        loop_turn(&harness.loop, 0);
+        ck_assert_uint_le(*published - before, most + 1);
+    }
+    ck_assert_uint_eq(*published, LABOUR_PUBLISHES);
+    harness_run(&harness);
+    ck_assert(!other->connection->held);
+}
+END_TEST
+
+/* Transactions of many channels, committed in one turn; and what one of them alone may do. */
+START_TEST(turns_are_shared_by_transactions) /* GHSA-6chv-gv3h-cvcj */
+{
+    enum { CHANNELS = 10 };
+    const struct amqp_client_message message = {
+        .exchange = SLICE("x"), .properties = slice_of("\0\0", 2), .body = SLICE("m")};
+    const uint64_t *published = &harness.broker.counters.messages.published;
+    const uint64_t each = TURN_STEPS_MAX / LABOUR_BINDINGS / 4;
+    struct buf out = BUF_EMPTY;
+
+    start_labour(0);
+    harness.broker.limits.routing_steps_max = TURN_STEPS_MAX;
+    for (uint16_t channel = 1; channel <= CHANNELS; channel++) {
+        if (channel > 1)
+            peer_call(other, channel, &(struct amqp_method){.id = AMQP_CHANNEL_OPEN},
+                      AMQP_CHANNEL_OPEN_OK);
+        peer_call(other, channel, &(struct amqp_method){.id = AMQP_TX_SELECT}, AMQP_TX_SELECT_OK);
+        for (uint64_t i = 0; i < each; i++)
+            amqp_client_publish(&out, channel, 131072, &message);
+    }
+    peer_send_bytes(other, buf_slice(&out));
+    buf_clear(&out);
+    for (uint16_t channel = 1; channel <= CHANNELS; channel++)
+        amqp_method_encode(&out, channel, &(struct amqp_method){.id = AMQP_TX_COMMIT});
+    memory_transport_send(&other->memory, buf_slice(&out));
+    buf_clear(&out);
+    for (uint64_t before = *published; before < CHANNELS * each; before = *published) {
+        loop_turn(&harness.loop, 0);
+        ck_assert_uint_le(*published - before, 3 * each); /* the way of each is looked for twice */
+    }
+    for (uint16_t channel = 1; channel <= CHANNELS; channel++)
+        peer_expect(other, channel, AMQP_TX_COMMIT_OK);
+    put_labour(&out, 0, 4 * (int)each + 1);
+    peer_send_bytes(other, buf_slice(&out));
+    buf_release(&out);
+    peer_send(other, 1, &(struct amqp_method){.id = AMQP_TX_COMMIT});
+    expect_refusal(other, TOO_MUCH);
+}
+END_TEST
+
+/* Each of them reads the headers again. */
+START_TEST(exchanges_on_the_way) /* GHSA-6chv-gv3h-cvcj */
+{
+    char name[16], next[16];
+    struct buf headers = BUF_EMPTY;
+
+    start(NULL);
+    for (int i = 0; i < 40; i++) {
+        snprintf(name, sizeof(name), "x%d", i);
+        snprintf(next, sizeof(next), "x%d", i - 1);
+        declare_exchange(peer, name, "headers");
+        if (i > 0) {
+            bind_exchange(peer, name, next, "");
+            peer_expect(peer, 1, AMQP_EXCHANGE_BIND_OK);
+        }
+    }
+    for (int i = 0; i < 60; i++) {
+        snprintf(name, sizeof(name), "%sh%02d=I1", i == 0 ? "" : ",", i);
+        buf_append(&headers, slice_of_string(name));
+    }
+    buf_append(&headers, slice_of("", 1));
+    harness.broker.limits.routing_steps_max = 14000;
+    publish_to(other, "x0", "", (const char *)headers.data);
+    peer_expect_nothing(other);
+    harness.broker.limits.routing_steps_max = 13500;
+    publish_to(other, "x0", "", (const char *)headers.data);
+    expect_refusal(other, TOO_MUCH);
+    buf_release(&headers);
 }
 END_TEST
 
@@ -1101,6 +1248,9 @@ static Suite *peer_limits_suite(void)
     tcase_add_test(tests, work_of_a_transaction);
     tcase_add_test(tests, a_refused_route_is_not_confirmed);
     tcase_add_test(tests, turns_are_shared);
+    tcase_add_loop_test(tests, turns_are_shared_by_all_types, 0, countof(labours));
+    tcase_add_test(tests, turns_are_shared_by_transactions);
+    tcase_add_test(tests, exchanges_on_the_way);
     tcase_add_test(tests, who_rests_may_be_closed);
     tcase_add_test(tests, handshakes_of_an_address);
     tcase_add_test(tests, handshakes_make_way);
