@@ -52,7 +52,7 @@ enum {
     DISCARD_SIZE = 1024 * 1024,
     HEAD_SIZE = 5, /* of a record: type, version, length */
     HANDSHAKE_RECORD = 22,
-    STEPS_AT_ONCE = 4, /* enough that the worker need not wait for the loop */
+    STEPS_AT_ONCE = 8, /* enough that the worker need not wait for the loop */
 };
 
 enum stream_state {

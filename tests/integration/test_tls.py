@@ -260,10 +260,12 @@ class ClientCertificates(TlsTest):
         self.start_strict()
         for client, why in ((None, 'certificate required'), ('forged', 'unknown ca')):
             context = self.context(client, ssl.TLSVersion.TLSv1_3)
-            for _ in range(TRIES):
+            for pause in [0] * TRIES + [0.02] * 3:
                 stream = self.raw(context)
                 with self.assertRaisesRegex(ssl.SSLError, why):
-                    stream.sendall(b'AMQP\0\0\x09\x01')
+                    for octet in b'AMQP\0\0\x09\x01':
+                        stream.sendall(bytes([octet]))
+                        time.sleep(pause)
                     stream.recv(500)
                 stream.close()
 

@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "tests/lib/unit.h"
 
-enum { MANY = 40, AWAY = 4 }; /* AWAY: the worker has so many at most */
+enum { MANY = 40, AWAY = 8 }; /* AWAY: the worker has so many at most */
 
 struct peer {
     struct transport transport;
