@@ -377,6 +377,7 @@ static ssize_t tls_write(struct transport *transport, struct iovec *parts, int c
     if (!is_open(stream, &result))
         return result;
     result = tls_records_write(&stream->records, parts, count);
+    transport->begun = stream->records.owed;
     if (stream->records.wants_room && tls_records_has_room(&stream->records))
         transport_wake(transport, true, false);
     return report(stream, result);

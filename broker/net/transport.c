@@ -410,6 +410,41 @@ static void run_output(struct task *task)
     }
 }
 
+/* Copies pieces from the start of the output until there are as many octets as the carrier wants to
+ * see again. Whether a piece has begun to leave is not known: the first one always stays. */
+static struct buf copy_first_pieces(const struct transport *transport)
+{
+    struct buf copy = loop_take_buffer(transport->loop);
+    const struct transport_chunk *chunk, *next;
+
+    for (chunk = STAILQ_FIRST(&transport->chunks); chunk != NULL; chunk = next) {
+        next = STAILQ_NEXT(chunk, link);
+        buf_append(&copy, chunk->bytes);
+        const bool enough = buf_size(&copy) >= transport->begun;
+        const struct slice after = next == NULL ? buf_slice(&transport->tail) : next->bytes;
+        if (chunk->done == NULL && enough && (next == NULL || next->done == NULL))
+            return copy;
+        if (chunk->done != NULL && enough) {
+            buf_append(&copy, slice_of(after.data, 1));
+            return copy;
+        }
+    }
+    buf_append(&copy, buf_slice(&transport->tail));
+    return copy;
+}
+
+void transport_cut_output(struct transport *transport)
+{
+    if (transport->broken || transport->closed)
+        return;
+    (void)flush(transport); /* whose failure the next flush tells */
+    if (STAILQ_EMPTY(&transport->chunks))
+        return;
+    struct buf pieces = copy_first_pieces(transport);
+    drop_output(transport);
+    transport->tail = pieces;
+}
+
 /* ---- opening and closing ------------------------------------------------------------------- */
 
 void transport_open(struct transport *transport, struct loop *loop,

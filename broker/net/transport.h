@@ -16,6 +16,10 @@
  * the owners of those with output himself. Buffers come from the loop's and go back when they are
  * sent: an idle transport owns no buffer.
  *
+ * Pieces. What is appended after a call of transport_output is one piece, or several; shared bytes
+ * are one with what was appended before them, and with the one octet that the owner appends next.
+ * Between pieces output can be cut.
+ *
  * End. The peer's end of file or a failed read or write is reported once by on_broken (from the
  * INPUT or OUTPUT phase); the owner then calls transport_close. After that no callback comes. What
  * is written to a transport that has broken or is closed goes nowhere. The struct is embedded in
@@ -68,6 +72,7 @@ struct transport {
     struct buf tail;                /* output being written; sealed into chunks when long */
     struct transport_chunks chunks; /* output before the tail, oldest first */
     size_t chunks_size;
+    size_t begun;  /* the carrier has so many octets in hand already: it is offered them again */
     size_t share;  /* octets read in a turn, what was left over included */
     bool readable; /* EAGAIN not yet seen */
     bool writable;
@@ -115,6 +120,11 @@ static inline struct buf *transport_output(struct transport *transport)
  * perhaps before this returns. done must not call the transport. */
 void transport_output_shared(struct transport *transport, struct slice bytes,
                              void (*done)(void *owner), void *owner);
+
+/* Writes what it can without waiting, and drops what remains, but for whole pieces at its start:
+ * little more than one, unless the carrier has begun with more. They are copied: nothing shared is
+ * referred to any more. */
+void transport_cut_output(struct transport *transport);
 
 /* Bytes accepted but not yet written to the carrier. */
 static inline size_t transport_output_size(const struct transport *transport)

@@ -556,6 +556,94 @@ START_TEST(shared_bytes_are_given_back_at_close)
 }
 END_TEST
 
+/* A piece is a head, bytes by copy or by reference, and '\n'. */
+static void write_piece(struct random *random, struct buf *wanted, char **blocks, size_t number,
+                        size_t *shared)
+{
+    static size_t numbers[64];
+    const size_t size = random_below(random, 20) == 0 ? 70000 : random_below(random, 3000);
+    char head[32];
+
+    snprintf(head, sizeof(head), "%zu:", number);
+    blocks[number] = xmalloc(size + 1);
+    memset(blocks[number], 'a' + (char)(number % 26), size + 1);
+    buf_append(wanted, slice_of_string(head));
+    buf_append(wanted, slice_of(blocks[number], size + 1));
+    buf_append(wanted, SLICE("\n"));
+    write_string(head);
+    if (random_below(random, 2) == 0) {
+        buf_append(&owner.transport.tail, slice_of(blocks[number], size + 1));
+        buf_append(&owner.transport.tail, SLICE("\n"));
+        return;
+    }
+    numbers[number] = (*shared)++;
+    transport_output_shared(&owner.transport, slice_of(blocks[number], size + 1), note_done,
+                            &numbers[number]);
+    write_string("\n");
+}
+
+/* Whatever had left, the peer gets whole pieces, and what the carrier has begun with. */
+START_TEST(output_is_cut_between_pieces)
+{
+    enum { PIECES = 60, KEPT_MAX = 2 * (64 * 1024 + 70000) };
+    struct random random;
+
+    random_init_seeded(&random, 11);
+    for (int round = 0; round < 300; round++) {
+        char *blocks[PIECES];
+        struct buf wanted = BUF_EMPTY;
+        size_t shared = 0;
+
+        done_count = 0;
+        done_order = 0;
+        memory_transport_take(&peer, 0);
+        for (size_t i = 0; i < PIECES; i++) {
+            write_piece(&random, &wanted, blocks, i, &shared);
+            if (random_below(&random, 10) == 0) {
+                memory_transport_take(&peer, random_below(&random, 8000));
+                turn();
+            }
+        }
+        owner.transport.begun = round % 2 == 0 ? 0 : random_below(&random, 100000);
+        const size_t begun = min_of(owner.transport.begun, transport_output_size(&owner.transport));
+        transport_cut_output(&owner.transport);
+        ck_assert_uint_ge(transport_output_size(&owner.transport), begun);
+        ck_assert_uint_le(transport_output_size(&owner.transport), begun + KEPT_MAX);
+        ck_assert_uint_eq((size_t)done_count, shared);
+        for (size_t i = 0; i < PIECES; i++)
+            free(blocks[i]);
+        write_string("last");
+        owner.transport.begun = 0;
+        memory_transport_take(&peer, SIZE_MAX);
+        turn();
+        ck_assert(owns_no_buffer());
+        const struct slice got = buf_slice(&peer.received);
+        ck_assert(slice_equal(slice_of(got.data + got.size - 4, 4), SLICE("last")));
+        ck_assert(got.size == 4 || got.data[got.size - 5] == '\n');
+        ck_assert(
+            slice_equal(slice_of(got.data, got.size - 4), slice_of(wanted.data, got.size - 4)));
+        buf_clear(&peer.received);
+        buf_release(&wanted);
+    }
+}
+END_TEST
+
+START_TEST(what_the_carrier_takes_is_not_cut)
+{
+    write_pattern(0, 300000);
+    transport_cut_output(&owner.transport);
+    ck_assert_uint_eq(buf_size(&peer.received), 300000);
+    check_pattern(buf_slice(&peer.received));
+    memory_transport_break(&peer, EPIPE);
+    write_pattern(0, 300000);
+    transport_cut_output(&owner.transport); /* which is not where a failure is told */
+    ck_assert_int_eq(owner.broken, 0);
+    turn();
+    ck_assert_int_eq(owner.broken, 1);
+    transport_cut_output(&owner.transport);
+}
+END_TEST
+
 START_TEST(empty_shared_bytes_are_done_at_once)
 {
     static size_t number = 0;
@@ -812,6 +900,8 @@ int main(void)
     tcase_add_test(output, shared_bytes_keep_their_place);
     tcase_add_test(output, many_parts_take_several_writes_in_one_turn);
     tcase_add_test(output, shared_bytes_are_given_back_at_close);
+    tcase_add_test(output, output_is_cut_between_pieces);
+    tcase_add_test(output, what_the_carrier_takes_is_not_cut);
     tcase_add_test(output, empty_shared_bytes_are_done_at_once);
     tcase_add_test(output, congestion_ends_below_the_low_mark);
     tcase_add_test(output, congestion_within_one_turn_is_told_too);
