@@ -38,7 +38,8 @@ static void forget_regular(struct address *address, struct regular *regular)
 
 static void address_free(struct address *address)
 {
-    assert(address->ref_count == 0 && address->open_count == 0 && address->handshake_count == 0);
+    assert(address->ref_count == 0 && address->open_count == 0);
+    assert(address->handshake_count == 0 && address->ending_count == 0);
     assert(address->logins.line.count == 0 && address->tls_handshakes.waiting.count == 0);
     while (address->regular_count > 0)
         forget_regular(address, TAILQ_FIRST(&address->regulars));
@@ -102,6 +103,7 @@ static struct address *get_address(struct addresses *addresses, const struct end
     turn_line_init(&address->logins.line);
     tls_line_init(&address->tls_handshakes);
     TAILQ_INIT(&address->handshakes);
+    TAILQ_INIT(&address->endings);
     TAILQ_INIT(&address->regulars);
     map_insert(&addresses->by_key, &address->by_key, key);
     return address;
@@ -140,18 +142,22 @@ void address_unref(struct address **address)
 
 /* ---- visitors ---- */
 
-static unsigned weight_of(uint32_t handshake_count)
+static unsigned weight_of(uint32_t count)
 {
-    return handshake_count == 0 ? 0 : 32 - (unsigned)__builtin_clz(handshake_count);
+    return count == 0 ? 0 : 32 - (unsigned)__builtin_clz(count);
 }
 
-static void set_handshake_count(struct address *address, uint32_t count)
+/* How many can make way. */
+static void set_yielding(struct address *address, uint32_t handshake_count, uint32_t ending_count)
 {
     struct address_list *weights = address->addresses->weights;
-    const unsigned before = weight_of(address->handshake_count), after = weight_of(count);
+    const uint32_t count = address->handshake_count + address->ending_count;
+    const uint32_t new_count = handshake_count + ending_count;
+    const unsigned before = weight_of(count), after = weight_of(new_count);
 
-    address->addresses->handshake_count += (size_t)count - address->handshake_count;
-    address->handshake_count = count;
+    address->addresses->yielding_count += (size_t)new_count - count;
+    address->handshake_count = handshake_count;
+    address->ending_count = ending_count;
     if (before == after)
         return;
     if (before > 0)
@@ -167,7 +173,7 @@ void visitor_enter(struct visitor *visitor, struct addresses *addresses,
 
     *visitor = (struct visitor){.address = address, .state = VISITOR_IN_HANDSHAKE};
     TAILQ_INSERT_TAIL(&address->handshakes, visitor, link);
-    set_handshake_count(address, address->handshake_count + 1);
+    set_yielding(address, address->handshake_count + 1, address->ending_count);
 }
 
 static void end_handshake(struct visitor *visitor)
@@ -175,7 +181,7 @@ static void end_handshake(struct visitor *visitor)
     struct address *address = visitor->address;
 
     TAILQ_REMOVE(&address->handshakes, visitor, link);
-    set_handshake_count(address, address->handshake_count - 1);
+    set_yielding(address, address->handshake_count - 1, address->ending_count);
 }
 
 void visitor_open(struct visitor *visitor)
@@ -186,34 +192,41 @@ void visitor_open(struct visitor *visitor)
     visitor->address->open_count++;
 }
 
-/* Who has never opened anything stays where he is, and can be made to go. */
-void visitor_retire(struct visitor *visitor)
+void visitor_end(struct visitor *visitor)
 {
+    struct address *address = visitor->address;
+
     if (visitor->state != VISITOR_OPEN)
         return;
-    visitor->state = VISITOR_RETIRED;
-    assert(visitor->address->open_count > 0);
-    visitor->address->open_count--;
+    visitor->state = VISITOR_ENDING;
+    assert(address->open_count > 0);
+    address->open_count--;
+    TAILQ_INSERT_TAIL(&address->endings, visitor, link);
+    set_yielding(address, address->handshake_count, address->ending_count + 1);
 }
 
 void visitor_leave(struct visitor *visitor)
 {
-    visitor_retire(visitor);
-    if (visitor->state == VISITOR_IN_HANDSHAKE)
-        end_handshake(visitor);
-    address_unref(&visitor->address);
-}
+    struct address *address = visitor->address;
 
-struct visitor *address_oldest(const struct address *address)
-{
-    return TAILQ_FIRST(&address->handshakes);
+    visitor_end(visitor);
+    if (visitor->state == VISITOR_IN_HANDSHAKE) {
+        end_handshake(visitor);
+    } else {
+        TAILQ_REMOVE(&address->endings, visitor, link);
+        set_yielding(address, address->handshake_count, address->ending_count - 1);
+    }
+    address_unref(&visitor->address);
 }
 
 struct visitor *addresses_oldest(const struct addresses *addresses)
 {
-    for (size_t i = countof(addresses->weights); i-- > 0;)
-        if (!TAILQ_EMPTY(&addresses->weights[i]))
-            return address_oldest(TAILQ_FIRST(&addresses->weights[i]));
+    for (size_t i = countof(addresses->weights); i-- > 0;) {
+        const struct address *address = TAILQ_FIRST(&addresses->weights[i]);
+        if (address == NULL)
+            continue;
+        return TAILQ_FIRST(address->ending_count > 0 ? &address->endings : &address->handshakes);
+    }
     return NULL;
 }
 

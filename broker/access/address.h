@@ -1,7 +1,7 @@
 /* Those who connect, by where they come from, so that nobody who has not said who he is can take
  * what is there for all.
  *
- *     addresses ─by key─▶ address ─▶ visitors in their handshake, the oldest first
+ *     addresses ─by key─▶ address ─▶ visitors in their handshake; those that have ended
  *         │    └by weight─▶  ├─────▶ lines: TLS handshakes (net/tls.h) and logins (authenticator.h)
  *         │                  │       that wait for their turn
  *         │                  └─────▶ regulars: who has logged in from there, the latest first
@@ -14,8 +14,17 @@
  *
  * Handshakes. An address may have so many connections that have not opened a vhost yet. One more
  * takes the place of the oldest: who is honest needs milliseconds, so that the oldest is not, and a
- * flood from one's own address keeps nobody out. And when there is no room for anybody, one makes
- * way of the address that has most of them: those of n bits' number have weight n.
+ * flood from one's own address keeps nobody out.
+ *
+ * Endings. A connection that was open and has ended may stay a while to read why. The limits on
+ * open connections count it no more: it does nothing and has nothing, and who has one and connects
+ * anew must not be refused because of it. But ending is as cheap as opening, so an address has
+ * ADDRESS_ENDINGS_MAX of them: beyond it, one that opens takes the place of the one that ended
+ * first. (One that opens, and not one that ends: those that an operator sends away, however many,
+ * are no more than were open.)
+ *
+ * And when there is no room for anybody, one of either makes way: at the address that has most of
+ * them, where those of n bits' number have weight n; first who has ended.
  *
  * Failed logins. Each makes the next one from there wait twice as long before anybody looks at it,
  * from DELAY_MIN_MS to the configured most; FORGET_MS after the last all is forgotten. It is the
@@ -39,10 +48,12 @@ struct address;
 struct regular;
 TAILQ_HEAD(regular_list, regular);
 
-enum visitor_state { VISITOR_IN_HANDSHAKE, VISITOR_OPEN, VISITOR_RETIRED };
+enum { ADDRESS_ENDINGS_MAX = 100 };
+
+enum visitor_state { VISITOR_IN_HANDSHAKE, VISITOR_OPEN, VISITOR_ENDING };
 
 struct visitor {               /* a connection, which has it inside */
-    TAILQ_ENTRY(visitor) link; /* in address->handshakes, while it is in one */
+    TAILQ_ENTRY(visitor) link; /* in address->handshakes or ->endings, unless it is open */
     struct address *address;
     enum visitor_state state;
 };
@@ -59,9 +70,9 @@ struct address {
     struct map_link by_key;
     TAILQ_ENTRY(address) link; /* in addresses->remembered, while nobody refers to it */
     struct addresses *addresses;
-    uint32_t ref_count, open_count, handshake_count;
-    struct visitor_list handshakes; /* the oldest first */
-    TAILQ_ENTRY(address) by_weight; /* in addresses->weights, while it has handshakes */
+    uint32_t ref_count, open_count, handshake_count, ending_count;
+    struct visitor_list handshakes, endings; /* the oldest first */
+    TAILQ_ENTRY(address) by_weight;          /* in addresses->weights, while it has any of them */
     struct login_line logins;
     struct tls_line tls_handshakes;
     uint32_t failure_count; /* of logins, as long as they are remembered ... */
@@ -76,7 +87,7 @@ TAILQ_HEAD(address_list, address);
 struct addresses {
     const struct clock *clock;
     struct map by_key;
-    size_t handshake_count;          /* of all */
+    size_t yielding_count;           /* in their handshakes or ending: those who can make way */
     struct address_list weights[33]; /* of 0 none is kept */
     struct address_list remembered;
     size_t remembered_count;
@@ -88,17 +99,16 @@ void addresses_release(struct addresses *addresses); /* nobody refers to any */
 struct address *address_ref(struct address *address);
 void address_unref(struct address **address);
 
-/* Somebody has connected, and is in the handshake; has opened a vhost; does nothing more, which is
- * harmless if he had not; is gone. */
+/* Somebody has connected, and is in the handshake; has opened a vhost; does nothing more (who has
+ * never opened one stays where he is); is gone. */
 void visitor_enter(struct visitor *visitor, struct addresses *addresses,
                    const struct endpoint *peer);
 void visitor_open(struct visitor *visitor);
-void visitor_retire(struct visitor *visitor);
+void visitor_end(struct visitor *visitor);
 void visitor_leave(struct visitor *visitor);
 
-/* The one that is longest in its handshake, of those from there, or of the address that has about
- * the most (half of it at least); or NULL. */
-struct visitor *address_oldest(const struct address *address);
+/* Who makes way, at the address with about the most who can (half of it at least): the one that
+ * ended first, or else the one that is longest in its handshake. NULL: nobody. */
 struct visitor *addresses_oldest(const struct addresses *addresses);
 
 /* A login in turn has failed, or was right. */

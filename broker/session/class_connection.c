@@ -157,6 +157,21 @@ static bool check_open(const struct connection *connection, const struct vhost *
                      SLICE_ARG(name), connection->user_name);
 }
 
+/* One more that will have to end (see access/address.h). */
+static void enter(struct connection *connection)
+{
+    const struct address *address = connection->visitor.address;
+
+    connection->user->connection_count++;
+    connection->vhost->connection_count++;
+    connection->service->open_count++;
+    visitor_open(&connection->visitor);
+    if (address->ending_count >= ADDRESS_ENDINGS_MAX)
+        connection_drop(container_of(TAILQ_FIRST(&address->endings), struct connection, visitor),
+                        NULL);
+    service_look_at_room(connection->service);
+}
+
 static bool on_open(struct connection *connection, const struct amqp_method *method,
                     struct amqp_error *error)
 {
@@ -170,12 +185,8 @@ static bool on_open(struct connection *connection, const struct amqp_method *met
              connection_label(connection, label), connection->user_name, SLICE_ARG(name));
     connection->vhost = vhost_ref(vhost);
     connection->asker.grant = user_open_grant(connection->user, name);
-    connection->user->connection_count++;
-    vhost->connection_count++;
-    connection->service->open_count++;
+    enter(connection);
     timer_cancel(&connection->timer);
-    visitor_open(&connection->visitor);
-    service_look_at_room(connection->service);
     transport_set_share(&connection->transport, LOOP_SCRATCH_SIZE);
     connection_move(connection, CONNECTION_OPEN);
     connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_OPEN_OK});
@@ -218,7 +229,7 @@ static bool on_close(struct connection *connection, const struct amqp_method *me
 {
     (void)method, (void)error;
     connection_wind_up(connection, LOG_INFO, NULL);
-    connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE_OK});
+    connection_send_last(connection, &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE_OK});
     connection_linger(connection);
     return true;
 }

@@ -8,8 +8,11 @@
  * Invariants:
  *   1. state changes in connection_move alone, along `legal_moves`.
  *   2. A *living* connection (up to OPEN) becomes an ending one in connection_wind_up alone:
- *      channels and exclusive queues are gone after it, it refers to no user, and the log has its
- *      one line about the end. So an ending connection sends nothing but close and close-ok.
+ *      channels and exclusive queues are gone after it, it refers to no user, no limit on open
+ *      connections counts it, and the log has its one line about the end. So it is in nobody's
+ *      way: it sends nothing but close and close-ok, each once, holds no output but that and the
+ *      rest of a frame (unless the broker ended it for reasons of its own), and goes at once when
+ *      others need its place (access/address.h).
  *   3. The transport is paused exactly while the connection is held, choked or blocked. A client
  *      that hangs up is waited for no longer when that may take as long as others like: while its
  *      password is verified, and while it is blocked.
@@ -108,13 +111,14 @@ void connection_wind_up(struct connection *connection, enum log_level level, con
         connection->user->connection_count--;
         connection->vhost->connection_count--;
         connection->service->open_count--;
-        visitor_retire(&connection->visitor);
+        visitor_end(&connection->visitor);
     }
     connection->user = NULL;
     connection->asker.grant = NULL;
 
     connection->held = connection->choked = connection->blocked = false;
     transport_resume(&connection->transport);
+    service_look_at_room(connection->service);
 }
 
 static void connection_free(struct connection *connection)
@@ -170,16 +174,26 @@ void connection_linger(struct connection *connection)
     set_timer(connection, LINGER_MS);
 }
 
+void connection_send_last(struct connection *connection, const struct amqp_method *method)
+{
+    transport_cut_output(&connection->transport);
+    connection_send(connection, 0, method);
+}
+
+/* Who is sent away for no mistake of his gets what he was to be sent before. */
 static void send_close(struct connection *connection, const struct amqp_error *error)
 {
-    connection_send(connection, 0,
-                    &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE,
-                                          .connection_close = {
-                                              .reply_code = error->code,
-                                              .reply_text = slice_of_string(error->text),
-                                              .class_id = error->class_id,
-                                              .method_id = error->method_id,
-                                          }});
+    const struct amqp_method close = {.id = AMQP_CONNECTION_CLOSE,
+                                      .connection_close = {
+                                          .reply_code = error->code,
+                                          .reply_text = slice_of_string(error->text),
+                                          .class_id = error->class_id,
+                                          .method_id = error->method_id,
+                                      }};
+    if (error->code == AMQP_CONNECTION_FORCED)
+        connection_send(connection, 0, &close);
+    else
+        connection_send_last(connection, &close);
 }
 
 /* How long close-ok may take: the heartbeat or 30 s, whichever is less; a client in its handshake
@@ -583,14 +597,17 @@ static bool on_channel_frame(struct connection *connection, const struct amqp_fr
     return channel_on_frame(connection->last_channel, frame, error);
 }
 
-/* After our close: everything is ignored but close-ok, and close, which is answered (4.5.2). */
+/* After our close: everything is ignored but close-ok, and close, which is answered (4.5.2): once,
+ * as there may be any number of them. */
 static void on_frame_while_closing(struct connection *connection, const struct amqp_frame *frame)
 {
     if (frame->channel != 0 || frame->type != AMQP_FRAME_METHOD || frame->payload.size < 4)
         return;
     switch (amqp_get_u32(frame->payload.data)) {
     case AMQP_CONNECTION_CLOSE:
-        connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE_OK});
+        if (!connection->answered_close)
+            connection_send(connection, 0, &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE_OK});
+        connection->answered_close = true;
         break;
     case AMQP_CONNECTION_CLOSE_OK:
         connection_close(connection);
@@ -766,7 +783,7 @@ static void begin(struct connection *connection)
     if (limits->handshake_max_per_address != 0 &&
         address->handshake_count > limits->handshake_max_per_address)
         connection_drop(
-            container_of(address_oldest(address), struct connection, visitor),
+            container_of(TAILQ_FIRST(&address->handshakes), struct connection, visitor),
             "too many others from its address have connected since, and its handshake has not "
             "ended (handshake_max_per_address)");
 }

@@ -91,6 +91,7 @@ struct connection {
 
     bool held, choked, blocked; /* not read, see above */
     bool noticed;               /* octets have come: it is no probe (1.3) */
+    bool answered_close;        /* that crossed ours */
     struct parked parked;       /* held for an LSN, or a write to scratch */
     struct buf held_reply;      /* encoded frames that leave when the hold ends */
 
@@ -195,6 +196,9 @@ void connection_start_heartbeats(struct connection *connection);
 /* Its living part ends: channels and exclusive queues go, the end is logged once. reason NULL: the
  * client wanted it so. */
 void connection_wind_up(struct connection *connection, enum log_level level, const char *reason);
+/* Its last word to a client that has closed, or made a mistake: of what that one has not taken yet
+ * no more goes before it than the rest of a frame. */
+void connection_send_last(struct connection *connection, const struct amqp_method *method);
 /* Its last word is said: ignores input, and closes when the peer does, 3 s from now at the
  * latest. */
 void connection_linger(struct connection *connection);

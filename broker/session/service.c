@@ -209,7 +209,7 @@ bool service_make_way(struct service *service)
 void service_look_at_room(struct service *service)
 {
     const size_t room = service->connection_room;
-    const size_t settled = count_sockets(service) - service->addresses.handshake_count;
+    const size_t settled = count_sockets(service) - service->addresses.yielding_count;
 
     if (room == 0)
         return;

@@ -80,11 +80,12 @@ void service_release(struct service *service); /* no connections left */
 /* Whether there is a descriptor for one more client, beside those that the broker needs itself. */
 bool service_has_room(struct service *service);
 
-/* There is none: drops a connection that has not opened a vhost, one of the address with most of
- * them. False: there is no such. */
+/* There is none: drops a connection that has not opened a vhost yet, or has ended, one of the
+ * address with most of them. False: there is no such. */
 bool service_make_way(struct service *service);
 
-/* Somebody has opened a vhost, or has gone: an alarm tells that nobody can make way for another. */
+/* Somebody has opened a vhost, has ended, or has gone: an alarm tells that nobody can make way for
+ * another. */
 void service_look_at_room(struct service *service);
 
 /* A connection has been freed. The memory that a crowd had goes back to the system when the crowd

@@ -1359,6 +1359,15 @@ static void on_content_frame(struct client *client, const struct amqp_frame *fra
         on_content(client);
 }
 
+/* The broker has no more to say than this; what it had begun to say it need not end. */
+static bool is_last_word(const struct amqp_frame *frame)
+{
+    if (frame->channel != 0 || frame->type != AMQP_FRAME_METHOD || frame->payload.size < 4)
+        return false;
+    const uint32_t id = amqp_get_u32(frame->payload.data);
+    return id == AMQP_CONNECTION_CLOSE || id == AMQP_CONNECTION_CLOSE_OK;
+}
+
 void client_read(struct client *client)
 {
     struct amqp_frame frame;
@@ -1367,6 +1376,8 @@ void client_read(struct client *client)
 
     while (!client->broken && peer_next(client->peer, &frame)) {
         client->sim->reads++;
+        if (client->content.id != 0 && is_last_word(&frame))
+            client->content.id = 0;
         if (client->content.id != 0) {
             on_content_frame(client, &frame);
             continue;

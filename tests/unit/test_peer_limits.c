@@ -970,6 +970,214 @@ START_TEST(handshakes_make_way)
 }
 END_TEST
 
+/* ---- after the end ---- */
+
+static void make_mistake(struct peer *from)
+{
+    peer_send(from, 0, &(struct amqp_method){.id = AMQP_CONNECTION_OPEN}); /* it is open */
+    peer_expect_close(from, 0, 504,
+                      "CHANNEL_ERROR - unexpected method in connection state running");
+}
+
+static void say_goodbye(struct peer *from)
+{
+    peer_call(from, 0, &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE},
+              AMQP_CONNECTION_CLOSE_OK);
+}
+
+static void (*const ends[])(struct peer *from) = {make_mistake, say_goodbye};
+
+static void start_with_one(void)
+{
+    start(NULL);
+    harness_add_user(&harness, "one", "secret")->limits.connection_max = 1;
+    harness_permit(&harness, "one", "/", ".*", ".*", ".*");
+}
+
+static struct peer *open_one(void)
+{
+    return peer_open_as(&harness, "one", "secret", "/");
+}
+
+static size_t count_sockets(void)
+{
+    return harness.service.connection_count - harness.service.closed_count;
+}
+
+/* Who may have one connection has one, again and again, and those that it has ended are few. */
+START_TEST(connections_that_have_ended)
+{
+    struct peer *ended[ADDRESS_ENDINGS_MAX + 50];
+
+    start_with_one();
+    struct peer *far = peer_log_in(&harness, "one", "secret", "/", true);
+    peer_expect(far, 0, AMQP_CONNECTION_TUNE);
+    peer_expect(far, 0, AMQP_CONNECTION_OPEN_OK);
+    ends[_i](far);
+    const size_t before = count_sockets();
+    for (size_t i = 0; i < countof(ended); i++) {
+        ended[i] = open_one(); /* is never refused */
+        ck_assert_uint_le(count_sockets(), before + ADDRESS_ENDINGS_MAX);
+        ends[_i](ended[i]);
+    }
+    ck_assert_uint_eq(count_sockets(), before + ADDRESS_ENDINGS_MAX);
+    for (size_t i = 0; i < countof(ended); i++)
+        if (i < 50)
+            peer_expect_end(ended[i]); /* the oldest */
+        else
+            peer_expect_nothing(ended[i]);
+    peer_expect_nothing(far);
+    peer_expect_nothing(peer);
+    harness_advance(&harness, 30100);
+    ck_assert_uint_eq(count_sockets(), 2);
+}
+END_TEST
+
+/* However many are sent away at once, each may be told so: they are no more than were open. */
+START_TEST(a_crowd_is_told_to_go)
+{
+    struct peer *crowd[ADDRESS_ENDINGS_MAX + 50];
+
+    start(NULL);
+    for (size_t i = 0; i < countof(crowd); i++)
+        crowd[i] = peer_open(&harness);
+    for (size_t i = 0; i < countof(crowd); i++)
+        connection_force_close(crowd[i]->connection, "enough");
+    harness_run(&harness);
+    for (size_t i = 0; i < countof(crowd); i++) {
+        peer_expect_close(crowd[i], 0, 320, "CONNECTION_FORCED - enough");
+        peer_expect_nothing(crowd[i]);
+    }
+    for (size_t i = 0; i < countof(crowd); i++) {
+        peer_open(&harness);
+        if (i <= 50) /* as many as have ended beyond the limit, and one at a time */
+            peer_expect_end(crowd[i]);
+    }
+}
+END_TEST
+
+/* Without a descriptor left: before those who are in their handshake, where they came from. */
+START_TEST(who_has_ended_makes_way)
+{
+    start_with_one();
+    struct peer *slow = peer_new(&harness, false);
+    struct peer *first = open_one();
+    ends[_i](first);
+    struct peer *second = open_one();
+    ends[_i](second);
+    harness.service.connection_room = count_sockets();
+    service_look_at_room(&harness.service);
+    ck_assert(!service_has_room(&harness.service));
+    struct peer *const gone[] = {first, second, slow};
+    for (size_t i = 0; i < countof(gone); i++) {
+        peer_expect_nothing(gone[i]);
+        ck_assert(service_make_way(&harness.service));
+        peer_expect_end(gone[i]);
+    }
+    ck_assert(!service_make_way(&harness.service));
+    ck_assert_uint_eq(harness_logged(&harness, "file descriptor limit alarm"), 0);
+    open_one();
+}
+END_TEST
+
+/* A peer that does not read holds no more than the frame that it is in the middle of, and its last
+ * word; one that is slow gets both. */
+START_TEST(output_of_who_has_ended)
+{
+    enum { FRAME_MAX = 131072, SIZE = 2 << 20, MESSAGES = 5 };
+    char *body = xmalloc(SIZE + 1);
+    size_t seen = 0;
+    struct amqp_frame frame;
+
+    start_with_one();
+    memset(body, 'x', SIZE);
+    body[SIZE] = 0;
+    declare_queue(peer, "q", false, NULL);
+    struct peer *slow = open_one();
+    open_channel(slow);
+    consume(slow, "q", "c", true, NULL);
+    memory_transport_take(&slow->memory, 100000);
+    for (int i = 0; i < MESSAGES; i++)
+        publish(peer, "q", body);
+    ck_assert_uint_gt(transport_output_size(&slow->connection->transport), SIZE / 2);
+    if (_i == 0)
+        peer_send(slow, 0, &(struct amqp_method){.id = AMQP_CONNECTION_OPEN});
+    else
+        peer_send(slow, 0, &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE});
+    ck_assert_uint_lt(transport_output_size(&slow->connection->transport), 2 * FRAME_MAX);
+    ck_assert_uint_eq(harness.broker.counters.connections_closed, 0);
+    open_one();
+
+    memory_transport_take(&slow->memory, SIZE_MAX);
+    harness_run(&harness);
+    while (peer_next(slow, &frame) && frame.channel == 1)
+        seen += frame.payload.size;
+    ck_assert_uint_gt(seen, 100000 - 1000);
+    ck_assert_uint_lt(seen, 100000 + FRAME_MAX);
+    ck_assert_uint_eq(frame.channel, 0);
+    ck_assert_uint_eq(amqp_get_u32(frame.payload.data),
+                      _i == 0 ? AMQP_CONNECTION_CLOSE : AMQP_CONNECTION_CLOSE_OK);
+    peer_expect_nothing(slow);
+    free(body);
+}
+END_TEST
+
+/* Whom the broker sends away is innocent: it may read all of what is on its way to it. */
+START_TEST(output_of_who_is_sent_away)
+{
+    char body[10001] = {0};
+
+    start_with_one();
+    memset(body, 'x', sizeof(body) - 1);
+    declare_queue(peer, "q", false, NULL);
+    struct peer *slow = open_one();
+    open_channel(slow);
+    consume(slow, "q", "c", true, NULL);
+    memory_transport_take(&slow->memory, 15000);
+    for (int i = 0; i < 20; i++)
+        publish(peer, "q", body);
+    connection_force_close(slow->connection, "enough");
+    memory_transport_take(&slow->memory, SIZE_MAX);
+    harness_run(&harness);
+    for (int i = 0; i < 20; i++)
+        expect_delivery(slow, body);
+    peer_expect_close(slow, 0, 320, "CONNECTION_FORCED - enough");
+}
+END_TEST
+
+/* A close that crosses ours is answered, once. */
+START_TEST(closes_of_who_has_ended)
+{
+    struct buf closes = BUF_EMPTY;
+
+    start(NULL);
+    struct peer *early = peer_new(&harness, false);
+    struct buf out = BUF_EMPTY;
+    amqp_client_protocol_header(&out);
+    amqp_method_encode(&out, 0, &(struct amqp_method){.id = AMQP_CONNECTION_OPEN});
+    peer_send_bytes(early, buf_slice(&out));
+    peer_expect(early, 0, AMQP_CONNECTION_START);
+    peer_expect_close(early, 0, 504, "*");
+    buf_release(&out);
+    make_mistake(other);
+    for (int i = 0; i < 10000; i++)
+        amqp_method_encode(&closes, 0, &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE});
+    struct peer *const peers[] = {early, other};
+    for (size_t i = 0; i < countof(peers); i++) {
+        memory_transport_take(&peers[i]->memory, 0);
+        peer_send_bytes(peers[i], buf_slice(&closes));
+        ck_assert_uint_lt(transport_output_size(&peers[i]->connection->transport), 100);
+        memory_transport_take(&peers[i]->memory, SIZE_MAX);
+        harness_run(&harness);
+        peer_expect(peers[i], 0, AMQP_CONNECTION_CLOSE_OK);
+        peer_expect_nothing(peers[i]);
+    }
+    peer_send(early, 0, &(struct amqp_method){.id = AMQP_CONNECTION_CLOSE_OK});
+    peer_expect_end(early);
+    buf_release(&closes);
+}
+END_TEST
+
 /* Those who have not opened anything, or have had their last word, are none. */
 START_TEST(connections_of_an_address)
 {
@@ -1200,6 +1408,37 @@ START_TEST(the_address_with_most_handshakes)
 }
 END_TEST
 
+START_TEST(those_who_end_go_first)
+{
+    struct visitor some[3], many[9];
+
+    addresses_init(&addresses, &table_clock);
+    enter_from("192.0.2.1", some, countof(some));
+    enter_from("192.0.2.2", many, countof(many));
+    for (size_t i = 5; i < 9; i++)
+        visitor_open(&many[i]);
+    static const size_t order[] = {7, 5, 8, 6, 0};
+    for (size_t i = 0; i < 4; i++)
+        visitor_end(&many[order[i]]);
+    visitor_end(&many[4]); /* has never opened anything */
+    ck_assert_uint_eq(many[0].address->ending_count, 4);
+    ck_assert_uint_eq(many[0].address->handshake_count, 5);
+    ck_assert_uint_eq(addresses.yielding_count, 12);
+    for (size_t i = 0; i < countof(order); i++) {
+        ck_assert_ptr_eq(addresses_oldest(&addresses), &many[order[i]]);
+        visitor_leave(&many[order[i]]);
+    }
+    for (size_t i = 0; i < countof(some); i++)
+        visitor_leave(&some[i]);
+    for (size_t i = 1; i < 5; i++) {
+        ck_assert_ptr_eq(addresses_oldest(&addresses), &many[i]);
+        visitor_leave(&many[i]);
+    }
+    ck_assert_uint_eq(addresses.yielding_count, 0);
+    addresses_release(&addresses);
+}
+END_TEST
+
 START_TEST(sites_have_one_address)
 {
     table_clock.now_ms = 1000;
@@ -1254,6 +1493,12 @@ static Suite *peer_limits_suite(void)
     tcase_add_test(tests, who_rests_may_be_closed);
     tcase_add_test(tests, handshakes_of_an_address);
     tcase_add_test(tests, handshakes_make_way);
+    tcase_add_loop_test(tests, connections_that_have_ended, 0, countof(ends));
+    tcase_add_test(tests, a_crowd_is_told_to_go);
+    tcase_add_loop_test(tests, who_has_ended_makes_way, 0, countof(ends));
+    tcase_add_loop_test(tests, output_of_who_has_ended, 0, countof(ends));
+    tcase_add_test(tests, output_of_who_is_sent_away);
+    tcase_add_test(tests, closes_of_who_has_ended);
     tcase_add_test(tests, connections_of_an_address);
     tcase_add_test(tests, input_before_the_login);
     tcase_add_test(tests, logins_of_an_address_wait_after_failures);
@@ -1262,6 +1507,7 @@ static Suite *peer_limits_suite(void)
     suite_add_tcase(suite, tests);
     tcase_add_test(tables, addresses_are_remembered_for_their_failures);
     tcase_add_test(tables, the_address_with_most_handshakes);
+    tcase_add_test(tables, those_who_end_go_first);
     tcase_add_test(tables, sites_have_one_address);
     suite_add_tcase(suite, tables);
     return suite;
