@@ -186,20 +186,28 @@ class Crowd:
 class Neighbour:
     """An honest client: a process that connects and opens its vhost again and again, and keeps how long each took."""
 
-    def __init__(self, own, pause=0.01):
+    def __init__(self, own, pause=0.01, **user):
         self.ours, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.Process(target=self._run, args=(theirs, own.host, own.port, pause))
+        self.process = multiprocessing.Process(target=self._run, args=(theirs, own.host, own.port, pause, user))
         self.process.start()
         theirs.close()
+        self.listen()   # the first connect
+
+    def listen(self):
+        answer = self.ours.recv()
+        assert not isinstance(answer, str), 'an honest client could not connect: ' + answer
+        return answer
 
     @staticmethod
-    def _run(theirs, host, port, pause):
+    def _run(theirs, host, port, pause, user):
         taken = []
         try:
             while not theirs.poll():
                 began = time.monotonic()
-                client = wire.Wire(host, port).handshake()
+                client = wire.Wire(host, port).handshake(**user)
                 taken.append(time.monotonic() - began)
+                if len(taken) == 1:
+                    theirs.send(taken)
                 client.close()
                 time.sleep(pause)
         except (wire.WireError, OSError) as error:
@@ -211,7 +219,6 @@ class Neighbour:
         """The seconds of every connect; fails when one did not succeed."""
         if self.process.is_alive():
             self.ours.send('enough')
-        answer = self.ours.recv()
+        answer = self.listen()
         self.process.join()
-        assert not isinstance(answer, str), 'an honest client could not connect: ' + answer
         return answer

@@ -354,10 +354,10 @@ class Wire:
 
     # Conversations
 
-    def handshake(self, vhost='/', capabilities=None, **tuning):
+    def handshake(self, vhost='/', capabilities=None, user='guest', password='guest', **tuning):
         self.send(PROTOCOL_HEADER)
         self.expect(START)
-        self.send(start_ok(capabilities=capabilities))
+        self.send(start_ok(user, password, capabilities=capabilities))
         self.expect(TUNE)
         self.send(tune_ok(**tuning), open_vhost(vhost))
         self.expect(OPEN_OK)
