@@ -160,6 +160,9 @@ bool channel_publish(struct channel *channel, struct amqp_error *error);
 void channel_route(struct channel *channel, struct exchange *exchange, struct message *message,
                    bool mandatory);
 
+/* Of one that leads nowhere: returns it or counts it as dropped, with the caller's reference. */
+void channel_drop(struct channel *channel, struct message *message, bool mandatory);
+
 /* Settles one delivery now. Whoever gives something back calls queues_drop_overflow when all of it
  * is. */
 void channel_settle(struct channel *channel, struct delivery *delivery, enum settlement how);

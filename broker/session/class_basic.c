@@ -47,6 +47,23 @@ static void return_message(struct channel *channel, struct message *message)
                          message);
 }
 
+/* 9.5 */
+static void miss(struct channel *channel, struct message *message, bool mandatory)
+{
+    if (mandatory)
+        return_message(channel, message);
+    else
+        channel->broker->counters.dropped_unroutable++;
+}
+
+void channel_drop(struct channel *channel, struct message *message, bool mandatory)
+{
+    channel->published++;
+    channel->broker->counters.messages.published++;
+    miss(channel, message, mandatory);
+    message_unref(&message);
+}
+
 /* The LSN that the publish of this message, just routed, waits for; 0 when it waits for nothing. */
 static uint64_t lsn_awaited(const struct channel *channel, const struct message *message)
 {
@@ -98,12 +115,8 @@ static __attribute__((noinline)) bool route_unusually(struct channel *channel,
         route_fail(route, exchange, &error);
         return channel_refuse(channel, &error);
     }
-    if (!route_leads_nowhere(route))
-        return false;
-    if (mandatory)
-        return_message(channel, message); /* 9.5 */
-    else
-        channel->broker->counters.dropped_unroutable++;
+    if (route_leads_nowhere(route))
+        miss(channel, message, mandatory);
     return false;
 }
 

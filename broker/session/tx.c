@@ -108,17 +108,24 @@ void tx_settle_up_to(struct tx *tx, uint64_t last, enum settlement how)
     tx->held_up_to = max_of(tx->held_up_to, min_of(last, deliveries->next_tag - 1));
 }
 
+/* NULL: it has gone since the publish was accepted, and its bindings with it. */
+static struct exchange *exchange_of(const struct tx *tx, const struct message *message)
+{
+    struct amqp_error error;
+
+    return vhost_find_exchange(tx->channel->connection->vhost, message_exchange(message), &error);
+}
+
 /* Whether the queues that this publish leads to would take it, behind those before it. */
 static bool check_publish(struct tx *tx, const struct message *message, struct amqp_error *error)
 {
     struct channel *channel = tx->channel;
     struct route *route = &channel->connection->service->route;
     const uint32_t steps_max = channel->broker->limits.routing_steps_max;
-    struct exchange *exchange =
-        vhost_find_exchange(channel->connection->vhost, message_exchange(message), error);
+    struct exchange *exchange = exchange_of(tx, message);
 
-    if (exchange == NULL) /* it has gone since the publish was accepted */
-        return false;
+    if (exchange == NULL)
+        return true;
     exchange_preview(exchange, message, route);
     tx->steps += 1 + max_of(route->count, route_spent(route));
     if (route->is_exhausted || (steps_max != 0 && tx->steps > steps_max))
@@ -151,9 +158,11 @@ static void apply_publishes(struct tx *tx)
     for (size_t i = 0; i < count; i++) {
         struct message *message = publishes[i].message;
         publishes[i].message = NULL;
-        struct exchange *exchange =
-            vhost_find_exchange(tx->channel->connection->vhost, message_exchange(message), NULL);
-        channel_route(tx->channel, exchange, message, publishes[i].mandatory);
+        struct exchange *exchange = exchange_of(tx, message);
+        if (exchange != NULL)
+            channel_route(tx->channel, exchange, message, publishes[i].mandatory);
+        else
+            channel_drop(tx->channel, message, publishes[i].mandatory);
     }
     release_publishes(tx);
 }

@@ -43,6 +43,22 @@ class Tx(ClientTest):
         self.channel.tx_commit()
         self.assertEqual(self.count(queue), 1)
 
+    def test_9_15_an_exchange_that_has_gone_leads_nowhere(self):
+        """Whoever deletes it does not undo the transaction of another."""
+        queue, returned = self.queue(), []
+        self.channel.exchange_declare('gone')
+        self.channel.add_on_return_callback(lambda *got: returned.append(got[3]))
+        self.channel.tx_select()
+        self.channel.basic_publish('', queue, 'kept')
+        self.channel.basic_publish('gone', 'key', 'dropped')
+        self.channel.basic_publish('gone', 'key', 'returned', mandatory=True)
+        other = self.connection.channel()
+        other.exchange_delete('gone')
+        self.channel.tx_commit()
+        self.assertEqual(self.get_all(queue, other), ['kept'])
+        self.connection.process_data_events(0)
+        self.assertEqual(returned, [b'returned'])
+
     def test_9_15_recover_leaves_what_the_transaction_has_settled(self):
         queue = self.queue()
         self.publish(queue, *'abc')
