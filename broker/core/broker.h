@@ -26,6 +26,7 @@ struct message_counters { /* of a queue, or of all that there have been; only ev
 struct broker_counters { /* since start; only ever growing */
     struct message_counters messages;
     uint64_t confirmed, returned, dropped_unroutable, got_empty;
+    uint64_t given;                  /* messages that exchanges remembered, to a new binding */
     uint64_t logins, logins_refused; /* of those who have said who they are (4.2.7) */
     uint64_t connections_opened, connections_closed, channels_opened, channels_closed;
     uint64_t queues_declared, queues_deleted;

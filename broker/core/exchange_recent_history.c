@@ -6,11 +6,16 @@
  *     messages  │ 3 │ 4 │ 5 │   │   │ 1 │ 2 │      a ring; `begin` is the oldest
  *                             ▲       ▲ begin
  *
- * What a new binding gets are copies: the fate of one must not settle the publish of the other.
- * Beside the number of messages their octets are limited, for they stay in memory. */
+ * A new binding gets the messages themselves, not copies, so that many bindings are no more octets
+ * than one. But the fate of what it gets must not settle a publish that still waits for its own:
+ * such a message is remembered as a copy from then on. What is given are steps of the turn, which
+ * may take it over its end; and as many as a publish may take (routing_steps_max) in all, where an
+ * exchange leads to many queues. Beside the number of messages their octets are limited, for they
+ * stay in memory. */
 #include "amqp/properties.h"
 #include "amqp/table.h"
 #include "base/alloc.h"
+#include "base/log.h"
 #include "core/argument.h"
 #include "core/exchange.h"
 #include "core/queue.h"
@@ -21,7 +26,8 @@ enum { LENGTH_DEFAULT = 20, LENGTH_MAX = 10000, OCTETS_MAX = 32 * 1024 * 1024 };
 static const char length_key[] = "x-recent-history-length";
 
 struct history {               /* exchange->of_type */
-    struct message **messages; /* counted references; room for `length` */
+    struct message **messages; /* counted references */
+    size_t capacity;           /* room for so many, up to length */
     size_t length, begin, count;
     size_t octets; /* of their records */
 };
@@ -53,13 +59,12 @@ static struct history *history_new(struct slice arguments)
     if (amqp_table_find(arguments, slice_of_string(length_key), &value) &&
         amqp_value_integer(&value, &length) && length > 0 && length <= LENGTH_MAX)
         history->length = (size_t)length;
-    history->messages = xcalloc(history->length, sizeof(struct message *));
     return history;
 }
 
 static struct message **message_at(const struct history *history, size_t i)
 {
-    return &history->messages[(history->begin + i) % history->length];
+    return &history->messages[(history->begin + i) % history->capacity];
 }
 
 static void forget_oldest(struct history *history)
@@ -68,7 +73,7 @@ static void forget_oldest(struct history *history)
 
     history->octets -= message_record(*oldest).size;
     message_unref(oldest);
-    history->begin = (history->begin + 1) % history->length;
+    history->begin = (history->begin + 1) % history->capacity;
     history->count--;
 }
 
@@ -81,6 +86,20 @@ static bool is_to_be_kept(const struct routing *routing)
            value.type != AMQP_BOOL || !value.boolean;
 }
 
+/* More of it, the oldest first. */
+static void make_room(struct history *history)
+{
+    const size_t capacity = min_of(max_of(8, 2 * history->capacity), history->length);
+    struct message **messages = xcalloc(capacity, sizeof(*messages));
+
+    for (size_t i = 0; i < history->count; i++)
+        messages[i] = *message_at(history, i);
+    free(history->messages);
+    history->messages = messages;
+    history->capacity = capacity;
+    history->begin = 0;
+}
+
 static void keep(struct history *history, struct message *message)
 {
     const size_t octets = message_record(message).size;
@@ -88,6 +107,8 @@ static void keep(struct history *history, struct message *message)
     while (history->count > 0 &&
            (history->count == history->length || history->octets + octets > OCTETS_MAX))
         forget_oldest(history);
+    if (history->count == history->capacity)
+        make_room(history);
     *message_at(history, history->count++) = message_ref(message);
     history->octets += octets;
 }
@@ -95,48 +116,85 @@ static void keep(struct history *history, struct message *message)
 static void recent_history_route(struct exchange *exchange, const struct routing *routing,
                                  struct route *route)
 {
-    if (routing->message != NULL && is_to_be_kept(routing)) {
-        if (exchange->of_type == NULL)
-            exchange->of_type = history_new(exchange->arguments);
-        keep(exchange->of_type, routing->message);
-    }
     route_add_all(route, exchange);
+    if (routing->message == NULL || route->is_exhausted || !is_to_be_kept(routing))
+        return;
+    if (exchange->of_type == NULL)
+        exchange->of_type = history_new(exchange->arguments);
+    keep(exchange->of_type, routing->message);
 }
 
-/* Where an exchange leads a copy, or the queue itself. */
-static void give(const struct binding *binding, const struct message *message)
+/* ---- what a new binding gets ---- */
+
+/* The message at i, for which nobody waits. */
+static struct message *take(struct history *history, size_t i, struct broker *broker)
 {
-    struct message *copy =
-        message_rebuild(message, message_properties(message), message_bcc(message));
+    struct message **kept = message_at(history, i);
+
+    if ((*kept)->publisher != NULL) {
+        struct message *copy =
+            message_rebuild(*kept, message_properties(*kept), message_bcc(*kept));
+        message_unref(kept);
+        *kept = copy;
+        broker_spend(broker, message_record(copy).size / ROUTE_STEP_OCTETS);
+    }
+    return message_ref(*kept);
+}
+
+/* Where the exchange leads it, or to the queue itself. Returns the steps it took. */
+static size_t give(const struct binding *binding, struct message *message, struct route *route)
+{
+    if (binding->queue != NULL) {
+        queue_push(binding->queue, message);
+        return ROUTE_QUEUE_STEPS;
+    }
+    exchange_route_message(binding->exchange, message, route);
+    route_deliver(route, message);
+    return ROUTE_QUEUE_STEPS * max_of(route->count, 1) + route_spent(route);
+}
+
+static void tell_of_the_rest(const struct binding *binding, size_t given, size_t count)
+{
+    const struct exchange *exchange = binding->source;
+
+    log_warning("exchange '%.*s' in vhost '%.*s': a new binding to exchange '%.*s' was given %zu "
+                "of %zu messages, as more would take more than routing_steps_max",
+                SLICE_ARG(exchange->name), SLICE_ARG(exchange->vhost->name),
+                SLICE_ARG(binding->exchange->name), given, count);
+}
+
+static void give_all(const struct binding *binding, struct message *const *messages, size_t count)
+{
+    struct broker *broker = binding->source->vhost->broker;
+    const size_t steps_max = broker->limits.routing_steps_max;
+    size_t given = 0, steps = 0;
     struct route route;
 
-    if (binding->queue != NULL) {
-        queue_push(binding->queue, copy);
-    } else {
-        route_init(&route, binding->exchange->vhost->broker);
-        exchange_route_message(binding->exchange, copy, &route);
-        route_deliver(&route, copy);
-        route_release(&route);
-    }
-    message_unref(&copy);
+    route_init(&route, broker);
+    while (given < count && (binding->queue != NULL || steps_max == 0 || steps < steps_max))
+        steps += give(binding, messages[given++], &route);
+    route_release(&route);
+    broker_spend(broker, given * ROUTE_QUEUE_STEPS);
+    broker->counters.given += given;
+    if (given < count)
+        tell_of_the_rest(binding, given, count);
 }
 
 /* Routing through an exchange may lead back here, and change what is remembered: a list is taken
  * first. */
 static void recent_history_add(struct exchange *exchange, struct binding *binding)
 {
-    const struct history *history = exchange->of_type;
+    struct history *history = exchange->of_type;
     const size_t count = history == NULL ? 0 : history->count;
 
     if (count == 0)
         return;
     struct message **messages = xcalloc(count, sizeof(*messages));
     for (size_t i = 0; i < count; i++)
-        messages[i] = message_ref(*message_at(history, i));
-    for (size_t i = 0; i < count; i++) {
-        give(binding, messages[i]);
+        messages[i] = take(history, i, exchange->vhost->broker);
+    give_all(binding, messages, count);
+    for (size_t i = 0; i < count; i++)
         message_unref(&messages[i]);
-    }
     free(messages);
 }
 

@@ -57,11 +57,13 @@ bool on_exchange_bind(struct channel *channel, const struct amqp_method *method,
         .arguments = bind->arguments,
     };
 
+    const uint64_t given = connection->broker->counters.given;
     uint64_t lsn;
     if (!vhost_bind(connection->vhost, &request, &connection->asker, &lsn, error))
         return false;
     if (!bind->no_wait)
         channel_send_durable(channel, &(struct amqp_method){.id = AMQP_EXCHANGE_BIND_OK}, lsn);
+    connection_pace_given(connection, given);
     return true;
 }
 

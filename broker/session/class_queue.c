@@ -97,6 +97,7 @@ bool on_queue_bind(struct channel *channel, const struct amqp_method *method,
 {
     const struct amqp_queue_bind *bind = &method->queue_bind;
     struct connection *connection = channel->connection;
+    const uint64_t given = connection->broker->counters.given;
     struct binding_request request;
     uint64_t lsn;
 
@@ -106,6 +107,7 @@ bool on_queue_bind(struct channel *channel, const struct amqp_method *method,
         return false;
     if (!bind->no_wait)
         channel_send_durable(channel, &(struct amqp_method){.id = AMQP_QUEUE_BIND_OK}, lsn);
+    connection_pace_given(connection, given);
     return true;
 }
 

@@ -364,6 +364,15 @@ void connection_pace(struct connection *connection)
         connection_rest(connection);
 }
 
+void connection_pace_given(struct connection *connection, uint64_t given)
+{
+    if (connection->broker->counters.given == given)
+        return;
+    if (alarm_is_on(&connection->service->alarm))
+        connection_block(connection);
+    connection_pace(connection);
+}
+
 bool connection_reserve(struct connection *connection, uint64_t size, struct amqp_error *error)
 {
     const uint64_t max = connection->service->limits.publish_size_max;

@@ -173,6 +173,10 @@ const char *connection_state_name(const struct connection *connection);
  * steps are gone. */
 void connection_pace(struct connection *connection);
 
+/* After a binding, which may have brought messages to queues: counters.given was so before. If it
+ * has it was a publish, alarms included. */
+void connection_pace_given(struct connection *connection, uint64_t given);
+
 /* Ends it with connection.close: error as filled by amqp_fail; reason is for the log, NULL: the
  * error's text. */
 void connection_fail(struct connection *connection, const struct amqp_error *error,

@@ -149,6 +149,22 @@ class Survive(RestartTest):
             self.end_and_start('SIGTERM')
         self.assertEqual([body for body, _, _ in self.drain('long')], expected)
 
+    def test_remembered_message_survives_in_each_queue(self):
+        self.channel.confirm_delivery()
+        self.channel.exchange_declare('remembers', 'x-recent-history', durable=True)
+        for number in range(3):
+            self.channel.basic_publish('remembers', '', 'x' * 10000 + str(number), PERSISTENT)
+        for number in range(4):
+            self.channel.queue_declare('late-%d' % number, durable=True)
+            self.channel.queue_bind('late-%d' % number, 'remembers')  # each in a batch of its own
+            self.channel.basic_get('late-%d' % number, auto_ack=number % 2 == 0)
+            self.channel.basic_publish('remembers', '', 'more', PERSISTENT)
+        self.end_and_start('SIGKILL')
+        for number in range(4):
+            bodies = [body for body, _, _ in self.drain('late-%d' % number)]
+            expected = ['x' * 10000 + str(i) for i in range(3)] + ['more'] * 4
+            self.assertEqual(bodies, expected[number % 2 == 0:])
+
     def test_fanned_out_message_survives_in_each_queue(self):
         self.channel.confirm_delivery()
         for number in range(5):

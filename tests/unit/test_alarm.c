@@ -268,6 +268,41 @@ START_TEST(who_publishes_is_not_read) /* 4.6.1, 4.6.2, 4.6.3 */
 }
 END_TEST
 
+static void bind_to(struct peer *peer, const char *exchange)
+{
+    peer_call(peer, 1,
+              &(struct amqp_method){
+                  .id = AMQP_QUEUE_BIND,
+                  .queue_bind = {.queue = SLICE("q"), .exchange = slice_of_string(exchange)}},
+              AMQP_QUEUE_BIND_OK);
+}
+
+/* Whose binding brings messages, too; other bindings are none of its business. */
+START_TEST(a_binding_that_brings_messages_publishes_them) /* 4.6.1, 7.2 */
+{
+    struct peer *peer = peer_open_channel(&harness);
+
+    declare_queue(peer);
+    peer_call(peer, 1,
+              &(struct amqp_method){
+                  .id = AMQP_EXCHANGE_DECLARE,
+                  .exchange_declare = {.exchange = SLICE("x"), .type = SLICE("x-recent-history")}},
+              AMQP_EXCHANGE_DECLARE_OK);
+    peer_publish(peer, 1, "x", "", "one");
+    set_memory(true);
+    bind_to(peer, "amq.fanout");
+    expect_state(peer, "blocking");
+    bind_to(peer, "x");
+    expect_blocked(peer, "low on memory");
+    peer_send(peer, 1, &find_queue);
+    peer_expect_nothing(peer);
+    set_memory(false);
+    peer_expect(peer, 0, AMQP_CONNECTION_UNBLOCKED);
+    ck_assert_uint_eq(peer_expect(peer, 1, AMQP_QUEUE_DECLARE_OK).queue_declare_ok.message_count,
+                      1);
+}
+END_TEST
+
 START_TEST(blocked_is_said_once_until_the_last_alarm_clears) /* 4.6.2, 4.6.3 */
 {
     struct peer *peer = peer_open_channel(&harness), *late = peer_open_channel(&harness);
@@ -722,6 +757,7 @@ static Suite *alarm_suite(void)
     tcase_add_test(tests, says_when_it_comes_and_goes);
     tcase_add_test(tests, who_has_not_published_goes_on);
     tcase_add_test(tests, who_publishes_is_not_read);
+    tcase_add_test(tests, a_binding_that_brings_messages_publishes_them);
     tcase_add_test(tests, blocked_is_said_once_until_the_last_alarm_clears);
     tcase_add_test(tests, who_cannot_be_told_is_blocked_all_the_same);
     tcase_add_test(tests, a_publish_under_way_is_finished);

@@ -674,6 +674,74 @@ START_TEST(recent_history_is_bounded)
 }
 END_TEST
 
+/* Somebody waits for a publish. */
+static void on_settled(struct publisher *publisher, uint64_t sequence)
+{
+    (void)publisher, (void)sequence;
+}
+
+static const struct publisher_ops publisher_ops = {.on_settled = on_settled};
+static struct publisher publisher;
+
+static void await(struct message *message)
+{
+    publisher = (struct publisher){.ops = &publisher_ops, .refs = 1};
+    publisher_ref(&publisher);
+    message->publisher = &publisher;
+}
+
+/* However many bindings there are; of what somebody waits for there is one more, once. */
+START_TEST(recent_history_shares_what_it_gives)
+{
+    enum { REMEMBERED = 5, BINDINGS = 50, SIZE = 1000000 };
+    static char body[SIZE + 1];
+    struct message *messages[REMEMBERED];
+    struct exchange *exchange = exchange_named("x1", "x-recent-history", (struct slice){0});
+    struct queue *queue = queue_named("a");
+    char key[16];
+
+    memset(body, 'x', SIZE);
+    for (int i = 0; i < REMEMBERED; i++) {
+        messages[i] = message_new(SLICE("x1"), SLICE("k"), no_properties, SIZE, true);
+        message_append_body(messages[i], slice_of_string(body));
+        exchange_route_message(exchange, messages[i], &route);
+    }
+    if (_i == 1)
+        await(messages[0]);
+    const uint64_t before = message_memory();
+    for (int i = 0; i < BINDINGS; i++) {
+        snprintf(key, sizeof(key), "%d", i);
+        must_bind("x1", "a", key);
+    }
+    ck_assert_uint_eq(queue->window.ready_count, REMEMBERED * BINDINGS);
+    ck_assert_uint_eq(memory.broker.counters.given, REMEMBERED * BINDINGS);
+    ck_assert_uint_ge(message_memory(), before + (size_t)_i * SIZE);
+    ck_assert_uint_lt(message_memory(), before + (size_t)_i * SIZE + 1000);
+    for (int i = 0; i < REMEMBERED; i++)
+        message_unref(&messages[i]);
+}
+END_TEST
+
+/* To queues through an exchange: no more than a publish may be. */
+START_TEST(recent_history_takes_no_more_than_a_publish)
+{
+    exchange_named("x1", "x-recent-history", (struct slice){0});
+    exchange_named("x2", "fanout", (struct slice){0});
+    struct queue *a = queue_named("a"), *b = queue_named("b");
+    must_bind("x2", "a", "");
+    must_bind("x2", "b", "");
+    for (int i = 0; i < 10; i++)
+        publish("x1", "m", no_properties);
+    memory.broker.limits.routing_steps_max = 4 * (2 + 2 * ROUTE_QUEUE_STEPS);
+    must_bind("x1", "x2", "");
+    ck_assert_uint_eq(a->window.ready_count, 4);
+    ck_assert_uint_eq(b->window.ready_count, 4);
+    memory.broker.limits.routing_steps_max = 10;
+    must_bind("x1", "a", "");
+    ck_assert_uint_eq(a->window.ready_count, 4 + 10);
+}
+END_TEST
+
 START_TEST(a_copy_does_not_settle_its_original) /* 9.10 */
 {
     const struct queue_options durable = {.name = SLICE("a"), .durable = true};
@@ -685,6 +753,7 @@ START_TEST(a_copy_does_not_settle_its_original) /* 9.10 */
     exchange_route_message(vhost_find_exchange(memory.vhost, SLICE("x1"), &error), message, &route);
     route_deliver(&route, message);
     const uint64_t stored_by = message->lsn;
+    await(message);
     must_bind("x1", "a", "second");
     ck_assert_uint_eq(message->lsn, stored_by);
     ck_assert_uint_eq(message->unsynced, 1);
@@ -703,6 +772,7 @@ START_TEST(a_copy_is_as_dead_as_its_original) /* 13.4 */
 
     struct exchange *exchange = exchange_named("x1", "x-recent-history", (struct slice){0});
     exchange_route_message(exchange, letter, &route);
+    await(letter);
     must_bind("x1", "a", "");
     ck_assert_int_eq(queue_get(queue, true, &place, &waiter), WINDOW_READY);
     ck_assert(place_entry(place)->message->is_dead_letter);
@@ -819,6 +889,8 @@ int main(void)
     tcase_add_test(tests, recent_history_forgets_what_it_is_told_to);
     tcase_add_test(tests, recent_history_leads_through_exchanges);
     tcase_add_test(tests, recent_history_is_bounded);
+    tcase_add_loop_test(tests, recent_history_shares_what_it_gives, 0, 2);
+    tcase_add_test(tests, recent_history_takes_no_more_than_a_publish);
     tcase_add_test(tests, a_copy_does_not_settle_its_original);
     tcase_add_test(tests, a_copy_is_as_dead_as_its_original);
     tcase_add_test(tests, exchanges_lead_to_exchanges);

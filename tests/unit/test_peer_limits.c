@@ -867,6 +867,50 @@ START_TEST(turns_are_shared_by_transactions) /* GHSA-6chv-gv3h-cvcj */
 }
 END_TEST
 
+/* A binding that brings messages is as good as so many publishes. */
+START_TEST(turns_are_shared_by_bindings) /* GHSA-6chv-gv3h-cvcj */
+{
+    enum { REMEMBERED = 1000, BINDINGS = 100 };
+    const uint64_t *given = &harness.broker.counters.given;
+    struct buf out = BUF_EMPTY, arguments = BUF_EMPTY;
+    char key[16];
+
+    start(NULL);
+    declare_queue(peer, "q", false, NULL);
+    peer_call(peer, 1,
+              &(struct amqp_method){
+                  .id = AMQP_EXCHANGE_DECLARE,
+                  .exchange_declare = {.exchange = SLICE("x"),
+                                       .type = SLICE("x-recent-history"),
+                                       .arguments = arguments_of(&arguments,
+                                                                 "x-recent-history-length=I1000")}},
+              AMQP_EXCHANGE_DECLARE_OK);
+    for (int i = 0; i < REMEMBERED; i++)
+        put_publish(&out, "x", "", "m", &(struct sent){0});
+    peer_send_bytes(other, buf_slice(&out));
+    buf_clear(&out);
+    for (int i = 0; i < BINDINGS; i++) {
+        snprintf(key, sizeof(key), "%d", i);
+        amqp_method_encode(&out, 1,
+                           &(struct amqp_method){.id = AMQP_QUEUE_BIND,
+                                                 .queue_bind = {.queue = SLICE("q"),
+                                                                .exchange = SLICE("x"),
+                                                                .routing_key = slice_of_string(key),
+                                                                .no_wait = true}});
+    }
+    memory_transport_send(&other->memory, buf_slice(&out));
+    for (uint64_t before = *given; before < REMEMBERED * BINDINGS; before = *given) {
+        loop_turn(&harness.loop, 0);
+        ck_assert_uint_le(*given - before, TURN_STEPS_MAX / ROUTE_QUEUE_STEPS + REMEMBERED);
+    }
+    harness_run(&harness);
+    ck_assert(!other->connection->held);
+    ck_assert_uint_eq(count_ready(peer, "q"), REMEMBERED * BINDINGS);
+    buf_release(&out);
+    buf_release(&arguments);
+}
+END_TEST
+
 /* Each of them reads the headers again. */
 START_TEST(exchanges_on_the_way) /* GHSA-6chv-gv3h-cvcj */
 {
@@ -1489,6 +1533,7 @@ static Suite *peer_limits_suite(void)
     tcase_add_test(tests, turns_are_shared);
     tcase_add_loop_test(tests, turns_are_shared_by_all_types, 0, countof(labours));
     tcase_add_test(tests, turns_are_shared_by_transactions);
+    tcase_add_test(tests, turns_are_shared_by_bindings);
     tcase_add_test(tests, exchanges_on_the_way);
     tcase_add_test(tests, who_rests_may_be_closed);
     tcase_add_test(tests, handshakes_of_an_address);
