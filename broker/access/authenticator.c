@@ -65,10 +65,19 @@ static bool is_proven(const struct question *question, const struct user *user)
            CRYPTO_memcmp(question->proof, user->proof, sizeof(user->proof)) == 0;
 }
 
+/* 4.2.6 */
+static bool is_too_far(const struct question *question, const struct user *user)
+{
+    return !question->from_loopback &&
+           users_is_restricted(question->authenticator->users, user->name);
+}
+
+/* Who is refused in any case does not hear from how soon whether the password was right. */
 static bool needs_no_hash(const struct question *question)
 {
-    return question->is_login &&
-           is_proven(question, users_find(question->authenticator->users, name_of(question)));
+    const struct user *user = users_find(question->authenticator->users, name_of(question));
+
+    return question->is_login && is_proven(question, user) && !is_too_far(question, user);
 }
 
 /* ---- the slow part: the worker, or the task ---- */
@@ -176,8 +185,8 @@ static void judge(struct question *question)
     question->why = "invalid credentials";
     if (!matches && !is_proven(question, user))
         return;
-    question->why = "user can only connect via localhost"; /* 4.2.6 */
-    if (!question->from_loopback && users_is_restricted(authenticator->users, user->name))
+    question->why = "user can only connect via localhost";
+    if (is_too_far(question, user))
         return;
     question->why = NULL;
     question->user = user;

@@ -162,6 +162,25 @@ START_TEST(a_proof_spares_the_slow_function)
 }
 END_TEST
 
+/* 4.2.6: nobody is to tell a right password from a wrong one by a refusal that comes sooner. */
+START_TEST(a_proof_spares_nothing_from_afar)
+{
+    static const char *const passwords[] = {"secret", "wrong"};
+
+    users_restrict_to_loopback(&users, SLICE("stoat"));
+    ck_assert(log_in("stoat", "secret"));
+    for (size_t i = 0; i < countof(passwords); i++) {
+        const uint64_t before = password_work();
+        order[0] = '\0';
+        authenticator_login(&authenticator, SLICE("stoat"), slice_of_string(passwords[i]),
+                            address_of("far"), false, on_done, (void *)(uintptr_t) "x");
+        wait_for(1);
+        ck_assert(!right);
+        ck_assert_uint_eq(password_work() - before, (UINT64_C(1) << COST) * 8);
+    }
+}
+END_TEST
+
 /* The first has the password kept in our own way: the others are neither refused for that, nor made
  * to wait for the slow function. */
 START_TEST(logins_of_one_user_at_once_are_all_right)
@@ -444,6 +463,7 @@ int main(void)
     tcase_add_test(tests, answers);
     tcase_add_test(tests, the_work_is_the_same_whatever_is_wrong);
     tcase_add_test(tests, a_proof_spares_the_slow_function);
+    tcase_add_test(tests, a_proof_spares_nothing_from_afar);
     tcase_add_loop_test(tests, logins_of_one_user_at_once_are_all_right, 0, 2);
     tcase_add_test(tests, addresses_take_turns);
     tcase_add_test(tests, sites_take_turns);
