@@ -47,7 +47,9 @@ enum { TURN_STEPS_MAX = 20000 * ROUTE_QUEUE_STEPS };
 /* What there is, in all vhosts: what the limits above are about. */
 struct broker_totals {
     size_t queues, exchanges, bindings;
-    uint64_t octets; /* names, keys and arguments of these */
+    /* names, keys and arguments of these, those of consumers, and what is made of them that grows:
+     * matchers of headers bindings, windows of priorities */
+    uint64_t octets;
 };
 
 /* What a store is given at the first start, and never again. */

@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "core/argument.h"
 #include "core/exchange.h"
+#include "core/vhost.h"
 
 struct header {
     struct slice name; /* inside the message, or the binding's arguments */
@@ -19,6 +20,8 @@ struct header {
 struct matcher { /* binding->of_type */
     bool any;    /* one entry is enough; else all must match */
     size_t count;
+    size_t
+        size; /* of all this, which totals.octets counts: an entry is ten times what it was sent as */
     struct header entries[];
 };
 
@@ -104,13 +107,15 @@ static void headers_add(struct exchange *exchange, struct binding *binding)
 {
     const struct mode *mode = mode_of(binding->arguments);
     const size_t most = count_entries(binding->arguments);
-    struct matcher *matcher = xmalloc(sizeof(*matcher) + size_mul(most, sizeof(struct header)));
+    const size_t size = sizeof(struct matcher) + size_mul(most, sizeof(struct header));
+    struct matcher *matcher = xmalloc(size);
     struct amqp_table_iter iter = amqp_table_walk(binding->arguments);
     struct header header;
-    (void)exchange;
 
     matcher->any = mode->any;
     matcher->count = 0;
+    matcher->size = size;
+    exchange->vhost->broker->totals.octets += size;
     while (amqp_table_next(&iter, &header.name, &header.value))
         if (entry_counts(header.name, mode))
             matcher->entries[matcher->count++] = header;
@@ -119,9 +124,11 @@ static void headers_add(struct exchange *exchange, struct binding *binding)
 
 static void headers_remove(struct exchange *exchange, struct binding *binding)
 {
-    (void)exchange;
-    free(binding->of_type);
+    struct matcher *matcher = binding->of_type;
+
+    exchange->vhost->broker->totals.octets -= matcher->size;
     binding->of_type = NULL;
+    free(matcher);
 }
 
 /* ---- messages ---- */

@@ -39,11 +39,17 @@ static void on_retries_due(struct timer *timer);
 
 /* ---- life ---- */
 
+static size_t size_of_others(const struct queue *queue)
+{
+    return queue->others == NULL ? 0 : queue->settings.priority_max * sizeof(*queue->others);
+}
+
 static void make_others(struct queue *queue)
 {
     const struct settings *settings = &queue->settings;
 
     queue->others = xcalloc(settings->priority_max, sizeof(*queue->others));
+    queue->broker->totals.octets += size_of_others(queue);
     for (unsigned level = 0; level <= settings->priority_max; level++)
         if (level != settings->priority_plain)
             window_init(queue_window(queue, level), queue, level, &queue->expiry,
@@ -945,7 +951,7 @@ void queue_delete(struct queue *queue)
     if (queue->delayed_by == NULL) {
         map_remove(&queue->vhost->queues, &queue->by_name);
         broker->totals.queues--;
-        broker->totals.octets -= queue->name.size + queue->arguments.size;
+        broker->totals.octets -= queue->name.size + queue->arguments.size + size_of_others(queue);
     }
     if (queue->owner != NULL)
         TAILQ_REMOVE(&queue->owner->queues, queue, by_owner);

@@ -4,6 +4,8 @@
 #include "core/queue_parts.h"
 #include "core/vhost.h"
 
+enum { LEVEL_STEPS = 100 };
+
 struct window *queue_store_window(const struct queue *queue, uint64_t id)
 {
     const uint64_t number = id - queue->id;
@@ -16,8 +18,10 @@ struct window *queue_store_window(const struct queue *queue, uint64_t id)
     return window->level <= queue->level_max ? window : NULL;
 }
 
+/* A record is written and, in the end, deleted: what declares hundreds spends steps. */
 void queue_store_create_level(struct queue *queue, unsigned level)
 {
+    broker_spend(queue->broker, LEVEL_STEPS);
     store_create_queue(queue->broker->store, queue_store_id(queue, queue_window(queue, level)));
 }
 

@@ -127,4 +127,12 @@ struct binding *vhost_recover_binding(struct vhost *vhost, const struct binding_
 /* For queue_delete: its bindings go, and auto-delete exchanges with their last one. */
 void vhost_drop_bindings_of_queue(struct vhost *vhost, struct queue *queue);
 
+/* At most ARGUMENTS_SIZE_MAX. */
+bool vhost_check_arguments_size(struct slice arguments, struct amqp_error *error);
+
+/* Whether names, keys and arguments of so many octets fit beside what is there. what and name: of
+ * what is to be. */
+bool vhost_check_octets(const struct vhost *vhost, const char *what, struct slice name,
+                        size_t octets, struct amqp_error *error);
+
 #endif

@@ -32,12 +32,6 @@ static inline bool vhost_is_open_to(const struct queue *queue, const struct aske
 bool vhost_check_not_default(struct slice exchange_name, struct amqp_error *error);
 /* kind: "queue" or "exchange". */
 bool vhost_check_not_reserved(const char *kind, struct slice name, struct amqp_error *error);
-bool vhost_check_arguments_size(struct slice arguments, struct amqp_error *error);
-
-/* Whether names, keys and arguments of so many octets fit beside what is there. what and name: of
- * what is to be. */
-bool vhost_check_octets(const struct vhost *vhost, const char *what, struct slice name,
-                        size_t octets, struct amqp_error *error);
 
 /* 7.4, 8.7.2: what a redeclare says against what is there. */
 bool vhost_check_equal(const struct argument_owner *owner, const char *property,

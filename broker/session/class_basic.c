@@ -360,7 +360,10 @@ static bool check_arguments(const struct queue *queue, struct slice arguments,
 {
     const struct argument_owner owner = {"queue", queue->name, queue->vhost->name};
 
-    return argument_check_consumer(&owner, arguments, error);
+    return argument_check_consumer(&owner, arguments, error) &&
+           vhost_check_arguments_size(arguments, error) &&
+           (arguments.size == 0 || vhost_check_octets(queue->vhost, "consume from queue",
+                                                      queue->name, arguments.size, error));
 }
 
 /* Before anything is delivered: that begins later in this turn (10.8). */

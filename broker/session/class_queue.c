@@ -73,6 +73,7 @@ bool on_queue_declare(struct channel *channel, const struct amqp_method *method,
                 .queue_declare_ok.consumer_count = queue->consumer_count,
             },
             lsn);
+    connection_share_turn(connection);
     return true;
 }
 

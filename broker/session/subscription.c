@@ -156,6 +156,7 @@ static void leave_channel(struct subscription *subscription)
     map_remove(&channel->consumers, &subscription->by_tag);
     channel->consumer_count--;
     channel->connection->service->consumer_count--;
+    channel->broker->totals.octets -= subscription->consumer.arguments.size;
     timer_cancel(&subscription->timer);
     deliveries_forget_consumer(&channel->deliveries, &subscription->consumer);
 }
@@ -207,6 +208,7 @@ struct subscription *subscription_new(struct channel *channel, struct queue *que
     map_insert(&channel->consumers, &subscription->by_tag, subscription->consumer.tag);
     channel->consumer_count++;
     channel->connection->service->consumer_count++;
+    channel->broker->totals.octets += options->arguments.size;
     queue_attach(queue, &subscription->consumer);
     return subscription;
 }

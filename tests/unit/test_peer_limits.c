@@ -3,6 +3,7 @@
  * their own (test_access, test_limits). */
 #include "access/address.h"
 #include "amqp/client.h"
+#include "amqp/table.h"
 #include "base/alloc.h"
 #include "core/account.h"
 #include "tests/lib/queue_client.h"
@@ -533,6 +534,82 @@ START_TEST(memory_of_what_is_declared) /* CVE-2026-67219 */
 }
 END_TEST
 
+static void bind_headers(struct peer *from, const char *arguments)
+{
+    struct buf bytes = BUF_EMPTY;
+
+    peer_call(from, 1,
+              &(struct amqp_method){.id = AMQP_QUEUE_BIND,
+                                    .queue_bind = {.queue = SLICE("q"),
+                                                   .exchange = SLICE("amq.headers"),
+                                                   .arguments = arguments_of(&bytes, arguments)}},
+              AMQP_QUEUE_BIND_OK);
+    buf_release(&bytes);
+}
+
+/* What grows out of few octets counts as what it has become. */
+START_TEST(memory_of_what_is_made)
+{
+    const uint64_t *octets = &harness.broker.totals.octets;
+
+    start(NULL);
+    declare_queue(peer, "q", false, NULL);
+    uint64_t before = *octets;
+    declare_queue(peer, "p", false, "x-max-priority=I255");
+    ck_assert_uint_ge(*octets, before + 255 * sizeof(struct window));
+    before = *octets;
+    bind_headers(peer, "a=V,b=V,c=V,d=V");
+    ck_assert_uint_ge(*octets, before + 4 * (sizeof(struct slice) + sizeof(struct amqp_value)));
+    before = *octets;
+    consume(peer, "q", "tag", false, NULL);
+    ck_assert_uint_eq(*octets, before);
+    consume(peer, "q", "other", false, "x-what=Sthis");
+    ck_assert_uint_ge(*octets, before + strlen("x-whatthis"));
+
+    harness.broker.limits.definition_octets_max = *octets + 10;
+    consume(peer, "q", "third", false, NULL);
+    peer_send(peer, 1,
+              &(struct amqp_method){
+                  .id = AMQP_BASIC_CONSUME,
+                  .basic_consume = {.queue = SLICE("q"),
+                                    .arguments = slice_of("\6x-whatS\0\0\0\4this", 16)}});
+    expect_refusal(peer, "PRECONDITION_FAILED - cannot consume from queue 'q' in vhost '/': *");
+    ck_assert_uint_eq(*octets, before); /* the consumers have gone */
+}
+END_TEST
+
+/* A queue of many priorities is as many records. */
+START_TEST(turns_are_shared_by_declarations)
+{
+    enum { QUEUES = 50, A_TURN = 20 };
+    const size_t *queues = &harness.broker.totals.queues;
+    struct buf out = BUF_EMPTY, arguments = BUF_EMPTY;
+    char name[16];
+
+    start(NULL);
+    for (int i = 0; i < QUEUES; i++) {
+        snprintf(name, sizeof(name), "p%d", i);
+        amqp_method_encode(
+            &out, 1,
+            &(struct amqp_method){
+                .id = AMQP_QUEUE_DECLARE,
+                .queue_declare = {.queue = slice_of_string(name),
+                                  .durable = true,
+                                  .arguments = arguments_of(&arguments, "x-max-priority=I255"),
+                                  .no_wait = true}});
+    }
+    memory_transport_send(&peer->memory, buf_slice(&out));
+    for (size_t before = *queues; before < QUEUES; before = *queues) {
+        loop_turn(&harness.loop, 0);
+        ck_assert_uint_le(*queues - before, A_TURN);
+    }
+    buf_release(&out);
+    buf_release(&arguments);
+    harness_run(&harness);
+    ck_assert(!peer->connection->held);
+}
+END_TEST
+
 START_TEST(what_is_deleted_makes_room)
 {
     start(NULL);
@@ -557,8 +634,11 @@ START_TEST(what_is_deleted_makes_room)
                                   .queue_declare = {.queue = SLICE("mine"), .exclusive = true}},
             AMQP_QUEUE_DECLARE_OK);
         bind_queue(there, "mine", "x", "#");
-        ck_assert_uint_eq(harness.broker.totals.bindings, before.bindings + 4);
-        ck_assert_uint_eq(harness.broker.totals.queues, before.queues + 2);
+        declare_queue(there, "priorities", true, "x-max-priority=I9");
+        bind_headers(there, "a=I1,b=I2");
+        consume(there, "q", "tag", false, "x-priority=I3");
+        ck_assert_uint_eq(harness.broker.totals.bindings, before.bindings + 5);
+        ck_assert_uint_eq(harness.broker.totals.queues, before.queues + 3);
         if (i == 1)
             peer_call(there, 1,
                       &(struct amqp_method){.id = AMQP_EXCHANGE_DELETE,
@@ -581,6 +661,8 @@ START_TEST(what_was_declared_counts_after_a_restart)
     start(NULL);
     declare_queue(peer, "q", true, "x-max-length=I5");
     bind_queue(peer, "q", "amq.direct", "a.b");
+    declare_queue(peer, "priorities", true, "x-max-priority=I9");
+    bind_headers(peer, "a=I1,b=I2");
     const struct broker_totals before = harness.broker.totals;
     harness_restart(&harness, false);
     const struct broker_totals *after = &harness.broker.totals;
@@ -1523,6 +1605,8 @@ static Suite *peer_limits_suite(void)
     tcase_add_test(tests, bindings_in_all);
     tcase_add_test(tests, queues_and_exchanges_in_all);
     tcase_add_test(tests, memory_of_what_is_declared);
+    tcase_add_test(tests, memory_of_what_is_made);
+    tcase_add_test(tests, turns_are_shared_by_declarations);
     tcase_add_test(tests, what_is_deleted_makes_room);
     tcase_add_test(tests, what_was_declared_counts_after_a_restart);
     tcase_add_loop_test(tests, matching, 0, countof(routes));
