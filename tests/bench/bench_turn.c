@@ -253,6 +253,61 @@ static void measure_publishes(const char *type, const char *what)
     stop();
 }
 
+/* Bindings that are given all that an exchange remembers. */
+static void measure_history(bool durable)
+{
+    enum { BINDINGS = 100 };
+    const size_t count = scaled(10000);
+    char key[24];
+    struct buf out = BUF_EMPTY, arguments = BUF_EMPTY;
+
+    start();
+    declare_queues(1, durable, false, NULL);
+    amqp_table_put_i64(&arguments, SLICE("x-recent-history-length"), 10000);
+    amqp_method_encode(
+        &out, 1,
+        &(struct amqp_method){.id = AMQP_EXCHANGE_DECLARE,
+                              .exchange_declare = {.exchange = SLICE("x"),
+                                                   .type = SLICE("x-recent-history"),
+                                                   .arguments = buf_slice(&arguments),
+                                                   .no_wait = true}});
+    for (size_t i = 0; i < count; i++)
+        put_publish(&out, "x", "", "m", &(struct sent){.persistent = durable});
+    send_and_drop(&out);
+    for (size_t i = 0; i < BINDINGS; i++) {
+        snprintf(key, sizeof(key), "%zu", i);
+        put_bind(&out, "q0", "x", key, (struct slice){0});
+    }
+    measure(durable ? "bindings to x-recent-history, durable" : "bindings to x-recent-history",
+            BINDINGS * count, &out);
+    buf_release(&arguments);
+    stop();
+}
+
+static void measure_priorities(bool durable)
+{
+    const size_t count = scaled(1000);
+    char name[24];
+    struct buf out = BUF_EMPTY, arguments = BUF_EMPTY;
+
+    start();
+    amqp_table_put_i64(&arguments, SLICE("x-max-priority"), 255);
+    for (size_t i = 0; i < count; i++) {
+        snprintf(name, sizeof(name), "p%zu", i);
+        amqp_method_encode(
+            &out, 1,
+            &(struct amqp_method){.id = AMQP_QUEUE_DECLARE,
+                                  .queue_declare = {.queue = slice_of_string(name),
+                                                    .durable = durable,
+                                                    .arguments = buf_slice(&arguments),
+                                                    .no_wait = true}});
+    }
+    measure(durable ? "queues of 255 priorities, durable" : "queues of 255 priorities", count,
+            &out);
+    buf_release(&arguments);
+    stop();
+}
+
 /* ---- what a channel holds ---- */
 
 static void take(uint16_t channel, uint64_t count)
@@ -396,7 +451,7 @@ static void measure_exclusive(void)
 
 static void measure_consumers(void)
 {
-    const size_t count = scaled(200000);
+    const size_t count = scaled(100000);
     char tag[24];
     struct buf out = BUF_EMPTY;
 
@@ -431,6 +486,10 @@ START_TEST(everything)
     measure_publishes("fanout", "publishes to a fanout exchange, one queue");
     measure_publishes("x-consistent-hash", "publishes to x-consistent-hash");
     measure_publishes("headers", "publishes to a headers exchange, one queue");
+    measure_history(false);
+    measure_history(true);
+    measure_priorities(false);
+    measure_priorities(true);
     measure_held(false);
     measure_held(true);
     measure_returns(false);
