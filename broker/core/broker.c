@@ -296,7 +296,7 @@ int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
     users_init(&broker->users);
     paging_init(&broker->paging, loop, &broker->remains);
     remains_init(&broker->remains, loop);
-    route_init(&broker->dead_letters.route, broker);
+    dead_letters_init(broker);
     quarantine_init(&broker->quarantine, broker);
     store_on_body_done(store, on_body_done);
     store_on_finding(store, on_finding, broker);
@@ -355,7 +355,8 @@ void broker_release(struct broker *broker)
 
     broker->is_ending = true;
     wait_for_fetches(broker);
-    dead_letters_run(broker); /* of the last turn: their deletes are in the open batch */
+    dead_letters_run(broker); /* of the last turn, as far as it may */
+    dead_letters_end(broker);
     late_confirms_release(broker);
 
     timer_cancel(&broker->room_timer);
@@ -375,5 +376,4 @@ void broker_release(struct broker *broker)
         loop_unwatch(broker->loop, &broker->scratch_source);
         scratch_close(&broker->scratch);
     }
-    dead_letters_release(&broker->dead_letters);
 }

@@ -75,7 +75,7 @@ struct broker {
     struct map queues;              /* durable ones, by id */
     struct parking parking;         /* replies that wait for the store */
     struct late_confirms late_confirms[2]; /* of the open batch and the one under way, by LSN */
-    struct dead_letters dead_letters;      /* dropped in this turn, not yet routed */
+    struct dead_letters dead_letters;      /* what has died and is not yet routed */
     STAILQ_HEAD(overfull_queues, queue) overfull; /* see queues_drop_overflow */
     bool in_transaction;     /* what is settled now holds when the open batch does, */
     bool transaction_puts;   /* and its deletes leave with the puts of that or not at all */

@@ -13,73 +13,48 @@
 #include "base/alloc.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "core/outbox.h"
+#include "core/queue_store.h"
 #include "core/vhost.h"
 
-void dead_letters_release(struct dead_letters *letters)
-{
-    assert(letters->count == 0);
-    free(letters->waiting);
-    route_release(&letters->route);
-    *letters = (struct dead_letters){0};
-}
-
-void dead_letters_add(struct broker *broker, struct queue *queue, struct message *message,
-                      enum death death, struct publisher *publisher)
+void dead_letters_init(struct broker *broker)
 {
     struct dead_letters *letters = &broker->dead_letters;
 
-    if (letters->count == letters->capacity) {
-        letters->capacity = max_of(16, 2 * letters->capacity);
-        letters->waiting = xrealloc(letters->waiting, letters->capacity, sizeof(*letters->waiting));
-    }
-    queue_ref(queue);
-    if (publisher != NULL)
-        publisher_ref(publisher);
-    letters->waiting[letters->count++] = (struct dead_letter){
-        .queue = queue,
-        .message = message_ref(message),
-        .death = death,
-        .publisher = publisher,
-        .sequence = message->sequence,
-    };
-    broker_touch_store(broker);
+    TAILQ_INIT(&letters->owing);
+    parking_init(&letters->relief, 0);
+    route_init(&letters->route, broker);
 }
 
-static bool is_in_open_batch(const struct broker *broker, const struct message *message)
+void dead_letters_end(struct broker *broker)
 {
-    return message->unsynced > 0 && store_lsn_is_open(broker->store, message->lsn);
+    struct dead_letters *letters = &broker->dead_letters;
+
+    dead_letters_run_taken(broker);
+    while (!TAILQ_EMPTY(&letters->owing))
+        outbox_abandon(TAILQ_FIRST(&letters->owing));
+    assert(letters->owed_count == 0);
+    free(letters->taken);
+    route_release(&letters->route);
 }
 
-size_t dead_letters_count_awaited(const struct broker *broker, const struct message *message,
-                                  size_t since)
-{
-    const struct dead_letters *letters = &broker->dead_letters;
-    size_t count = is_in_open_batch(broker, message);
+/* ---- the turn's budget ---- */
 
-    for (size_t i = since; i < letters->count; i++)
-        count += letters->waiting[i].message == message;
-    return count;
+bool dead_letters_may_spend(struct broker *broker, size_t kept)
+{
+    struct dead_letters *letters = &broker->dead_letters;
+
+    if (letters->spent_turn != broker->loop->turns)
+        letters->spent = 0;
+    letters->spent_turn = broker->loop->turns;
+    return letters->spent < TURN_STEPS_MAX - kept;
 }
 
-void dead_letters_await(struct broker *broker, struct message *message, size_t since,
-                        struct publisher *publisher, uint64_t sequence)
+/* One letter has been made, and routed. */
+static void spend(struct dead_letters *letters, const struct message *made)
 {
-    struct dead_letter *letter = &broker->dead_letters.waiting[since];
-
-    if (dead_letters_count_awaited(broker, message, since) > 1) {
-        late_confirm(broker, publisher, sequence);
-        return;
-    }
-    publisher_ref(publisher);
-    if (is_in_open_batch(broker, message)) {
-        message->publisher = publisher;
-        message->sequence = sequence;
-        return;
-    }
-    while (letter->message != message)
-        letter++;
-    letter->publisher = publisher;
-    letter->sequence = sequence;
+    letters->spent += LETTER_STEPS + message_size(made) / ROUTE_STEP_OCTETS +
+                      route_spent(&letters->route) + letters->route.count * ROUTE_QUEUE_STEPS;
 }
 
 /* ---- history ---- */
@@ -138,28 +113,44 @@ static struct amqp_table_iter history_of(const struct message *message, struct s
     return amqp_table_walk(value.bytes);
 }
 
-/* 13.7: it was in that queue before, and since then nobody rejected it: automatic deaths alone
- * would go round for ever. */
-static bool is_cycle(const struct dead_letter *letter, struct slice headers,
-                     const struct queue *target)
+/* 13.7: a queue in which it was before is none of its targets, if since then nobody rejected it:
+ * automatic deaths alone would go round for ever. So its history is looked at once, however long it
+ * is and however many targets there are: those that carry the mark of the route are its targets, and
+ * those of them where it was before lose it. */
+static void strike(const struct dead_letter *letter, struct slice name, const struct route *route)
 {
-    if (letter->death == DEATH_REJECTED)
-        return false;
-    if (slice_equal(target->name, letter->queue->name))
-        return true;
+    struct map_link *link = map_find(&letter->queue->vhost->queues, name);
 
+    if (link == NULL)
+        return;
+    struct queue *queue = container_of(link, struct queue, by_name);
+    if (queue->route_mark == route->mark)
+        queue->route_mark = 0;
+}
+
+static void strike_cycles(const struct dead_letter *letter, const struct route *route)
+{
+    const struct slice headers =
+        amqp_properties_find(message_properties(letter->message), AMQP_PROPERTY_HEADERS);
     struct amqp_table_iter history = history_of(letter->message, headers);
     struct amqp_value entry;
     struct past past;
+
+    if (letter->death == DEATH_REJECTED || route->count == 0)
+        return;
+    strike(letter, letter->queue->name, route);
     while (amqp_array_next(&history, &entry)) {
         if (!read_past(&entry, &past))
             continue;
         if (slice_equal(past.reason, SLICE("rejected")))
-            return false;
-        if (slice_equal(past.queue, target->name))
-            return true;
+            return;
+        strike(letter, past.queue, route);
     }
-    return false;
+}
+
+static bool is_cycle(const struct route *route, const struct queue *target)
+{
+    return target->route_mark != route->mark;
 }
 
 /* ---- headers ---- */
@@ -299,15 +290,11 @@ static struct message *make_letter(const struct dead_letter *letter, uint64_t no
 
 /* ---- routing ---- */
 
-static void deliver_letter(struct dead_letters *letters, const struct dead_letter *letter,
-                           struct message *made)
+static void deliver_letter(const struct route *route, struct message *made)
 {
-    struct amqp_properties properties;
-
-    amqp_properties_decode(message_properties(letter->message), &properties);
-    for (size_t i = 0; i < letters->route.count; i++) {
-        struct queue *target = letters->route.queues[i];
-        if (!is_cycle(letter, properties.headers, target)) {
+    for (size_t i = 0; i < route->count; i++) {
+        struct queue *target = route->queues[i];
+        if (!is_cycle(route, target)) {
             queue_push(target, made);
             continue;
         }
@@ -320,7 +307,7 @@ static void deliver_letter(struct dead_letters *letters, const struct dead_lette
 }
 
 /* Where the letter goes; NULL: nowhere (13.3: it is dropped without a word), as when a policy that
- * named the exchange went in this turn. */
+ * named the exchange went meanwhile. */
 static struct exchange *find_exchange(const struct dead_letter *letter)
 {
     const struct queue *queue = letter->queue;
@@ -343,15 +330,18 @@ static struct message *route_letter(struct broker *broker, const struct dead_let
     if (unlikely(letter->queue->delayed_by != NULL)) {
         made = exchange_make_undelayed(letter->message);
         exchange_route_message(exchange, made, route);
+        spend(&broker->dead_letters, made);
         route_deliver(route, made);
     } else {
         made = make_letter(letter, broker->clock->wall_ms / 1000);
         exchange_route_message(exchange, made, route);
+        spend(&broker->dead_letters, made);
         if (unlikely(route->is_exhausted))
             log_error("a dead letter of queue '%.*s' in vhost '%.*s' is dropped: to route it takes "
                       "more than routing_steps_max",
                       SLICE_ARG(letter->queue->name), SLICE_ARG(letter->queue->vhost->name));
-        deliver_letter(&broker->dead_letters, letter, made);
+        strike_cycles(letter, route);
+        deliver_letter(route, made);
     }
     return made;
 }
@@ -359,37 +349,83 @@ static struct message *route_letter(struct broker *broker, const struct dead_let
 /* Whoever waited for the message waits for it in its new places; if nothing of it is to be stored
  * there, no longer. made: NULL when there is no exchange. */
 static void pass_publisher(struct broker *broker, const struct dead_letter *letter,
-                           struct message *made, size_t since)
+                           struct message *made)
 {
-    if (made != NULL && dead_letters_count_awaited(broker, made, since) > 0)
-        dead_letters_await(broker, made, since, letter->publisher, letter->sequence);
-    else
+    if (made == NULL || made->unsynced == 0 || !store_lsn_is_open(broker->store, made->lsn)) {
         late_confirm(broker, letter->publisher, letter->sequence);
+        return;
+    }
+    publisher_ref(letter->publisher);
+    made->publisher = letter->publisher;
+    made->sequence = letter->sequence;
 }
 
 static void publish_letter(struct broker *broker, const struct dead_letter *letter)
 {
     struct exchange *exchange = find_exchange(letter);
-    const size_t since = broker->dead_letters.count;
     struct message *made = exchange == NULL ? NULL : route_letter(broker, letter, exchange);
 
     if (letter->publisher != NULL)
-        pass_publisher(broker, letter, made, since);
+        pass_publisher(broker, letter, made);
     if (made != NULL)
         message_unref(&made);
+    else
+        broker->dead_letters.spent += LETTER_STEPS;
 }
 
-/* NULL: it has somewhere to go, and nobody refuses. Where it would go round does not count. */
-static const char *find_obstacle(const struct dead_letters *letters,
-                                 const struct dead_letter *letter, const struct message *made)
+/* The entry is gone; what the letter needs of it is kept. */
+static struct dead_letter part_with(struct queue *queue, struct place place, enum death death)
 {
-    const struct slice headers =
-        amqp_properties_find(message_properties(letter->message), AMQP_PROPERTY_HEADERS);
+    struct message *message = place_entry(place)->message;
+    struct publisher *publisher = queue_take_wait(queue, place);
+    const struct dead_letter letter = {
+        .queue = queue,
+        .message = message_ref(message),
+        .death = death,
+        .publisher = publisher,
+        .sequence = message->sequence,
+    };
+
+    queue_ref(queue);
+    if (publisher != NULL)
+        publisher_ref(publisher);
+    queue_remove_entry(queue, place, REMOVE_MOVED);
+    broker_touch_store(queue->broker);
+    return letter;
+}
+
+static void finish_letter(struct broker *broker, struct dead_letter *letter)
+{
+    fault_point(FAULT_LETTER_TAKEN);
+    if (!fault_bug_each(FAULT_LOSE_DEAD_LETTER, 16))
+        publish_letter(broker, letter);
+    fault_point(FAULT_LETTER_ROUTED);
+    if (letter->publisher != NULL)
+        publisher_unref(&letter->publisher);
+    message_unref(&letter->message);
+    queue_unref(&letter->queue);
+}
+
+void dead_letter_send(struct queue *queue, struct place place, enum death death)
+{
+    struct broker *broker = queue->broker;
+    struct dead_letter letter = part_with(queue, place, death);
+
+    finish_letter(broker, &letter);
+}
+
+/* ---- at least once ---- */
+
+/* NULL: it has somewhere to go, and nobody refuses. Where it would go round does not count. */
+static const char *find_obstacle(const struct route *route, const struct dead_letter *letter,
+                                 const struct message *made)
+{
     size_t count = 0;
 
-    for (size_t i = 0; i < letters->route.count; i++) {
-        struct queue *target = letters->route.queues[i];
-        if (is_cycle(letter, headers, target))
+    strike_cycles(letter, route);
+    for (size_t i = 0; i < route->count; i++) {
+        struct queue *target = route->queues[i];
+        if (is_cycle(route, target))
             continue;
         if (!queue_has_room(target, made->body_size))
             return "a queue they go to is full";
@@ -402,39 +438,83 @@ const char *dead_letter_publish(struct queue *queue, struct message *message, en
 {
     struct broker *broker = queue->broker;
     struct dead_letters *letters = &broker->dead_letters;
+    struct route *route = &letters->route;
     const struct dead_letter letter = {.queue = queue, .message = message, .death = death};
     struct exchange *exchange = find_exchange(&letter);
 
     if (exchange == NULL)
         return "there is no such exchange";
     struct message *made = make_letter(&letter, broker->clock->wall_ms / 1000);
-    exchange_preview(exchange, made, &letters->route);
-    const char *obstacle = find_obstacle(letters, &letter, made);
+    exchange_preview(exchange, made, route);
+    spend(letters, made);
+    const char *obstacle = find_obstacle(route, &letter, made);
     if (obstacle == NULL) {
-        exchange_route_message(exchange, made, &letters->route);
-        obstacle = find_obstacle(letters, &letter, made); /* some exchanges choose at random */
+        exchange_route_message(exchange, made, route);
+        letters->spent += route_spent(route);
+        obstacle = find_obstacle(route, &letter, made); /* some exchanges choose at random */
     }
     if (obstacle == NULL)
-        deliver_letter(letters, &letter, made);
+        deliver_letter(route, made);
     message_unref(&made);
     return obstacle;
 }
 
-void dead_letters_run(struct broker *broker)
+/* ---- turn by turn ---- */
+
+void dead_letter_take(struct queue *queue, struct place place, enum death death)
+{
+    struct dead_letters *letters = &queue->broker->dead_letters;
+
+    if (letters->taken_count == letters->taken_capacity) {
+        letters->taken_capacity = max_of(16, 2 * letters->taken_capacity);
+        letters->taken = xrealloc(letters->taken, letters->taken_capacity, sizeof(*letters->taken));
+    }
+    letters->taken[letters->taken_count++] = part_with(queue, place, death);
+}
+
+void dead_letters_run_taken(struct broker *broker)
 {
     struct dead_letters *letters = &broker->dead_letters;
 
-    /* What is routed may overflow a queue and so add to the end. */
-    for (size_t i = 0; i < letters->count; i++) {
-        struct dead_letter letter = letters->waiting[i];
-        fault_point(FAULT_LETTER_TAKEN);
-        if (!fault_bug_each(FAULT_LOSE_DEAD_LETTER, 16))
-            publish_letter(broker, &letter);
-        fault_point(FAULT_LETTER_ROUTED);
-        if (letter.publisher != NULL)
-            publisher_unref(&letter.publisher);
-        message_unref(&letter.message);
-        queue_unref(&letter.queue);
+    for (size_t i = 0; i < letters->taken_count; i++) {
+        struct dead_letter letter = letters->taken[i]; /* what it sets off may move them */
+        finish_letter(broker, &letter);
     }
-    letters->count = 0;
+    letters->taken_count = 0;
+}
+
+/* While there is no room on the disk nothing is moved; the store is asked again, and then this
+ * goes on. */
+void dead_letters_run(struct broker *broker)
+{
+    struct dead_letters *letters = &broker->dead_letters;
+    const bool were_behind = letters->are_behind;
+
+    dead_letters_run_taken(broker);
+    while (!TAILQ_EMPTY(&letters->owing) && !broker_lacks_room(broker) &&
+           dead_letters_may_spend(broker, 0))
+        outbox_send_one(TAILQ_FIRST(&letters->owing));
+    letters->are_behind = !TAILQ_EMPTY(&letters->owing);
+    if (letters->are_behind && !broker_lacks_room(broker))
+        broker_touch_store(broker);
+    if (were_behind && letters->owed_count < LETTERS_HEAVY) {
+        const uint64_t next = letters->relief.durable + 1;
+        parking_release(&letters->relief, next, next);
+    }
+}
+
+bool dead_letters_lag(const struct broker *broker, const struct route *route)
+{
+    for (size_t i = 0; i < route->count; i++)
+        if (outbox_lags(route->queues[i]->outbox, broker->loop->turns))
+            return true;
+    return false;
+}
+
+void dead_letters_await(struct broker *broker, struct parked *parked)
+{
+    struct parking *relief = &broker->dead_letters.relief;
+
+    parked->entries = false;
+    parking_wait(relief, parked, relief->durable + 1);
 }

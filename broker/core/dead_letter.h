@@ -1,27 +1,53 @@
 /* Where a message goes after reject, expiry or overflow: published anew, by the broker, to its
  * queue's dead-letter exchange, with its history in the headers (section 13).
  *
- * It happens in two steps within one turn. The queue hands the message over when it drops the
- * entry; dead_letters_run, at the end of the turn and before the batch is submitted, routes what
- * has gathered, and what that drops in turn, until nothing is left. So the delete here and the
- * insert there are in one batch, and a chain of overflowing queues is a loop, not a recursion.
+ * What dies is set aside in the outbox of its queue (core/outbox.h); at the end of the turn, before
+ * the batch is submitted, dead_letters_run goes over the outboxes that owe letters:
+ *
+ *     dies ─▶ outbox of its queue ─▶ letter: routed, and its entry deleted, in one batch
+ *                  ▲                    └─▶ queue that has no room for it, or lets it expire at once
+ *                  └────────────────────────────────────────────┘ the outbox of that owes next
+ *
+ * So a chain of overflowing queues is a loop, not a recursion, and one message may become as
+ * many letters as there are ways through such queues: ten layers of ten make 10^10 of it. So a turn
+ * makes as many as TURN_STEPS_MAX allow, and one: to each letter its own routing, its queues and the
+ * octets that are copied. The rest stays where it is, in its queue and on disk as before it died,
+ * for the turns that follow.
+ *
+ * The outbox to which something came last is first, for one letter at a time; the letters of one
+ * queue stay in order. So a tree of them is gone through in depth: what waits is never much more
+ * than what the queues on one way through it were given. And who comes after such a storm has begun
+ * need not wait for its end. Publishers to a queue whose letters are behind wait for the turns that
+ * make them (dead_letters_lag).
+ *
+ * What a transaction settles is the exception: it is taken from its queue at once, and routed by
+ * dead_letters_run_taken before the commit is over, for that is one batch. As much as that is one
+ * client has asked for; what it sets off has the budget of others.
  *
  * A queue that keeps its dead letters until they are taken hands them over by itself, through
- * dead_letter_publish: core/outbox.h.
+ * dead_letter_publish and at the expense of the same budget, of which it may use half.
  *
- * A message whose delay is over takes the same two steps, out of the queue of its delayed exchange:
+ * A message whose delay is over goes the same way, out of the queue of its delayed exchange:
  * nobody has died, so it goes on as it was, through that exchange (core/exchange_delayed.c). */
 #ifndef CORE_DEAD_LETTER_H
 #define CORE_DEAD_LETTER_H
 
 #include "core/exchange.h"
 #include "core/message.h"
+#include "core/parking.h"
 
 struct broker;
+struct outbox;
+struct place;
+
+enum {
+    LETTER_STEPS = 200,    /* to make one that leads nowhere, beside its octets */
+    LETTERS_HEAVY = 10000, /* that are owed: publishers who add to them wait until they are fewer */
+};
 
 enum death { DEATH_REJECTED, DEATH_EXPIRED, DEATH_MAXLEN, DEATH_DELIVERY_LIMIT };
 
-struct dead_letter {
+struct dead_letter {         /* its entry is gone */
     struct queue *queue;     /* a counted reference */
     struct message *message; /* likewise */
     enum death death;
@@ -29,36 +55,45 @@ struct dead_letter {
     uint64_t sequence;
 };
 
+TAILQ_HEAD(outboxes, outbox);
 struct dead_letters {
-    struct dead_letter *waiting;
-    size_t count, capacity;
+    struct outboxes owing; /* outboxes with letters to make; where one came last is first */
+    uint64_t owed_count;   /* letters to make, of all these */
+    bool are_behind;       /* the last turn did not make them all */
+    struct parking relief; /* who waits until some are made; an LSN counts how often some were */
+    size_t spent;          /* steps, in the turn ... */
+    uint64_t spent_turn;   /* ... with this number */
+    struct dead_letter *taken; /* from their queues, and not yet routed */
+    size_t taken_count, taken_capacity;
     struct route route; /* scratch */
 };
 
-void dead_letters_release(struct dead_letters *letters); /* none may wait */
+void dead_letters_init(struct broker *broker);
+void dead_letters_end(struct broker *broker); /* what is owed stays in its queues, for the store */
 
-/* The queue drops an entry of this message; its settings name a dead-letter exchange. publisher, if
- * not NULL, would have been told now: it is told when the dead letter needs no disk, else by the
- * batch that holds it. Takes its own references. */
-void dead_letters_add(struct broker *broker, struct queue *queue, struct message *message,
-                      enum death death, struct publisher *publisher);
+/* Of this turn's budget there is more than `kept`. */
+bool dead_letters_may_spend(struct broker *broker, size_t kept);
 
-/* A message has been pushed to its queues, and nobody waits for it yet: how many things there are
- * to wait for, its entries in the open batch (one, however many) and each letter of it that waits,
- * where a queue has dropped it already. since: dead_letters.count before. */
-size_t dead_letters_count_awaited(const struct broker *broker, const struct message *message,
-                                  size_t since);
-/* There is something: this publisher waits for it from now on; of several, it is told late. Takes
- * its own reference. */
-void dead_letters_await(struct broker *broker, struct message *message, size_t since,
-                        struct publisher *publisher, uint64_t sequence);
+/* The entry, set aside or not, becomes a dead letter now and is gone. Who waited for it alone waits
+ * for the letter: told when that needs no disk, else by the batch that holds it. */
+void dead_letter_send(struct queue *queue, struct place place, enum death death);
+
+/* The entry goes now, and becomes a dead letter in dead_letters_run_taken, before the open batch is
+ * submitted. */
+void dead_letter_take(struct queue *queue, struct place place, enum death death);
+void dead_letters_run_taken(struct broker *broker);
+
+/* For who has just published to these queues: whether he is to wait, as one of them has letters to
+ * make that the turns before have not. */
+bool dead_letters_lag(const struct broker *broker, const struct route *route);
+void dead_letters_await(struct broker *broker, struct parked *parked);
 
 /* Publishes the dead letter of this message at once if it has somewhere to go, and all its targets
  * take it: then the answer is NULL, and the caller deletes the message in the same turn. Else why
  * not. */
 const char *dead_letter_publish(struct queue *queue, struct message *message, enum death death);
 
-/* Routes all that waits. */
+/* At the end of the turn: makes what is owed, as far as the budget goes. */
 void dead_letters_run(struct broker *broker);
 
 #endif

@@ -7,7 +7,10 @@
 #include "core/queue_store.h"
 #include "core/vhost.h"
 
-enum { TRIES_PER_TURN = 4096 };
+/* What it leaves of a turn's budget: those that owe come after it. */
+enum { KEPT_FOR_OTHERS = TURN_STEPS_MAX / 2 };
+
+static void owe(struct outbox *outbox);
 
 /* ---- those that wait ---- */
 
@@ -28,14 +31,27 @@ static void wait(struct outbox *outbox, const struct outgoing *outgoing)
         *outgoing;
 }
 
+static struct outgoing take_waiting(struct outbox *outbox)
+{
+    const struct outgoing first = outbox->waiting[outbox->waiting_first];
+
+    outbox->waiting_first = (outbox->waiting_first + 1) % outbox->waiting_capacity;
+    outbox->waiting_count--;
+    return first;
+}
+
 /* As many as there is room for are tried from now on. */
 static void fill(struct outbox *outbox)
 {
-    while (outbox->waiting_count > 0 && outbox->trying_count < OUTBOX_TRYING_MAX) {
-        outbox->trying[outbox->trying_count++] = outbox->waiting[outbox->waiting_first];
-        outbox->waiting_first = (outbox->waiting_first + 1) % outbox->waiting_capacity;
-        outbox->waiting_count--;
-    }
+    while (outbox->waiting_count > 0 && outbox->trying_count < OUTBOX_TRYING_MAX)
+        outbox->trying[outbox->trying_count++] = take_waiting(outbox);
+}
+
+static void forget_tried(struct outbox *outbox, size_t i)
+{
+    outbox->trying_count--;
+    memmove(&outbox->trying[i], &outbox->trying[i + 1],
+            (outbox->trying_count - i) * sizeof(outbox->trying[0]));
 }
 
 /* ---- trying ---- */
@@ -55,21 +71,16 @@ static bool try_one(struct outbox *outbox, struct outgoing *outgoing)
 {
     struct queue *queue = outbox->queue;
     struct message *message = place_entry(outgoing->place)->message;
-    const uint64_t size = message->body_size;
+    const char *why = dead_letter_publish(queue, message, outgoing->death);
 
-    if (queue->settings.keeps_dead_letters) {
-        const char *why = dead_letter_publish(queue, message, outgoing->death);
-        if (why != NULL) {
-            say_why(outbox, why);
-            outgoing->tried = true;
-            return false;
-        }
-        fault_point(FAULT_LETTER_ROUTED);
-        queue_remove_entry(queue, outgoing->place, REMOVE_REPLACED);
-    } else {
-        queue_let_go(queue, outgoing->place, outgoing->death);
+    if (why != NULL) {
+        say_why(outbox, why);
+        outgoing->tried = true;
+        return false;
     }
-    outbox->bytes -= size;
+    fault_point(FAULT_LETTER_ROUTED);
+    outbox->bytes -= message->body_size;
+    queue_remove_entry(queue, outgoing->place, REMOVE_REPLACED);
     return true;
 }
 
@@ -77,23 +88,26 @@ static void try_new(struct task *task)
 {
     struct outbox *outbox = container_of(task, struct outbox, task);
     struct queue *queue = outbox->queue;
-    size_t left = TRIES_PER_TURN, i = 0;
+    struct broker *broker = queue->broker;
+    bool more = true;
+    size_t i = 0;
 
-    while (left > 0 && (fill(outbox), i < outbox->trying_count)) {
-        if (outbox->trying[i].tried || !try_one(outbox, &outbox->trying[i])) {
-            i++;
-            continue;
-        }
-        outbox->trying_count--;
-        memmove(&outbox->trying[i], &outbox->trying[i + 1],
-                (outbox->trying_count - i) * sizeof(outbox->trying[0]));
-        left--;
+    if (!queue->settings.keeps_dead_letters) {
+        owe(outbox);
+        return;
     }
-    if (outbox->trying_count == 0)
+    while ((more = dead_letters_may_spend(broker, KEPT_FOR_OTHERS)) &&
+           (fill(outbox), i < outbox->trying_count)) {
+        if (outbox->trying[i].tried || !try_one(outbox, &outbox->trying[i]))
+            i++;
+        else
+            forget_tried(outbox, i);
+    }
+    if (outbox_count(outbox) == 0)
         outbox->told = false;
-    else if (left == 0 || !timer_is_set(&outbox->timer))
-        timer_set(&queue->broker->loop->timers, &outbox->timer,
-                  queue->broker->clock->now_ms + (left == 0 ? 0 : OUTBOX_RETRY_MS));
+    else if (!more || !timer_is_set(&outbox->timer))
+        timer_set(&broker->loop->timers, &outbox->timer,
+                  broker->clock->now_ms + (more ? OUTBOX_RETRY_MS : 0));
     queue_on_outbox_tried(queue);
 }
 
@@ -101,12 +115,91 @@ void outbox_try(struct outbox *outbox)
 {
     for (size_t i = 0; i < outbox->trying_count; i++)
         outbox->trying[i].tried = false;
-    loop_queue(outbox->queue->broker->loop, LOOP_DEFERRED, &outbox->task);
+    if (!outbox->owes)
+        loop_queue(outbox->queue->broker->loop, LOOP_DEFERRED, &outbox->task);
 }
 
 static void on_retry(struct timer *timer)
 {
     outbox_try(container_of(timer, struct outbox, timer));
+}
+
+/* ---- owing ---- */
+
+/* Not empty, and its queue does not keep dead letters until they are taken: as the first of all,
+ * again if it owes already. */
+static void owe(struct outbox *outbox)
+{
+    struct broker *broker = outbox->queue->broker;
+    struct dead_letters *letters = &broker->dead_letters;
+
+    if (outbox->owes) {
+        TAILQ_REMOVE(&letters->owing, outbox, by_owing);
+    } else if (outbox_count(outbox) > 0) {
+        queue_ref(outbox->queue);
+        letters->owed_count += outbox_count(outbox);
+        outbox->owes = true;
+        outbox->since_turn = broker->loop->turns;
+        timer_cancel(&outbox->timer);
+    } else {
+        return;
+    }
+    TAILQ_INSERT_HEAD(&letters->owing, outbox, by_owing);
+    broker_touch_store(broker);
+}
+
+static void owe_no_more(struct outbox *outbox)
+{
+    struct dead_letters *letters = &outbox->queue->broker->dead_letters;
+
+    assert(outbox->owes);
+    outbox->owes = false;
+    letters->owed_count -= outbox_count(outbox);
+    TAILQ_REMOVE(&letters->owing, outbox, by_owing);
+}
+
+void outbox_abandon(struct outbox *outbox)
+{
+    struct queue *queue = outbox->queue;
+
+    owe_no_more(outbox);
+    outbox_free(&queue->outbox);
+    queue_unref(&queue);
+}
+
+/* What may have been tried before, and then what waits. */
+static struct outgoing take_first(struct outbox *outbox)
+{
+    if (outbox->trying_count == 0)
+        return take_waiting(outbox);
+    const struct outgoing first = outbox->trying[0];
+    forget_tried(outbox, 0);
+    return first;
+}
+
+void outbox_send_one(struct outbox *outbox)
+{
+    struct queue *queue = outbox->queue;
+
+    if (queue->settings.keeps_dead_letters && !queue->deleted) { /* from now on */
+        owe_no_more(outbox);
+        outbox_try(outbox);
+        queue_unref(&queue);
+        return;
+    }
+    const struct outgoing first = take_first(outbox);
+    outbox->bytes -= place_entry(first.place)->message->body_size;
+    queue->broker->dead_letters.owed_count--;
+    if (outbox_count(outbox) > 0) {
+        dead_letter_send(queue, first.place, first.death);
+        return;
+    }
+    owe_no_more(outbox);
+    outbox_free(&queue->outbox);
+    dead_letter_send(queue, first.place, first.death);
+    if (!queue->deleted)
+        queue_on_outbox_tried(queue);
+    queue_unref(&queue);
 }
 
 /* ---- in and out ---- */
@@ -122,8 +215,18 @@ void outbox_add(struct outbox **outbox, struct queue *queue, struct place place,
         window_set_aside(place.segment->window, place);
     (*outbox)->bytes += place_entry(place)->message->body_size;
     wait(*outbox, &(struct outgoing){.place = place, .death = death});
-    if ((*outbox)->trying_count < OUTBOX_TRYING_MAX)
+    if ((*outbox)->owes)
+        queue->broker->dead_letters.owed_count++;
+    if (!queue->settings.keeps_dead_letters)
+        owe(*outbox);
+    else if (!(*outbox)->owes && (*outbox)->trying_count < OUTBOX_TRYING_MAX)
         loop_queue(queue->broker->loop, LOOP_DEFERRED, &(*outbox)->task);
+}
+
+void outbox_end(struct outbox **outbox)
+{
+    if (*outbox != NULL && !(*outbox)->owes)
+        outbox_free(outbox);
 }
 
 void outbox_free(struct outbox **outbox)
@@ -133,6 +236,7 @@ void outbox_free(struct outbox **outbox)
     *outbox = NULL;
     if (gone == NULL)
         return;
+    assert(!gone->owes);
     loop_unqueue(gone->queue->broker->loop, &gone->task);
     timer_cancel(&gone->timer);
     free(gone->waiting);

@@ -1,8 +1,8 @@
 /* How an entry ends:
  *
  *     acknowledged ──▶ forgotten; purged, deleted with the queue ──▶ dropped
- *     rejected, expired, over the limit ──▶ retired: dropped, and a dead letter if the queue's settings name an exchange,
- *         or kept aside until that is taken (outbox.h);
+ *     rejected, expired, over the limit ──▶ retired: dropped, or if the queue's settings name an exchange set aside until
+ *         it is a dead letter (outbox.h);
  *         of the queue of a delayed exchange: expired is what has waited long enough, and goes on through that exchange
  *
  * A queue with priorities has a window for each; the highest with something ready is served first,
@@ -212,27 +212,27 @@ struct queue_depth queue_depth_of_levels(const struct queue *queue)
     return depth;
 }
 
-void queue_let_go(struct queue *queue, struct place place, enum death death)
+/* Whether an entry that dies leaves its window at once: its letter, if there is one, is part of a
+ * transaction. */
+static bool dies_at_once(const struct queue *queue)
 {
-    if (!queue->settings.dead_letters || queue->deleted) {
-        queue_remove_entry(queue, place, death == DEATH_MAXLEN ? REMOVE_REPLACED : REMOVE_DROPPED);
-        return;
-    }
-    dead_letters_add(queue->broker, queue, place_entry(place)->message, death,
-                     queue_take_wait(queue, place));
-    queue_remove_entry(queue, place, REMOVE_MOVED);
+    return !queue->settings.dead_letters || queue->deleted ||
+           (!queue->settings.keeps_dead_letters &&
+            (queue->broker->in_transaction || fault_bug(FAULT_SPLIT_DEAD_LETTER)));
 }
 
-/* Its time here is over: dropped, or kept aside until its dead letter is taken. */
+/* Its time here is over: dropped, or set aside until it is a dead letter. */
 static void retire(struct queue *queue, struct place place, enum death death)
 {
-    if (likely(!queue->settings.keeps_dead_letters) || queue->deleted) {
-        queue_let_go(queue, place, death);
-        return;
+    if (!dies_at_once(queue)) {
+        outbox_add(&queue->outbox, queue, place, death);
+        if (outbox_is_heavy(queue->outbox))
+            queue->task.run = queue_hold_back;
+    } else if (queue->settings.dead_letters && !queue->deleted) {
+        dead_letter_take(queue, place, death);
+    } else {
+        queue_remove_entry(queue, place, death == DEATH_MAXLEN ? REMOVE_REPLACED : REMOVE_DROPPED);
     }
-    outbox_add(&queue->outbox, queue, place, death);
-    if (outbox_is_heavy(queue->outbox))
-        queue->task.run = queue_hold_back;
 }
 
 /* What is due becomes dead letters only as fast as there is room for them: they cannot leave memory
@@ -244,6 +244,12 @@ static bool letters_must_wait(struct queue *queue)
     timer_set(queue->expiry.wheel, &queue->expiry.timer,
               queue->broker->clock->now_ms + ROOM_RETRY_MS);
     return true;
+}
+
+/* What is due, or too much, stays until letters have been made of what is set aside. */
+static bool letters_are_full(const struct queue *queue)
+{
+    return unlikely(queue->outbox != NULL) && queue->outbox->owes && outbox_is_full(queue->outbox);
 }
 
 /* More is due than goes in one turn; on_entries_due goes on with the rest. */
@@ -271,7 +277,7 @@ static __attribute__((noinline)) enum window_next pass_due(struct queue *queue,
          next = window_first_ready(window, place)) {
         if (letters_must_wait(queue))
             return WINDOW_NOTHING;
-        if (queue->retires_later || left-- == 0) {
+        if (queue->retires_later || left-- == 0 || letters_are_full(queue)) {
             retire_later(queue);
             return WINDOW_ON_DISK;
         }
@@ -401,7 +407,7 @@ static __attribute__((noinline)) bool is_over_limits(const struct queue *queue, 
 {
     const struct settings *settings = &queue->settings;
     struct queue_depth depth = queue_depth_of_levels(queue);
-    if (unlikely(queue->outbox != NULL)) {
+    if (unlikely(queue->outbox != NULL) && settings->keeps_dead_letters) {
         more += outbox_count(queue->outbox);
         more_bytes += queue->outbox->bytes;
     }
@@ -428,8 +434,9 @@ static bool knows_deadlines(const struct queue *queue)
 
 /* The oldest of the lowest priority goes first (11.5), after all that is due, which does not count.
  * Until that is known and gone, or what must be read from disk has been, this waits to be called
- * again; when a limit that came with a policy is far exceeded, the rest goes in the turns that
- * follow. A queue that refuses drops nothing: what is requeued may take it over its limit. */
+ * again; when a limit that came with a policy is far exceeded, or many letters are still to be made,
+ * the rest goes in the turns that follow. A queue that refuses drops nothing: what is requeued may
+ * take it over its limit. */
 void queue_drop_overflow(struct queue *queue)
 {
     struct place place;
@@ -442,6 +449,8 @@ void queue_drop_overflow(struct queue *queue)
             loop_queue(queue->broker->loop, LOOP_DEFERRED, &queue->task);
             return;
         }
+        if (letters_are_full(queue))
+            return;
         enum window_next next = WINDOW_NOTHING;
         for (unsigned level = 0; level <= queue->level_max && next == WINDOW_NOTHING; level++)
             next = first_of(queue, queue_window(queue, level), &place);
@@ -525,7 +534,7 @@ static size_t retire_due(struct queue *queue, struct segment *segment)
         if (!segment_is_ready(segment, slot) || segment->deadlines.slots[slot] > due_ms)
             continue;
         /* The segment goes with its last entry. */
-        gone = segment->count == 1 && !queue->settings.keeps_dead_letters;
+        gone = segment->count == 1 && dies_at_once(queue);
         if (segment_is_on_disk(segment))
             queue_forget_in_stub(queue, segment, slot);
         else
@@ -604,6 +613,7 @@ void queue_on_outbox_tried(struct queue *queue)
     stop_holding_back(queue);
     if (!outbox_is_full(queue->outbox))
         retire_all_due(queue);
+    queue_drop_overflow(queue);
 }
 
 bool queue_has_room(struct queue *queue, uint64_t body_size)
@@ -612,15 +622,6 @@ bool queue_has_room(struct queue *queue, uint64_t body_size)
         return true;
     deliver_now(queue); /* what someone waits for is not in the way */
     return !is_over(queue, 1, body_size);
-}
-
-static bool refuses(struct queue *queue, struct message *message)
-{
-    if (likely(queue_has_room(queue, message->body_size)))
-        return false;
-    if (queue->settings.overflow == OVERFLOW_REJECT_PUBLISH_DLX && queue->settings.dead_letters)
-        dead_letters_add(queue->broker, queue, message, DEATH_MAXLEN, NULL);
-    return true;
 }
 
 bool queue_reserve(struct queue *queue, uint64_t mark, uint64_t body_size)
@@ -649,6 +650,26 @@ static void trim(struct queue *queue, bool due)
 static bool stores_all(const struct queue *queue)
 {
     return queue->settings.quorum || queue->delayed_by != NULL;
+}
+
+/* It is there until its letter is made, for nobody; and so is on disk, if that takes more than this
+ * turn. */
+static void refuse_into_letter(struct queue *queue, struct message *message)
+{
+    const struct place place = window_push(window_for(queue, message), message);
+
+    if (queue->durable && (message->persistent || stores_all(queue)))
+        queue_store_entry(queue, place, deadline_of(queue, message));
+    retire(queue, place, DEATH_MAXLEN);
+}
+
+static bool refuses(struct queue *queue, struct message *message)
+{
+    if (likely(queue_has_room(queue, message->body_size)))
+        return false;
+    if (queue->settings.overflow == OVERFLOW_REJECT_PUBLISH_DLX && queue->settings.dead_letters)
+        refuse_into_letter(queue, message);
+    return true;
 }
 
 bool queue_push(struct queue *queue, struct message *message)
@@ -961,7 +982,7 @@ void queue_delete(struct queue *queue)
     timer_cancel(&queue->read_timer);
     drop_all_ready(queue);
     retries_free(&queue->retries); /* the entries go with their windows */
-    outbox_free(&queue->outbox);
+    outbox_end(&queue->outbox);
     if (queue->durable) {
         map_remove(&broker->queues, &queue->by_id);
         definition_delete_queue(queue);

@@ -21,10 +21,8 @@ void queue_use_levels(struct queue *queue, unsigned level);
 /* Something was read: whoever waited for it goes on. */
 void queue_on_loaded(struct queue *queue);
 
-/* Drops the entry, into a dead letter at most once if it may have one. */
-void queue_let_go(struct queue *queue, struct place place, enum death death);
-
-/* Some may have left the outbox: there may be room again for what deadlines and rejects bring. */
+/* Some may have left the outbox: there may be room again for what deadlines, limits and rejects
+ * bring. */
 void queue_on_outbox_tried(struct queue *queue);
 
 /* Drops what is over the limit and in memory. */

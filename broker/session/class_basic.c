@@ -73,25 +73,8 @@ static uint64_t lsn_awaited(const struct channel *channel, const struct message 
                                                                            : 0;
 }
 
-/* A queue may have dropped it already, into a dead letter. letters: how many there were before it
- * was routed. */
-static __attribute__((noinline)) void await_letters(struct channel *channel,
-                                                    struct message *message, size_t letters)
+static void await_confirm(struct channel *channel, struct message *message)
 {
-    struct broker *broker = channel->broker;
-    const bool waits = dead_letters_count_awaited(broker, message, letters) > 0;
-    uint64_t number = confirms_add(channel->confirms, waits ? store_open_lsn(broker->store) : 0);
-
-    if (waits)
-        dead_letters_await(broker, message, letters, &channel->confirms->publisher, number);
-}
-
-static void await_confirm(struct channel *channel, struct message *message, size_t letters)
-{
-    if (unlikely(channel->broker->dead_letters.count > letters)) {
-        await_letters(channel, message, letters);
-        return;
-    }
     uint64_t lsn = lsn_awaited(channel, message);
     uint64_t number = confirms_add(channel->confirms, lsn);
 
@@ -120,11 +103,18 @@ static __attribute__((noinline)) bool route_unusually(struct channel *channel,
     return false;
 }
 
+/* Dead letters are behind: who adds to those waits. */
+static __attribute__((noinline)) void await_letters(struct channel *channel)
+{
+    if (channel->tx == NULL &&
+        dead_letters_lag(channel->broker, &channel->connection->service->route))
+        connection_await_letters(channel->connection);
+}
+
 void channel_route(struct channel *channel, struct exchange *exchange, struct message *message,
                    bool mandatory)
 {
     struct route *route = &channel->connection->service->route;
-    size_t letters = channel->broker->dead_letters.count;
 
     channel->published++;
     channel->broker->counters.messages.published++;
@@ -136,10 +126,12 @@ void channel_route(struct channel *channel, struct exchange *exchange, struct me
     }
     if (channel->confirms != NULL) {
         if (likely(taken))
-            await_confirm(channel, message, letters);
+            await_confirm(channel, message);
         else
             confirms_refuse(channel->confirms); /* 9.11 */
     }
+    if (unlikely(channel->broker->dead_letters.are_behind))
+        await_letters(channel);
     message_unref(&message);
 }
 

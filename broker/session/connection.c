@@ -364,6 +364,14 @@ void connection_pace(struct connection *connection)
         connection_rest(connection);
 }
 
+void connection_await_letters(struct connection *connection)
+{
+    if (connection->held)
+        return;
+    connection_hold(connection);
+    dead_letters_await(connection->broker, &connection->parked);
+}
+
 void connection_pace_given(struct connection *connection, uint64_t given)
 {
     if (connection->broker->counters.given == given)

@@ -177,6 +177,10 @@ void connection_pace(struct connection *connection);
  * has it was a publish, alarms included. */
 void connection_pace_given(struct connection *connection, uint64_t given);
 
+/* After a publish that added to dead letters of earlier turns: holds the connection until more of
+ * these are made. */
+void connection_await_letters(struct connection *connection);
+
 /* Ends it with connection.close: error as filled by amqp_fail; reason is for the log, NULL: the
  * error's text. */
 void connection_fail(struct connection *connection, const struct amqp_error *error,

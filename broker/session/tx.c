@@ -221,7 +221,7 @@ bool tx_commit(struct tx *tx, uint64_t *lsn, bool *entries, struct amqp_error *e
     broker->transaction_puts = *entries; /* all of it or nothing, even without room */
     apply_settlements(tx);
     broker->in_transaction = broker->transaction_puts = false;
-    dead_letters_run(broker); /* of what it rejects or crowds out: they are part of it */
+    dead_letters_run_taken(broker); /* of what it rejects or crowds out: they are part of it */
     if (was_full)
         channel_wake_consumers(tx->channel);
     fault_point(FAULT_TX_WHOLE);

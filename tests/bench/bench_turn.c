@@ -308,6 +308,37 @@ static void measure_priorities(bool durable)
     stop();
 }
 
+/* ---- dead letters ---- */
+
+/* Of one publish, through layers of queues that keep nothing and dead-letter to all of the next. */
+static void measure_letters(size_t layers, size_t width)
+{
+    char exchange[24], name[24], arguments[64];
+    struct buf out = BUF_EMPTY;
+    size_t count = 0, of_layer = 1;
+
+    start();
+    for (size_t layer = 0; layer <= layers; layer++) {
+        snprintf(exchange, sizeof(exchange), "layer%zu", layer);
+        declare_exchange(peer, exchange, "fanout");
+    }
+    for (size_t layer = 0; layer < layers; layer++) {
+        snprintf(exchange, sizeof(exchange), "layer%zu", layer);
+        snprintf(arguments, sizeof(arguments), "x-max-length=I0,x-dead-letter-exchange=Slayer%zu",
+                 layer + 1);
+        for (size_t i = 0; i < width; i++) {
+            snprintf(name, sizeof(name), "q%zu.%zu", layer, i);
+            declare_queue(peer, name, false, arguments);
+            bind_queue(peer, name, exchange, "");
+        }
+        of_layer *= width;
+        count += of_layer;
+    }
+    put_publish(&out, "layer0", "", "m", &(struct sent){0});
+    measure("publish to layers of dead-letter queues", count, &out);
+    stop();
+}
+
 /* ---- what a channel holds ---- */
 
 static void take(uint16_t channel, uint64_t count)
@@ -490,6 +521,7 @@ START_TEST(everything)
     measure_history(true);
     measure_priorities(false);
     measure_priorities(true);
+    measure_letters(5, 10);
     measure_held(false);
     measure_held(true);
     measure_returns(false);

@@ -140,13 +140,16 @@ bool choices_next(struct choices *choices)
 /* The rest of a command is one of these. */
 static struct {
     struct events *events;
-    struct {
+    struct letter {
         uint32_t message;
         uint8_t queue, reason;
         bool awaited;
+        bool taken;             /* by a transaction */
         struct command options; /* of that queue */
     } letters[LETTERS_MAX];
     size_t letter_count;
+    uint32_t buried, last_buried[MODEL_QUEUES]; /* when the last one died in each, by counting */
+    bool takes_letters;                         /* a transaction settles */
     bool batch_leaves; /* at the end of the turn, if there is anything in it */
     struct model_queue *overfull[MODEL_QUEUES]; /* something went back there, over the limit */
     size_t overfull_count;
@@ -256,6 +259,8 @@ static void bury(struct reference *r, struct model_queue *queue, struct model_en
         doing.letters[doing.letter_count].reason = (uint8_t)reason;
         /* What is on its way to the disk stays there until the dead letter is, too. */
         doing.letters[doing.letter_count].awaited = entry->awaited && entry->batch == r->batch;
+        doing.letters[doing.letter_count].taken = doing.takes_letters;
+        doing.last_buried[queue - r->queues] = ++doing.buried;
         doing.letters[doing.letter_count++].options = queue->options;
     }
     remove_entry(r, queue, entry);
@@ -787,22 +792,48 @@ static bool is_cycle(const struct model_message *letter, unsigned queue)
     return false;
 }
 
-static bool run_letters(struct reference *r)
+/* Those that a transaction has taken are first, as it took them. Of others the queue in which one
+ * died last is first, for one letter; of a queue the oldest. */
+static size_t first_letter(void)
+{
+    size_t first = 0;
+
+    for (size_t i = 0; i < doing.letter_count; i++) {
+        if (doing.letters[i].taken)
+            return i;
+        if (doing.last_buried[doing.letters[i].queue] >
+            doing.last_buried[doing.letters[first].queue])
+            first = i;
+    }
+    return first;
+}
+
+static void publish_letter(struct reference *r, const struct letter *letter)
+{
+    uint8_t targets[MODEL_QUEUES];
+    const uint32_t index =
+        die(r, letter->message, letter->queue, (enum reason)letter->reason, &letter->options);
+    const size_t count = route(r, message_at(index)->exchange, message_at(index)->key, targets);
+
+    arrange(r, message_at(index), targets, count);
+    for (size_t n = 0; n < count && !r->full; n++)
+        if (!is_cycle(message_at(index), targets[n]))
+            push(r, &r->queues[targets[n]], index, letter->awaited);
+}
+
+static bool run_letters(struct reference *r, bool all)
 {
     const bool any = doing.letter_count > 0;
 
-    for (size_t i = 0; i < doing.letter_count; i++) {
-        const struct command options = doing.letters[i].options;
-        const uint32_t index = die(r, doing.letters[i].message, doing.letters[i].queue,
-                                   (enum reason)doing.letters[i].reason, &options);
-        uint8_t targets[MODEL_QUEUES];
-        const size_t count = route(r, message_at(index)->exchange, message_at(index)->key, targets);
-        arrange(r, message_at(index), targets, count);
-        for (size_t n = 0; n < count && !r->full; n++)
-            if (!is_cycle(message_at(index), targets[n]))
-                push(r, &r->queues[targets[n]], index, doing.letters[i].awaited);
+    while (doing.letter_count > 0 && !r->full) {
+        const size_t first = first_letter();
+        const struct letter letter = doing.letters[first];
+        if (!letter.taken && !all)
+            break;
+        memmove(&doing.letters[first], &doing.letters[first + 1],
+                (--doing.letter_count - first) * sizeof(letter));
+        publish_letter(r, &letter);
     }
-    doing.letter_count = 0;
     return any;
 }
 
@@ -1142,7 +1173,7 @@ static void run(struct world *world)
         again = run_timers(r);
         for (int i = 0; i < MODEL_QUEUES && !r->full; i++)
             again |= r->queues[i].exists && deliver(r, &r->queues[i]);
-        again |= run_letters(r);
+        again |= run_letters(r, true);
         submit(world);
         again |= drop_late(r, again);
         for (int i = 0; i < MODEL_QUEUES && r->scarce; i++)
@@ -1546,8 +1577,10 @@ static void commit(struct reference *r, const struct command *command)
         publish(r, command->channel, channel->held[i].message, channel->held[i].mandatory);
     memset(channel->held, 0, sizeof(channel->held));
     channel->held_count = 0;
+    doing.takes_letters = true;
     settle_held(r, command->channel); /* 9.15: publishes first */
-    run_letters(r);
+    doing.takes_letters = false;
+    run_letters(r, false);
     if (channel->global_prefetch > 0)
         wake_channel(r, command->channel);
 }

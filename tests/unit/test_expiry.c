@@ -222,7 +222,8 @@ START_TEST(what_is_due_goes_in_slices) /* 11.1 */
     loop_turn(&harness.loop, 0);
     ck_assert_uint_ge(ready_in("q"), COUNT + 1 - IN_A_TURN);
     ck_assert_uint_lt(ready_in("q"), COUNT);
-    harness_run(&harness);
+    for (int i = 0; i < 4; i++) /* so many letters take some turns */
+        harness_run(&harness);
     peer_expect_content(peer, 1, AMQP_BASIC_GET_OK, "last");
     for (int i = 0; i < 2; i++)
         peer_expect(peer, 1, AMQP_BASIC_GET_EMPTY);
