@@ -40,7 +40,8 @@ static void address_free(struct address *address)
 {
     assert(address->ref_count == 0 && address->open_count == 0);
     assert(address->handshake_count == 0 && address->ending_count == 0);
-    assert(address->logins.line.count == 0 && address->tls_handshakes.waiting.count == 0);
+    assert(address->logins.line.count == 0 && address->tls_handshakes.waiting.count == 0 &&
+           address->tls_handshakes.begun_count == 0);
     while (address->regular_count > 0)
         forget_regular(address, TAILQ_FIRST(&address->regulars));
     map_remove(&address->addresses->by_key, &address->by_key);

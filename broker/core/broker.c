@@ -130,6 +130,7 @@ void broker_spend(struct broker *broker, size_t steps)
         broker->steps = 0;
     broker->steps_turn = broker->loop->turns;
     broker->steps += steps;
+    broker->overspent = broker->steps > TURN_STEPS_MAX;
 }
 
 uint64_t broker_new_queue_ids(struct broker *broker, uint64_t count)

@@ -84,6 +84,7 @@ struct broker {
     uint64_t route_mark;     /* a fresh one per message routed: see core/exchange.h */
     uint64_t steps;          /* that were spent in the turn ... */
     uint64_t steps_turn;     /* ... of this number */
+    bool overspent;          /* see broker_has_overspent */
     uint64_t reserve_mark;   /* a fresh one per transaction: see queue_reserve */
     size_t fetches;          /* reads from the store, and from and to scratch, under way */
     bool is_ending;          /* none begins any more */
@@ -137,9 +138,14 @@ static inline void broker_touch_store(struct broker *broker)
  * long as that and one frame. */
 void broker_spend(struct broker *broker, size_t steps);
 
-static inline bool broker_turn_is_spent(const struct broker *broker)
+/* After each frame that may have: whether it did, and the turn's steps are gone. Who has spent
+ * nothing does not rest, whatever others have. */
+static inline bool broker_has_overspent(struct broker *broker)
 {
-    return broker->steps > TURN_STEPS_MAX && broker->steps_turn == broker->loop->turns;
+    if (likely(!broker->overspent))
+        return false;
+    broker->overspent = false;
+    return broker->steps_turn == broker->loop->turns;
 }
 
 /* So many ids that no queue ever had, the first of them; remembered by the open batch. */

@@ -225,7 +225,8 @@ static void await_peer(struct stream *stream)
     enter_begun(stream);
     if (tls->begun_count <= tls->limits.begun)
         return;
-    const bool is_many = line->begun_count > tls->limits.begun / tls->begun_line_count;
+    const uint32_t share = max_of(tls->limits.begun / tls->begun_line_count, 1U);
+    const bool is_many = line->begun_count > share;
     struct stream *oldest = TAILQ_FIRST(is_many ? &line->begun : &tls->begun);
     leave_begun(oldest);
     fail(oldest, LOG_ERROR, ETIMEDOUT,

@@ -346,7 +346,7 @@ void connection_rest(struct connection *connection)
 
 void connection_share_turn(struct connection *connection)
 {
-    if (unlikely(broker_turn_is_spent(connection->broker)))
+    if (unlikely(broker_has_overspent(connection->broker)))
         connection_rest(connection);
 }
 
@@ -360,7 +360,7 @@ void connection_pace(struct connection *connection)
         connection_hold(connection);
         paging_await_write(&broker->paging, &connection->parked);
     }
-    if (unlikely(broker_turn_is_spent(broker)))
+    if (unlikely(broker_has_overspent(broker)))
         connection_rest(connection);
 }
 

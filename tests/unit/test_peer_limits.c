@@ -909,6 +909,30 @@ START_TEST(turns_are_shared_by_all_types) /* GHSA-6chv-gv3h-cvcj */
 }
 END_TEST
 
+/* What others have spent is no reason to rest. */
+START_TEST(who_spends_nothing_does_not_rest)
+{
+    enum { PLAIN = 500 };
+    struct buf out = BUF_EMPTY;
+
+    start_labour(0);
+    declare_queue(peer, "p", false, NULL);
+    struct peer *plain = peer_open_channel(&harness);
+    put_labour(&out, 0, LABOUR_PUBLISHES);
+    memory_transport_send(&other->memory, buf_slice(&out));
+    buf_clear(&out);
+    for (int i = 0; i < PLAIN; i++)
+        put_publish(&out, "", "p", "m", &(struct sent){0});
+    memory_transport_send(&plain->memory, buf_slice(&out));
+    buf_release(&out);
+    loop_turn(&harness.loop, 0);
+    ck_assert(other->connection->held);
+    ck_assert(!plain->connection->held);
+    harness_run(&harness);
+    ck_assert_uint_eq(PLAIN, count_ready(peer, "p"));
+}
+END_TEST
+
 /* Transactions of many channels, committed in one turn; and what one of them alone may do. */
 START_TEST(turns_are_shared_by_transactions) /* GHSA-6chv-gv3h-cvcj */
 {
@@ -1616,6 +1640,7 @@ static Suite *peer_limits_suite(void)
     tcase_add_test(tests, a_refused_route_is_not_confirmed);
     tcase_add_test(tests, turns_are_shared);
     tcase_add_loop_test(tests, turns_are_shared_by_all_types, 0, countof(labours));
+    tcase_add_test(tests, who_spends_nothing_does_not_rest);
     tcase_add_test(tests, turns_are_shared_by_transactions);
     tcase_add_test(tests, turns_are_shared_by_bindings);
     tcase_add_test(tests, exchanges_on_the_way);

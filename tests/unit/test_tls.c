@@ -236,6 +236,24 @@ START_TEST(who_is_slow_to_go_on_is_not_pushed_out)
 }
 END_TEST
 
+/* More lines than there may be of all: each may have one, and the oldest of all goes. */
+START_TEST(many_lines_push_out_the_oldest)
+{
+    enum { BEGUN = 2 };
+    static struct tls_line lines[3 * BEGUN];
+
+    start(BEGUN, MANY);
+    for (size_t i = 0; i < countof(lines); i++) {
+        tls_line_init(&lines[i]);
+        come_to_begin(&lines[i]);
+    }
+    wait_for(countof(lines) - BEGUN);
+    for (size_t i = 0; i < ended_count; i++)
+        ck_assert_ptr_eq(ended[i].peer, &peers[i]);
+    stop();
+}
+END_TEST
+
 START_TEST(who_has_few_pushes_out_the_oldest)
 {
     enum { BEGUN = 4 };
@@ -258,6 +276,7 @@ int main(void)
     tcase_add_test(tests, a_crowd_waits_in_its_own_line);
     tcase_add_test(tests, a_line_has_an_end);
     tcase_add_test(tests, who_is_slow_to_go_on_is_not_pushed_out);
+    tcase_add_test(tests, many_lines_push_out_the_oldest);
     tcase_add_test(tests, who_has_few_pushes_out_the_oldest);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
