@@ -483,19 +483,24 @@ void dead_letters_run_taken(struct broker *broker)
     letters->taken_count = 0;
 }
 
-/* While there is no room on the disk nothing is moved; the store is asked again, and then this
- * goes on. */
+/* More letters would only wait in memory: for room on the disk, or for the batch under way. Either
+ * touches the store when it is over. */
+static bool must_wait(const struct broker *broker)
+{
+    return broker_lacks_room(broker) ||
+           (broker_store_is_full(broker) && store_is_busy(broker->store));
+}
+
 void dead_letters_run(struct broker *broker)
 {
     struct dead_letters *letters = &broker->dead_letters;
     const bool were_behind = letters->are_behind;
 
     dead_letters_run_taken(broker);
-    while (!TAILQ_EMPTY(&letters->owing) && !broker_lacks_room(broker) &&
-           dead_letters_may_spend(broker, 0))
+    while (!TAILQ_EMPTY(&letters->owing) && !must_wait(broker) && dead_letters_may_spend(broker, 0))
         outbox_send_one(TAILQ_FIRST(&letters->owing));
     letters->are_behind = !TAILQ_EMPTY(&letters->owing);
-    if (letters->are_behind && !broker_lacks_room(broker))
+    if (letters->are_behind && !must_wait(broker))
         broker_touch_store(broker);
     if (were_behind && letters->owed_count < LETTERS_HEAVY) {
         const uint64_t next = letters->relief.durable + 1;

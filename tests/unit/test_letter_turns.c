@@ -1,5 +1,6 @@
 /* Dead letters that make dead letters: however many these become, a turn makes a few of them, what
  * waits stays small and in order, and is in one place whenever the power goes. */
+#include "base/alloc.h"
 #include "core/queue.h"
 #include "core/vhost.h"
 #include "store/memory.h"
@@ -120,6 +121,32 @@ START_TEST(a_tree_takes_turns)
 END_TEST
 
 /* One that has no end to speak of is in nobody's way, and takes no room. */
+/* As fast as the store takes them, and not into memory. */
+START_TEST(letters_wait_for_the_store)
+{
+    enum { LAYERS = 3, LEAVES = 512, SIZE = 100000, MOST = 16 << 20 };
+    struct buf out = BUF_EMPTY;
+    char *body = xmalloc(SIZE + 1);
+
+    memset(body, 'm', SIZE);
+    body[SIZE] = '\0';
+    declare_tree(LAYERS, true, ways_on[0]);
+    declare_queue(peer, "end", true, NULL);
+    bind_queue(peer, "end", "layer3", "");
+    store_memory_set_auto_sync(harness.store, false);
+    put_publish(&out, "layer0", "", body, &(struct sent){.persistent = true});
+    send_in_turn(peer, &out);
+    for (int syncs = 0; ready_in("end") < LEAVES; syncs++) {
+        ck_assert_int_lt(syncs, LEAVES);
+        for (int i = 0; i < 10; i++)
+            harness_run(&harness);
+        ck_assert_uint_lt(store_open_bytes(harness.store), MOST);
+        store_memory_sync(harness.store);
+    }
+    free(body);
+}
+END_TEST
+
 START_TEST(others_are_served_meanwhile)
 {
     enum { ROUNDS = 10 };
@@ -489,6 +516,7 @@ int main(void)
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_set_timeout(tests, 60);
     tcase_add_loop_test(tests, a_tree_takes_turns, 0, countof(ways_on));
+    tcase_add_test(tests, letters_wait_for_the_store);
     tcase_add_loop_test(tests, others_are_served_meanwhile, 0, countof(ways_on));
     tcase_add_test(tests, publishers_wait_for_their_letters);
     tcase_add_test(tests, octets_count);
