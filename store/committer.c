@@ -22,20 +22,26 @@
 
 enum { IDLE_MS = 100 };
 
-/* 0, APPLY_NO_ROOM or -errno. */
+static enum room_found find_room(struct committer *committer, const struct batch *batch)
+{
+    return batch != NULL ? room_make(&committer->room, batch) : room_find_ample(&committer->room);
+}
+
+/* For the batch; NULL: so much that publishers may go on. 0, APPLY_NO_ROOM or -errno. */
 static int make_room(struct committer *committer, const struct batch *batch)
 {
-    enum room_found found = room_make(&committer->room, batch);
+    enum room_found found = find_room(committer, batch);
 
     if (found == ROOM_LATER) {
         const int result = apply_nothing(&committer->apply);
         if (result != 0)
             return result;
-        found = room_make(&committer->room, batch);
+        found = find_room(committer, batch);
     }
     return found == ROOM_NOW ? 0 : APPLY_NO_ROOM;
 }
 
+/* 0, APPLY_NO_ROOM or -errno. */
 static int try(struct committer *committer, struct batch *batch)
 {
     const int result = make_room(committer, batch);
@@ -51,16 +57,10 @@ static int try(struct committer *committer, struct batch *batch)
 /* Whether publishers may go on. 0 or -errno. */
 static int look_for_room(struct committer *committer)
 {
-    enum room_found found = room_find_ample(&committer->room);
+    const int result = make_room(committer, NULL);
 
-    if (found == ROOM_LATER) {
-        const int result = apply_nothing(&committer->apply);
-        if (result != 0)
-            return min_of(result, 0);
-        found = room_find_ample(&committer->room);
-    }
-    committer->full = found != ROOM_NOW;
-    return 0;
+    committer->full = result != 0;
+    return min_of(result, 0);
 }
 
 /* Of this batch, and of what was done in idle time before. */

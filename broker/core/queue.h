@@ -168,7 +168,8 @@ static inline void queue_wake(struct queue *queue)
 
 /* basic.get: the first ready entry, now unacked; for a no-ack get the caller settles it with
  * queue_discard once it is sent. WINDOW_ON_DISK: a read was started, more is due before it than
- * goes at once, or something is on its way back, and waiter->on_loaded runs when it is worth trying again (or the queue is gone). */
+ * goes at once, or something is on its way back, and waiter->on_loaded runs when it is worth trying
+ * again (or the queue is gone). */
 enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place,
                            struct queue_waiter *waiter);
 void queue_waiter_cancel(struct queue_waiter *waiter); /* harmless when not waiting */

@@ -360,8 +360,7 @@ void connection_pace(struct connection *connection)
         connection_hold(connection);
         paging_await_write(&broker->paging, &connection->parked);
     }
-    if (unlikely(broker_has_overspent(broker)))
-        connection_rest(connection);
+    connection_share_turn(connection);
 }
 
 void connection_await_letters(struct connection *connection)

@@ -7,8 +7,9 @@
  * each may hold unacked_max_per_channel. So a turn begins with no further channel once
  * RETURNS_AT_ONCE deliveries have gone back. All that one channel held goes back in one turn, and
  * limits of queues are looked at when it is back. Until then its queues hand out nothing: no
- * consumer is given what stood behind it before it is there. While it waits it is what it was, unacked, and no consumer's: it can be purged or
- * deleted with its queue no earlier and no later than before. */
+ * consumer is given what stood behind it before it is there. While it waits it is what it was,
+ * unacked, and no consumer's: it can be purged or deleted with its queue no earlier and no later
+ * than before. */
 #ifndef SESSION_RETURNS_H
 #define SESSION_RETURNS_H
 
