@@ -5,6 +5,8 @@
 
 #include "store/crc32c.h"
 
+enum { WAIT_MS = 100, WAITS_MAX = 300 };
+
 /* ---- the model ------------------------------------------------------------------------------- */
 
 struct model *model_new(void)
@@ -202,11 +204,16 @@ static void on_fetched(struct store_fetch *fetch)
     (void)fetch;
 }
 
+/* In many small waits: a process that is stopped for a while, with all its threads, loses one of
+ * them and not its patience. */
 static int wait_for(struct store *store)
 {
     struct pollfd poll_fd = {.fd = store_fd(store), .events = POLLIN};
 
-    return poll(&poll_fd, 1, 30000) == 1 ? store_process(store) : -ETIMEDOUT;
+    for (int waits = 0; waits < WAITS_MAX; waits++)
+        if (poll(&poll_fd, 1, WAIT_MS) == 1)
+            return store_process(store);
+    return -ETIMEDOUT;
 }
 
 int settle_store(struct store *store)

@@ -27,7 +27,8 @@
  * count.
  *
  * A seed repeats the workload and what is chosen. When the store tidies up between two batches is
- * its thread's own decision, so that a state which fails is kept (--keep) rather than made again.
+ * its thread's own decision, so that a state which fails is kept (--keep) rather than made again:
+ * then all is done below that directory, which should be in memory.
  *
  * Bugs are those of base/fault.def that live in the store; confirm-before-commit and drop-ack,
  * which are the owner's, are played by this program. The status is 0 when there was nothing to
@@ -656,7 +657,9 @@ int main(int argc, char **argv)
     parse(argc, argv);
     const char *temporary = getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp";
     snprintf(top, sizeof top, "%s/crash-states.XXXXXX",
-             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : temporary);
+             options.keep != NULL            ? options.keep
+             : access("/dev/shm", W_OK) == 0 ? "/dev/shm"
+                                             : temporary);
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (mkdtemp(top) == NULL || shared == MAP_FAILED) {
         perror(top);
