@@ -244,13 +244,20 @@ static void remove_names(struct config_names *names)
     }
 }
 
-static void set_name(struct config_names *names, const char *text, bool on)
+struct config_name *config_find_name(const struct config_names *names, const char *text)
 {
     struct config_name *name;
 
     TAILQ_FOREACH (name, names, link)
         if (strcmp(name->name, text) == 0)
             break;
+    return name;
+}
+
+static void set_name(struct config_names *names, const char *text, bool on)
+{
+    struct config_name *name = config_find_name(names, text);
+
     if (name == NULL) {
         name = xcalloc(1, sizeof(*name));
         name->name = xstrdup(text);

@@ -60,6 +60,8 @@ struct config_name { /* PREFIX.NAME = true or false */
 };
 TAILQ_HEAD(config_names, config_name);
 
+struct config_name *config_find_name(const struct config_names *names, const char *text);
+
 struct config_vhost_limits { /* default_limits.vhosts.NAME.* */
     TAILQ_ENTRY(config_vhost_limits) link;
     char *name;

@@ -113,16 +113,6 @@ static void tell_family(const struct audience *who, const struct key *key, const
     }
 }
 
-static bool has_name(const struct config_names *names, const char *wanted)
-{
-    const struct config_name *name;
-
-    TAILQ_FOREACH (name, names, link)
-        if (strcmp(name->name, wanted) == 0)
-            return true;
-    return false;
-}
-
 static void tell_key(const struct config *config, const struct audience *who, const struct key *key)
 {
     const void *place = (const char *)config + key->offset;
@@ -159,7 +149,7 @@ static void tell_key(const struct config *config, const struct audience *who, co
             tell_value(who, key, "", "none");
         break;
     case KEY_NO_LOOPBACK_USERS:
-        if (!has_name(&config->loopback_users, "guest"))
+        if (config_find_name(&config->loopback_users, "guest") == NULL)
             tell_value(who, key, "", "none");
         break;
     default:
