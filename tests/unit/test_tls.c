@@ -1,5 +1,6 @@
 /* tls: whose handshake goes on when there are many. The streams of an address are in one line; one
- * in the other line comes after or before them, over socket pairs, with the worker thread. */
+ * in the other line comes after or before them, over socket pairs, with the worker thread. And what
+ * it tells the transport about its output. */
 #include "net/tls.h"
 
 #include <openssl/pem.h>
@@ -269,6 +270,80 @@ START_TEST(who_has_few_pushes_out_the_oldest)
 }
 END_TEST
 
+/* ---- after the handshake ---- */
+
+static SSL *client_ssl;
+
+static struct peer *come_to_stay(struct tls_line *line)
+{
+    struct peer *peer = come(line, "", 0);
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+
+    client_ssl = SSL_new(ctx);
+    SSL_CTX_free(ctx);
+    ck_assert_int_eq(1, SSL_set_fd(client_ssl, peer->fd));
+    while (SSL_connect(client_ssl) != 1)
+        loop_turn(&loop, 10);
+    return peer;
+}
+
+/* What comes until it ends like this. */
+static struct buf receive_until(struct slice end)
+{
+    struct buf received = BUF_EMPTY;
+    size_t size;
+
+    for (int barren = 0; barren < 100; barren++) {
+        while (SSL_read_ex(client_ssl, buf_reserve(&received, 16384), 16384, &size) == 1) {
+            buf_commit(&received, size);
+            barren = 0;
+        }
+        const struct slice all = buf_slice(&received);
+        if (all.size >= end.size &&
+            slice_equal(slice_of(all.data + all.size - end.size, end.size), end))
+            break;
+        loop_turn(&loop, 10);
+    }
+    return received;
+}
+
+/* A record that is encrypted and waits for the socket cannot be taken back. */
+START_TEST(output_is_cut_behind_what_is_encrypted)
+{
+    enum { LINES = 200000, LINE_SIZE = 8 };
+    const int room = 4096;
+    char line[LINE_SIZE + 1];
+
+    start(MANY, MANY);
+    struct peer *peer = come_to_stay(&crowd);
+    buf_append(transport_output(&peer->transport), SLICE("hello"));
+    struct buf received = receive_until(SLICE("hello"));
+    buf_release(&received);
+    setsockopt(peer->transport.source.fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+    for (int i = 0; i < LINES; i++) {
+        snprintf(line, sizeof(line), "%07d\n", i);
+        buf_append(transport_output(&peer->transport), slice_of(line, LINE_SIZE));
+    }
+    loop_turn(&loop, 0);
+    transport_cut_output(&peer->transport);
+    buf_append(transport_output(&peer->transport), SLICE("the end"));
+    received = receive_until(SLICE("the end"));
+    const struct slice got = buf_slice(&received);
+    ck_assert_uint_lt(got.size, LINES * LINE_SIZE / 2);
+    ck_assert_uint_eq(got.size % LINE_SIZE, sizeof("the end") - 1);
+    for (size_t i = 0; i < got.size / LINE_SIZE; i++) {
+        snprintf(line, sizeof(line), "%07zu\n", i);
+        ck_assert(
+            slice_equal(slice_of(got.data + i * LINE_SIZE, LINE_SIZE), slice_of(line, LINE_SIZE)));
+    }
+    ck_assert(
+        slice_equal(slice_of(got.data + got.size / LINE_SIZE * LINE_SIZE, 7), SLICE("the end")));
+    buf_release(&received);
+    SSL_free(client_ssl);
+    stop();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("tls");
@@ -278,6 +353,7 @@ int main(void)
     tcase_add_test(tests, who_is_slow_to_go_on_is_not_pushed_out);
     tcase_add_test(tests, many_lines_push_out_the_oldest);
     tcase_add_test(tests, who_has_few_pushes_out_the_oldest);
+    tcase_add_test(tests, output_is_cut_behind_what_is_encrypted);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
 }
