@@ -153,13 +153,14 @@ bool channel_refuse(struct channel *channel, const struct amqp_error *error)
         return false;
     log_error_of_channel(channel, error);
     drop_work(channel);
-    channel_send(channel, &(struct amqp_method){.id = AMQP_CHANNEL_CLOSE,
-                                                .channel_close = {
-                                                    .reply_code = error->code,
-                                                    .reply_text = slice_of_string(error->text),
-                                                    .class_id = error->class_id,
-                                                    .method_id = error->method_id,
-                                                }});
+    const struct amqp_method close = {.id = AMQP_CHANNEL_CLOSE,
+                                      .channel_close = {
+                                          .reply_code = error->code,
+                                          .reply_text = slice_of_string(error->text),
+                                          .class_id = error->class_id,
+                                          .method_id = error->method_id,
+                                      }};
+    connection_send_behind_held(channel->connection, channel->number, &close);
     channel->state = CHANNEL_AWAIT_CLOSE_OK;
     return true;
 }

@@ -311,6 +311,17 @@ static void on_durable(struct parked *parked)
     connection_unhold(connection);
 }
 
+void connection_send_behind_held(struct connection *connection, uint16_t channel,
+                                 const struct amqp_method *method)
+{
+    if (buf_size(&connection->held_reply) == 0) {
+        connection_send(connection, channel, method);
+        return;
+    }
+    amqp_method_encode(&connection->held_reply, channel, method);
+    connection->frames_out++;
+}
+
 static void hold_until(struct connection *connection, uint64_t lsn, bool entries)
 {
     connection_hold(connection);

@@ -122,6 +122,10 @@ void connection_send(struct connection *connection, uint16_t channel,
 void connection_send_durable(struct connection *connection, uint16_t channel,
                              const struct amqp_method *method, uint64_t lsn, bool entries);
 
+/* Sends one method, behind the reply that waits, if one does: the last word on a channel. */
+void connection_send_behind_held(struct connection *connection, uint16_t channel,
+                                 const struct amqp_method *method);
+
 /* Holds the input; connection_unhold lets it go on, in the next turn's INPUT phase at the
  * latest. */
 void connection_hold(struct connection *connection);

@@ -478,6 +478,28 @@ START_TEST(who_cannot_be_cancelled_loses_the_channel) /* 10.20 */
 }
 END_TEST
 
+/* What it was to be told comes first: after channel.close there is nothing more (5.6). */
+START_TEST(the_channel_is_lost_behind_a_reply_that_waits) /* 10.20 */
+{
+    consume_from_quorum();
+    expect_delivery(other, "a");
+    other->connection->can_consumer_cancel_notify = false;
+    harness_advance(&harness, 3000);
+    store_memory_set_auto_sync(harness.store, false);
+    peer_send(other, 1,
+              &(struct amqp_method){.id = AMQP_QUEUE_DECLARE,
+                                    .queue_declare = {.queue = SLICE("r"), .durable = true}});
+    harness_advance(&harness, 3100);
+    peer_expect_nothing(other);
+    store_memory_set_auto_sync(harness.store, true);
+    harness_run(&harness);
+    peer_expect(other, 1, AMQP_QUEUE_DECLARE_OK);
+    peer_expect_close(other, 1, 406, "PRECONDITION_FAILED - delivery acknowledgement*");
+    peer_expect_nothing(other);
+    get_one(peer, "q", "a");
+}
+END_TEST
+
 START_TEST(the_consumer_has_the_last_word) /* 10.20 */
 {
     declare_queue(peer, "q", true, "x-queue-type=Squorum,x-consumer-timeout=I5000");
@@ -612,6 +634,7 @@ int main(void)
     tcase_add_test(time, a_busy_consumer_is_not);
     tcase_add_test(time, only_the_slow_consumer_loses_its_deliveries);
     tcase_add_test(time, who_cannot_be_cancelled_loses_the_channel);
+    tcase_add_test(time, the_channel_is_lost_behind_a_reply_that_waits);
     tcase_add_test(time, the_consumer_has_the_last_word);
     tcase_add_test(time, the_configuration_is_for_all_queues);
     tcase_add_test(time, a_transaction_is_no_delay);
