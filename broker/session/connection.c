@@ -543,8 +543,20 @@ static void on_drained(struct transport *transport)
 
 /* ---- heartbeats ---- */
 
-/* One timer for both directions, moved only when it expires: traffic costs it nothing. Any octet is
- * life (4.3.4). */
+/* When its peer has last shown that it lives: by an octet (4.3.4), or, when it is not heard because
+ * it does not read, by one that it took. UINT64_MAX: that it is not heard is none of its doing
+ * (4.3.5). */
+static uint64_t last_life_ms(const struct connection *connection)
+{
+    const struct transport *transport = &connection->transport;
+    const uint64_t heard_ms = max_of(transport->read_ms, connection->listening_ms);
+
+    if (connection->choked)
+        return max_of(heard_ms, transport->write_ms);
+    return is_paused(connection) ? UINT64_MAX : heard_ms;
+}
+
+/* One timer for both directions, moved only when it expires: traffic costs it nothing. */
 static void on_heartbeat_timer(struct timer *timer)
 {
     struct connection *connection = container_of(timer, struct connection, heartbeat_timer);
@@ -552,9 +564,8 @@ static void on_heartbeat_timer(struct timer *timer)
     const uint64_t now_ms = connection->broker->clock->now_ms;
     const uint64_t interval_ms = (uint64_t)connection->heartbeat_s * 1000;
 
-    const bool reading = !is_paused(connection);
-    const uint64_t heard_ms = max_of(transport->read_ms, connection->listening_ms);
-    if (reading && now_ms - heard_ms >= 2 * interval_ms) { /* 4.3.5 */
+    const uint64_t life_ms = last_life_ms(connection);
+    if (life_ms != UINT64_MAX && now_ms - life_ms >= 2 * interval_ms) { /* 4.3.5 */
         char reason[64];
         snprintf(reason, sizeof(reason), "missed heartbeats from client, timeout: %us",
                  connection->heartbeat_s);
@@ -570,7 +581,7 @@ static void on_heartbeat_timer(struct timer *timer)
         }
         send_ms = now_ms + interval_ms / 2;
     }
-    const uint64_t dead_ms = reading ? heard_ms + 2 * interval_ms : send_ms;
+    const uint64_t dead_ms = life_ms == UINT64_MAX ? send_ms : life_ms + 2 * interval_ms;
     timer_set(&connection->broker->loop->timers, timer, min_of(send_ms, dead_ms));
 }
 

@@ -20,7 +20,8 @@
  * for scratch when memory is. One hold at a time, one mechanism. A peer that asks without reading
  * the answers is *choked*: not read either, until it has taken what it was sent. Who publishes
  * while an alarm is on is *blocked*: not read until none is (4.6); what it is to be sent,
- * deliveries and heartbeats, goes on.
+ * deliveries and heartbeats, goes on. Nobody's heartbeats are missed while he is not read; but one
+ * who is choked and takes nothing for as long is dead.
  *
  * The struct is freed in the REAP phase after CLOSED; channels, consumers and exclusive queues go
  * at once when it is closed. */

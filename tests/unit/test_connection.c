@@ -737,6 +737,68 @@ START_TEST(a_held_client_is_not_missed) /* 4.3.5 */
 }
 END_TEST
 
+/* Choked: it has asked for more than it reads. */
+static struct peer *open_choked(struct harness *harness, uint16_t heartbeat_s)
+{
+    struct peer *peer = open_with_heartbeat(harness, heartbeat_s);
+    struct buf out = BUF_EMPTY;
+
+    peer_call(peer, 1, &(struct amqp_method){.id = AMQP_CHANNEL_OPEN}, AMQP_CHANNEL_OPEN_OK);
+    memory_transport_take(&peer->memory, 0);
+    for (int i = 0; i < 10000; i++)
+        amqp_method_encode(
+            &out, 1, &(struct amqp_method){.id = AMQP_CHANNEL_FLOW, .channel_flow.active = true});
+    while (!peer->connection->choked)
+        peer_send_bytes(peer, buf_slice(&out));
+    buf_release(&out);
+    return peer;
+}
+
+/* Nobody hears it, but it reads: some octets in each interval. */
+START_TEST(a_choked_client_that_reads_is_not_missed) /* 4.3.5 */
+{
+    struct service_limits limits = harness_limits;
+    struct harness harness;
+    limits.message_size_max = 1024;
+    harness_init(&harness, &limits);
+    struct peer *peer = open_choked(&harness, 10);
+    for (int i = 0; i < 6; i++) {
+        memory_transport_take(&peer->memory, 100);
+        harness_advance(&harness, 15000);
+        ck_assert(!peer->memory.closed);
+        ck_assert(peer->connection->choked);
+    }
+    memory_transport_take(&peer->memory, SIZE_MAX); /* from now on it is heard */
+    harness_run(&harness);
+    ck_assert(!peer->connection->choked);
+    harness_advance(&harness, 19000);
+    ck_assert(!peer->memory.closed);
+    harness_advance(&harness, 2000);
+    ck_assert(peer->memory.closed);
+    harness_release(&harness);
+}
+END_TEST
+
+START_TEST(a_choked_client_that_is_dead_is_dropped) /* 4.3.5 */
+{
+    struct service_limits limits = harness_limits;
+    struct harness harness;
+    limits.message_size_max = 1024;
+    harness_init(&harness, &limits);
+    struct peer *peer = open_choked(&harness, 10);
+    harness_advance(&harness, 19000); /* since it was choked, not since it last read */
+    ck_assert(!peer->memory.closed);
+    memory_transport_take(&peer->memory, 100);
+    harness_advance(&harness, 19000);
+    ck_assert(!peer->memory.closed);
+    harness_advance(&harness, 2000);
+    ck_assert(peer->memory.closed);
+    ck_assert_uint_eq(1, harness_logged(&harness, "missed heartbeats from client, timeout: 10s"));
+    expect_no_connections(&harness);
+    harness_release(&harness);
+}
+END_TEST
+
 /* ---- the end ---- */
 
 START_TEST(a_client_closes) /* 4.5.1 */
@@ -1065,6 +1127,8 @@ int main(void)
     tcase_add_test(heartbeats, a_silent_client_is_dropped);
     tcase_add_test(heartbeats, zero_disables_heartbeats);
     tcase_add_test(heartbeats, a_held_client_is_not_missed);
+    tcase_add_test(heartbeats, a_choked_client_that_reads_is_not_missed);
+    tcase_add_test(heartbeats, a_choked_client_that_is_dead_is_dropped);
     suite_add_tcase(suite, heartbeats);
 
     TCase *end = tcase_create("end");
