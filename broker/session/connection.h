@@ -191,7 +191,8 @@ void connection_await_letters(struct connection *connection);
 void connection_fail(struct connection *connection, const struct amqp_error *error,
                      const char *reason);
 
-/* Ends it now, without a word to the peer; reason is for the log. */
+/* Ends it now, without a word to the peer; reason is for the log, which has that of one that is
+ * ending already. */
 void connection_drop(struct connection *connection, const char *reason);
 
 /* An operator's or the broker's own decision: 320 with this text (4.5.3). */
