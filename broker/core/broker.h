@@ -134,9 +134,14 @@ static inline void broker_touch_store(struct broker *broker)
 
 /* Turns are shared. What a frame makes the loop do beyond what its octets are worth is counted, in
  * steps: finding queues for a message, and putting it into more of them than one. A plain message
- * is free. Who spent when TURN_STEPS_MAX are gone rests until the next turn, so that a turn is as
- * long as that and one frame. */
+ * is free. Who spent when TURN_STEPS_MAX are gone rests until its next turn, so that a turn is as
+ * long as that and one frame: see session/spenders.h. */
 void broker_spend(struct broker *broker, size_t steps);
+
+static inline bool broker_turn_is_spent(const struct broker *broker)
+{
+    return broker->steps > TURN_STEPS_MAX && broker->steps_turn == broker->loop->turns;
+}
 
 /* After each frame that may have: whether it did, and the turn's steps are gone. Who has spent
  * nothing does not rest, whatever others have. */
@@ -145,7 +150,7 @@ static inline bool broker_has_overspent(struct broker *broker)
     if (likely(!broker->overspent))
         return false;
     broker->overspent = false;
-    return broker->steps_turn == broker->loop->turns;
+    return broker_turn_is_spent(broker);
 }
 
 /* So many ids that no queue ever had, the first of them; remembered by the open batch. */

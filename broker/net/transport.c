@@ -292,6 +292,16 @@ void transport_resume(struct transport *transport)
         loop_queue(transport->loop, LOOP_INPUT, &transport->input_task);
 }
 
+void transport_hurry(struct transport *transport)
+{
+    struct task *task = &transport->input_task;
+
+    if (!task->queued)
+        return;
+    loop_unqueue(transport->loop, task);
+    task->run(task);
+}
+
 /* ---- output -------------------------------------------------------------------------------- */
 
 struct buf *transport_output_slow(struct transport *transport)

@@ -151,6 +151,9 @@ static inline void transport_set_share(struct transport *transport, size_t share
 void transport_pause(struct transport *transport, bool forsake);
 void transport_resume(struct transport *transport); /* leftovers first */
 
+/* In the INPUT phase: what was to be read and shown in the next turn is so now. */
+void transport_hurry(struct transport *transport);
+
 /* Writes what it can without waiting, then closes. Harmless twice. */
 void transport_close(struct transport *transport);
 

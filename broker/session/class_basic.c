@@ -596,12 +596,15 @@ static void settle_up_to(struct channel *channel, uint64_t last, enum settlement
         channel_settle(channel, delivery, how);
 }
 
-/* One frame may settle all that a channel has: then the other channels' frames wait for the next
- * turn. */
-static void rest_after(struct channel *channel, size_t before)
+/* One frame may settle all that a channel has. */
+static void share_turn(struct channel *channel, size_t before)
 {
-    if (unlikely(before - channel->deliveries.count >= RETURNS_AT_ONCE))
-        connection_rest(channel->connection);
+    const size_t count = before - channel->deliveries.count;
+
+    if (likely(count < RETURNS_AT_ONCE))
+        return;
+    broker_spend(channel->broker, count * ROUTE_QUEUE_STEPS + 1);
+    connection_share_turn(channel->connection);
 }
 
 /* basic.ack, nack and reject (10.16, 10.17): tag 0 with multiple is all of them. */
@@ -623,7 +626,7 @@ static bool settle(struct channel *channel, uint64_t tag, bool multiple, enum se
         settle_one(channel, delivery, how);
     if (was_full)
         channel_wake_consumers(channel);
-    rest_after(channel, before);
+    share_turn(channel, before);
     return true;
 }
 
@@ -683,7 +686,7 @@ static bool recover(struct channel *channel, bool requeue, bool answers, struct 
     if (answers)
         channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_RECOVER_OK});
     queues_drop_overflow(channel->broker);
-    rest_after(channel, before);
+    share_turn(channel, before);
     return true;
 }
 

@@ -17,7 +17,7 @@
  *      that hangs up is waited for no longer when that may take as long as others like: while its
  *      password is verified, and while it is blocked.
  *   4. held: either `parked` waits, with held_reply to be sent when it ends, or `attempt` is under
- *      way, or whoever called connection_hold knows why.
+ *      way, or `spender` rests, or whoever called connection_hold knows why.
  *
  * The connection owns its transport, channels and exclusive queues. It is freed by its reap task,
  * after CLOSED. */
@@ -34,6 +34,8 @@ enum {
     CLOSE_WAIT_MAX_MS = 30000, /* for close-ok (4.5.2) */
     CHOKE_FACTOR = 4, /* times output_size_max, beside one message, is not taken by the peer */
 };
+
+static const struct transport_events events_of_spender; /* what it is told as one, see spenders.h */
 
 #define TO(state) (1u << CONNECTION_##state)
 static const uint32_t legal_moves[] = {
@@ -102,7 +104,7 @@ void connection_wind_up(struct connection *connection, enum log_level level, con
     log_end(connection, level, reason);
     parking_cancel(&connection->parked);
     authenticator_cancel(&connection->attempt);
-    loop_unqueue(connection->broker->loop, &connection->rest);
+    spenders_remove(&connection->service->spenders, &connection->spender);
     buf_release(&connection->held_reply);
     free_channels(connection);
     queue_owner_release(&connection->owned);
@@ -342,23 +344,23 @@ void connection_send_durable(struct connection *connection, uint16_t channel,
     hold_until(connection, lsn, entries);
 }
 
-static void on_rested(struct task *task)
+static void rest(struct connection *connection)
 {
-    connection_unhold(container_of(task, struct connection, rest));
+    connection_hold(connection);
+    spenders_rest(&connection->service->spenders, &connection->spender);
 }
 
-void connection_rest(struct connection *connection)
+static __attribute__((noinline)) void become_spender(struct connection *connection)
 {
-    if (connection->held)
-        return;
-    connection_hold(connection);
-    loop_queue(connection->broker->loop, LOOP_INPUT, &connection->rest);
+    connection->transport.events = &events_of_spender;
+    if (!connection->held)
+        rest(connection);
 }
 
 void connection_share_turn(struct connection *connection)
 {
     if (unlikely(broker_has_overspent(connection->broker)))
-        connection_rest(connection);
+        become_spender(connection);
 }
 
 void connection_pace(struct connection *connection)
@@ -759,13 +761,42 @@ static size_t connection_on_input(struct transport *transport, struct slice byte
     return connection->state < CONNECTION_LINGER ? taken : bytes.size;
 }
 
-/* ---- the beginning ---- */
-
 static const struct transport_events events = {
     .on_input = connection_on_input,
     .on_drained = on_drained,
     .on_broken = on_broken,
 };
+
+/* ---- turns: see spenders.h ---- */
+
+static size_t on_input_of_spender(struct transport *transport, struct slice bytes)
+{
+    struct connection *connection = container_of(transport, struct connection, transport);
+
+    if (!is_living(connection) || !spenders_must_wait(&connection->service->spenders))
+        return connection_on_input(transport, bytes);
+    rest(connection);
+    return 0;
+}
+
+static const struct transport_events events_of_spender = {
+    .on_input = on_input_of_spender,
+    .on_drained = on_drained,
+    .on_broken = on_broken,
+};
+
+/* What it has sent is looked at as anybody's, whoever rests behind it. */
+static void on_turn(struct spender *spender)
+{
+    struct connection *connection = container_of(spender, struct connection, spender);
+
+    connection->transport.events = &events;
+    connection_unhold(connection);
+    transport_hurry(&connection->transport);
+    connection->transport.events = &events_of_spender;
+}
+
+/* ---- the beginning ---- */
 
 /* "127.0.0.1:52771 -> 127.0.0.1:5672", "[::1]:52771 -> [::1]:5672" */
 static void print_name(struct connection *connection)
@@ -798,7 +829,7 @@ struct connection *connection_new(struct service *service, const struct endpoint
     connection->timer.on_expire = on_timer;
     connection->heartbeat_timer.on_expire = on_heartbeat_timer;
     connection->reap.run = on_reap;
-    connection->rest.run = on_rested;
+    connection->spender.on_turn = on_turn;
     connection->connected_ms = connection->broker->clock->now_ms;
     connection->connected_wall_ms = connection->broker->clock->wall_ms;
 

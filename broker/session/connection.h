@@ -40,6 +40,7 @@
 #include "net/listener.h"
 #include "net/tls.h"
 #include "net/transport.h"
+#include "session/spenders.h"
 
 struct service;
 struct channel;
@@ -96,7 +97,7 @@ struct connection {
     struct parked parked;       /* held for an LSN, or a write to scratch */
     struct buf held_reply;      /* encoded frames that leave when the hold ends */
 
-    struct task rest;             /* ends the hold of connection_rest, in the next turn */
+    struct spender spender;       /* held while it rests: see connection_share_turn */
     struct timer timer;           /* handshake deadline, then wait for close-ok or the peer's end */
     struct timer heartbeat_timer; /* both directions */
     uint64_t listening_ms;        /* since when it is read without a pause, by the loop's clock */
@@ -132,11 +133,8 @@ void connection_send_behind_held(struct connection *connection, uint16_t channel
 void connection_hold(struct connection *connection);
 void connection_unhold(struct connection *connection);
 
-/* It has had its share of this turn: holds the input until the next one. Harmless when it is
- * held. */
-void connection_rest(struct connection *connection);
-
-/* After what may have spent steps: rests if all of the turn's are gone (see broker_spend). */
+/* After what may have spent steps: if all of the turn's are gone (see broker_spend) it holds the
+ * input until its turn comes, and is a spender from now on. */
 void connection_share_turn(struct connection *connection);
 
 /* It has not taken what it was sent, beyond all measure: whoever can must stop sending to it. */
@@ -174,8 +172,8 @@ void connection_unblock(struct connection *connection); /* harmless when it is n
 const char *connection_state_name(const struct connection *connection);
 
 /* After a publish: holds the connection while the open batch is full and the store is busy with the
- * one before, or while messages come faster than scratch takes them, or for the rest of a turn whose
- * steps are gone. */
+ * one before, or while messages come faster than scratch takes them, or when the steps of a turn are
+ * gone. */
 void connection_pace(struct connection *connection);
 
 /* After a binding, which may have brought messages to queues: counters.given was so before. If it

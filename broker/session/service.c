@@ -156,6 +156,7 @@ int service_init(struct service *service, struct broker *broker,
     service->authenticator.on_rehash = on_rehash;
     service->authenticator.delay_max_ms = limits->login_delay_max_ms;
     returns_init(&service->returns, broker);
+    spenders_init(&service->spenders, broker);
     revocation_init(&service->watcher);
     broker->watcher = &service->watcher;
     route_init(&service->route, broker);
@@ -174,6 +175,7 @@ void service_release(struct service *service)
 {
     assert(service->connection_count == 0);
     returns_release(&service->returns);
+    spenders_release(&service->spenders);
     alarm_stop(&service->alarm);
     service->broker->watcher = NULL;
     authenticator_close(&service->authenticator);

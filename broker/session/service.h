@@ -12,6 +12,7 @@
 #include "session/connection.h"
 #include "session/login.h"
 #include "session/returns.h"
+#include "session/spenders.h"
 
 struct service_limits {
     uint32_t heartbeat_s;
@@ -49,8 +50,9 @@ struct service {
     size_t closed_count;  /* of the connections: their sockets are closed, and they will be freed */
     size_t open_count;    /* likewise: they have opened a vhost */
     size_t proxied_count; /* the listeners': accepted, and not with the service yet */
-    size_t connection_most; /* at a time, since memory was last given back to the system */
-    struct returns returns; /* what channels that have ended had unacked */
+    size_t connection_most;   /* at a time, since memory was last given back to the system */
+    struct returns returns;   /* what channels that have ended had unacked */
+    struct spenders spenders; /* connections that share turns */
     size_t connection_room; /* connections for which there are descriptors; 0: nobody has counted */
     uint32_t reserved_size_min; /* see connection_reserve */
     uint64_t unacked_size_max;  /* the limit, as memory is */

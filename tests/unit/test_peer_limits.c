@@ -933,6 +933,90 @@ START_TEST(who_spends_nothing_does_not_rest)
 }
 END_TEST
 
+enum { SPENDERS = 5 };
+static struct peer *spenders[SPENDERS];
+
+static void start_spenders(void)
+{
+    start_labour(0);
+    declare_queue(peer, "p", false, NULL);
+    for (int i = 0; i < SPENDERS; i++)
+        spenders[i] = peer_open_channel(&harness);
+}
+
+/* Three frames each. */
+static uint64_t publishes_of(const struct peer *from)
+{
+    return from->connection->frames_in / 3;
+}
+
+/* Turns go round among those who always have more to publish than a turn has steps for, and one who
+ * publishes what costs nothing is served in each. */
+START_TEST(spenders_have_even_shares)
+{
+    const uint64_t most = TURN_STEPS_MAX / LABOUR_BINDINGS + 1; /* in a turn, of all together */
+    const uint64_t *published = &harness.broker.counters.messages.published;
+    struct buf out = BUF_EMPTY;
+    uint64_t began[SPENDERS];
+
+    start_spenders();
+    put_labour(&out, 0, LABOUR_PUBLISHES);
+    for (int i = 0; i < SPENDERS; i++)
+        memory_transport_send(&spenders[i]->memory, buf_slice(&out));
+    buf_clear(&out);
+    put_publish(&out, "", "p", "m", &(struct sent){0});
+    loop_turn(&harness.loop, 0); /* nobody knows them yet */
+    ck_assert_uint_eq(*published, most + SPENDERS - 1);
+    for (int i = 0; i < SPENDERS; i++)
+        began[i] = publishes_of(spenders[i]);
+    for (int turn = 0; turn < 4 * SPENDERS; turn++) {
+        const uint64_t before = *published, frames_before = other->connection->frames_in;
+        memory_transport_send(&other->memory, buf_slice(&out));
+        loop_turn(&harness.loop, 0);
+        ck_assert_uint_eq(other->connection->frames_in - frames_before, 3);
+        ck_assert_uint_eq(*published - before, most + 1); /* with the one that costs nothing */
+        uint64_t least = UINT64_MAX, greatest = 0;
+        for (int i = 0; i < SPENDERS; i++) {
+            least = min_of(least, publishes_of(spenders[i]) - began[i]);
+            greatest = max_of(greatest, publishes_of(spenders[i]) - began[i]);
+        }
+        ck_assert_uint_le(greatest - least, most);
+    }
+    harness_run(&harness);
+    ck_assert_uint_eq(*published, SPENDERS * LABOUR_PUBLISHES + 4 * SPENDERS);
+    for (int i = 0; i < SPENDERS; i++)
+        ck_assert(!spenders[i]->connection->held);
+    buf_release(&out);
+}
+END_TEST
+
+/* Who has just what one turn allows spends no more turns by sending the rest later. */
+START_TEST(spenders_are_known_when_they_come_again)
+{
+    const uint64_t most = TURN_STEPS_MAX / LABOUR_BINDINGS + 1;
+    const uint64_t *published = &harness.broker.counters.messages.published;
+    struct buf out = BUF_EMPTY;
+
+    start_spenders();
+    for (int round = 0; round < 3; round++) {
+        put_labour(&out, 0, (int)most);
+        for (int i = 0; i < SPENDERS; i++) /* the last one is first, and the first one last */
+            memory_transport_send(&spenders[round % 2 == 0 ? i : SPENDERS - 1 - i]->memory,
+                                  buf_slice(&out));
+        buf_clear(&out);
+        for (int turn = 0; turn < SPENDERS; turn++) {
+            const uint64_t before = *published;
+            loop_turn(&harness.loop, 0);
+            if (round > 0)
+                ck_assert_uint_eq(*published - before, most);
+        }
+        harness_run(&harness);
+        ck_assert_uint_eq(*published, (uint64_t)(round + 1) * SPENDERS * most);
+    }
+    buf_release(&out);
+}
+END_TEST
+
 /* Transactions of many channels, committed in one turn; and what one of them alone may do. */
 START_TEST(turns_are_shared_by_transactions) /* GHSA-6chv-gv3h-cvcj */
 {
@@ -1641,6 +1725,8 @@ static Suite *peer_limits_suite(void)
     tcase_add_test(tests, turns_are_shared);
     tcase_add_loop_test(tests, turns_are_shared_by_all_types, 0, countof(labours));
     tcase_add_test(tests, who_spends_nothing_does_not_rest);
+    tcase_add_test(tests, spenders_have_even_shares);
+    tcase_add_test(tests, spenders_are_known_when_they_come_again);
     tcase_add_test(tests, turns_are_shared_by_transactions);
     tcase_add_test(tests, turns_are_shared_by_bindings);
     tcase_add_test(tests, exchanges_on_the_way);

@@ -253,6 +253,21 @@ START_TEST(a_paused_transport_is_not_read)
 }
 END_TEST
 
+START_TEST(input_may_be_hurried)
+{
+    transport_pause(&owner.transport, false);
+    memory_transport_send(&peer, SLICE("\x01"
+                                       "a"));
+    transport_hurry(&owner.transport);
+    ck_assert_uint_eq(buf_size(&owner.seen), 0);
+    transport_resume(&owner.transport);
+    transport_hurry(&owner.transport);
+    ck_assert(slice_equal(buf_slice(&owner.seen), SLICE("a")));
+    turn_until_quiet();
+    ck_assert_uint_eq(owner.record_count, 1);
+}
+END_TEST
+
 /* The peer hangs up before, between, and after two pauses; the second is the one that forsakes
  * it. */
 START_TEST(who_hangs_up_is_forsaken)
@@ -881,6 +896,7 @@ int main(void)
     tcase_add_test(input, a_turn_reads_no_more_than_the_scratch_holds);
     tcase_add_test(input, leftovers_may_outgrow_the_scratch);
     tcase_add_test(input, a_paused_transport_is_not_read);
+    tcase_add_test(input, input_may_be_hurried);
     tcase_add_loop_test(input, who_hangs_up_is_forsaken, 0, 3);
     tcase_add_test(input, a_pause_may_be_waited_for_again);
     tcase_add_test(input, pausing_from_within_keeps_the_rest_for_later);

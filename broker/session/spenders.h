@@ -1,0 +1,41 @@
+/* Whose turn it is among connections that have spent more than their turn's steps (broker_spend).
+ *
+ *     overspends ─▶ rests ─▶ rests ─▶ rests        who has rested longest is first
+ *         ▲           │
+ *         └───────────┴─ its turn, while this turn of the loop has steps left
+ *
+ * Who overspends once is a spender to its end: its input is looked at while the turn has steps left
+ * and nobody rests, else it rests behind the others. So of N that always have more each gets one
+ * turn in N, and a turn is as long as its steps and one frame, however many they are. (And one frame
+ * more for each that nobody knows as a spender yet: what a frame costs is known afterwards.) Whoever
+ * spends nothing is looked at in every turn. */
+#ifndef SESSION_SPENDERS_H
+#define SESSION_SPENDERS_H
+
+#include "net/loop.h"
+
+struct broker;
+
+struct spender {
+    TAILQ_ENTRY(spender) link; /* in spenders->resting, while it rests */
+    bool rests;
+    void (*on_turn)(struct spender *spender); /* in the INPUT phase; it rests no more */
+};
+
+struct spenders {
+    struct broker *broker;
+    TAILQ_HEAD(spender_list, spender) resting; /* the longest first */
+    struct task task;                          /* queued while anybody rests */
+};
+
+void spenders_init(struct spenders *spenders, struct broker *broker);
+void spenders_release(struct spenders *spenders); /* nobody rests */
+
+/* Rests from now on; its turn comes after those of the others. */
+void spenders_rest(struct spenders *spenders, struct spender *spender);
+void spenders_remove(struct spenders *spenders, struct spender *spender); /* harmless otherwise */
+
+/* A spender has input: others are before it, or nobody's turn comes any more in this one. */
+bool spenders_must_wait(const struct spenders *spenders);
+
+#endif
