@@ -114,18 +114,26 @@ void consumer_leave(struct consumer *consumer)
     struct consumers *consumers = &consumer->queue->consumers;
 
     TAILQ_REMOVE(&consumers->lists[consumer->state], consumer, by_queue);
+    consumer->state = CONSUMER_GONE;
+    consumer->queue = NULL;
     if (consumers->active == consumer)
         fill_place(consumers);
     else if (consumers->active != NULL)
         consumer_wake(consumers->active); /* this one may have outranked it */
 }
 
+void consumer_end(struct consumer *consumer)
+{
+    assert(consumer->state == CONSUMER_GONE);
+    if (consumer->unacked_count == 0)
+        consumer->ops->on_gone(consumer);
+}
+
 void consumer_wake(struct consumer *consumer)
 {
     struct queue *queue = consumer->queue;
 
-    if (queue == NULL)
-        return;
+    assert(consumer->state != CONSUMER_GONE);
     if (consumer->state == CONSUMER_IDLE) {
         if (unlikely(is_outranked(consumer))) {
             step_down(&queue->consumers, consumer);
@@ -134,6 +142,14 @@ void consumer_wake(struct consumer *consumer)
         move(&queue->consumers, consumer, CONSUMER_IN_TURN);
     }
     queue_wake(queue);
+}
+
+void consumer_settled(struct consumer *consumer)
+{
+    if (unlikely(consumer->state == CONSUMER_GONE))
+        consumer_end(consumer);
+    else
+        consumer_wake(consumer);
 }
 
 /* ---- taking turns ---- */

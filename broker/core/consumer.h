@@ -6,9 +6,14 @@
  *          │                       ▲ │        consumer_wake           │
  *          │ another is active     │ └──────────────┐                 │
  *          └────────▶ WAITING ─────┘ its turn       └── outranked ────┘
+ *                                                                            nothing is unacked
+ *     any of them ── consumer_leave: cancelled, or its queue is gone ──▶ GONE ───────────────▶ on_gone
  *
  * Those in turn stand in order of priority, and the first is served; equals take turns, one message
- * each (10.7). WAITING are those of a queue with x-single-active-consumer, all but one (10.11). */
+ * each (10.7). WAITING are those of a queue with x-single-active-consumer, all but one (10.11).
+ *
+ * What it was given and has not settled outlives its subscription (10.9), and points to it; so it
+ * stays until the last of that is settled, and leaving costs the same however much it holds. */
 #ifndef CORE_CONSUMER_H
 #define CORE_CONSUMER_H
 
@@ -27,13 +32,15 @@ struct consumer_ops {
     void (*deliver)(struct consumer *consumer, struct place place);
     /* The queue is gone: the consumer is detached already; tell the client if it wants to know. */
     void (*on_queue_deleted)(struct consumer *consumer);
+    /* It has left, and nothing that it was given is unacked: nobody points to it any more. */
+    void (*on_gone)(struct consumer *consumer);
 };
 
-enum consumer_state { CONSUMER_IN_TURN, CONSUMER_IDLE, CONSUMER_WAITING };
+enum consumer_state { CONSUMER_IN_TURN, CONSUMER_IDLE, CONSUMER_WAITING, CONSUMER_GONE };
 
 struct consumer {
     TAILQ_ENTRY(consumer) by_queue; /* in the list of its state */
-    struct queue *queue;            /* NULL once detached */
+    struct queue *queue;            /* NULL once it is gone */
     enum consumer_state state;
     const struct consumer_ops *ops;
     struct slice tag;       /* the session's bytes */
@@ -41,8 +48,7 @@ struct consumer {
     int64_t priority;       /* x-priority */
     bool no_ack, exclusive;
     uint16_t prefetch;      /* unacked deliveries allowed; 0: no limit */
-    uint32_t unacked_count; /* kept by queue_deliver and the settling functions of queue.h; one that
-                             * leaves with its channel has none: what it held is the channel's */
+    uint32_t unacked_count; /* kept by queue_deliver and the settling functions of queue.h */
 };
 TAILQ_HEAD(consumer_list, consumer);
 
@@ -63,10 +69,21 @@ static inline struct consumer *consumers_first(const struct consumers *consumers
 void consumer_join(struct consumer *consumer);
 /* Its place may go to another. */
 void consumer_leave(struct consumer *consumer);
+/* It has left and everybody knows: ends it, unless it holds something. */
+void consumer_end(struct consumer *consumer);
 
-/* It may have room again: takes its turn behind its equals. Harmless when it never was without, or
- * is detached. */
+/* It may have room again: takes its turn behind its equals. Harmless when it never was without. */
 void consumer_wake(struct consumer *consumer);
+
+/* Something that it was given is settled: it has room again, or may end. */
+void consumer_settled(struct consumer *consumer); /* one that is not in turn */
+static inline void consumer_settle(struct consumer *consumer)
+{
+    assert(consumer->unacked_count > 0);
+    consumer->unacked_count--;
+    if (consumer->state != CONSUMER_IN_TURN)
+        consumer_settled(consumer);
+}
 
 static inline bool consumer_has_credit(const struct consumer *consumer)
 {

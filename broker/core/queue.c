@@ -749,12 +749,8 @@ enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place
 
 static void give_credit_back(struct consumer *consumer)
 {
-    if (consumer == NULL)
-        return;
-    assert(consumer->unacked_count > 0);
-    consumer->unacked_count--;
-    if (consumer->state == CONSUMER_IDLE)
-        consumer_wake(consumer);
+    if (consumer != NULL)
+        consumer_settle(consumer);
 }
 
 void queue_ack(struct queue *queue, struct place place, struct consumer *consumer)
@@ -903,12 +899,12 @@ static void unlink_consumer(struct queue *queue, struct consumer *consumer)
     queue->consumer_count--;
     if (consumer->exclusive)
         queue->has_exclusive_consumer = false;
-    consumer->queue = NULL;
 }
 
 void queue_detach(struct queue *queue, struct consumer *consumer)
 {
     unlink_consumer(queue, consumer);
+    consumer_end(consumer);
     queue_used(queue);
     if (queue->auto_delete && queue->consumer_count == 0 && !queue->deleted)
         queue_delete(queue);
@@ -960,6 +956,7 @@ static void dismiss_consumers(struct queue *queue, struct consumer_list *list)
     while ((consumer = TAILQ_FIRST(list)) != NULL) {
         unlink_consumer(queue, consumer);
         consumer->ops->on_queue_deleted(consumer);
+        consumer_end(consumer);
     }
 }
 

@@ -174,8 +174,7 @@ enum window_next queue_get(struct queue *queue, bool no_ack, struct place *place
                            struct queue_waiter *waiter);
 void queue_waiter_cancel(struct queue_waiter *waiter); /* harmless when not waiting */
 
-/* Settling one delivery. consumer is who got it, or NULL (basic.get, or a consumer that is
- * gone). */
+/* Settling one delivery. consumer is who got it, also one that has left, or NULL (basic.get). */
 void queue_ack(struct queue *queue, struct place place, struct consumer *consumer);
 void queue_discard(struct queue *queue, struct place place); /* a no-ack get was sent */
 void queue_reject(struct queue *queue, struct place place, struct consumer *consumer);
@@ -199,8 +198,8 @@ void queue_used(struct queue *queue);
 uint64_t queue_purge(struct queue *queue, uint64_t *lsn);
 
 void queue_attach(struct queue *queue, struct consumer *consumer);
-/* Cancel or loss of the consumer; its unacked deliveries are settled by the channel. An auto-delete
- * queue may delete itself. */
+/* Cancel or loss of the consumer, which is not to be touched after this: it ends when what it has
+ * unacked is settled, at once if that is nothing. An auto-delete queue may delete itself. */
 void queue_detach(struct queue *queue, struct consumer *consumer);
 
 void queue_ref(struct queue *queue);

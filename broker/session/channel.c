@@ -15,6 +15,7 @@
 
 #include "base/alloc.h"
 #include "core/vhost.h"
+#include "session/consumer_timeout.h"
 #include "session/dispatch.h"
 #include "session/reply_to.h"
 #include "session/service.h"
@@ -33,6 +34,7 @@ struct channel *channel_new(struct connection *connection, uint16_t number)
     channel->broker = connection->broker;
     channel->number = number;
     deliveries_init(&channel->deliveries);
+    channel->timeout.on_expire = on_consumer_timeout;
     channel_set_global_prefetch(channel, 0);
 
     map_insert_id(&connection->channels, &channel->by_number, number);
@@ -76,7 +78,6 @@ static __attribute__((noinline)) void unreserve(struct channel *channel)
 
 /* ---- the end ---- */
 
-/* What they had unacked has been taken from the channel. */
 static void free_consumers(struct channel *channel)
 {
     struct map_link *link = map_next(&channel->consumers, NULL);
@@ -84,7 +85,6 @@ static void free_consumers(struct channel *channel)
     while (link != NULL) {
         struct subscription *subscription = container_of(link, struct subscription, by_tag);
         link = map_next(&channel->consumers, link);
-        subscription->consumer.unacked_count = 0;
         subscription_free(&subscription);
     }
     assert(channel->consumer_count == 0);
@@ -107,6 +107,7 @@ static void drop_work(struct channel *channel)
         confirms_close(&channel->confirms);
     struct deliveries unacked = channel->deliveries;
     deliveries_init(&channel->deliveries);
+    timer_cancel(&channel->timeout);
     channel->global_unacked = 0;
     channel->connection->unacked_size -= channel->unacked_size;
     channel->unacked_size = 0;

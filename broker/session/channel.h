@@ -53,6 +53,7 @@ struct channel {
     uint32_t global_unacked_max; /* global prefetch, or the limit of the broker */
     bool warned_of_unacked;      /* that it has met the latter */
     struct deliveries deliveries;
+    struct timer timeout;  /* set while one of them may become due: see consumer_timeout.h */
     uint64_t unacked_size; /* its part of the connection's */
 
     struct confirms *confirms; /* confirm mode, or NULL */

@@ -554,7 +554,7 @@ void channel_settle(struct channel *channel, struct delivery *delivery, enum set
 {
     struct delivery settled = deliveries_take(&channel->deliveries, delivery);
 
-    if (settled.by_consumer)
+    if (settled.consumer != NULL)
         channel->global_unacked--;
     channel_uncount_unacked(channel, place_entry(settled.place));
     switch (how) {

@@ -2,12 +2,16 @@
  * unless the consumer asks for one (argument x-consumer-timeout), else its queue does, else the
  * configuration (consumer_timeout); 0 is none.
  *
- *     delivery ──▶ timer, once for all deliveries of the consumer ──▶ the oldest is too old: all go back to the queue, uncounted, and
- *                    ▲                              │                  the consumer is cancelled; a client that does not know
- *                    └── it is settled or younger ──┘                  basic.cancel from servers loses its channel
+ *     delivery: due_s ──▶ the channel's timer, for the earliest ──▶ goes through all that the channel has unacked
+ *                               ▲                                     │                        │
+ *                               └────────── none is due ──────────────┘                        │ some are
+ *                                                                                              ▼
+ *       all that their consumers hold goes back to the queues, uncounted, and these consumers are cancelled;
+ *       a client that does not know basic.cancel from servers loses its channel
  *
- * A delivery is noted in seconds, rounded up: no timeout is early, none more than a second late.
- * What a transaction holds a settlement of is not waited for. */
+ * What is due is so from a full second on, rounded up: no timeout is early, none more than a second
+ * late, and a channel is gone through no more than once a second, however many consumers and
+ * timeouts it has. What a transaction holds a settlement of is not waited for. */
 #ifndef SESSION_CONSUMER_TIMEOUT_H
 #define SESSION_CONSUMER_TIMEOUT_H
 
@@ -21,6 +25,6 @@ bool consumer_timeout_read(const struct channel *channel, const struct queue *qu
 /* The channel's youngest delivery is this consumer's, which has a timeout. */
 void consumer_timeout_watch(struct subscription *subscription);
 
-void on_consumer_timeout(struct timer *timer);
+void on_consumer_timeout(struct timer *timer); /* channel->timeout */
 
 #endif

@@ -63,7 +63,6 @@ uint64_t deliveries_add(struct deliveries *deliveries, struct queue *queue, stru
         .queue = queue,
         .place = place,
         .consumer = consumer,
-        .by_consumer = consumer != NULL,
     };
     deliveries->count++;
     return deliveries->next_tag++;
@@ -141,18 +140,4 @@ struct delivery deliveries_take(struct deliveries *deliveries, struct delivery *
     while (record_at(deliveries, deliveries->used - 1)->queue == NULL)
         deliveries->used--;
     return taken;
-}
-
-void deliveries_forget_consumer(struct deliveries *deliveries, const struct consumer *consumer)
-{
-    size_t left = consumer->unacked_count;
-
-    for (size_t i = deliveries->used; i > 0 && left > 0; i--) {
-        struct delivery *delivery = record_at(deliveries, i - 1);
-        if (delivery->queue == NULL || delivery->consumer != consumer)
-            continue;
-        delivery->consumer = NULL;
-        left--;
-    }
-    assert(left == 0);
 }

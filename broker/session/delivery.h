@@ -14,9 +14,8 @@ struct delivery {
     uint64_t tag;
     struct queue *queue; /* a counted reference; NULL: settled, a hole */
     struct place place;
-    struct consumer *consumer; /* NULL: basic.get, or the consumer is gone */
-    uint32_t delivered_s;      /* when, if the consumer has a timeout: see consumer_timeout.h */
-    bool by_consumer;          /* not by basic.get: counts against the channel's prefetch (10.4) */
+    struct consumer *consumer; /* NULL: basic.get; it may be GONE */
+    uint32_t due_s;            /* see consumer_timeout.h; 0: never */
     bool held;                 /* a settlement of it waits for tx.commit */
 };
 
@@ -57,9 +56,5 @@ struct delivery *deliveries_next(struct deliveries *deliveries, struct delivery 
 
 /* Takes the record out; its queue reference is the caller's now. */
 struct delivery deliveries_take(struct deliveries *deliveries, struct delivery *delivery);
-
-/* The consumer is gone: its deliveries stay, without it (10.9). Looks from the youngest on for as
- * many as it has unacked. */
-void deliveries_forget_consumer(struct deliveries *deliveries, const struct consumer *consumer);
 
 #endif

@@ -18,7 +18,7 @@ static void give_back(struct returns *returns, struct deliveries *deliveries, bo
     returns->count += deliveries->count;
     while ((delivery = deliveries_oldest(deliveries)) != NULL) {
         struct delivery taken = deliveries_take(deliveries, delivery);
-        queue_requeue(taken.queue, taken.place, NULL, true);
+        queue_requeue(taken.queue, taken.place, taken.consumer, true);
         if (waited)
             queue_end_return(taken.queue);
         queue_unref(&taken.queue);

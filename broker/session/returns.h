@@ -8,8 +8,7 @@
  * RETURNS_AT_ONCE deliveries have gone back. All that one channel held goes back in one turn, and
  * limits of queues are looked at when it is back. Until then its queues hand out nothing: no
  * consumer is given what stood behind it before it is there. While it waits it is what it was,
- * unacked, and no consumer's: it can be purged or deleted with its queue no earlier and no later
- * than before. */
+ * unacked: it can be purged or deleted with its queue no earlier and no later than before. */
 #ifndef SESSION_RETURNS_H
 #define SESSION_RETURNS_H
 
@@ -31,7 +30,7 @@ void returns_init(struct returns *returns, struct broker *broker);
 void returns_release(struct returns *returns);
 
 /* Takes all deliveries, and what they stand in: the caller's are empty and hold no memory. Their
- * consumers are gone or about to go: credit is given back to none. */
+ * consumers have left, and are freed with the last of them. */
 void returns_add(struct returns *returns, struct deliveries *deliveries);
 
 #endif

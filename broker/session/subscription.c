@@ -148,7 +148,8 @@ static void on_deliver(struct consumer *consumer, struct place place)
         send_any(channel, consumer, tag, entry->redelivered, entry->message);
 }
 
-/* Takes it out of the channel, which then knows the tag no more. */
+/* Takes it out of the channel, which then knows the tag no more, and counts it no more: it may stay
+ * for its deliveries. */
 static void leave_channel(struct subscription *subscription)
 {
     struct channel *channel = subscription->channel;
@@ -157,8 +158,10 @@ static void leave_channel(struct subscription *subscription)
     channel->consumer_count--;
     channel->connection->service->consumer_count--;
     channel->broker->totals.octets -= subscription->consumer.arguments.size;
-    timer_cancel(&subscription->timer);
-    deliveries_forget_consumer(&channel->deliveries, &subscription->consumer);
+    subscription->channel = NULL;
+    subscription->consumer.tag = subscription->consumer.arguments = (struct slice){0};
+    free(subscription->bytes);
+    subscription->bytes = NULL;
 }
 
 /* A client that wants to know is told (10.10). */
@@ -179,23 +182,28 @@ static void on_queue_deleted(struct consumer *consumer)
 
     tell_cancelled(subscription);
     leave_channel(subscription);
-    free(subscription);
 }
 
-static const struct consumer_ops subscription_ops = {
-    .may_take = may_take, .deliver = on_deliver, .on_queue_deleted = on_queue_deleted};
+static void on_gone(struct consumer *consumer)
+{
+    free(container_of(consumer, struct subscription, consumer));
+}
+
+static const struct consumer_ops subscription_ops = {.may_take = may_take,
+                                                     .deliver = on_deliver,
+                                                     .on_queue_deleted = on_queue_deleted,
+                                                     .on_gone = on_gone};
 
 struct subscription *subscription_new(struct channel *channel, struct queue *queue,
                                       const struct subscription_options *options)
 {
-    struct subscription *subscription =
-        xmalloc(sizeof(*subscription) + options->tag.size + options->arguments.size);
-    uint8_t *arguments = amqp_put_bytes(subscription->bytes, options->tag);
+    struct subscription *subscription = xcalloc(1, sizeof(*subscription));
 
+    subscription->bytes = xmalloc(options->tag.size + options->arguments.size);
+    uint8_t *arguments = amqp_put_bytes(subscription->bytes, options->tag);
     amqp_put_bytes(arguments, options->arguments);
     subscription->channel = channel;
     subscription->timeout_ms = options->timeout_ms;
-    subscription->timer = (struct timer){.on_expire = on_consumer_timeout};
     subscription->consumer = (struct consumer){
         .ops = &subscription_ops,
         .tag = slice_of(subscription->bytes, options->tag.size),
@@ -233,5 +241,4 @@ void subscription_free(struct subscription **subscription)
     *subscription = NULL;
     leave_channel(gone);
     queue_detach(gone->consumer.queue, &gone->consumer);
-    free(gone);
 }

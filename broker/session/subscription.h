@@ -8,11 +8,12 @@
 
 struct subscription {
     struct consumer consumer;
-    struct map_link by_tag; /* in channel->consumers */
-    struct channel *channel;
-    uint64_t timeout_ms; /* 0: none: see consumer_timeout.h */
-    struct timer timer;  /* runs while a delivery may be overdue */
-    uint8_t bytes[];     /* tag, then arguments */
+    struct map_link by_tag;  /* in channel->consumers */
+    struct channel *channel; /* NULL once it has left */
+    uint64_t timeout_ms;     /* 0: none: see consumer_timeout.h */
+    bool overdue;            /* about to be cancelled for it */
+    uint8_t *bytes;          /* tag, then arguments; NULL once it has left: what stays until its
+                              * deliveries are settled takes no more than they do */
 };
 
 struct subscription_options {
@@ -32,8 +33,8 @@ struct subscription *subscription_find(struct channel *channel, struct slice tag
 /* The broker's decision: tells a client that wants to know (10.10), and frees it. */
 void subscription_cancel(struct subscription **subscription);
 
-/* Leaves both; what is unacked stays with the channel (10.9). An auto-delete queue may go with its
- * last consumer. */
+/* Leaves both; what is unacked stays with the channel (10.9), and it is freed with the last of that.
+ * An auto-delete queue may go with its last consumer. */
 void subscription_free(struct subscription **subscription);
 
 #endif

@@ -504,6 +504,82 @@ static void measure_consumers(void)
     stop();
 }
 
+/* ---- what consumers hold ---- */
+
+static void put_consume(struct buf *out, size_t number, bool no_ack, struct slice arguments)
+{
+    char tag[24];
+
+    snprintf(tag, sizeof(tag), "%zu", number);
+    amqp_method_encode(out, 1,
+                       &(struct amqp_method){.id = AMQP_BASIC_CONSUME,
+                                             .basic_consume = {.queue = SLICE("q0"),
+                                                               .consumer_tag = slice_of_string(tag),
+                                                               .no_ack = no_ack,
+                                                               .arguments = arguments,
+                                                               .no_wait = true}});
+}
+
+/* Of q0; each holds every count-th of the messages. */
+static void hold(size_t count, size_t messages, struct slice arguments)
+{
+    struct buf out = BUF_EMPTY;
+
+    for (size_t i = 0; i < count; i++)
+        put_consume(&out, i, false, arguments);
+    send_and_drop(&out);
+    publish_many(messages, false);
+    buf_release(&out);
+}
+
+static void measure_cancel(bool by_queue)
+{
+    const size_t count = scaled(10000);
+    char tag[24];
+    struct buf out = BUF_EMPTY;
+
+    start();
+    declare_queues(1, false, false, NULL);
+    hold(count, 10 * count, (struct slice){0});
+    for (size_t i = 0; i < count && !by_queue; i++) {
+        snprintf(tag, sizeof(tag), "%zu", i);
+        amqp_method_encode(
+            &out, 1,
+            &(struct amqp_method){
+                .id = AMQP_BASIC_CANCEL,
+                .basic_cancel = {.consumer_tag = slice_of_string(tag), .no_wait = true}});
+    }
+    if (by_queue)
+        amqp_method_encode(
+            &out, 1,
+            &(struct amqp_method){.id = AMQP_QUEUE_DELETE, .queue_delete.queue = SLICE("q0")});
+    measure(by_queue ? "queue.delete, consumers that hold" : "basic.cancel, consumers that hold",
+            count, &out);
+    stop();
+}
+
+/* held: everything is settled in a transaction that does not end. */
+static void measure_timeout(bool held)
+{
+    const size_t count = scaled(10000);
+    struct buf out = BUF_EMPTY, arguments = BUF_EMPTY;
+
+    start();
+    declare_queues(1, false, false, NULL);
+    amqp_table_put_i64(&arguments, SLICE("x-consumer-timeout"), 1000);
+    hold(count, 10 * count, buf_slice(&arguments));
+    if (held) {
+        peer_call(peer, 1, &(struct amqp_method){.id = AMQP_TX_SELECT}, AMQP_TX_SELECT_OK);
+        amqp_method_encode(&out, 1,
+                           &(struct amqp_method){.id = AMQP_BASIC_ACK, .basic_ack.multiple = true});
+        send_and_drop(&out);
+    }
+    harness.clock.now_ms += 3000;
+    measure(held ? "consumer timeout, held by a transaction" : "consumer timeout", count, &out);
+    buf_release(&arguments);
+    stop();
+}
+
 START_TEST(everything)
 {
     measure_fanout(false);
@@ -536,6 +612,10 @@ START_TEST(everything)
     measure_bindings(true, false);
     measure_exclusive();
     measure_consumers();
+    measure_cancel(true);
+    measure_cancel(false);
+    measure_timeout(false);
+    measure_timeout(true);
 }
 END_TEST
 

@@ -12,7 +12,7 @@ struct taker {
     char name;
     struct place places[64];
     size_t count;
-    bool is_full;
+    bool is_full, is_gone;
 };
 
 static struct memory_broker memory;
@@ -41,7 +41,15 @@ static void on_queue_deleted(struct consumer *consumer)
     journal[strlen(journal)] = (char)(taker->name - 'a' + 'A');
 }
 
-static const struct consumer_ops ops = {may_take, on_deliver, on_queue_deleted};
+static void on_gone(struct consumer *consumer)
+{
+    struct taker *taker = container_of(consumer, struct taker, consumer);
+
+    ck_assert(!taker->is_gone);
+    taker->is_gone = true;
+}
+
+static const struct consumer_ops ops = {may_take, on_deliver, on_queue_deleted, on_gone};
 
 static void set_up(void)
 {
@@ -99,10 +107,8 @@ static void publish(int count)
 
 static void acknowledge(struct taker *taker)
 {
-    struct consumer *consumer = taker->consumer.queue == NULL ? NULL : &taker->consumer;
-
     for (size_t i = 0; i < taker->count; i++)
-        queue_ack(queue, taker->places[i], consumer);
+        queue_ack(queue, taker->places[i], &taker->consumer);
     taker->count = 0;
     loop_turn(&memory.loop, 0);
 }
@@ -286,6 +292,40 @@ START_TEST(who_outranks_may_go_again) /* 10.11 */
 }
 END_TEST
 
+/* ---- the end ---- */
+
+START_TEST(who_holds_something_stays_until_it_is_settled) /* 10.9 */
+{
+    declare(false, "classic");
+    struct taker *a = attach('a', 0, 1), *b = attach('b', 0, 0), *c = attach('c', 0, 0);
+    publish(3);
+    expect("abc");
+    acknowledge(c);
+    detach(c);
+    ck_assert(c->is_gone);
+    detach(a); /* without room */
+    detach(b);
+    publish(1);
+    ck_assert(!a->is_gone && !b->is_gone);
+    acknowledge(a);
+    ck_assert(a->is_gone && !b->is_gone);
+    queue_requeue(queue, b->places[0], &b->consumer, true);
+    ck_assert(b->is_gone);
+    expect("");
+
+    struct taker *d = attach('d', 0, 1);
+    publish(0);
+    expect("d");
+    queue_ref(queue);
+    queue_delete(queue);
+    expect("D");
+    ck_assert(!d->is_gone);
+    acknowledge(d);
+    ck_assert(d->is_gone);
+    queue_unref(&queue);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("consumer");
@@ -298,6 +338,7 @@ int main(void)
     tcase_add_test(tests, one_without_credit_stays_active);
     tcase_add_test(tests, on_quorum_queues_the_highest_is_active);
     tcase_add_test(tests, who_outranks_may_go_again);
+    tcase_add_test(tests, who_holds_something_stays_until_it_is_settled);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
 }

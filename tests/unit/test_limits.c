@@ -1,6 +1,7 @@
 /* Length limits (11.5), their refusals and confirms (9.11, 9.12), and limits of what a consumer may
  * do: deliveries (10.19) and time (10.20). */
 #include "amqp/client.h"
+#include "session/channel.h"
 #include "store/memory.h"
 #include "tests/lib/queue_client.h"
 #include "tests/lib/unit.h"
@@ -593,6 +594,111 @@ START_TEST(the_others_have_its_prefetch) /* 10.20 */
 }
 END_TEST
 
+/* Whoever is late at once is found at once. */
+START_TEST(all_that_are_late_go_together) /* 10.20 */
+{
+    declare_queue(peer, "r", true, NULL);
+    for (int i = 0; i < 6; i++)
+        publish(peer, "r", "r");
+    set_prefetch(other, 2);
+    consume(other, "r", "one", false, "x-consumer-timeout=I1300");
+    expect_delivery(other, "r");
+    expect_delivery(other, "r");
+    consume(other, "r", "patient", false, "x-consumer-timeout=I60000");
+    expect_delivery(other, "r");
+    expect_delivery(other, "r");
+    consume(other, "r", "two", false, "x-consumer-timeout=I1700");
+    expect_delivery(other, "r");
+    expect_delivery(other, "r");
+    const struct channel *channel =
+        container_of(map_next(&other->connection->channels, NULL), struct channel, by_number);
+    ck_assert_uint_eq(channel->timeout.deadline_ms % 1000, 0);
+    harness_advance(&harness, 2800);
+    struct amqp_method cancel = peer_expect(other, 1, AMQP_BASIC_CANCEL);
+    cancel = peer_expect(other, 1, AMQP_BASIC_CANCEL);
+    ck_assert(!slice_equal(cancel.basic_cancel.consumer_tag, SLICE("patient")));
+    ck_assert_uint_eq(4, count_ready(peer, "r"));
+    harness_advance(&harness, 60000);
+    peer_expect(other, 1, AMQP_BASIC_CANCEL);
+    ck_assert_uint_eq(6, count_ready(peer, "r"));
+    ck_assert(!timer_is_set(&channel->timeout));
+}
+END_TEST
+
+static void cancel_consumer(const char *tag)
+{
+    peer_call(other, 1,
+              &(struct amqp_method){.id = AMQP_BASIC_CANCEL,
+                                    .basic_cancel.consumer_tag = slice_of_string(tag)},
+              AMQP_BASIC_CANCEL_OK);
+}
+
+/* What a consumer held that has left before is the client's to settle, whatever becomes of others. */
+START_TEST(who_has_left_is_not_late) /* 10.9, 10.20 */
+{
+    peer_call(other, 1, &(struct amqp_method){.id = AMQP_TX_SELECT}, AMQP_TX_SELECT_OK);
+    consume_from_quorum();
+    const uint64_t first = expect_delivery(other, "a");
+    publish(peer, "q", "b");
+    const uint64_t second = expect_delivery(other, "b");
+    ack(other, first); /* held */
+    harness_advance(&harness, 6100);
+    peer_expect(other, 1, AMQP_BASIC_CANCEL);
+    ck_assert_uint_eq(1, count_ready(peer, "q")); /* second */
+    peer_call(other, 1, &(struct amqp_method){.id = AMQP_TX_ROLLBACK}, AMQP_TX_ROLLBACK_OK);
+    consume(other, "q", "slow", false, NULL);
+    const uint64_t third = expect_delivery(other, "b");
+    cancel_consumer("slow");
+    harness_advance(&harness, 20000);
+    peer_expect_nothing(other);
+    ck_assert_uint_eq(0, count_ready(peer, "q"));
+    ack(other, first);
+    ack(other, third);
+    peer_call(other, 1, &(struct amqp_method){.id = AMQP_TX_COMMIT}, AMQP_TX_COMMIT_OK);
+    ck_assert_uint_eq(third, second + 1);
+    close_channel(other);
+    ck_assert_uint_eq(0, count_ready(peer, "q"));
+}
+END_TEST
+
+/* Their prefetch is theirs no more, their limits neither. */
+START_TEST(who_has_left_counts_only_as_deliveries) /* 10.4, 10.9 */
+{
+    enum { TIMES = 50 };
+    char big[200], tag[16];
+    const uint64_t octets = harness.broker.totals.octets;
+
+    declare_queue(peer, "r", false, NULL);
+    const uint64_t with_queue = harness.broker.totals.octets;
+    ck_assert_uint_gt(with_queue, octets);
+    set_prefetch(other, 1);
+    memset(big, 'x', sizeof(big));
+    memcpy(big, "x-note=S", 8);
+    big[sizeof(big) - 1] = '\0';
+    harness.service.limits.consumer_max_per_channel = 2;
+    for (int i = 0; i < TIMES; i++) {
+        publish(peer, "r", "r");
+        snprintf(tag, sizeof(tag), "c%d", i % 3);
+        consume(other, "r", tag, false, big);
+        ck_assert_uint_eq(expect_delivery(other, "r"), (uint64_t)i + 1);
+        cancel_consumer(tag);
+    }
+    const struct channel *channel =
+        container_of(map_next(&other->connection->channels, NULL), struct channel, by_number);
+    ck_assert_uint_eq(channel->consumer_count, 0);
+    ck_assert_uint_eq(channel->global_unacked, TIMES);
+    ck_assert_uint_eq(harness.service.consumer_count, 0);
+    ck_assert_uint_eq(harness.broker.totals.octets, with_queue);
+    consume(other, "r", "c", false, NULL);
+    ack(other, 7);
+    publish(peer, "r", "x");
+    ck_assert_uint_eq(expect_delivery(other, "x"), TIMES + 1);
+    ck_assert_uint_eq(channel->global_unacked, TIMES);
+    close_channel(other);
+    ck_assert_uint_eq(TIMES, count_ready(peer, "r"));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("limits");
@@ -640,6 +746,9 @@ int main(void)
     tcase_add_test(time, a_transaction_is_no_delay);
     tcase_add_test(time, a_transaction_that_is_rolled_back_is_no_excuse);
     tcase_add_test(time, the_others_have_its_prefetch);
+    tcase_add_test(time, all_that_are_late_go_together);
+    tcase_add_test(time, who_has_left_is_not_late);
+    tcase_add_test(time, who_has_left_counts_only_as_deliveries);
     suite_add_tcase(suite, time);
     return unit_main(suite);
 }

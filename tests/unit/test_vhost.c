@@ -516,15 +516,15 @@ static bool may_take(struct consumer *consumer)
     return false;
 }
 
-static void on_queue_deleted(struct consumer *consumer)
+static void on_end(struct consumer *consumer)
 {
     (void)consumer;
 }
 
 START_TEST(deletes_queues) /* 8.12 */
 {
-    static const struct consumer_ops ops = {.may_take = may_take,
-                                            .on_queue_deleted = on_queue_deleted};
+    static const struct consumer_ops ops = {
+        .may_take = may_take, .on_queue_deleted = on_end, .on_gone = on_end};
     struct consumer consumer = {.ops = &ops};
     struct queue *queue = queue_named("q");
     struct message *message = message_new(SLICE(""), SLICE("q"), SLICE("\0\0"), 0, false);
