@@ -1,78 +1,136 @@
 /* Whose turn it is. Delivering costs the same with one consumer or a thousand: the first in turn is
- * asked, and goes behind its equals, which is the end of the list where all have one priority; with
- * several it passes those that come first. Who has no room leaves the list until it is woken.
+ * asked, and goes behind its equals. Who has no room is in no line until it is woken.
+ *
+ *     consumers.lines[IN_TURN] ──▶ line of priority 9: a, b      ranks, by priority: whoever comes
+ *         (a heap)            ├──▶ line of priority 3: c         finds its lines there
+ *                             └──▶ line of priority 0: d, e
+ *
+ * A line is in the heap while somebody stands in it, so that what a peer makes of priorities costs
+ * O(log n) when a line begins or ends, and nothing at all while it is the only one.
  *
  * A single active consumer keeps its place until it goes; then the one that has waited longest
  * follows. On a quorum queue priority comes before waiting, and one that is outranked gets nothing
- * more and hands over as soon as it holds nothing: it is idle until then. */
+ * more and hands over as soon as it holds nothing: it is idle until then. Without that all have the
+ * same rank. */
 #include "core/consumer.h"
 
-#include "core/argument.h"
+#include "base/alloc.h"
 #include "core/queue.h"
 
-void consumers_init(struct consumers *consumers, bool single_active)
+struct line {
+    struct heap_link link; /* in consumers->lines, while there is anybody */
+    struct consumer_list list;
+};
+
+/* Those of one priority. */
+struct rank {
+    struct map_link by_priority; /* in consumers->ranks */
+    int64_t priority;
+    uint32_t consumer_count; /* in whatever state; none: it is freed */
+    struct line lines[CONSUMER_LINES];
+};
+
+void consumers_init(struct consumers *consumers, bool single_active, bool has_ranks)
 {
-    for (size_t i = 0; i < countof(consumers->lists); i++)
-        TAILQ_INIT(&consumers->lists[i]);
-    consumers->single_active = single_active;
-    consumers->active = NULL;
+    *consumers = (struct consumers){.single_active = single_active, .has_ranks = has_ranks};
+    TAILQ_INIT(&consumers->all);
 }
 
-/* Behind those of its own priority and of higher ones. */
-static void insert_by_priority(struct consumer_list *list, struct consumer *consumer)
+void consumers_release(struct consumers *consumers)
 {
-    struct consumer *next = TAILQ_LAST(list, consumer_list);
+    assert(TAILQ_EMPTY(&consumers->all) && consumers->ranks.count == 0);
+    map_release(&consumers->ranks);
+}
 
-    if (likely(next == NULL || next->priority >= consumer->priority)) {
-        TAILQ_INSERT_TAIL(list, consumer, by_queue);
+/* ---- ranks ---- */
+
+static struct rank *rank_new(struct consumers *consumers, int64_t priority)
+{
+    struct rank *rank = xcalloc(1, sizeof(*rank));
+
+    rank->priority = priority;
+    for (size_t i = 0; i < countof(rank->lines); i++)
+        TAILQ_INIT(&rank->lines[i].list);
+    map_insert_id(&consumers->ranks, &rank->by_priority, (uint64_t)priority);
+    return rank;
+}
+
+static struct rank *find_rank(struct consumers *consumers, int64_t priority)
+{
+    struct map_link *link = map_find_id(&consumers->ranks, (uint64_t)priority);
+
+    return link == NULL ? rank_new(consumers, priority)
+                        : container_of(link, struct rank, by_priority);
+}
+
+static void join_rank(struct consumers *consumers, struct consumer *consumer)
+{
+    consumer->rank = find_rank(consumers, consumers->has_ranks ? consumer->priority : 0);
+    consumer->rank->consumer_count++;
+}
+
+static void leave_rank(struct consumers *consumers, struct consumer *consumer)
+{
+    struct rank *rank = consumer->rank;
+
+    consumer->rank = NULL;
+    if (--rank->consumer_count > 0)
         return;
-    }
-    next = TAILQ_FIRST(list);
-    while (next->priority >= consumer->priority)
-        next = TAILQ_NEXT(next, by_queue);
-    TAILQ_INSERT_BEFORE(next, consumer, by_queue);
+    map_remove(&consumers->ranks, &rank->by_priority);
+    free(rank);
+}
+
+/* ---- lines ---- */
+
+static struct consumer *first_of(const struct consumers *consumers, enum consumer_state state)
+{
+    struct heap_link *top = consumers->lines[state].top;
+
+    return top == NULL ? NULL : TAILQ_FIRST(&container_of(top, struct line, link)->list);
 }
 
 static void enter(struct consumers *consumers, struct consumer *consumer, enum consumer_state state)
 {
     consumer->state = state;
-    insert_by_priority(&consumers->lists[state], consumer);
+    if (state >= CONSUMER_LINES)
+        return;
+    struct line *line = &consumer->rank->lines[state];
+    if (TAILQ_EMPTY(&line->list))
+        heap_insert(&consumers->lines[state], &line->link, consumer->rank->priority);
+    TAILQ_INSERT_TAIL(&line->list, consumer, by_line);
+    consumers->first = first_of(consumers, CONSUMER_IN_TURN);
+}
+
+static void leave(struct consumers *consumers, struct consumer *consumer)
+{
+    if (consumer->state >= CONSUMER_LINES)
+        return;
+    struct line *line = &consumer->rank->lines[consumer->state];
+    TAILQ_REMOVE(&line->list, consumer, by_line);
+    if (TAILQ_EMPTY(&line->list))
+        heap_remove(&consumers->lines[consumer->state], &line->link);
+    consumers->first = first_of(consumers, CONSUMER_IN_TURN);
 }
 
 static void move(struct consumers *consumers, struct consumer *consumer, enum consumer_state state)
 {
-    TAILQ_REMOVE(&consumers->lists[consumer->state], consumer, by_queue);
+    leave(consumers, consumer);
     enter(consumers, consumer, state);
 }
 
 /* ---- the single active one ---- */
 
-static bool has_ranks(const struct queue *queue)
-{
-    return argument_queue_type(queue->arguments) == QUEUE_QUORUM;
-}
-
 static bool is_outranked(const struct consumer *consumer)
 {
-    const struct consumer *first = TAILQ_FIRST(&consumer->queue->consumers.lists[CONSUMER_WAITING]);
+    const struct consumer *first = first_of(&consumer->queue->consumers, CONSUMER_WAITING);
 
-    return first != NULL && first->priority > consumer->priority && has_ranks(consumer->queue);
-}
-
-static void wait_for_place(struct consumers *consumers, struct consumer *consumer)
-{
-    if (has_ranks(consumer->queue)) {
-        enter(consumers, consumer, CONSUMER_WAITING);
-    } else {
-        consumer->state = CONSUMER_WAITING;
-        TAILQ_INSERT_TAIL(&consumers->lists[CONSUMER_WAITING], consumer, by_queue);
-    }
+    return first != NULL && first->rank->priority > consumer->rank->priority;
 }
 
 /* The place is free: the first that waits for it, if any does, has it now. */
 static void fill_place(struct consumers *consumers)
 {
-    consumers->active = TAILQ_FIRST(&consumers->lists[CONSUMER_WAITING]);
+    consumers->active = first_of(consumers, CONSUMER_WAITING);
     if (consumers->active == NULL)
         return;
     move(consumers, consumers->active, CONSUMER_IN_TURN);
@@ -82,13 +140,13 @@ static void fill_place(struct consumers *consumers)
 /* The active one is outranked. */
 static void step_down(struct consumers *consumers, struct consumer *active)
 {
+    leave(consumers, active);
     if (active->unacked_count > 0) {
-        move(consumers, active, CONSUMER_IDLE);
+        enter(consumers, active, CONSUMER_IDLE);
         return;
     }
-    TAILQ_REMOVE(&consumers->lists[active->state], active, by_queue);
     fill_place(consumers);
-    wait_for_place(consumers, active);
+    enter(consumers, active, CONSUMER_WAITING);
 }
 
 /* ---- coming and going ---- */
@@ -97,8 +155,10 @@ void consumer_join(struct consumer *consumer)
 {
     struct consumers *consumers = &consumer->queue->consumers;
 
+    TAILQ_INSERT_TAIL(&consumers->all, consumer, by_queue);
+    join_rank(consumers, consumer);
     if (consumers->active != NULL) {
-        wait_for_place(consumers, consumer);
+        enter(consumers, consumer, CONSUMER_WAITING);
         if (is_outranked(consumers->active))
             step_down(consumers, consumers->active);
         return;
@@ -113,8 +173,9 @@ void consumer_leave(struct consumer *consumer)
 {
     struct consumers *consumers = &consumer->queue->consumers;
 
-    TAILQ_REMOVE(&consumers->lists[consumer->state], consumer, by_queue);
-    consumer->state = CONSUMER_GONE;
+    move(consumers, consumer, CONSUMER_GONE);
+    leave_rank(consumers, consumer);
+    TAILQ_REMOVE(&consumers->all, consumer, by_queue);
     consumer->queue = NULL;
     if (consumers->active == consumer)
         fill_place(consumers);
@@ -156,17 +217,14 @@ void consumer_settled(struct consumer *consumer)
 
 void consumer_rest(struct consumer *consumer)
 {
-    struct consumers *consumers = &consumer->queue->consumers;
-
-    TAILQ_REMOVE(&consumers->lists[CONSUMER_IN_TURN], consumer, by_queue);
-    TAILQ_INSERT_TAIL(&consumers->lists[CONSUMER_IDLE], consumer, by_queue);
-    consumer->state = CONSUMER_IDLE;
+    move(&consumer->queue->consumers, consumer, CONSUMER_IDLE);
 }
 
 void consumer_rotate(struct consumer *consumer)
 {
-    struct consumer_list *turn = &consumer->queue->consumers.lists[CONSUMER_IN_TURN];
+    struct consumer_list *list = &consumer->rank->lines[CONSUMER_IN_TURN].list;
 
-    TAILQ_REMOVE(turn, consumer, by_queue);
-    insert_by_priority(turn, consumer);
+    TAILQ_REMOVE(list, consumer, by_line);
+    TAILQ_INSERT_TAIL(list, consumer, by_line);
+    consumer->queue->consumers.first = TAILQ_FIRST(list);
 }

@@ -17,6 +17,8 @@
 #ifndef CORE_CONSUMER_H
 #define CORE_CONSUMER_H
 
+#include "base/heap.h"
+#include "base/map.h"
 #include "core/window.h"
 
 struct queue;
@@ -36,11 +38,19 @@ struct consumer_ops {
     void (*on_gone)(struct consumer *consumer);
 };
 
-enum consumer_state { CONSUMER_IN_TURN, CONSUMER_IDLE, CONSUMER_WAITING, CONSUMER_GONE };
+enum consumer_state {
+    CONSUMER_IN_TURN,
+    CONSUMER_WAITING,
+    CONSUMER_LINES, /* those before this one stand in line, these do not: */
+    CONSUMER_IDLE = CONSUMER_LINES,
+    CONSUMER_GONE
+};
 
 struct consumer {
-    TAILQ_ENTRY(consumer) by_queue; /* in the list of its state */
+    TAILQ_ENTRY(consumer) by_queue; /* in consumers->all */
+    TAILQ_ENTRY(consumer) by_line;  /* while its state has one */
     struct queue *queue;            /* NULL once it is gone */
+    struct rank *rank;              /* likewise */
     enum consumer_state state;
     const struct consumer_ops *ops;
     struct slice tag;       /* the session's bytes */
@@ -52,17 +62,22 @@ struct consumer {
 };
 TAILQ_HEAD(consumer_list, consumer);
 
-/* Those of a queue, by state. */
+/* Those of a queue: see consumer.c. */
 struct consumers {
-    struct consumer_list lists[CONSUMER_WAITING + 1];
+    struct consumer *first;            /* of those in turn: who is served next, or NULL */
+    struct heap lines[CONSUMER_LINES]; /* of each state the line of the highest priority first */
+    struct map ranks;                  /* by priority */
+    struct consumer_list all;          /* as they came */
     bool single_active;
+    bool has_ranks;          /* x-priority counts */
     struct consumer *active; /* the one that is, when single_active */
 };
 
-void consumers_init(struct consumers *consumers, bool single_active);
+void consumers_init(struct consumers *consumers, bool single_active, bool has_ranks);
+void consumers_release(struct consumers *consumers); /* must be empty */
 static inline struct consumer *consumers_first(const struct consumers *consumers)
 {
-    return TAILQ_FIRST(&consumers->lists[CONSUMER_IN_TURN]);
+    return consumers->first;
 }
 
 /* consumer->queue is set. */
@@ -110,9 +125,7 @@ static inline struct consumer *consumers_next(const struct consumers *consumers)
 /* The first in turn got a message: its equals come first now. */
 static inline void consumer_served(struct consumer *consumer)
 {
-    const struct consumer *next = TAILQ_NEXT(consumer, by_queue);
-
-    if (next != NULL && next->priority == consumer->priority)
+    if (TAILQ_NEXT(consumer, by_line) != NULL)
         consumer_rotate(consumer);
 }
 

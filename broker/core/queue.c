@@ -96,6 +96,15 @@ static void read_settings(struct queue *queue)
                     SLICE_ARG(queue->name), SLICE_ARG(queue->vhost->name));
 }
 
+/* The single active one of a classic queue has its place whatever priority others have (10.11). */
+static void make_consumers(struct queue *queue)
+{
+    const bool single_active = argument_is_true(queue->arguments, "x-single-active-consumer");
+    const bool quorum = argument_queue_type(queue->arguments) == QUEUE_QUORUM;
+
+    consumers_init(&queue->consumers, single_active, !single_active || quorum);
+}
+
 static struct queue *queue_make(struct vhost *vhost, const struct queue_options *options)
 {
     size_t bytes = options->name.size + options->arguments.size;
@@ -126,8 +135,7 @@ static struct queue *queue_make(struct vhost *vhost, const struct queue_options 
     queue->unused_timer.on_expire = on_unused;
     queue->read_timer.on_expire = queue_on_read_timer;
     make_windows(queue);
-    consumers_init(&queue->consumers,
-                   argument_is_true(queue->arguments, "x-single-active-consumer"));
+    make_consumers(queue);
     TAILQ_INIT(&queue->waiters);
     TAILQ_INIT(&queue->bindings);
     if (queue->delayed_by != NULL)
@@ -183,6 +191,7 @@ void queue_unref(struct queue **queue)
     assert(gone->deleted && gone->consumer_count == 0 && TAILQ_EMPTY(&gone->bindings));
     assert(gone->retries == NULL && gone->outbox == NULL);
     release_windows(gone);
+    consumers_release(&gone->consumers);
     policy_set_release(&gone->policies);
     vhost_unref(&gone->vhost);
     free(gone);
@@ -949,11 +958,11 @@ static void queue_reap(struct task *task)
     queue_unref(&queue);
 }
 
-static void dismiss_consumers(struct queue *queue, struct consumer_list *list)
+static void dismiss_consumers(struct queue *queue)
 {
     struct consumer *consumer;
 
-    while ((consumer = TAILQ_FIRST(list)) != NULL) {
+    while ((consumer = TAILQ_FIRST(&queue->consumers.all)) != NULL) {
         unlink_consumer(queue, consumer);
         consumer->ops->on_queue_deleted(consumer);
         consumer_end(consumer);
@@ -989,8 +998,7 @@ void queue_delete(struct queue *queue)
             broker->next_queue_id--;
     }
 
-    for (size_t i = countof(queue->consumers.lists); i-- > 0;)
-        dismiss_consumers(queue, &queue->consumers.lists[i]);
+    dismiss_consumers(queue);
     struct queue_waiter *waiter;
     while ((waiter = TAILQ_FIRST(&queue->waiters)) != NULL) {
         queue_waiter_cancel(waiter);
@@ -1021,6 +1029,7 @@ void queue_free(struct queue **queue)
     retries_free(&gone->retries);
     outbox_free(&gone->outbox);
     release_windows(gone);
+    consumers_release(&gone->consumers);
     policy_set_release(&gone->policies);
     vhost_unref(&gone->vhost);
     free(gone);

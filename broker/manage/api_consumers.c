@@ -33,9 +33,8 @@ void api_add_consumers(const struct manage *manage, const struct queue *queue, j
 {
     struct consumer *consumer;
 
-    for (size_t i = 0; i < countof(queue->consumers.lists); i++)
-        TAILQ_FOREACH (consumer, &queue->consumers.lists[i], by_queue)
-            add_consumer(manage, consumer, list);
+    TAILQ_FOREACH (consumer, &queue->consumers.all, by_queue)
+        add_consumer(manage, consumer, list);
 }
 
 static void add_consumers(struct manage *manage, struct vhost *vhost, json_t *list)

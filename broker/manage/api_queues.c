@@ -17,11 +17,7 @@ static json_t *exclusive_consumer_tag(const struct queue *queue)
 {
     if (!queue->has_exclusive_consumer)
         return json_null();
-    const struct consumer_list *lists = queue->consumers.lists;
-    const struct consumer *consumer = TAILQ_FIRST(&lists[CONSUMER_IN_TURN]);
-    if (consumer == NULL)
-        consumer = TAILQ_FIRST(&lists[CONSUMER_IDLE]);
-    return json_from_slice(consumer->tag);
+    return json_from_slice(TAILQ_FIRST(&queue->consumers.all)->tag);
 }
 
 static void put_definition(json_t *object, const struct queue *queue)

@@ -580,6 +580,56 @@ static void measure_timeout(bool held)
     stop();
 }
 
+/* ---- whose turn it is ---- */
+
+/* So many of each priority; the publishes are for the highest. */
+static void measure_turns(size_t priorities, size_t of_each, const char *what)
+{
+    enum { PUBLISHES = 4000 };
+    struct buf out = BUF_EMPTY, arguments = BUF_EMPTY;
+
+    start();
+    declare_queues(1, false, false, NULL);
+    for (size_t i = 0; i < priorities * of_each; i++) {
+        amqp_table_put_i64(&arguments, SLICE("x-priority"), (int64_t)(i % priorities));
+        put_consume(&out, i, true, buf_slice(&arguments));
+        buf_clear(&arguments);
+        if (i % 100 == 99 || i + 1 == priorities * of_each)
+            send_and_drop(&out);
+    }
+    for (size_t i = 0; i < PUBLISHES; i++)
+        put_publish(&out, "", "q0", "m", &(struct sent){0});
+    measure(what, PUBLISHES, &out);
+    buf_release(&arguments);
+    stop();
+}
+
+/* Each has room for one message: they come back in no order. */
+static void measure_wake(void)
+{
+    const size_t count = scaled(50000);
+    struct buf out = BUF_EMPTY, arguments = BUF_EMPTY;
+
+    start();
+    declare_queues(1, false, false, NULL);
+    set_prefetch(peer, 1);
+    for (size_t i = 0; i < count; i++) {
+        amqp_table_put_i64(&arguments, SLICE("x-priority"), (int64_t)(i * 7919 % count));
+        put_consume(&out, i, false, buf_slice(&arguments));
+        buf_clear(&arguments);
+        if (i % 100 == 99 || i + 1 == count)
+            send_and_drop(&out);
+    }
+    publish_many(2 * count, false);
+    for (size_t i = 0; i < count; i++)
+        amqp_method_encode(&out, 1,
+                           &(struct amqp_method){.id = AMQP_BASIC_ACK,
+                                                 .basic_ack.delivery_tag = 1 + i * 7919 % count});
+    measure("acks of consumers of as many priorities", count, &out);
+    buf_release(&arguments);
+    stop();
+}
+
 START_TEST(everything)
 {
     measure_fanout(false);
@@ -616,6 +666,10 @@ START_TEST(everything)
     measure_cancel(false);
     measure_timeout(false);
     measure_timeout(true);
+    measure_turns(1, scaled(10000), "publishes to consumers of one priority");
+    measure_turns(2, scaled(10000), "publishes to consumers of two priorities");
+    measure_turns(scaled(20000), 1, "publishes to consumers of as many priorities");
+    measure_wake();
 }
 END_TEST
 

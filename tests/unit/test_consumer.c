@@ -2,6 +2,7 @@
 #include "core/consumer.h"
 
 #include "amqp/table.h"
+#include "base/random.h"
 #include "tests/lib/memory_broker.h"
 #include "tests/lib/unit.h"
 
@@ -197,6 +198,93 @@ START_TEST(the_lowest_comes_when_the_others_are_full) /* 10.7 */
 }
 END_TEST
 
+/* Who comes in turn, by a plain list. */
+static struct taker *order[countof(takers)];
+static size_t in_order, backlog;
+
+static void order_enter(struct taker *taker)
+{
+    size_t at = 0;
+
+    while (at < in_order && order[at]->consumer.priority >= taker->consumer.priority)
+        at++;
+    memmove(&order[at + 1], &order[at], (in_order - at) * sizeof(order[0]));
+    order[at] = taker;
+    in_order++;
+}
+
+static void order_leave(const struct taker *taker)
+{
+    size_t at = 0;
+
+    while (at < in_order && order[at] != taker)
+        at++;
+    if (at == in_order)
+        return;
+    in_order--;
+    memmove(&order[at], &order[at + 1], (in_order - at) * sizeof(order[0]));
+}
+
+/* held: how many each has. */
+static void order_deliver(char *expected, size_t held[])
+{
+    while (backlog > 0 && in_order > 0) {
+        struct taker *taker = order[0];
+        const size_t number = (size_t)(taker - takers);
+        order_leave(taker);
+        if (held[number] == taker->consumer.prefetch)
+            continue;
+        order_enter(taker);
+        held[number]++;
+        backlog--;
+        *expected++ = taker->name;
+    }
+    *expected = '\0';
+}
+
+START_TEST(turns_are_as_in_a_plain_list) /* 10.7 */
+{
+    struct random random;
+    size_t held[countof(takers)] = {0};
+    bool attached[countof(takers)] = {false};
+    char expected[sizeof(journal)];
+
+    random_init_seeded(&random, (uint64_t)_i + 1);
+    declare(false, "classic");
+    in_order = backlog = 0;
+    for (int step = 0; step < 400; step++) {
+        const size_t number = random_below(&random, countof(takers));
+        struct taker *taker = &takers[number];
+        int published = 0;
+        if (random_below(&random, 2) == 0) {
+            published = (int)random_below(&random, 4);
+            backlog += (size_t)published;
+        } else if (!attached[number]) {
+            attach((char)('a' + number), (int64_t)random_below(&random, 4) - 2,
+                   (uint16_t)(1 + random_below(&random, 3)));
+            attached[number] = true;
+            order_enter(taker);
+        } else if (random_below(&random, 3) > 0) {
+            if (held[number] > 0 && taker->consumer.state == CONSUMER_IDLE)
+                order_enter(taker);
+            held[number] = 0;
+            order_deliver(expected, held);
+            acknowledge(taker);
+            expect(expected);
+        } else if (held[number] == 0) {
+            detach(taker);
+            attached[number] = false;
+            order_leave(taker);
+        }
+        publish(published);
+        order_deliver(expected, held);
+        expect(expected);
+    }
+    acknowledge_all();
+    delete_queue();
+}
+END_TEST
+
 /* ---- single active consumer ---- */
 
 START_TEST(one_alone_is_served) /* 10.11 */
@@ -334,6 +422,7 @@ int main(void)
     tcase_add_test(tests, equals_take_turns);
     tcase_add_test(tests, the_highest_priority_is_served_while_it_has_credit);
     tcase_add_test(tests, the_lowest_comes_when_the_others_are_full);
+    tcase_add_loop_test(tests, turns_are_as_in_a_plain_list, 0, 8);
     tcase_add_test(tests, one_alone_is_served);
     tcase_add_test(tests, one_without_credit_stays_active);
     tcase_add_test(tests, on_quorum_queues_the_highest_is_active);
