@@ -9,6 +9,7 @@
 
 #include "amqp/client.h"
 #include "amqp/table.h"
+#include "base/alloc.h"
 #include "base/log.h"
 #include "store/memory.h"
 #include "tests/lib/queue_client.h"
@@ -417,6 +418,36 @@ static void measure_transaction(bool durable)
     stop();
 }
 
+/* All that a channel holds, of so many octets together, becomes dead letters in one batch. */
+static void measure_rejects(bool durable, size_t octets)
+{
+    const size_t count = scaled(octets > 0 ? 5000 : 100000);
+    char *body = xcalloc(octets / 5000 + 2, 1);
+    struct buf out = BUF_EMPTY;
+
+    memset(body, 'm', octets / 5000 + 1);
+    start();
+    declare_queue(peer, "dead", durable, NULL);
+    declare_queue(peer, "q0", durable, "x-dead-letter-exchange=S,x-dead-letter-routing-key=Sdead");
+    for (size_t i = 0; i < count; i++) {
+        put_publish(&out, "", "q0", body, &(struct sent){.persistent = durable});
+        if (i % 50 == 49 || i + 1 == count)
+            send_and_drop(&out);
+    }
+    take(1, count);
+    peer_call(peer, 1, &(struct amqp_method){.id = AMQP_TX_SELECT}, AMQP_TX_SELECT_OK);
+    amqp_method_encode(&out, 1,
+                       &(struct amqp_method){.id = AMQP_BASIC_NACK, .basic_nack.multiple = true});
+    amqp_method_encode(&out, 1, &(struct amqp_method){.id = AMQP_TX_COMMIT});
+    measure(octets > 0
+                ? durable ? "tx.commit of large rejects, durable" : "tx.commit of large rejects"
+            : durable ? "tx.commit of rejects, durable"
+                      : "tx.commit of rejects",
+            count, &out);
+    free(body);
+    stop();
+}
+
 static void measure_purge(bool durable)
 {
     const size_t count = scaled(1000000);
@@ -654,6 +685,10 @@ START_TEST(everything)
     measure_returns(true);
     measure_transaction(false);
     measure_transaction(true);
+    for (int durable = 0; durable < 2; durable++) {
+        measure_rejects(durable, 0);
+        measure_rejects(durable, 100 << 20);
+    }
     measure_purge(false);
     measure_purge(true);
     measure_bindings(false, true);
