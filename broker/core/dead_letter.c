@@ -21,7 +21,9 @@ void dead_letters_init(struct broker *broker)
 {
     struct dead_letters *letters = &broker->dead_letters;
 
-    TAILQ_INIT(&letters->owing);
+    TAILQ_INIT(&letters->trying);
+    TAILQ_INIT(&letters->turns);
+    TAILQ_INIT(&letters->storm);
     parking_init(&letters->relief, 0);
     route_init(&letters->route, broker);
 }
@@ -31,30 +33,37 @@ void dead_letters_end(struct broker *broker)
     struct dead_letters *letters = &broker->dead_letters;
 
     dead_letters_run_taken(broker);
-    while (!TAILQ_EMPTY(&letters->owing))
-        outbox_abandon(TAILQ_FIRST(&letters->owing));
-    assert(letters->owed_count == 0);
+    while (!TAILQ_EMPTY(&letters->turns))
+        outbox_abandon(TAILQ_FIRST(&letters->turns));
+    while (!TAILQ_EMPTY(&letters->storm))
+        outbox_abandon(TAILQ_FIRST(&letters->storm));
+    assert(letters->owed_count == 0 && letters->owed_bytes == 0);
+    assert(letters->storm_count == 0 && letters->storm_bytes == 0);
     free(letters->taken);
     route_release(&letters->route);
 }
 
 /* ---- the turn's budget ---- */
 
-bool dead_letters_may_spend(struct broker *broker, size_t kept)
+/* What has been spent of this turn's. */
+static size_t spend(struct broker *broker, size_t steps)
 {
     struct dead_letters *letters = &broker->dead_letters;
 
     if (letters->spent_turn != broker->loop->turns)
         letters->spent = 0;
     letters->spent_turn = broker->loop->turns;
-    return letters->spent < TURN_STEPS_MAX - kept;
+    letters->spent += steps;
+    return letters->spent;
 }
 
 /* One letter has been made, and routed. */
-static void spend(struct dead_letters *letters, const struct message *made)
+static void spend_on(struct broker *broker, const struct message *made)
 {
-    letters->spent += LETTER_STEPS + message_size(made) / ROUTE_STEP_OCTETS +
-                      route_spent(&letters->route) + letters->route.count * ROUTE_QUEUE_STEPS;
+    const struct route *route = &broker->dead_letters.route;
+
+    spend(broker, LETTER_STEPS + message_size(made) / ROUTE_STEP_OCTETS + route_spent(route) +
+                      route->count * ROUTE_QUEUE_STEPS);
 }
 
 /* ---- history ---- */
@@ -330,12 +339,12 @@ static struct message *route_letter(struct broker *broker, const struct dead_let
     if (unlikely(letter->queue->delayed_by != NULL)) {
         made = exchange_make_undelayed(letter->message);
         exchange_route_message(exchange, made, route);
-        spend(&broker->dead_letters, made);
+        spend_on(broker, made);
         route_deliver(route, made);
     } else {
         made = make_letter(letter, broker->clock->wall_ms / 1000);
         exchange_route_message(exchange, made, route);
-        spend(&broker->dead_letters, made);
+        spend_on(broker, made);
         if (unlikely(route->is_exhausted))
             log_error("a dead letter of queue '%.*s' in vhost '%.*s' is dropped: to route it takes "
                       "more than routing_steps_max",
@@ -363,14 +372,16 @@ static void pass_publisher(struct broker *broker, const struct dead_letter *lett
 static void publish_letter(struct broker *broker, const struct dead_letter *letter)
 {
     struct exchange *exchange = find_exchange(letter);
-    struct message *made = exchange == NULL ? NULL : route_letter(broker, letter, exchange);
 
+    broker->dead_letters.is_making = true;
+    struct message *made = exchange == NULL ? NULL : route_letter(broker, letter, exchange);
+    broker->dead_letters.is_making = false;
     if (letter->publisher != NULL)
         pass_publisher(broker, letter, made);
     if (made != NULL)
         message_unref(&made);
     else
-        broker->dead_letters.spent += LETTER_STEPS;
+        spend(broker, LETTER_STEPS);
 }
 
 /* The entry is gone; what the letter needs of it is kept. */
@@ -446,15 +457,18 @@ const char *dead_letter_publish(struct queue *queue, struct message *message, en
         return "there is no such exchange";
     struct message *made = make_letter(&letter, broker->clock->wall_ms / 1000);
     exchange_preview(exchange, made, route);
-    spend(letters, made);
+    spend_on(broker, made);
     const char *obstacle = find_obstacle(route, &letter, made);
     if (obstacle == NULL) {
         exchange_route_message(exchange, made, route);
-        letters->spent += route_spent(route);
+        spend(broker, route_spent(route));
         obstacle = find_obstacle(route, &letter, made); /* some exchanges choose at random */
     }
-    if (obstacle == NULL)
+    if (obstacle == NULL) {
+        letters->is_making = true;
         deliver_letter(route, made);
+        letters->is_making = false;
+    }
     message_unref(&made);
     return obstacle;
 }
@@ -491,18 +505,39 @@ static bool must_wait(const struct broker *broker)
            (broker_store_is_full(broker) && store_is_busy(broker->store));
 }
 
+/* One of the list, and more until so much of the turn has been spent; `in_depth`: what each sets off
+ * goes before the next. */
+static void make_some(struct broker *broker, struct outboxes *list, size_t spent_max, bool in_depth)
+{
+    struct dead_letters *letters = &broker->dead_letters;
+
+    while (!TAILQ_EMPTY(list) && !must_wait(broker) &&
+           (list == &letters->storm || !dead_letters_storm_is_heavy(letters))) {
+        outbox_make_one(TAILQ_FIRST(list));
+        if (in_depth && !TAILQ_EMPTY(&letters->storm))
+            make_some(broker, &letters->storm, spent_max, false);
+        if (spend(broker, 0) >= spent_max)
+            return;
+    }
+}
+
 void dead_letters_run(struct broker *broker)
 {
     struct dead_letters *letters = &broker->dead_letters;
     const bool were_behind = letters->are_behind;
+    const size_t third = TURN_STEPS_MAX / 3;
 
     dead_letters_run_taken(broker);
-    while (!TAILQ_EMPTY(&letters->owing) && !must_wait(broker) && dead_letters_may_spend(broker, 0))
-        outbox_send_one(TAILQ_FIRST(&letters->owing));
-    letters->are_behind = !TAILQ_EMPTY(&letters->owing);
-    if (letters->are_behind && !must_wait(broker))
+    const bool is_calm = letters->storm_count == 0;
+    make_some(broker, &letters->trying, letters->owed_count > 0 ? third : 3 * third, is_calm);
+    make_some(broker, &letters->turns, is_calm ? 3 * third : 2 * third, is_calm);
+    if (!is_calm || spend(broker, 0) < 3 * third)
+        make_some(broker, &letters->storm, 3 * third, false);
+    letters->are_behind = letters->owed_count > 0;
+    letters->take_turns = letters->are_behind && spend(broker, 0) >= 3 * third;
+    if ((letters->are_behind || !TAILQ_EMPTY(&letters->trying)) && !must_wait(broker))
         broker_touch_store(broker);
-    if (were_behind && letters->owed_count < LETTERS_HEAVY) {
+    if (were_behind && !dead_letters_are_heavy(letters)) {
         const uint64_t next = letters->relief.durable + 1;
         parking_release(&letters->relief, next, next);
     }

@@ -7,10 +7,122 @@
 #include "core/queue_store.h"
 #include "core/vhost.h"
 
-/* What it leaves of a turn's budget: those that owe come after it. */
-enum { KEPT_FOR_OTHERS = TURN_STEPS_MAX / 2 };
+/* ---- in which list it is, and what that owes ---- */
 
-static void owe(struct outbox *outbox);
+static struct dead_letters *letters_of(const struct outbox *outbox)
+{
+    return &outbox->queue->broker->dead_letters;
+}
+
+/* It owes so many letters more, or fewer: of so many octets. */
+static void count_owed(struct outbox *outbox, int64_t count, int64_t bytes)
+{
+    struct dead_letters *letters = letters_of(outbox);
+
+    letters->owed_count += (uint64_t)count;
+    letters->owed_bytes += (uint64_t)bytes;
+    if (outbox->list == &letters->storm) {
+        letters->storm_count += (uint64_t)count;
+        letters->storm_bytes += (uint64_t)bytes;
+    }
+}
+
+static void leave(struct outbox *outbox)
+{
+    struct dead_letters *letters = letters_of(outbox);
+
+    if (outbox->list == NULL)
+        return;
+    if (outbox->list == &letters->storm) {
+        letters->storm_count -= outbox_count(outbox);
+        letters->storm_bytes -= outbox->bytes;
+    }
+    TAILQ_REMOVE(outbox->list, outbox, link);
+    outbox->list = NULL;
+}
+
+static void join_last(struct outbox *outbox, struct outboxes *list)
+{
+    leave(outbox);
+    TAILQ_INSERT_TAIL(list, outbox, link);
+    outbox->list = list;
+    broker_touch_store(outbox->queue->broker);
+}
+
+static void join_first(struct outbox *outbox, struct outboxes *list)
+{
+    struct dead_letters *letters = letters_of(outbox);
+
+    leave(outbox);
+    TAILQ_INSERT_HEAD(list, outbox, link);
+    outbox->list = list;
+    if (list == &letters->storm) {
+        letters->storm_count += outbox_count(outbox);
+        letters->storm_bytes += outbox->bytes;
+    }
+    broker_touch_store(outbox->queue->broker);
+}
+
+/* Not empty, and its queue does not keep dead letters until they are taken. */
+static void owe(struct outbox *outbox)
+{
+    struct dead_letters *letters = letters_of(outbox);
+
+    if (!outbox->owes && outbox_count(outbox) == 0) {
+        leave(outbox);
+        return;
+    }
+    if (!outbox->owes) {
+        leave(outbox);
+        timer_cancel(&outbox->timer);
+        queue_ref(outbox->queue);
+        outbox->owes = true;
+        outbox->since_turn = outbox->queue->broker->loop->turns;
+        count_owed(outbox, (int64_t)outbox_count(outbox), (int64_t)outbox->bytes);
+    }
+    if (letters->is_making || dead_letters_storm_is_heavy(letters))
+        join_first(outbox, &letters->storm);
+    else if (!letters->take_turns)
+        join_first(outbox, &letters->turns);
+    else if (outbox->list != &letters->turns)
+        join_last(outbox, &letters->turns);
+}
+
+static void owe_no_more(struct outbox *outbox)
+{
+    assert(outbox->owes);
+    leave(outbox);
+    count_owed(outbox, -(int64_t)outbox_count(outbox), -(int64_t)outbox->bytes);
+    outbox->owes = false;
+}
+
+/* ---- how heavy it is ---- */
+
+static bool is_too_heavy(const struct outbox *outbox)
+{
+    return outbox_count(outbox) >= OUTBOX_HEAVY_COUNT || outbox->bytes >= OUTBOX_HEAVY_BYTES ||
+           (outbox->owes && letters_of(outbox)->owed_bytes >= LETTERS_HEAVY_BYTES);
+}
+
+static bool is_light(const struct outbox *outbox)
+{
+    return outbox_count(outbox) == 0 ||
+           (outbox_count(outbox) <= OUTBOX_HEAVY_COUNT / 2 &&
+            outbox->bytes <= OUTBOX_HEAVY_BYTES / 2 &&
+            (!outbox->owes || letters_of(outbox)->owed_bytes <= LETTERS_HEAVY_BYTES / 2));
+}
+
+/* One of so many octets has been taken out. True: it is light again by that. */
+static bool lighten(struct outbox *outbox, uint32_t body_size)
+{
+    const bool was_heavy = outbox->is_heavy;
+
+    outbox->bytes -= body_size;
+    if (outbox->owes)
+        count_owed(outbox, -1, -(int64_t)body_size);
+    outbox->is_heavy &= !is_light(outbox);
+    return was_heavy && !outbox->is_heavy;
+}
 
 /* ---- those that wait ---- */
 
@@ -79,44 +191,60 @@ static bool try_one(struct outbox *outbox, struct outgoing *outgoing)
         return false;
     }
     fault_point(FAULT_LETTER_ROUTED);
-    outbox->bytes -= message->body_size;
-    queue_remove_entry(queue, outgoing->place, REMOVE_REPLACED);
     return true;
 }
 
-static void try_new(struct task *task)
+/* Of as many as there are places for; trying_count: none is left. */
+static size_t first_untried(struct outbox *outbox)
 {
-    struct outbox *outbox = container_of(task, struct outbox, task);
-    struct queue *queue = outbox->queue;
-    struct broker *broker = queue->broker;
-    bool more = true;
     size_t i = 0;
 
-    if (!queue->settings.keeps_dead_letters) {
-        owe(outbox);
+    fill(outbox);
+    while (i < outbox->trying_count && outbox->trying[i].tried)
+        i++;
+    return i;
+}
+
+/* The next letter, and then it is others' turn, or all have been tried. */
+static void try_next(struct outbox *outbox)
+{
+    struct queue *queue = outbox->queue;
+    struct broker *broker = queue->broker;
+    const size_t i = first_untried(outbox);
+    bool lighter = false;
+
+    if (i < outbox->trying_count && try_one(outbox, &outbox->trying[i])) {
+        const struct place place = outbox->trying[i].place;
+        forget_tried(outbox, i);
+        lighter = lighten(outbox, place_entry(place)->message->body_size);
+        queue_remove_entry(queue, place, REMOVE_REPLACED);
+    }
+    if (first_untried(outbox) < outbox->trying_count) {
+        join_last(outbox, &broker->dead_letters.trying);
+        if (lighter)
+            queue_on_outbox_tried(queue);
         return;
     }
-    while ((more = dead_letters_may_spend(broker, KEPT_FOR_OTHERS)) &&
-           (fill(outbox), i < outbox->trying_count)) {
-        if (outbox->trying[i].tried || !try_one(outbox, &outbox->trying[i]))
-            i++;
-        else
-            forget_tried(outbox, i);
-    }
+    leave(outbox);
     if (outbox_count(outbox) == 0)
         outbox->told = false;
-    else if (!more || !timer_is_set(&outbox->timer))
-        timer_set(&broker->loop->timers, &outbox->timer,
-                  broker->clock->now_ms + (more ? OUTBOX_RETRY_MS : 0));
+    else if (!timer_is_set(&outbox->timer))
+        timer_set(&broker->loop->timers, &outbox->timer, broker->clock->now_ms + OUTBOX_RETRY_MS);
     queue_on_outbox_tried(queue);
+}
+
+/* New ones are there, or those that were tried have a new chance. */
+static void go_on_trying(struct outbox *outbox)
+{
+    if (outbox->list == NULL)
+        join_last(outbox, &letters_of(outbox)->trying);
 }
 
 void outbox_try(struct outbox *outbox)
 {
     for (size_t i = 0; i < outbox->trying_count; i++)
         outbox->trying[i].tried = false;
-    if (!outbox->owes)
-        loop_queue(outbox->queue->broker->loop, LOOP_DEFERRED, &outbox->task);
+    go_on_trying(outbox);
 }
 
 static void on_retry(struct timer *timer)
@@ -125,38 +253,6 @@ static void on_retry(struct timer *timer)
 }
 
 /* ---- owing ---- */
-
-/* Not empty, and its queue does not keep dead letters until they are taken: as the first of all,
- * again if it owes already. */
-static void owe(struct outbox *outbox)
-{
-    struct broker *broker = outbox->queue->broker;
-    struct dead_letters *letters = &broker->dead_letters;
-
-    if (outbox->owes) {
-        TAILQ_REMOVE(&letters->owing, outbox, by_owing);
-    } else if (outbox_count(outbox) > 0) {
-        queue_ref(outbox->queue);
-        letters->owed_count += outbox_count(outbox);
-        outbox->owes = true;
-        outbox->since_turn = broker->loop->turns;
-        timer_cancel(&outbox->timer);
-    } else {
-        return;
-    }
-    TAILQ_INSERT_HEAD(&letters->owing, outbox, by_owing);
-    broker_touch_store(broker);
-}
-
-static void owe_no_more(struct outbox *outbox)
-{
-    struct dead_letters *letters = &outbox->queue->broker->dead_letters;
-
-    assert(outbox->owes);
-    outbox->owes = false;
-    letters->owed_count -= outbox_count(outbox);
-    TAILQ_REMOVE(&letters->owing, outbox, by_owing);
-}
 
 void outbox_abandon(struct outbox *outbox)
 {
@@ -177,29 +273,60 @@ static struct outgoing take_first(struct outbox *outbox)
     return first;
 }
 
-void outbox_send_one(struct outbox *outbox)
+/* The queue keeps them from now on. */
+static void keep_them(struct outbox *outbox)
 {
     struct queue *queue = outbox->queue;
 
-    if (queue->settings.keeps_dead_letters && !queue->deleted) { /* from now on */
-        owe_no_more(outbox);
-        outbox_try(outbox);
-        queue_unref(&queue);
-        return;
-    }
-    const struct outgoing first = take_first(outbox);
-    outbox->bytes -= place_entry(first.place)->message->body_size;
-    queue->broker->dead_letters.owed_count--;
-    if (outbox_count(outbox) > 0) {
-        dead_letter_send(queue, first.place, first.death);
-        return;
-    }
+    owe_no_more(outbox);
+    outbox_try(outbox);
+    queue_unref(&queue);
+}
+
+static void send_last(struct outbox *outbox, const struct outgoing *last)
+{
+    struct queue *queue = outbox->queue;
+
     owe_no_more(outbox);
     outbox_free(&queue->outbox);
-    dead_letter_send(queue, first.place, first.death);
+    dead_letter_send(queue, last->place, last->death);
     if (!queue->deleted)
         queue_on_outbox_tried(queue);
     queue_unref(&queue);
+}
+
+/* The first; and then it is others' turn, if they take turns. */
+static void send_next(struct outbox *outbox)
+{
+    struct queue *queue = outbox->queue;
+    struct dead_letters *letters = &queue->broker->dead_letters;
+    const struct outgoing first = take_first(outbox);
+    const bool lighter = lighten(outbox, place_entry(first.place)->message->body_size);
+
+    if (outbox_count(outbox) == 0) {
+        send_last(outbox, &first);
+        return;
+    }
+    if (outbox->list == &letters->turns && letters->take_turns)
+        join_last(outbox, &letters->turns);
+    dead_letter_send(queue, first.place, first.death);
+    if (lighter && !queue->deleted)
+        queue_on_outbox_tried(queue);
+}
+
+void outbox_make_one(struct outbox *outbox)
+{
+    const struct queue *queue = outbox->queue;
+    const bool keeps = queue->settings.keeps_dead_letters && !queue->deleted;
+
+    if (outbox->owes && keeps)
+        keep_them(outbox);
+    else if (outbox->owes)
+        send_next(outbox);
+    else if (keeps)
+        try_next(outbox);
+    else
+        owe(outbox);
 }
 
 /* ---- in and out ---- */
@@ -208,19 +335,19 @@ void outbox_add(struct outbox **outbox, struct queue *queue, struct place place,
 {
     if (*outbox == NULL) {
         *outbox = xmalloc(sizeof(**outbox));
-        **outbox =
-            (struct outbox){.queue = queue, .task.run = try_new, .timer.on_expire = on_retry};
+        **outbox = (struct outbox){.queue = queue, .timer.on_expire = on_retry};
     }
     if (segment_is_ready(place.segment, place.slot))
         window_set_aside(place.segment->window, place);
     (*outbox)->bytes += place_entry(place)->message->body_size;
     wait(*outbox, &(struct outgoing){.place = place, .death = death});
     if ((*outbox)->owes)
-        queue->broker->dead_letters.owed_count++;
+        count_owed(*outbox, 1, place_entry(place)->message->body_size);
     if (!queue->settings.keeps_dead_letters)
         owe(*outbox);
-    else if (!(*outbox)->owes && (*outbox)->trying_count < OUTBOX_TRYING_MAX)
-        loop_queue(queue->broker->loop, LOOP_DEFERRED, &(*outbox)->task);
+    else if ((*outbox)->trying_count < OUTBOX_TRYING_MAX)
+        go_on_trying(*outbox);
+    (*outbox)->is_heavy |= is_too_heavy(*outbox);
 }
 
 void outbox_end(struct outbox **outbox)
@@ -237,7 +364,7 @@ void outbox_free(struct outbox **outbox)
     if (gone == NULL)
         return;
     assert(!gone->owes);
-    loop_unqueue(gone->queue->broker->loop, &gone->task);
+    leave(gone);
     timer_cancel(&gone->timer);
     free(gone->waiting);
     free(gone);

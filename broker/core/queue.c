@@ -531,7 +531,8 @@ static struct window *window_for(struct queue *queue, const struct message *mess
     return queue_window(queue, level);
 }
 
-/* The ready entries of the segment that are due at its earliest deadline go. Answers how many. */
+/* The ready entries of the segment that are due at its earliest deadline go, as far as the outbox
+ * has room. Answers how many. */
 static size_t retire_due(struct queue *queue, struct segment *segment)
 {
     const uint64_t due_ms = segment->deadlines.earliest;
@@ -539,7 +540,7 @@ static size_t retire_due(struct queue *queue, struct segment *segment)
     size_t retired = 0;
     bool gone = false;
 
-    for (uint32_t slot = 0; slot < end && !gone; slot++) {
+    for (uint32_t slot = 0; slot < end && !gone && !outbox_is_full(queue->outbox); slot++) {
         if (!segment_is_ready(segment, slot) || segment->deadlines.slots[slot] > due_ms)
             continue;
         /* The segment goes with its last entry. */
@@ -661,15 +662,11 @@ static bool stores_all(const struct queue *queue)
     return queue->settings.quorum || queue->delayed_by != NULL;
 }
 
-/* It is there until its letter is made, for nobody; and so is on disk, if that takes more than this
- * turn. */
+/* It is there until its letter is made, for nobody; and so not on disk, where it would be ready
+ * again after a crash although its publisher knows that it was refused. */
 static void refuse_into_letter(struct queue *queue, struct message *message)
 {
-    const struct place place = window_push(window_for(queue, message), message);
-
-    if (queue->durable && (message->persistent || stores_all(queue)))
-        queue_store_entry(queue, place, deadline_of(queue, message));
-    retire(queue, place, DEATH_MAXLEN);
+    retire(queue, window_push(window_for(queue, message), message), DEATH_MAXLEN);
 }
 
 static bool refuses(struct queue *queue, struct message *message)

@@ -2,6 +2,7 @@
  * are taken, they go as soon as they can, and they are never in two places. */
 #include "core/outbox.h"
 
+#include "base/alloc.h"
 #include "core/vhost.h"
 #include "store/memory.h"
 #include "tests/lib/one_peer.h"
@@ -324,6 +325,88 @@ START_TEST(rejects_do_not_fill_memory)
 }
 END_TEST
 
+/* ---- in turn ---- */
+
+static char *large_body(size_t size)
+{
+    char *body = xmalloc(size + 1);
+
+    memset(body, 'x', size);
+    body[size] = '\0';
+    return body;
+}
+
+static uint32_t ready_in(const char *name)
+{
+    struct map_link *link =
+        map_find(&peer->connection->vhost->queues, slice_of(name, strlen(name)));
+
+    return (uint32_t)queue_ready_count(container_of(link, struct queue, by_name));
+}
+
+/* More than may be spent on it in a turn: it is tried, and then others are, of its queue or not. */
+START_TEST(a_large_one_that_stays_does_not_hold_up_others) /* 13.3 */
+{
+    const char *const behind = _i == 0 ? "q" : "other";
+    char *body = large_body(8 * 1024 * 1024);
+
+    declare_queue(peer, "q", true, TO_X);
+    declare_queue(peer, "other", true, TO_X);
+    declare_exchange(peer, "in", "fanout");
+    bind_queue(peer, "q", "in", "");
+    add_exchange();
+    bind_queue(peer, "dead", "x", "other");
+    peer_publish(peer, 1, "in", "nowhere", body);
+    publish(peer, behind, "b");
+    const uint64_t first = get_unacked(peer, "q", body), second = get_unacked(peer, behind, "b");
+    reject(peer, first, false);
+    reject(peer, second, false);
+    for (int i = 0; i < 5; i++)
+        loop_turn(&harness.loop, 0);
+    ck_assert_uint_eq(ready_in("dead"), 1);
+    free(body);
+}
+END_TEST
+
+/* Each is more than a turn's work: of either queue one after the other, and of those that need not
+ * be kept meanwhile. */
+START_TEST(large_ones_take_turns) /* 13.3 */
+{
+    enum { COUNT = 4 };
+    static const char *const queues[] = {"a", "b", "c"}, *const dead[] = {"da", "db", "dc"};
+    char *body = large_body(8 * 1024 * 1024), arguments[256];
+
+    for (size_t i = 0; i < countof(queues); i++) {
+        snprintf(arguments, sizeof(arguments), "%sS,x-dead-letter-routing-key=S%s",
+                 i < 2 ? KEPT : "x-dead-letter-exchange=", dead[i]);
+        declare_queue(peer, dead[i], true, NULL);
+        declare_queue(peer, queues[i], true, arguments);
+    }
+    for (size_t i = 0; i < countof(queues) * COUNT; i++) {
+        publish(peer, queues[i / COUNT], i / COUNT < 2 ? body : "m");
+        harness_run(&harness);
+    }
+    struct buf out = BUF_EMPTY;
+    for (size_t i = 0; i < countof(queues); i++)
+        for (int j = 0; j < COUNT; j++)
+            amqp_method_encode(&out, 1,
+                               &(struct amqp_method){.id = AMQP_BASIC_REJECT,
+                                                     .basic_reject.delivery_tag = get_unacked(
+                                                         peer, queues[i], i < 2 ? body : "m")});
+    memory_transport_send(&peer->memory, buf_slice(&out));
+    buf_release(&out);
+    for (uint32_t turn = 1; turn <= 2 * COUNT; turn++) {
+        loop_turn(&harness.loop, 0);
+        store_memory_sync(harness.store);
+        ck_assert_uint_le(ready_in("da"), ready_in("db") + 1);
+        ck_assert_uint_le(ready_in("db"), ready_in("da") + 1);
+    }
+    ck_assert_uint_ge(ready_in("da") + ready_in("db"), COUNT);
+    ck_assert_uint_eq(ready_in("dc"), COUNT);
+    free(body);
+}
+END_TEST
+
 /* ---- the store ---- */
 
 enum { SYNCS_MAX = 4 };
@@ -429,6 +512,8 @@ int main(void)
     tcase_add_test(tests, a_policy_says_so_and_takes_it_back);
     tcase_add_test(tests, a_deleted_queue_takes_them_along);
     tcase_add_test(tests, rejects_do_not_fill_memory);
+    tcase_add_loop_test(tests, a_large_one_that_stays_does_not_hold_up_others, 0, 2);
+    tcase_add_test(tests, large_ones_take_turns);
     tcase_add_loop_test(tests, a_letter_is_in_one_place, 0, 2 * SYNCS_MAX);
     tcase_add_loop_test(tests, a_letter_takes_its_message_along_when_there_is_room, 0, 2);
     tcase_add_loop_test(tests, confirms_wait_for_either_place, 0, 2);
