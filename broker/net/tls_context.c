@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <stdarg.h>
@@ -53,22 +54,41 @@ static int give_password(char *room, int size, int writing, void *context)
     return (int)strlen(password->text);
 }
 
-static bool fail_key(const struct tls_options *options, const char *key_file,
-                     const struct key_password *password, char error[TLS_ERROR_SIZE])
+static bool fail_key(const char *key_file, const struct key_password *password,
+                     char error[TLS_ERROR_SIZE])
 {
-    const unsigned long code = ERR_peek_error();
-
-    if (ERR_GET_LIB(code) == ERR_LIB_X509 && ERR_GET_REASON(code) == X509_R_KEY_VALUES_MISMATCH) {
-        ERR_clear_error();
-        return fail(error, "the private key in %s does not belong to the certificate in %s",
-                    key_file, options->certificate_file);
-    }
     if (password->asked && password->text == NULL) {
         ERR_clear_error();
         return fail(error, "the private key in %s is encrypted: set ssl_options.password",
                     key_file);
     }
     return fail(error, "cannot use the private key in %s (ssl_options.keyfile)", key_file);
+}
+
+/* A context has a place for a certificate and its key of each type, and looks at no other when it
+ * takes a key: an RSA key goes beside an EC certificate, and neither can be used. So the two are
+ * compared here. */
+static bool use_pair(SSL_CTX *ctx, X509 *certificate, EVP_PKEY *key,
+                     const struct tls_options *options, const char *key_file,
+                     char error[TLS_ERROR_SIZE])
+{
+    if (X509_check_private_key(certificate, key) != 1) {
+        ERR_clear_error();
+        return fail(error, "the private key in %s does not belong to the certificate in %s",
+                    key_file, options->certificate_file);
+    }
+    return SSL_CTX_use_PrivateKey(ctx, key) == 1 ||
+           fail(error, "cannot use the private key in %s (ssl_options.keyfile)", key_file);
+}
+
+static EVP_PKEY *read_key(const char *path, struct key_password *password)
+{
+    BIO *file = BIO_new_file(path, "r");
+    EVP_PKEY *key =
+        file == NULL ? NULL : PEM_read_bio_PrivateKey(file, NULL, give_password, password);
+
+    BIO_free(file);
+    return key;
 }
 
 static bool use_certificate(SSL_CTX *ctx, const struct tls_options *options,
@@ -81,12 +101,12 @@ static bool use_certificate(SSL_CTX *ctx, const struct tls_options *options,
     if (SSL_CTX_use_certificate_chain_file(ctx, options->certificate_file) != 1)
         return fail(error, "cannot use the certificate in %s (ssl_options.certfile)",
                     options->certificate_file);
-    SSL_CTX_set_default_passwd_cb(ctx, give_password);
-    SSL_CTX_set_default_passwd_cb_userdata(ctx, &password);
-    const bool ok = SSL_CTX_use_PrivateKey_file(ctx, key_file, SSL_FILETYPE_PEM) == 1;
-    SSL_CTX_set_default_passwd_cb(ctx, NULL);
-    SSL_CTX_set_default_passwd_cb_userdata(ctx, NULL);
-    return ok || fail_key(options, key_file, &password, error);
+    EVP_PKEY *key = read_key(key_file, &password);
+    const bool ok =
+        key == NULL ? fail_key(key_file, &password, error)
+                    : use_pair(ctx, SSL_CTX_get0_certificate(ctx), key, options, key_file, error);
+    EVP_PKEY_free(key);
+    return ok;
 }
 
 static bool use_authorities(SSL_CTX *ctx, const struct tls_options *options,
@@ -104,9 +124,6 @@ static bool use_authorities(SSL_CTX *ctx, const struct tls_options *options,
         SSL_CTX_set_client_CA_list(ctx, names);
     }
     if (options->verify_peer) {
-        if (options->ca_file == NULL)
-            return fail(error, "ssl_options.verify = verify_peer needs ssl_options.cacertfile: "
-                               "the certificates of who may sign those of clients");
         mode = SSL_VERIFY_PEER | (options->require_peer ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0);
         /* A resumed session would take an old look at the certificate for a new one. */
         SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);

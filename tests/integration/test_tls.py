@@ -445,11 +445,13 @@ class Reloading(TlsTest):
         self.assertEqual(self.subject(), 'other')
 
     def test_what_cannot_be_used_changes_nothing(self):  # CVE-2018-12550
-        self.start_copy()
-        self.replace(made.all.path('other'), made.all.key('server'))
-        self.broker.await_log('does not belong to the certificate')
-        self.broker.await_log('the certificate in use stays')
-        self.assertEqual(self.subject(), 'server')
+        for key in made.all.key('server'), made.all.key('rsa'):  # of the certificate's kind, and of another
+            with self.subTest(key=key):
+                self.start_copy()
+                self.replace(made.all.path('other'), key)
+                self.broker.await_log('does not belong to the certificate')
+                self.broker.await_log('the certificate in use stays')
+                self.assertEqual(self.subject(), 'server')
 
 
 @broker.needs_own_broker
@@ -580,6 +582,10 @@ class Configuration(unittest.TestCase):
                 ('cannot use the private key', ('ssl_options.certfile=' + server,)),
                 ('does not belong to the certificate', ('ssl_options.certfile=' + server,
                                                         'ssl_options.keyfile=' + made.all.key('other'))),
+                ('the private key in %s does not belong to the certificate in %s' % (made.all.key('rsa'), server),
+                 ('ssl_options.certfile=' + server, 'ssl_options.keyfile=' + made.all.key('rsa'))),
+                ('does not belong to the certificate', ('ssl_options.certfile=' + made.all.path('rsa'),
+                                                        'ssl_options.keyfile=' + key)),
                 ('is encrypted: set ssl_options.password', ('ssl_options.certfile=' + made.all.path('locked'),
                                                             'ssl_options.keyfile=' + made.all.key('locked'))),
                 ('cannot use the private key', ('ssl_options.certfile=' + made.all.path('locked'),
