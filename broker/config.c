@@ -6,7 +6,8 @@
  *     max_message_size    = 64MiB
  *
  * Whatever the source, an assignment ends in assign(), with `where` for the sentence about what is
- * wrong with it. Secrets never appear in such a sentence: values of strings are not shown. */
+ * wrong with it. Secrets never appear in such a sentence: values of strings are not shown. Where
+ * each key was given last is kept, for the sentences about the whole. */
 #include "config.h"
 
 #include <arpa/inet.h>
@@ -313,12 +314,29 @@ static bool parse_limit(const struct key *key, const char *value, int64_t *limit
     return true;
 }
 
+static bool is_pattern(const char *text, char reason[PATTERN_ERROR_SIZE])
+{
+    struct pattern *pattern = pattern_new(slice_of_string(text), reason);
+
+    if (pattern == NULL)
+        return false;
+    pattern_free(&pattern);
+    return true;
+}
+
+static bool is_pattern_of(const struct key *key, const char *value)
+{
+    char reason[PATTERN_ERROR_SIZE];
+
+    return strlen(value) <= key->max && is_pattern(value, reason);
+}
+
 static bool set_vhost_limits(struct config_vhost_limits_list *list, const struct key *key,
                              const char *name, const char *value)
 {
     int64_t limit = -1;
 
-    if (key->kind == KEY_VHOST_PATTERN ? strlen(value) > key->max
+    if (key->kind == KEY_VHOST_PATTERN ? !is_pattern_of(key, value)
                                        : !parse_limit(key, value, &limit))
         return false;
     struct config_vhost_limits *limits = vhost_limits_of(list, name);
@@ -348,6 +366,11 @@ static bool set_value(struct config *config, const struct key *key, const char *
     case KEY_STRING:
     case KEY_SECRET:
         if (length < key->min || length > key->max)
+            return false;
+        replace_string(place, value);
+        return true;
+    case KEY_PATTERN:
+        if (!is_pattern_of(key, value))
             return false;
         replace_string(place, value);
         return true;
@@ -423,6 +446,22 @@ static bool fail_word(const struct key *key, const char *full_name, const char *
                 list);
 }
 
+static bool fail_text(const struct key *key, const char *full_name, const char *value,
+                      const char *where, char error[CONFIG_ERROR_SIZE])
+{
+    const bool is_text = key->kind != KEY_PATTERN && key->kind != KEY_VHOST_PATTERN;
+    char reason[PATTERN_ERROR_SIZE];
+
+    if (is_text || strlen(value) > key->max)
+        return fail(error,
+                    "bad value for '%s' in %s: a text of %" PRIu64 " to %" PRIu64
+                    " bytes is expected",
+                    full_name, where, key->min, key->max);
+    is_pattern(value, reason);
+    return fail(error, "bad value for '%s' in %s: it is no regular expression: %s", full_name,
+                where, reason);
+}
+
 static bool fail_value(const struct key *key, const char *full_name, const char *value,
                        const char *where, char error[CONFIG_ERROR_SIZE])
 {
@@ -446,11 +485,9 @@ static bool fail_value(const struct key *key, const char *full_name, const char 
     case KEY_STRING:
     case KEY_SECRET:
     case KEY_PROPERTY:
+    case KEY_PATTERN:
     case KEY_VHOST_PATTERN:
-        return fail(error,
-                    "bad value for '%s' in %s: a text of %" PRIu64 " to %" PRIu64
-                    " bytes is expected",
-                    full_name, where, key->min, key->max);
+        return fail_text(key, full_name, value, where, error);
     case KEY_NUMBER:
     case KEY_SIZE:
         return fail(error,
@@ -640,6 +677,32 @@ static bool fail_name(enum spelling spelling, const char *full_name, const char 
     return fail(error, "unknown key '%.120s' in %s; did you mean '%s'?", full_name, where, nearest);
 }
 
+/* name: what stands for a family's star. */
+static void set_origin(struct config *config, const struct key *key, const char *name,
+                       const char *where)
+{
+    const char *star = strchr(key->name, '*');
+    char *full_name =
+        star == NULL ? xstrdup(key->name)
+                     : xasprintf("%.*s%s%s", (int)(star - key->name), key->name, name, star + 1);
+    char *origin = xasprintf(" in %s", where);
+
+    set_property(&config->origins, full_name, origin);
+    free(origin);
+    free(full_name);
+}
+
+/* written: the key as the operator has it. */
+static bool give(struct config *config, const struct key *key, const char *name,
+                 const char *written, const char *value, const char *where,
+                 char error[CONFIG_ERROR_SIZE])
+{
+    if (!set_value(config, key, name, value))
+        return fail_value(key, written, value, where, error);
+    set_origin(config, key, name, where);
+    return true;
+}
+
 static bool assign(struct config *config, const char *full_name, const char *value,
                    const char *where, char error[CONFIG_ERROR_SIZE])
 {
@@ -647,7 +710,7 @@ static bool assign(struct config *config, const char *full_name, const char *val
     const struct key *key = find_key(SPELLED_PLAIN, full_name, name);
     if (key == NULL)
         return fail_name(SPELLED_PLAIN, full_name, where, error);
-    return set_value(config, key, name, value) || fail_value(key, full_name, value, where, error);
+    return give(config, key, name, full_name, value, where, error);
 }
 
 /* ---- lines --------------------------------------------------------------------------------- */
@@ -892,7 +955,7 @@ static bool assign_variable(struct config *config, const char *variable, const c
                fail_name(SPELLED_ENVIRONMENT, variable, where, error);
     for (char *c = name; *c != '\0'; c++)
         *c = (char)tolower((unsigned char)*c);
-    return set_value(config, key, name, value) || fail_value(key, variable, value, where, error);
+    return give(config, key, name, variable, value, where, error);
 }
 
 static int compare_strings(const void *a, const void *b)
@@ -947,6 +1010,7 @@ void config_init(struct config *config)
     TAILQ_INIT(&config->ssl_options.ciphers);
     TAILQ_INIT(&config->mechanisms);
     TAILQ_INIT(&config->server_properties);
+    TAILQ_INIT(&config->origins);
     TAILQ_INIT(&config->default_tags);
     TAILQ_INIT(&config->loopback_users);
     TAILQ_INIT(&config->vhost_limits);
@@ -966,7 +1030,8 @@ void config_release(struct config *config)
 {
     for (size_t i = 0; i < config_key_count; i++) {
         char **place = (char **)(void *)((char *)config + config_keys[i].offset);
-        if (config_keys[i].kind == KEY_STRING || config_keys[i].kind == KEY_SECRET) {
+        const enum key_kind kind = config_keys[i].kind;
+        if (kind == KEY_STRING || kind == KEY_SECRET || kind == KEY_PATTERN) {
             free(*place);
             *place = NULL;
         }
@@ -977,6 +1042,7 @@ void config_release(struct config *config)
     remove_properties(&config->ssl_options.ciphers);
     remove_properties(&config->mechanisms);
     remove_properties(&config->server_properties);
+    remove_properties(&config->origins);
     remove_names(&config->default_tags);
     remove_names(&config->loopback_users);
     remove_vhost_limits(&config->vhost_limits);
@@ -988,30 +1054,24 @@ static bool may_clash(const struct config_listener *a, const struct config_liste
            (a->host == NULL || b->host == NULL || strcmp(a->host, b->host) == 0);
 }
 
-static bool check_pattern(const char *text, const char *key, char error[CONFIG_ERROR_SIZE])
+const char *config_origin(const struct config *config, const char *key)
 {
-    char reason[PATTERN_ERROR_SIZE];
-    struct pattern *pattern = pattern_new(slice_of_string(text), reason);
+    const struct config_property *origin;
 
-    if (pattern == NULL)
-        return fail(error, "%s is no regular expression: %s", key, reason);
-    pattern_free(&pattern);
-    return true;
+    TAILQ_FOREACH (origin, &config->origins, link)
+        if (strcmp(origin->key, key) == 0)
+            return origin->value;
+    return "";
 }
 
-static bool check_permissions(const struct config *config, char error[CONFIG_ERROR_SIZE])
+/* Of FAMILY.NAME. */
+static const char *origin_in(const struct config *config, const char *family, const char *name)
 {
-    const char *const texts[] = {[ACCESS_CONFIGURE] = config->default_configure,
-                                 [ACCESS_WRITE] = config->default_write,
-                                 [ACCESS_READ] = config->default_read};
+    char *key = xasprintf("%s.%s", family, name);
+    const char *origin = config_origin(config, key);
 
-    for (size_t right = 0; right < countof(texts); right++) {
-        char key[NAME_SIZE];
-        snprintf(key, sizeof(key), "default_permissions.%s", access_right_name(right));
-        if (!check_pattern(texts[right], key, error))
-            return false;
-    }
-    return true;
+    free(key);
+    return origin;
 }
 
 void config_write_tags(const struct config *config, struct buf *out)
@@ -1025,78 +1085,116 @@ void config_write_tags(const struct config *config, struct buf *out)
 
 static bool check_tags(const struct config *config, char error[CONFIG_ERROR_SIZE])
 {
+    const struct config_name *tag;
     struct buf tags = BUF_EMPTY;
 
+    TAILQ_FOREACH (tag, &config->default_tags, link)
+        if (tag->on && !user_tags_are_valid(slice_of_string(tag->name)))
+            return fail(error,
+                        "default_user_tags.%s%s: tags have printable ASCII characters but quotes, "
+                        "backslashes, brackets and spaces",
+                        tag->name, origin_in(config, "default_user_tags", tag->name));
     config_write_tags(config, &tags);
     const bool ok = user_tags_are_valid(buf_slice(&tags));
     buf_release(&tags);
-    return ok || fail(error,
-                      "default_user_tags: tags have printable ASCII characters but quotes, "
-                      "backslashes, brackets and spaces, and %d in all",
-                      USER_TAGS_SIZE_MAX);
+    return ok ||
+           fail(error, "default_user_tags: tags have %d characters in all", USER_TAGS_SIZE_MAX);
 }
 
-static bool check_vhost_limits(const struct config *config, char error[CONFIG_ERROR_SIZE])
+static bool check_publish_memory(const struct config *config, char error[CONFIG_ERROR_SIZE])
 {
-    const struct config_vhost_limits *limits;
+    const uint64_t memory = config->service_limits.publish_size_max;
+    const uint64_t message = config->service_limits.message_size_max;
 
-    TAILQ_FOREACH (limits, &config->vhost_limits, link) {
-        char key[NAME_SIZE];
-        snprintf(key, sizeof(key), "default_limits.vhosts.%s.pattern", limits->name);
-        if (!check_pattern(limits->pattern, key, error))
-            return false;
-    }
-    return true;
+    return memory == 0 || memory >= message ||
+           fail(error,
+                "publish_memory_limit (%" PRIu64 ")%s is smaller than max_message_size (%" PRIu64
+                ")%s: no message of that size could come",
+                memory, config_origin(config, "publish_memory_limit"), message,
+                config_origin(config, "max_message_size"));
 }
 
-/* The listener of the second family that one of the first cannot be beside. */
-static bool check_clash(const char *family, const struct config_listeners *listeners,
-                        const char *other_family, const struct config_listeners *others,
-                        char error[CONFIG_ERROR_SIZE])
+static bool check_frames(const struct config *config, char error[CONFIG_ERROR_SIZE])
+{
+    const uint32_t initial = config->service_limits.initial_frame_size_max;
+    const uint32_t largest = config->service_limits.frame_size_max;
+
+    return initial <= largest ||
+           fail(error, "initial_frame_max (%" PRIu32 ")%s is larger than frame_max (%" PRIu32 ")%s",
+                initial, config_origin(config, "initial_frame_max"), largest,
+                config_origin(config, "frame_max"));
+}
+
+/* Whether a listener of the first family cannot be beside one of the second. */
+static bool check_clash(const struct config *config, const char *family,
+                        const struct config_listeners *listeners, const char *other_family,
+                        const struct config_listeners *others, char error[CONFIG_ERROR_SIZE])
 {
     const struct config_listener *a, *b;
     TAILQ_FOREACH (a, &listeners->list, link)
         TAILQ_FOREACH (b, &others->list, link)
             if (may_clash(a, b))
-                return fail(error, "%s.%s and %s.%s are both on port %u", family, a->name,
-                            other_family, b->name, a->port);
+                return fail(error, "%s.%s%s and %s.%s%s are both on port %u", family, a->name,
+                            origin_in(config, family, a->name), other_family, b->name,
+                            origin_in(config, other_family, b->name), a->port);
     return true;
+}
+
+static bool check_tcp(const struct config *config, char error[CONFIG_ERROR_SIZE])
+{
+    return check_clash(config, "listeners.tcp", &config->tcp, "listeners.tcp", &config->tcp, error);
 }
 
 static bool check_ssl(const struct config *config, char error[CONFIG_ERROR_SIZE])
 {
+    return check_clash(config, "listeners.ssl", &config->ssl, "listeners.ssl", &config->ssl, error);
+}
+
+static bool check_both(const struct config *config, char error[CONFIG_ERROR_SIZE])
+{
+    return check_clash(config, "listeners.tcp", &config->tcp, "listeners.ssl", &config->ssl, error);
+}
+
+static bool check_certificate(const struct config *config, char error[CONFIG_ERROR_SIZE])
+{
+    const struct config_listener *listener = TAILQ_FIRST(&config->ssl.list);
+
+    return listener == NULL || *config->ssl_options.certfile != '\0' ||
+           fail(error,
+                "listeners.ssl.%s%s needs a certificate: set ssl_options.certfile and "
+                "ssl_options.keyfile",
+                listener->name, origin_in(config, "listeners.ssl", listener->name));
+}
+
+static bool check_verify(const struct config *config, char error[CONFIG_ERROR_SIZE])
+{
     const struct config_ssl *ssl = &config->ssl_options;
-    if (!TAILQ_EMPTY(&config->ssl.list) && *ssl->certfile == '\0')
-        return fail(error,
-                    "listeners.ssl.%s needs a certificate: set ssl_options.certfile and "
-                    "ssl_options.keyfile",
-                    TAILQ_FIRST(&config->ssl.list)->name);
-    if (ssl->verify == VERIFY_PEER && *ssl->cacertfile == '\0')
-        return fail(error, "ssl_options.verify = verify_peer needs ssl_options.cacertfile: the "
-                           "certificates of who may sign those of clients");
-    if (ssl->fail_if_no_peer_cert && ssl->verify != VERIFY_PEER)
-        return fail(error, "ssl_options.fail_if_no_peer_cert needs ssl_options.verify = "
-                           "verify_peer");
-    return true;
+
+    return ssl->verify != VERIFY_PEER || *ssl->cacertfile != '\0' ||
+           fail(error,
+                "ssl_options.verify = verify_peer%s needs ssl_options.cacertfile: the certificates "
+                "of who may sign those of clients",
+                config_origin(config, "ssl_options.verify"));
+}
+
+static bool check_required(const struct config *config, char error[CONFIG_ERROR_SIZE])
+{
+    const struct config_ssl *ssl = &config->ssl_options;
+
+    return !ssl->fail_if_no_peer_cert || ssl->verify == VERIFY_PEER ||
+           fail(error, "ssl_options.fail_if_no_peer_cert%s needs ssl_options.verify = verify_peer",
+                config_origin(config, "ssl_options.fail_if_no_peer_cert"));
 }
 
 bool config_check(const struct config *config, char error[CONFIG_ERROR_SIZE])
 {
-    const struct service_limits *limits = &config->service_limits;
+    static bool (*const checks[])(const struct config *, char *) = {
+        check_tags, check_publish_memory, check_frames, check_tcp,     check_ssl,
+        check_both, check_certificate,    check_verify, check_required};
+    bool ok = true;
 
-    if (!check_permissions(config, error) || !check_vhost_limits(config, error) ||
-        !check_tags(config, error))
-        return false;
-    if (limits->publish_size_max != 0 && limits->publish_size_max < limits->message_size_max)
-        return fail(error,
-                    "publish_memory_limit (%" PRIu64 ") is smaller than max_message_size (%" PRIu64
-                    "): no message of that size could come",
-                    limits->publish_size_max, limits->message_size_max);
-    if (limits->initial_frame_size_max > limits->frame_size_max)
-        return fail(error, "initial_frame_max (%" PRIu32 ") is larger than frame_max (%" PRIu32 ")",
-                    limits->initial_frame_size_max, limits->frame_size_max);
-    return check_clash("listeners.tcp", &config->tcp, "listeners.tcp", &config->tcp, error) &&
-           check_clash("listeners.ssl", &config->ssl, "listeners.ssl", &config->ssl, error) &&
-           check_clash("listeners.tcp", &config->tcp, "listeners.ssl", &config->ssl, error) &&
-           check_ssl(config, error);
+    for (size_t i = 0; (ok || goes_on(config)) && i < countof(checks); i++)
+        if (!checks[i](config, error))
+            ok = tell(config, error);
+    return ok;
 }

@@ -104,6 +104,8 @@ struct config {
     enum log_level log_level;    /* log.console.level (info) */
     struct config_properties server_properties;
 
+    struct config_properties origins; /* of keys that were given, as config_origin tells them */
+
     /* Told each mistake as it is found, and reading goes on; NULL: the first one ends it. */
     void (*on_mistake)(const char *sentence);
 };
@@ -137,6 +139,10 @@ void config_each(const struct config *config,
 
 /* default_user_tags.TAG as the user has them: in one text, separated by commas. */
 void config_write_tags(const struct config *config, struct buf *out);
+
+/* Where the key was given last: " in /etc/stoatmq/stoatmq.conf:7", " in --set"; empty: it was not.
+ * Lives as long as it is not given again. */
+const char *config_origin(const struct config *config, const char *key);
 
 /* What only the whole can tell. */
 bool config_check(const struct config *config, char error[CONFIG_ERROR_SIZE]);

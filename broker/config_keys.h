@@ -6,9 +6,10 @@
 #include "base/base.h"
 
 enum key_kind {
-    KEY_STRING, /* bounds are of its length */
-    KEY_SECRET, /* the same, and told to nobody */
-    KEY_BOOL,   /* true, false; yes, no, on, off likewise */
+    KEY_STRING,  /* bounds are of its length */
+    KEY_SECRET,  /* the same, and told to nobody */
+    KEY_PATTERN, /* the same, and a regular expression */
+    KEY_BOOL,    /* true, false; yes, no, on, off likewise */
     KEY_NUMBER,
     KEY_SIZE,   /* a number of bytes, with or without a unit */
     KEY_RATIO,  /* a decimal fraction; bounds are in thousandths */

@@ -122,6 +122,7 @@ static void tell_key(const struct config *config, const struct audience *who, co
     case KEY_SECRET:
         break;
     case KEY_STRING:
+    case KEY_PATTERN:
         tell_value(who, key, "", *(char *const *)place);
         break;
     case KEY_BOOL:

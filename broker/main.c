@@ -140,29 +140,47 @@ static void complain_of(const char *sentence)
     complain("%s", sentence);
 }
 
-/* Every mistake is told; what only the whole can tell, when there is none in its parts. */
+/* What the configuration names outside of itself: files and the user. */
+static bool check_surroundings(const struct config *config)
+{
+    char error[SERVER_ERROR_SIZE];
+    static_assert((int)PRIVILEGES_ERROR_SIZE <= (int)SERVER_ERROR_SIZE,
+                  "a sentence for the operator");
+    bool ok = true;
+
+    if (!server_check_files(config, error)) {
+        complain("%s", error);
+        ok = false;
+    }
+    if (*config->user != '\0' &&
+        privileges_check(config->user, config_origin(config, "user"), error) != 0) {
+        complain("%s", error);
+        ok = false;
+    }
+    return ok;
+}
+
+/* Every mistake is told. */
 static bool read_config(struct config *config, const struct options *options)
 {
     char error[CONFIG_ERROR_SIZE];
-    static_assert((int)SERVER_ERROR_SIZE <= (int)CONFIG_ERROR_SIZE, "a sentence for the operator");
 
     config->on_mistake = complain_of;
     bool ok = config_read_file(config, options->config_file, error);
     ok = config_read_environment(config, environ, error) && ok;
     for (size_t i = 0; i < options->assignment_count; i++)
         ok = config_set(config, options->assignments[i], error) && ok;
-    if (ok && !(config_check(config, error) && server_check_files(config, error))) {
-        complain("%s", error);
-        return false;
-    }
-    return ok;
+    ok = config_check(config, error) && ok;
+    return check_surroundings(config) && ok;
 }
 
 static int report_valid(const struct config *config)
 {
     puts("The configuration is valid.");
-    if (geteuid() == 0 && config->user[0] != '\0')
-        printf("Its files were read as root; user %s must be able to read them, too (user).\n",
+    if (config->user[0] != '\0')
+        printf(geteuid() == 0
+                   ? "Its files were read as root; user %s must be able to read them, too (user).\n"
+                   : "It is for a start as root or as user %s (user).\n",
                config->user);
     return EXIT_SUCCESS;
 }

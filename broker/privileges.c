@@ -107,14 +107,30 @@ static int change_user(const struct passwd *user, char error[PRIVILEGES_ERROR_SI
                               strerror(-result));
 }
 
-int privileges_become(const char *name, const char *data_dir, char error[PRIVILEGES_ERROR_SIZE])
+/* NULL: there is none. */
+static const struct passwd *find_user(const char *name, const char *origin,
+                                      char error[PRIVILEGES_ERROR_SIZE])
 {
     errno = 0;
     const struct passwd *user = getpwnam(name);
 
     if (user == NULL)
-        return fail(error, ENOENT, "there is no user %s (user): %s", name,
-                    errno == 0 ? "name it as /etc/passwd does" : strerror(errno));
+        fail(error, ENOENT, "there is no user %s (user%s): %s", name, origin,
+             errno == 0 ? "name it as /etc/passwd does" : strerror(errno));
+    return user;
+}
+
+int privileges_check(const char *name, const char *origin, char error[PRIVILEGES_ERROR_SIZE])
+{
+    return find_user(name, origin, error) == NULL ? -ENOENT : 0;
+}
+
+int privileges_become(const char *name, const char *data_dir, char error[PRIVILEGES_ERROR_SIZE])
+{
+    const struct passwd *user = find_user(name, "", error);
+
+    if (user == NULL)
+        return -ENOENT;
     if (user->pw_uid == geteuid())
         return 0;
     if (geteuid() != 0)

@@ -11,6 +11,10 @@
 
 enum { PRIVILEGES_ERROR_SIZE = 512 };
 
+/* Whether there is such a user. 0, or -errno with a sentence for the operator; origin: where the
+ * name is from, or empty. */
+int privileges_check(const char *user, const char *origin, char error[PRIVILEGES_ERROR_SIZE]);
+
 /* Before the first thread. Does nothing when the process is that user's already. 0, or -errno with
  * a sentence for the operator. */
 int privileges_become(const char *user, const char *data_dir, char error[PRIVILEGES_ERROR_SIZE]);

@@ -362,7 +362,7 @@ static struct tls_context *read_certificates(const struct config *config, struct
 
 bool server_check_files(const struct config *config, char error[SERVER_ERROR_SIZE])
 {
-    if (TAILQ_EMPTY(&config->ssl.list))
+    if (TAILQ_EMPTY(&config->ssl.list) || *config->ssl_options.certfile == '\0')
         return true;
     struct tls_context *context = read_certificates(config, NULL, error);
     const bool ok = context != NULL;

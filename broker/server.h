@@ -12,8 +12,8 @@ struct store;
 
 enum { SERVER_ERROR_SIZE = 512 };
 
-/* Whether the certificates and keys that the configuration names can be used. False with a
- * sentence. */
+/* Whether the certificates and keys that the configuration names can be used, where TLS is spoken.
+ * False with a sentence. */
 bool server_check_files(const struct config *config, char error[SERVER_ERROR_SIZE]);
 
 /* Everything but the listeners: vhosts and queues as the store has them. The store becomes the

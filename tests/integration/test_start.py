@@ -52,6 +52,23 @@ class Start(unittest.TestCase):
         for named in path + ':1', path + ':3', path + ':4', "'nosuch' in --set":
             self.assertIn(named, run.stdout)
 
+    def test_the_parts_and_the_whole_are_told_of_together(self):
+        run = self.check_config('heartbeat=soon', 'default_permissions.read=(', 'listeners.ssl.default=0',
+                                'ssl_options.certfile=/nowhere/cert.pem', 'user=no-such-user')
+        self.assertEqual(run.returncode, 78)
+        self.assertEqual(len(run.stdout.splitlines()), 4, run.stdout)
+        for named in ("'heartbeat' in --set", "'default_permissions.read' in --set: it is no regular expression",
+                      'cannot use the certificate in /nowhere/cert.pem',
+                      'there is no user no-such-user (user in --set): name it as /etc/passwd does'):
+            self.assertIn(named, run.stdout)
+
+    def test_a_user_is_looked_for(self):
+        run = self.check_config('user=no-such-user')
+        self.assertEqual(run.returncode, 78)
+        run = self.check_config('user=nobody')
+        self.assertEqual(run.returncode, 0, run.stdout)
+        self.assertRegex(run.stdout, 'user nobody must be able to|as root or as user nobody')
+
     def test_the_journal_learns_what_is_an_error(self):
         for shift, prefix in ((0, '<3>'), (1, '')):
             with tempfile.TemporaryFile('w+') as log:

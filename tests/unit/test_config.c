@@ -279,6 +279,14 @@ START_TEST(names)
     ck_assert(config_check(&config, error));
     ck_assert(config_set(&config, "default_user_tags.mon[1] = true", error));
     ck_assert(!config_check(&config, error));
+    ck_assert(strstr(error, "default_user_tags.mon[1] in --set: tags have ") == error);
+    ck_assert(config_set(&config, "default_user_tags.mon[1] = false", error));
+    for (int i = 0; i < 20; i++) {
+        char *text = xasprintf("default_user_tags.%d%0100d = true", i, 0);
+        ck_assert(config_set(&config, text, error));
+        free(text);
+    }
+    ck_assert(!config_check(&config, error));
     ck_assert(strstr(error, "default_user_tags: tags have ") == error);
 }
 END_TEST
@@ -290,10 +298,10 @@ START_TEST(permissions)
     ck_assert(config_check(&config, error));
     ck_assert_str_eq(config.default_read, "^a");
     ck_assert_str_eq(config.default_write, "");
-    ck_assert(config_set(&config, "default_permissions.configure = (a", error));
-    ck_assert(!config_check(&config, error));
-    ck_assert_ptr_nonnull(
-        strstr(error, "default_permissions.configure is no regular expression: "));
+    ck_assert(!config_set(&config, "default_permissions.read = (a", error));
+    ck_assert_ptr_nonnull(strstr(error, "bad value for 'default_permissions.read' in --set: it is "
+                                        "no regular expression: "));
+    ck_assert_str_eq(config.default_read, "^a");
 }
 END_TEST
 
@@ -332,10 +340,9 @@ START_TEST(vhost_limits)
         ck_assert_str_eq(error, sentence);
         free(sentence);
     }
-    ck_assert(config_set(&config, "default_limits.vhosts.2.pattern = (a", error));
-    ck_assert(!config_check(&config, error));
-    ck_assert_ptr_nonnull(
-        strstr(error, "default_limits.vhosts.2.pattern is no regular expression: "));
+    ck_assert(!config_set(&config, "default_limits.vhosts.2.pattern = (a", error));
+    ck_assert_ptr_nonnull(strstr(error, "bad value for 'default_limits.vhosts.2.pattern' in --set: "
+                                        "it is no regular expression: "));
 }
 END_TEST
 
@@ -684,7 +691,8 @@ START_TEST(the_whole)
     ck_assert(config_set(&config, "frame_max = 8192", error));
     ck_assert(config_set(&config, "initial_frame_max = 8193", error));
     ck_assert(!config_check(&config, error));
-    ck_assert_str_eq(error, "initial_frame_max (8193) is larger than frame_max (8192)");
+    ck_assert_str_eq(error,
+                     "initial_frame_max (8193) in --set is larger than frame_max (8192) in --set");
     ck_assert(config_set(&config, "initial_frame_max = 8192", error));
     ck_assert(config_check(&config, error));
 
@@ -695,7 +703,62 @@ START_TEST(the_whole)
     ck_assert(config_check(&config, error));
     ck_assert(config_set(&config, "listeners.tcp.e = 1", error));
     ck_assert(!config_check(&config, error));
-    ck_assert_str_eq(error, "listeners.tcp.a and listeners.tcp.e are both on port 1");
+    ck_assert_str_eq(error,
+                     "listeners.tcp.a in --set and listeners.tcp.e in --set are both on port 1");
+}
+END_TEST
+
+static char *told[16];
+static size_t told_count;
+
+static void keep_told(const char *sentence)
+{
+    ck_assert_uint_lt(told_count, countof(told));
+    told[told_count++] = xstrdup(sentence);
+}
+
+/* Those of the parts and those of the whole in one run, each with where it was said. */
+START_TEST(every_mistake)
+{
+    static const struct {
+        unsigned line; /* 0: the environment's */
+        const char *said;
+    } wanted[] = {
+        {1, "bad value 'abc' for 'heartbeat' in "},
+        {2, "bad value for 'default_permissions.read' in "},
+        {3, "bad value for 'default_limits.vhosts.1.pattern' in "},
+        {4, "bad value '2' for 'vm_memory_high_watermark.relative' in "},
+        {0, "publish_memory_limit (7) in the environment is smaller than max_message_size ("
+            "16777216): "},
+        {5, "listeners.tcp.a in "},
+        {7, "listeners.ssl.default in "},
+        {9, "ssl_options.verify = verify_peer in "},
+    };
+    char *variables[] = {(char *)(uintptr_t) "STOATMQ_PUBLISH_MEMORY_LIMIT=7", NULL};
+
+    config.on_mistake = keep_told;
+    told_count = 0;
+    ck_assert(!read_text("heartbeat = abc\n"
+                         "default_permissions.read = (\n"
+                         "default_limits.vhosts.1.pattern = [\n"
+                         "vm_memory_high_watermark.relative = 2\n"
+                         "listeners.tcp.a = 1\n"
+                         "listeners.tcp.b = 1\n"
+                         "listeners.ssl.default = 5671\n"
+                         "ssl_options.verify = verify_none\n"
+                         "ssl_options.verify = verify_peer\n"));
+    ck_assert(config_read_environment(&config, variables, error));
+    ck_assert(!config_check(&config, error));
+    ck_assert_uint_eq(told_count, countof(wanted));
+    for (size_t i = 0; i < told_count; i++) {
+        char *begin = wanted[i].line == 0
+                          ? xstrdup(wanted[i].said)
+                          : xasprintf("%s%s:%u", wanted[i].said, path, wanted[i].line);
+        ck_assert_msg(strncmp(told[i], begin, strlen(begin)) == 0, "%s\n%s", told[i], begin);
+        free(begin);
+        free(told[i]);
+    }
+    ck_assert_str_eq(config_origin(&config, "frame_max"), "");
 }
 END_TEST
 
@@ -707,6 +770,7 @@ int main(void)
     tcase_add_test(tests, defaults);
     tcase_add_test(tests, values);
     tcase_add_test(tests, ratios);
+    tcase_add_test(tests, every_mistake);
     tcase_add_test(tests, names);
     tcase_add_test(tests, permissions);
     tcase_add_test(tests, vhost_limits);
