@@ -32,12 +32,14 @@ static const char options_help[] =
     "      --version             print the version and exit\n";
 
 static const char status_help[] =
-    "Exit status: 0 when done, 64 for a mistake in the command line, 65 when what it names does "
-    "not\n"
-    "exist or is not in the state that was asked for or is damaged, 67 when a user does not exist, "
-    "69 when there "
-    "is\n"
-    "no broker or no access to it, 70 when something went wrong inside, 75 when time ran out.\n";
+    "Exit status: 0 when done, 64 for a mistake in the command line, 65 when the broker refuses "
+    "what it\n"
+    "was given, or what the command names does not exist, is there already or is damaged, 67 when "
+    "a "
+    "user\n"
+    "does not exist, 69 when there is no broker or no access to it, or an alarm is on "
+    "(check_alarms), 70\n"
+    "when something went wrong inside, 75 when time ran out.\n";
 
 void complain(const char *format, ...)
 {
@@ -266,7 +268,7 @@ static int run_status(struct client *client, const struct options *options, cons
     return EX_OK;
 }
 
-/* As a file says it: what a file would read otherwise stands in quotes. */
+/* As a file says it, the announcement a comment in it: what a file would read otherwise stands in quotes. */
 static void print_setting(const char *key, const char *value)
 {
     const size_t size = strlen(value);
@@ -290,7 +292,7 @@ static int run_environment(struct client *client, const struct options *options,
     const int status = client_request(client, "GET", "/api/control/environment", &reply);
     if (status != EX_OK)
         return status;
-    announce(options, "Application environment of the broker at %s ...", options->socket_path);
+    announce(options, "# Application environment of the broker at %s ...", options->socket_path);
     if (options->format == FORMAT_JSON) {
         json_dumpf(reply.body, stdout, JSON_COMPACT);
         putchar('\n');
@@ -389,14 +391,53 @@ static const char compact_details[] =
     "is\n"
     "complete and on disk. Whatever happens meanwhile, one of the two is there.\n";
 
-static const char hash_details[] =
-    "The hash is RabbitMQ's, one salted SHA-256: to be given to add_user --pre-hashed-password, or "
-    "as\n"
-    "a user's password_hash. The broker keeps a slow one in its place once the user has logged "
-    "in.\n"
-    "Without a password it is read from stdin. No broker needs to run.\n";
+static const char ping_details[] =
+    "Exit status: 0 when a broker answers, 69 when none does or there is no access to it, 75 when\n"
+    "it takes longer than --timeout.\n";
 
-#define POLICY_USAGE "[--priority NUMBER] [--apply-to WHAT] NAME PATTERN DEFINITION"
+static const char alarms_details[] =
+    "Exit status: 0 when no alarm is on, 69 when one is, or when no broker answers. stderr says\n"
+    "which.\n";
+
+static const char permissions_details[] =
+    "CONFIGURE, WRITE and READ are regular expressions. The user may make and delete, write to, "
+    "and\n"
+    "read from what has a name in which the expression is found. '' allows nothing. What the user "
+    "might\n"
+    "do there before is replaced.\n\n"
+    "  stoatctl set_permissions -p burrow bob '^bob-' '^bob-' '.*'\n\n"
+    "--vhost VHOST is the same as -p VHOST; the default is /.\n";
+
+static const char user_limits_details[] =
+    "JSON is an object with one or both of the limits; -1 is no limit, 0 allows none.\n\n"
+    "  stoatctl set_user_limits bob '{\"max-connections\": 10, \"max-channels\": 100}'\n";
+
+static const char vhost_limits_details[] =
+    "JSON is an object with one or both of the limits; -1 is no limit, 0 allows none.\n\n"
+    "  stoatctl set_vhost_limits -p burrow '{\"max-connections\": 10, \"max-queues\": 100}'\n";
+
+static const char policy_details[] =
+    "NAME is the policy's own. PATTERN is a regular expression: the policy is for what has a name "
+    "in\n"
+    "which it is found. DEFINITION is a JSON object of settings, named as the arguments without "
+    "x-.\n"
+    "Of several policies for one name that with the highest priority counts.\n\n"
+    "  stoatctl set_policy -p burrow --apply-to queues --priority 1 short '^bob-' "
+    "'{\"max-length\": 1000}'\n\n"
+    "  -p, --vhost VHOST      the virtual host (default /)\n"
+    "      --priority NUMBER  may be negative (default 0)\n"
+    "      --apply-to WHAT    all, queues, classic_queues, quorum_queues, streams or exchanges "
+    "(default\n"
+    "                         all)\n";
+
+static const char hash_details[] =
+    "The hash is RabbitMQ's, one salted SHA-256: to be given to add_user --pre-hashed-password, "
+    "which\n"
+    "takes RabbitMQ's salted SHA-512, too. The broker keeps a slow one in its place once the user "
+    "has\n"
+    "logged in. Without a password it is read from stdin. No broker needs to run.\n";
+
+#define POLICY_USAGE "[-p VHOST] [--priority NUMBER] [--apply-to WHAT] NAME PATTERN DEFINITION"
 
 static const struct command {
     const char *name, *usage, *summary;
@@ -423,23 +464,24 @@ static const struct command {
     {"clear_password", "NAME", "let a user log in by no password", 1, 1, run_clear_password},
     {"authenticate_user", "NAME [PASSWORD]", "succeed if this is the user's password", 1, 2,
      run_authenticate_user},
-    {"hash_password", "[PASSWORD]", "print a hash of it, for add_user and definitions", 0, 1,
+    {"hash_password", "[PASSWORD]", "print a hash of it, for add_user --pre-hashed-password", 0, 1,
      run_hash_password},
     {"set_user_tags", "NAME [TAG]...", "give a user these tags, and no others", 1, ANY,
      run_set_user_tags},
     {"list_users", "[COLUMN]...", "list users", 0, ANY, run_list},
-    {"set_permissions", "USER CONFIGURE WRITE READ",
+    {"set_permissions", "[-p VHOST] USER CONFIGURE WRITE READ",
      "say what a user may do in a virtual host, by patterns of names", 4, 4, run_set_permissions},
     {"set_permissions_globally", "USER CONFIGURE WRITE READ",
      "the same in every virtual host that there is", 4, 4, run_set_permissions_globally},
-    {"clear_permissions", "USER", "shut a user out of a virtual host", 1, 1, run_clear_permissions},
+    {"clear_permissions", "[-p VHOST] USER", "shut a user out of a virtual host", 1, 1,
+     run_clear_permissions},
     {"list_permissions", "[COLUMN]...", "list who may do what in a virtual host", 0, ANY, run_list},
     {"list_user_permissions", "USER", "list what a user may do in every virtual host", 1, 1,
      run_list},
-    {"set_topic_permissions", "USER EXCHANGE WRITE READ",
+    {"set_topic_permissions", "[-p VHOST] USER EXCHANGE WRITE READ",
      "limit a user to routing keys of a topic exchange, by patterns", 4, 4,
      run_set_topic_permissions},
-    {"clear_topic_permissions", "USER [EXCHANGE]", "take such limits away", 1, 2,
+    {"clear_topic_permissions", "[-p VHOST] USER [EXCHANGE]", "take such limits away", 1, 2,
      run_clear_topic_permissions},
     {"list_topic_permissions", "[COLUMN]...", "list such limits of a virtual host", 0, ANY,
      run_list},
@@ -454,13 +496,13 @@ static const struct command {
      "describe a virtual host anew", 1, 1, run_update_vhost_metadata},
     {"delete_vhost", "NAME", "delete a virtual host with all that is in it", 1, 1,
      run_delete_vhost},
-    {"set_vhost_limits", "JSON", "limit max-connections and max-queues of a virtual host", 1, 1,
-     run_set_vhost_limits},
-    {"clear_vhost_limits", "", "take such limits away", 0, 0, run_clear_vhost_limits},
+    {"set_vhost_limits", "[-p VHOST] JSON",
+     "limit max-connections and max-queues of a virtual host", 1, 1, run_set_vhost_limits},
+    {"clear_vhost_limits", "[-p VHOST]", "take such limits away", 0, 0, run_clear_vhost_limits},
     {"list_vhost_limits", "[--global]", "list such limits", 0, 0, run_list},
     {"close_connection", "CONNECTION REASON",
      "close a connection, named as list_connections pid does", 2, 2, run_close_connection},
-    {"close_all_connections", "REASON", "close all connections to a virtual host", 1, 1,
+    {"close_all_connections", "[-p VHOST] REASON", "close all connections to a virtual host", 1, 1,
      run_close_all_connections},
     {"close_all_user_connections", "USER REASON", "close all connections of a user", 2, 2,
      run_close_all_user_connections},
@@ -476,12 +518,14 @@ static const struct command {
      ANY, run_list},
     {"set_policy", POLICY_USAGE, "give settings to queues and exchanges by name", 3, 3,
      run_set_policy},
-    {"clear_policy", "NAME", "take a policy away", 1, 1, run_clear_policy},
+    {"clear_policy", "[-p VHOST] NAME", "take a policy away", 1, 1, run_clear_policy},
     {"set_operator_policy", POLICY_USAGE, "the same, over what other policies say", 3, 3,
      run_set_policy},
-    {"clear_operator_policy", "NAME", "take an operators' policy away", 1, 1, run_clear_policy},
-    {"purge_queue", "QUEUE", "drop the messages of a queue that are ready", 1, 1, run_purge_queue},
-    {"delete_queue", "QUEUE [-e|--if-empty] [-u|--if-unused]", "delete a queue", 1, 1,
+    {"clear_operator_policy", "[-p VHOST] NAME", "take an operators' policy away", 1, 1,
+     run_clear_policy},
+    {"purge_queue", "[-p VHOST] QUEUE", "drop the messages of a queue that are ready", 1, 1,
+     run_purge_queue},
+    {"delete_queue", "[-p VHOST] QUEUE [-e|--if-empty] [-u|--if-unused]", "delete a queue", 1, 1,
      run_delete_queue},
     {"list_quarantine", "[COLUMN]...", "list the messages that were damaged on disk and set aside",
      0, ANY, run_list},
@@ -497,7 +541,14 @@ static const struct command {
 static const struct {
     command_run *run;
     const char *text;
-} details[] = {{run_hash_password, hash_details},
+} details[] = {{run_ping, ping_details},
+               {run_check_running, ping_details},
+               {run_check_alarms, alarms_details},
+               {run_set_permissions, permissions_details},
+               {run_set_user_limits, user_limits_details},
+               {run_set_vhost_limits, vhost_limits_details},
+               {run_set_policy, policy_details},
+               {run_hash_password, hash_details},
                {run_backup, backup_details},
                {run_verify, verify_details},
                {run_compact, compact_details}};

@@ -49,8 +49,8 @@ static int look(struct client *client, const char *const *segments, bool *found)
     return EX_OK;
 }
 
-/* Of a request that was answered 404: which of the two is not there; *status as it was when both
- * are. */
+/* Of a request that was answered 404, or had no effect: which of the two is not there; `otherwise`
+ * when both are. */
 static int explain_absent(struct client *client, const char *user, const char *vhost, int otherwise)
 {
     bool found;
@@ -93,7 +93,7 @@ static int request(struct client *client, const char *method, const char *const 
         status = EX_DATAERR;
     } else if (reply.status == 409) {
         complain("user \"%s\" already exists", user);
-        status = EX_SOFTWARE;
+        status = EX_DATAERR;
     } else if (reply.status == 401) {
         complain("failed to authenticate user \"%s\"", user);
         status = EX_DATAERR;
@@ -633,7 +633,9 @@ int run_close_all_connections(struct client *client, const struct options *optio
 
     announce(options, "Closing all connections in vhost %s, reason: \"%s\"...", options->vhost,
              words[0]);
-    const int status = close_connections(client, "vhost", options->vhost, words[0], &closed);
+    int status = close_connections(client, "vhost", options->vhost, words[0], &closed);
+    if (status == EX_OK && closed == 0)
+        status = explain_absent(client, NULL, options->vhost, EX_OK);
     if (status == EX_OK)
         announce(options, "Closed %" JSON_INTEGER_FORMAT " connections", closed);
     return status;
@@ -647,7 +649,9 @@ int run_close_all_user_connections(struct client *client, const struct options *
     (void)count;
 
     announce(options, "Closing all connections of user %s, reason: \"%s\"...", words[0], words[1]);
-    const int status = close_connections(client, "user", words[0], words[1], &closed);
+    int status = close_connections(client, "user", words[0], words[1], &closed);
+    if (status == EX_OK && closed == 0)
+        status = explain_absent(client, words[0], NULL, EX_OK);
     if (status == EX_OK)
         announce(options, "Closed %" JSON_INTEGER_FORMAT " connections", closed);
     return status;

@@ -107,6 +107,10 @@ static int judge(const struct reply *reply)
         complain("the broker refuses: %s", reason_of(reply));
         return EX_UNAVAILABLE;
     }
+    if (reply->status == 413) {
+        complain("the broker refuses a request of this size");
+        return EX_DATAERR;
+    }
     const bool is_the_commands = reply->status == 400 || reply->status == 401 ||
                                  reply->status == 404 || reply->status == 409;
     if ((reply->status < 200 || reply->status > 299) && !is_the_commands) {

@@ -186,19 +186,37 @@ static bool read_rabbitmq(struct password *password, enum password_scheme scheme
     return true;
 }
 
+/* PASSWORD_NONE: it is none of them. */
+static enum password_scheme scheme_named(struct slice algorithm)
+{
+    for (enum password_scheme scheme = PASSWORD_SCRYPT; scheme < countof(schemes); scheme++)
+        if (slice_equal(algorithm, slice_of_string(schemes[scheme].name)))
+            return scheme;
+    return PASSWORD_NONE;
+}
+
+/* Of RabbitMQ's, by the size of salt and hash; likewise. */
+static enum password_scheme scheme_sized(size_t size)
+{
+    for (enum password_scheme scheme = PASSWORD_SHA256; scheme <= PASSWORD_SHA512; scheme++)
+        if (size == (size_t)RABBITMQ_SALT_SIZE + schemes[scheme].hash_size)
+            return scheme;
+    return PASSWORD_NONE;
+}
+
 bool password_from_text(struct password *password, struct slice algorithm, struct slice text)
 {
-    enum password_scheme scheme = PASSWORD_SCRYPT;
     uint8_t octets[TEXT_SIZE_MAX];
 
     *password = (struct password){.scheme = PASSWORD_NONE};
     if (text.size == 0)
         return true;
-    while (scheme < countof(schemes) &&
-           !slice_equal(algorithm, slice_of_string(schemes[scheme].name)))
-        scheme++;
     const int size = decode_base64(octets, text);
-    if (scheme == countof(schemes) || size < 0)
+    if (size < 0)
+        return false;
+    const enum password_scheme scheme =
+        algorithm.size > 0 ? scheme_named(algorithm) : scheme_sized((size_t)size);
+    if (scheme == PASSWORD_NONE)
         return false;
     if (scheme != PASSWORD_SCRYPT)
         return read_rabbitmq(password, scheme, slice_of(octets, (size_t)size));

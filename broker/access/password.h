@@ -54,7 +54,8 @@ void password_write(struct buf *out, const struct password *password);
 bool password_read(struct amqp_reader *reader, struct password *password);
 
 /* As in definitions: the algorithm's name and base64. Those of RabbitMQ are salt[4] and hash; ours
- * the octets above. An empty text is no password. */
+ * the octets above. An empty text is no password; an empty algorithm is the one of RabbitMQ's whose
+ * hash has this size. */
 bool password_from_text(struct password *password, struct slice algorithm, struct slice text);
 void password_to_text(const struct password *password, struct buf *out); /* appends */
 const char *password_algorithm(const struct password *password);

@@ -186,7 +186,8 @@ static void make(struct manage_request *request, attempt_done *on_done)
                                                  json_to_slice(password), on_done, request));
 }
 
-/* password_hash and hashing_algorithm; neither: no password. False: it is answered. */
+/* password_hash and hashing_algorithm, or the first alone, which says by its size which it is;
+ * neither: no password. False: it is answered. */
 static bool read_hash(struct manage_request *request, struct password *password)
 {
     const json_t *hash = json_object_get(request->input, "password_hash");
@@ -195,11 +196,12 @@ static bool read_hash(struct manage_request *request, struct password *password)
     if ((hash == NULL || json_is_string(hash)) &&
         (algorithm == NULL || json_is_string(algorithm)) &&
         password_from_text(password,
-                           algorithm == NULL ? SLICE("rabbit_password_hashing_sha256")
-                                             : json_to_slice(algorithm),
+                           algorithm == NULL ? (struct slice){0} : json_to_slice(algorithm),
                            hash == NULL ? (struct slice){0} : json_to_slice(hash)))
         return true;
-    refuse(request, "password_hash is none of its hashing_algorithm");
+    refuse(request, algorithm == NULL ? "password_hash is no base64 of 4 octets of salt and a "
+                                        "SHA-256 or SHA-512 of salt and password"
+                                      : "password_hash is none of its hashing_algorithm");
     return false;
 }
 

@@ -191,6 +191,10 @@ class Output(CtlTest):
         self.assertIn('Usage: stoatctl', self.done('--help'))
         self.assertIn('list_queues', self.done('help'))
         self.assertIn('messages_ready', self.done('help', 'list_queues'))
+        for command, told in (('set_policy', 'classic_queues'), ('set_operator_policy', '--vhost'), ('set_permissions', '-p VHOST'),
+                              ('set_user_limits', '{"max-connections": 10, "max-channels": 100}'), ('check_local_alarms', '69'),
+                              ('set_vhost_limits', '"max-queues"'), ('ping', '75'), ('hash_password', 'SHA-512')):
+            self.assertIn(told, self.done('help', command))
         self.assertRegex(self.done('--version'), r'^stoatctl \d+\.\d+\.\d+\n$')
         self.assertRegex(self.done('version'), r'^\d+\.\d+\.\d+\n$')
 
@@ -231,11 +235,15 @@ class Mistakes(CtlTest):
         self.done('check_running')
         self.done('check_alarms')
         self.fails(USAGE, "there is no command 'list_queue'; did you mean 'list_queues'?", 'list_queue')
-        self.fails(USAGE, 'purge_queue: not enough arguments\nUsage: stoatctl [OPTION]... purge_queue QUEUE\n',
+        self.fails(USAGE, 'purge_queue: not enough arguments\nUsage: stoatctl [OPTION]... purge_queue [-p VHOST] QUEUE\n',
                    'purge_queue')
         for words in ('purge_queue', '--help'), ('--help', 'purge_queue'), ('help', 'purge_queue'):
-            self.assertIn('Usage: stoatctl [OPTION]... purge_queue QUEUE\nDrop the messages', self.done(*words))
+            self.assertIn('Usage: stoatctl [OPTION]... purge_queue [-p VHOST] QUEUE\nDrop the messages', self.done(*words))
         self.assertIn('Commands:\n', self.done('--help'))
+
+    def test_what_is_larger_than_the_broker_takes(self):
+        self.fails(DATA, 'the broker refuses a request of this size', 'set_policy', 'large', '^none$',
+                   '{"dead-letter-routing-key": "%s"}' % ('x' * 70000))
 
     def test_what_does_not_exist(self):
         self.fails(DATA, "virtual host 'nosuch' does not exist", '-p', 'nosuch', 'list_queues')
@@ -288,7 +296,8 @@ class Environment(CtlTest):
             self.assertNotIn('loopback_users.guest', told)
             self.assertEqual({key: told.get(key) for key in self.SETTINGS if key != 'default_pass'},
                              {key: value for key, value in self.SETTINGS.items() if key != 'default_pass'})
-            text = own.ctl('-s', 'environment')
+            text = own.ctl('environment')
+            self.assertEqual(own.ctl('-s', 'environment'), text.partition('\n')[2])
             self.assertIn("server_properties.motto = 'a #b'\n", text)
             file = os.path.join(own.temp, 'told.conf')
             with open(file, 'w', encoding='utf-8') as out:

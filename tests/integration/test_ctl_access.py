@@ -11,7 +11,7 @@ import broker
 import tap
 from client import ClientTest
 
-DATA, NO_USER, SOFTWARE, USAGE = 65, 67, 70, 64
+DATA, NO_USER, USAGE = 65, 67, 64
 
 
 @broker.needs_own_broker
@@ -64,7 +64,7 @@ class Access(ClientTest):
         done = self.run_ctl('add_user', name, 'secret')
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertTrue(done.stdout.startswith('Adding user "%s" ...\nDone. Don\'t forget' % name), done.stdout)
-        self.fails(SOFTWARE, 'user "%s" already exists' % name, 'add_user', name, 'x')
+        self.fails(DATA, 'user "%s" already exists' % name, 'add_user', name, 'x')
         self.assertIn([name, '[]'], self.broker.rows('list_users'))
         self.broker.ctl('set_user_tags', name, 'monitoring', 'impersonator')
         self.assertIn([name, '[monitoring, impersonator]'], self.broker.rows('list_users'))
@@ -106,10 +106,20 @@ class Access(ClientTest):
         for _ in range(2):  # kept as ours from the first time on
             self.broker.ctl('authenticate_user', name, 'secret')
         self.fails(DATA, 'failed to authenticate', 'authenticate_user', name, done.stdout.strip())
-        self.fails(SOFTWARE, 'already exists', 'add_user', '--pre-hashed-password', name, done.stdout.strip())
-        self.fails(DATA, 'password_hash is none of its hashing_algorithm', 'add_user', '--pre-hashed-password', name + '2',
-                   'secret')
+        self.fails(DATA, 'already exists', 'add_user', '--pre-hashed-password', name, done.stdout.strip())
+        for hashed in 'secret', base64.b64encode(bytes(4 + 33)).decode():
+            self.fails(DATA, 'password_hash is no base64 of 4 octets of salt and a SHA-256 or SHA-512', 'add_user',
+                       '--pre-hashed-password', name + '2', hashed)
         self.fails(USAGE, 'a password is expected', 'hash_password')
+
+    def test_hashes_may_be_sha_512(self):
+        name, salt = self.name(), b'salt'
+        hashed = base64.b64encode(salt + hashlib.sha512(salt + b'secret').digest()).decode()
+        self.broker.ctl('add_user', name, hashed, '--pre-hashed-password')
+        self.addCleanup(self.run_ctl, 'delete_user', name)
+        self.fails(DATA, 'failed to authenticate', 'authenticate_user', name, 'other')
+        for _ in range(2):
+            self.broker.ctl('authenticate_user', name, 'secret')
 
     def test_permissions_everywhere(self):
         name, vhosts = self.user(), [self.vhost(), self.vhost()]
@@ -241,6 +251,9 @@ class Access(ClientTest):
                 while True:
                     connection.process_data_events(1)
         self.fails(DATA, 'there is no connection "nobody"', 'close_connection', 'nobody', 'go')
+        self.fails(NO_USER, 'user "nobody" does not exist', 'close_all_user_connections', 'nobody', 'go')
+        self.fails(DATA, "virtual host 'nowhere' does not exist", 'close_all_connections', '-p', 'nowhere', 'go')
+        self.broker.ctl('close_all_user_connections', name, 'go')  # it has none: nothing to do
 
     def pid_of(self, user):
         return next(row[0] for row in self.broker.rows('list_connections', 'pid', 'user') if row[1] == user)

@@ -95,6 +95,10 @@ START_TEST(hashes_of_rabbitmq_are_accepted)
     ck_assert(password_matches(&password, SLICE("test12")));
     ck_assert(!password_matches(&password, SLICE("test1")));
     ck_assert(!password_matches(&password, SLICE("")));
+
+    struct password unnamed;
+    ck_assert(password_from_text(&unnamed, SLICE(""), slice_of_string(imported[_i].text)));
+    ck_assert(password_equal(&unnamed, &password));
 }
 END_TEST
 
@@ -108,7 +112,9 @@ static const struct {
     {"rabbit_password_hashing_sha256", "AAAA"},
     {"rabbit_password_hashing_sha512", "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"},
     {"rabbit_password_hashing_md5", "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"},
-    {"", "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"},
+    {"", "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2PO="},
+    {"", "AAAA"},
+    {"", "!!!!"},
     {"stoatmq_password_hashing_scrypt", "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"},
 };
 
