@@ -336,7 +336,7 @@ static void report_wall(const char *what, int result)
         log_warning("sandbox: %s cannot be restricted: %s", what, strerror(-result));
 }
 
-/* Before the first thread. */
+/* Before the first thread: files, and what root might do. */
 static void wall_in_files(const struct config *config)
 {
     const struct config_ssl *ssl = &config->ssl_options;
@@ -345,8 +345,13 @@ static void wall_in_files(const struct config *config)
         "/proc", "/sys/fs/cgroup", "/dev/urandom", "/etc/ssl",      "/usr/lib",
         "/lib",  ssl->certfile,    ssl->keyfile,   ssl->cacertfile, NULL,
     };
-    if (config->sandbox && SANDBOX_FITS)
+    if (!config->sandbox)
+        log_warning("the sandbox is off (sandbox): the process may do whatever its user may");
+    if (config->sandbox && SANDBOX_FITS) {
+        if (geteuid() == 0)
+            report_wall("root's capabilities", privileges_shed());
         report_wall("files", sandbox_files(writable, readable));
+    }
 }
 
 /* Once everything is open. */
@@ -453,7 +458,8 @@ static int serve_user(const struct config *config, struct signals *signals, uint
         return EX_CONFIG;
     if (geteuid() == 0)
         log_warning(
-            "running as root, for which a broker has no use: name another with the key user");
+            "running as root, for which a broker has no use: whoever takes over the process "
+            "has root's files. Name another user with the key user, or start it as one");
     int lock_fd = data_dir_check(config->data_dir, error);
     if (lock_fd == 0)
         lock_fd = data_dir_lock(config->data_dir, error);

@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <libgen.h>
+#include <linux/capability.h>
 #include <stdarg.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -140,4 +142,19 @@ int privileges_become(const char *name, const char *data_dir, char error[PRIVILE
     if (result == 0)
         result = change_user(user, error);
     return result == 0 ? check_data_dir(data_dir, error) : result;
+}
+
+int privileges_shed(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3];
+    const uint32_t kept = 1U << CAP_DAC_READ_SEARCH | 1U << CAP_NET_BIND_SERVICE;
+
+    if (syscall(SYS_capget, &header, sets) < 0)
+        return -errno;
+    for (size_t i = 0; i < countof(sets); i++) {
+        const uint32_t left = i == 0 ? sets[i].permitted & kept : 0;
+        sets[i] = (struct __user_cap_data_struct){.effective = left, .permitted = left};
+    }
+    return syscall(SYS_capset, &header, sets) < 0 ? -errno : 0;
 }

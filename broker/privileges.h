@@ -3,7 +3,10 @@
  * capabilities given up, and the way back is tried, which must fail.
  *
  * What it reads later, certificates on SIGHUP for one, must be the user's to read; and a port below
- * 1024 needs a service manager that lends the right to it. */
+ * 1024 needs a service manager that lends the right to it.
+ *
+ * Where no user is named root stays root, and its files are its own. Of root's capabilities it keeps
+ * two then: to read certificates and keys whosever they are, and to listen on a port below 1024. */
 #ifndef BROKER_PRIVILEGES_H
 #define BROKER_PRIVILEGES_H
 
@@ -18,6 +21,9 @@ int privileges_check(const char *user, const char *origin, char error[PRIVILEGES
 /* Before the first thread. Does nothing when the process is that user's already. 0, or -errno with
  * a sentence for the operator. */
 int privileges_become(const char *user, const char *data_dir, char error[PRIVILEGES_ERROR_SIZE]);
+
+/* As root; before the first thread, when the data directory is there. 0 or -errno. */
+int privileges_shed(void);
 
 /* The sentence for a data directory that this process may not make, reach or use, or a file in it:
  * the reason is EACCES, or whatever errno was. */

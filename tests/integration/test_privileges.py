@@ -12,6 +12,7 @@ import pika
 import broker
 import tap
 
+CAP_DAC_READ_SEARCH, CAP_NET_BIND_SERVICE = 1 << 2, 1 << 10
 NOBODY = pwd.getpwnam('nobody')
 
 
@@ -46,6 +47,16 @@ class Privileges(unittest.TestCase):
         self.assertEqual(status['Groups'].split(), [str(NOBODY.pw_gid)])
         self.assertEqual([int(status[name], 16) for name in ('CapEff', 'CapPrm', 'CapAmb')], [0] * 3)
         self.assertEqual(os.stat(running.data_dir).st_uid, NOBODY.pw_uid)
+
+    @unittest.skipIf(broker.SANITIZED, 'sanitizers need more')
+    def test_root_keeps_what_it_needs(self):
+        running = self.start()
+        for thread in os.listdir('/proc/%d/task' % running.process.pid):
+            with open('/proc/%d/task/%s/status' % (running.process.pid, thread)) as file:
+                status = dict(line.rstrip('\n').split(':\t', 1) for line in file if ':\t' in line)
+            for name in 'CapEff', 'CapPrm':
+                self.assertEqual(int(status[name], 16) & ~(CAP_DAC_READ_SEARCH | CAP_NET_BIND_SERVICE), 0, thread)
+        self.assertIn('running as root', running.log())
 
     def test_it_serves_and_is_found_again(self):
         running = self.start('user=nobody')
@@ -88,7 +99,7 @@ class Privileges(unittest.TestCase):
         self.assertEqual(os.stat(target).st_uid, 0)
 
     def test_a_user_who_is_not_there(self):
-        self.refused('user=somebody-else', 'there is no user somebody-else (user)')
+        self.refused('user=somebody-else', 'there is no user somebody-else (user in --set)')
 
     def test_only_root_can(self):
         self.refused('user=root', 'only root can become user root (user)', user='nobody')

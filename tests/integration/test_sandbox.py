@@ -48,6 +48,7 @@ class Sandbox(unittest.TestCase):
         pid = self.start('sandbox=false').process.pid
         self.work()
         self.assertEqual({status['Seccomp'] for status in kernel_status(pid)}, {'0'})
+        self.assertIn('the sandbox is off (sandbox)', self.broker.log())
 
     def test_a_core_would_be_empty(self):
         with open('/proc/%d/limits' % self.start().process.pid) as limits:
