@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/slice.h"
+#include "tools/stoatperf_process.h"
 
 static const char help[] =
     "Usage: stoatperf [OPTION]...\n"
@@ -410,6 +411,14 @@ static void set_option(struct options *options, int id, const char *value)
     }
 }
 
+static bool is_process(int32_t pid)
+{
+    struct process_usage usage;
+
+    process_usage_of(&usage, pid);
+    return usage.known;
+}
+
 /* What each option allows on its own but not together. */
 static void check_options(const struct options *options)
 {
@@ -425,6 +434,10 @@ static void check_options(const struct options *options)
         usage_error("--cacert and --insecure exclude each other");
     if (options->backlog > 0 && options->messages > 0)
         usage_error("--backlog and --messages exclude each other");
+    if (options->time_s > 0 && options->messages > 0)
+        usage_error("--time and --messages exclude each other");
+    if (options->time_s > 0 && options->backlog > 0)
+        usage_error("--time and --backlog exclude each other");
     if (options->backlog > 0 && options->consumers == 0)
         usage_error("--backlog needs consumers");
     if (options->prefetch > 0 && options->ack_batch > options->prefetch)
@@ -437,6 +450,8 @@ static void check_options(const struct options *options)
     if (options->queue_prefix != NULL &&
         (strlen(options->queue_prefix) == 0 || strlen(options->queue_prefix) > 200))
         usage_error("--queue-prefix must have 1 to 200 octets");
+    if (options->pid != 0 && !is_process(options->pid))
+        usage_error("--pid: there is no process %" PRId32 " on this machine", options->pid);
 }
 
 void options_parse(struct options *options, int argc, char **argv)
@@ -446,7 +461,6 @@ void options_parse(struct options *options, int argc, char **argv)
         .consumers = 1,
         .queues = 1,
         .body_size = 16,
-        .time_s = 10,
         .warm_up_s = 1,
         .interval_s = 1,
     };
@@ -474,6 +488,8 @@ void options_parse(struct options *options, int argc, char **argv)
     if (per_publisher > 0)
         options->messages = per_publisher * options->publishers;
     check_options(options);
+    if (options->time_s == 0)
+        options->time_s = 10;
 }
 
 void options_release(struct options *options)

@@ -1,4 +1,6 @@
 /* URIs; the rest of the command line is getopt's. */
+#include <unistd.h>
+
 #include "tests/lib/unit.h"
 #include "tools/stoatperf_options.h"
 
@@ -68,13 +70,13 @@ static void parse(struct options *options, char *line)
     for (char *word = strtok(line, " "); word != NULL; word = strtok(NULL, " "))
         words[count++] = word;
     words[count] = NULL;
+    optind = 0; /* getopt begins anew */
     options_parse(options, count, words);
 }
 
 START_TEST(reads_the_command_line)
 {
-    char line[] =
-        "stoatperf -x 2 -y3 --queues=4 -s 100 --persistent -c 10 -A 5 -z 2.5 -C 7 -f mandatory";
+    char line[] = "stoatperf -x 2 -y3 --queues=4 -s 100 --persistent -c 10 -A 5 -C 7 -f mandatory";
     struct options options;
     parse(&options, line);
     ck_assert_uint_eq(options.publishers, 2);
@@ -84,8 +86,13 @@ START_TEST(reads_the_command_line)
     ck_assert_uint_eq(options.confirm_window, 10);
     ck_assert_uint_eq(options.ack_batch, 5);
     ck_assert_uint_eq(options.messages, 14);
-    ck_assert_double_eq(options.time_s, 2.5);
     ck_assert(options.persistent && options.durable && options.mandatory);
+    options_release(&options);
+
+    snprintf(line, sizeof(line), "stoatperf -z 2.5 --pid %ld", (long)getpid());
+    parse(&options, line);
+    ck_assert_double_eq(options.time_s, 2.5);
+    ck_assert_int_eq(options.pid, getpid());
     options_release(&options);
 }
 END_TEST
@@ -101,6 +108,10 @@ static const char *const bad_lines[] = {
     "stoatperf -s8 --verify",
     "stoatperf -A10 --prefetch=5",
     "stoatperf --backlog 5 -y0",
+    "stoatperf -z 1 --messages 5",
+    "stoatperf -C 5 --time 1",
+    "stoatperf -z 1 --backlog 5",
+    "stoatperf --pid 2147483647",
     "stoatperf --queue-args a=",
     "stoatperf --queue-args a=1,b",
     "stoatperf --queue-args a=1,",
