@@ -66,7 +66,9 @@ static int explain_no_connection(const struct client *client)
     curl_easy_getinfo(client->curl, CURLINFO_OS_ERRNO, &error);
     if (error == EACCES || error == EPERM)
         complain("no access to the control socket %s\n"
-                 "Run stoatctl as root or as the user that the broker runs as.",
+                 "Run stoatctl as root or as the user that the broker runs as. To ask another "
+                 "broker, name its\n"
+                 "data directory with --data-dir.",
                  path);
     else
         complain(
