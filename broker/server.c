@@ -15,7 +15,7 @@
 #include "session/service.h"
 #include "store/store.h"
 
-enum { STOP_GRACE_MS = 1000, DESCRIPTOR_RESERVE = 64 };
+enum { STOP_GRACE_MS = 1000, DESCRIPTOR_RESERVE = 64, MIB = 1024 * 1024 };
 
 static_assert((int)MANAGE_ERROR_SIZE <= (int)SERVER_ERROR_SIZE, "a sentence for the operator");
 
@@ -112,9 +112,9 @@ static void start_alarm(struct server *server)
     const struct alarm_source source = {
         .read = read_resources, .release = release_memory, .context = server};
 
-    log_info("Memory high watermark set to %" PRIu64 " MiB (of %" PRIu64
-             " MiB), disk free limit to %" PRIu64 " MB",
-             limits.memory_max >> 20, total >> 20, limits.disk_free_min / 1000000);
+    log_info("Memory high watermark set to %.1f MiB (of %.1f MiB), disk free limit to %.1f MiB",
+             (double)limits.memory_max / MIB, (double)total / MIB,
+             (double)limits.disk_free_min / MIB);
     alarm_start(&server->service.alarm, &server->loop.timers, server->loop.clock, &limits, &source);
 }
 
@@ -383,9 +383,16 @@ static bool open_tls(struct server *server, char error[SERVER_ERROR_SIZE])
         return false;
     }
     server->tls_context = read_certificates(server->config, &server->tls, error);
-    if (server->tls_context == NULL)
+    if (server->tls_context == NULL) {
         tls_close(&server->tls);
-    return server->tls_context != NULL;
+        return false;
+    }
+    const char *weak = tls_context_weak_cipher(server->tls_context);
+    if (weak != NULL)
+        log_warning("cipher %s has no forward secrecy or no authenticated encryption "
+                    "(ssl_options.ciphers): who records what is sent may read it one day",
+                    weak);
+    return true;
 }
 
 static void close_tls(struct server *server)

@@ -14,8 +14,9 @@
  * for the worker take turns by the line that the owner puts them in, an address's (base/turns.h),
  * and whoever floods us waits behind its own.
  *
- * Only TLS 1.2 with forward secrecy and authenticated encryption, and TLS 1.3. No renegotiation, no
- * compression, resumption by tickets alone. */
+ * Only TLS 1.2 with forward secrecy and authenticated encryption, unless other ciphers are named,
+ * and TLS 1.3. No renegotiation, no compression, resumption by tickets alone; where certificates of
+ * clients are verified there is none, as each is to be looked at each time. */
 #ifndef NET_TLS_H
 #define NET_TLS_H
 
@@ -79,6 +80,10 @@ struct tls_context;
 /* Reads the files. NULL with a sentence for the operator that names what could not be used. */
 struct tls_context *tls_context_new(struct tls *tls, const struct tls_options *options,
                                     char error[TLS_ERROR_SIZE]);
+
+/* A cipher that may be spoken and is without forward secrecy or authenticated encryption: options
+ * have named it. NULL: none. */
+const char *tls_context_weak_cipher(const struct tls_context *context);
 
 /* Transports that were opened with it keep what they need. NULL is fine. Clears *context. */
 void tls_context_free(struct tls_context **context);

@@ -175,6 +175,21 @@ struct tls_context *tls_context_new(struct tls *tls, const struct tls_options *o
     return context;
 }
 
+const char *tls_context_weak_cipher(const struct tls_context *context)
+{
+    STACK_OF(SSL_CIPHER) *ciphers = SSL_CTX_get_ciphers(context->ctx);
+
+    for (int i = 0; i < sk_SSL_CIPHER_num(ciphers); i++) {
+        const SSL_CIPHER *cipher = sk_SSL_CIPHER_value(ciphers, i);
+        const int exchange = SSL_CIPHER_get_kx_nid(cipher);
+        const bool is_1_3 = exchange == NID_kx_any;
+        if (!SSL_CIPHER_is_aead(cipher) ||
+            (!is_1_3 && exchange != NID_kx_ecdhe && exchange != NID_kx_dhe))
+            return SSL_CIPHER_get_name(cipher);
+    }
+    return NULL;
+}
+
 void tls_context_free(struct tls_context **context)
 {
     struct tls_context *gone = *context;

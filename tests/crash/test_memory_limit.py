@@ -201,7 +201,7 @@ class MemoryLimit(unittest.TestCase):
 
     def test_queues_that_nobody_reads(self):
         limit = self.broker.log()
-        self.assertRegex(limit, r'Memory high watermark set to 153 MiB \(of 256 MiB\)')
+        self.assertRegex(limit, r'Memory high watermark set to 153.6 MiB \(of 256.0 MiB\)')
         for durable in (True, False):
             publisher = Publisher(self.broker, 'durable' if durable else 'transient', durable)
             publisher.run(OCTETS)
