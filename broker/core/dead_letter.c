@@ -475,6 +475,12 @@ const char *dead_letter_publish(struct queue *queue, struct message *message, en
 
 /* ---- turn by turn ---- */
 
+bool dead_letters_are_taken(struct broker *broker)
+{
+    return broker->in_transaction && !broker->dead_letters.is_making &&
+           spend(broker, 0) < LETTERS_TAKEN_STEPS;
+}
+
 void dead_letter_take(struct queue *queue, struct place place, enum death death)
 {
     struct dead_letters *letters = &queue->broker->dead_letters;

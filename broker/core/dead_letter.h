@@ -34,9 +34,10 @@
  * (dead_letters_lag), and while many are owed, or large ones, until they are fewer. Then, too, what
  * is due or too much stays ready: see core/outbox.h.
  *
- * What a transaction settles is the exception: it is taken from its queue at once, and routed by
- * dead_letters_run_taken before the commit is over, for that is one batch. As much as that is one
- * client has asked for; what it sets off has the budget of others.
+ * What a transaction rejects is the exception: it is taken from its queue at once, and routed by
+ * dead_letters_run_taken, for the commit is one batch. So it is for LETTERS_TAKEN_STEPS, a tenth of a
+ * second; what is rejected then is owed like any other. What they set off, and what the transaction
+ * crowds out, has the budget of all.
  *
  * A message whose delay is over goes the same way, out of the queue of its delayed exchange:
  * nobody has died, so it goes on as it was, through that exchange (core/exchange_delayed.c). */
@@ -55,6 +56,7 @@ enum {
     LETTER_STEPS = 200,    /* to make one that leads nowhere, beside its octets */
     LETTERS_HEAVY = 10000, /* that all queues together owe, or a storm: see below */
     LETTERS_HEAVY_BYTES = 64 * 1024 * 1024,
+    LETTERS_TAKEN_STEPS = 20000000, /* in a turn: of plain letters 100000 */
 };
 
 enum death { DEATH_REJECTED, DEATH_EXPIRED, DEATH_MAXLEN, DEATH_DELIVERY_LIMIT };
@@ -102,7 +104,8 @@ static inline bool dead_letters_storm_is_heavy(const struct dead_letters *letter
 void dead_letter_send(struct queue *queue, struct place place, enum death death);
 
 /* The entry goes now, and becomes a dead letter in dead_letters_run_taken, before the open batch is
- * submitted. */
+ * submitted: if it dies in a transaction that has not had too many. */
+bool dead_letters_are_taken(struct broker *broker);
 void dead_letter_take(struct queue *queue, struct place place, enum death death);
 void dead_letters_run_taken(struct broker *broker);
 

@@ -227,7 +227,7 @@ static bool dies_at_once(const struct queue *queue)
 {
     return !queue->settings.dead_letters || queue->deleted ||
            (!queue->settings.keeps_dead_letters &&
-            (queue->broker->in_transaction || fault_bug(FAULT_SPLIT_DEAD_LETTER)));
+            (dead_letters_are_taken(queue->broker) || fault_bug(FAULT_SPLIT_DEAD_LETTER)));
 }
 
 /* Its time here is over: dropped, or set aside until it is a dead letter. */

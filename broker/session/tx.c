@@ -176,8 +176,8 @@ static void apply_settlements(struct tx *tx)
         struct delivery *delivery = deliveries_find(&tx->channel->deliveries, settlements[i].tag);
         assert(delivery != NULL && delivery->held);
         channel_settle(tx->channel, delivery, settlements[i].how);
+        dead_letters_run_taken(tx->channel->broker); /* part of it */
     }
-    queues_drop_overflow(tx->channel->broker);
     buf_release(&tx->settlements);
     tx->held_up_to = 0;
 }
@@ -221,7 +221,7 @@ bool tx_commit(struct tx *tx, uint64_t *lsn, bool *entries, struct amqp_error *e
     broker->transaction_puts = *entries; /* all of it or nothing, even without room */
     apply_settlements(tx);
     broker->in_transaction = broker->transaction_puts = false;
-    dead_letters_run_taken(broker); /* of what it rejects or crowds out: they are part of it */
+    queues_drop_overflow(broker);
     if (was_full)
         channel_wake_consumers(tx->channel);
     fault_point(FAULT_TX_WHOLE);

@@ -540,6 +540,35 @@ START_TEST(a_transaction_is_whole)
 }
 END_TEST
 
+/* But no transaction holds up everybody: what it rejects beyond measure is owed. */
+START_TEST(a_transaction_has_a_budget)
+{
+    enum { WAYS = 500, STEPS = LETTER_STEPS + WAYS * ROUTE_QUEUE_STEPS };
+    struct buf out = BUF_EMPTY;
+    char queue[24];
+
+    declare_exchange(peer, "many", "fanout");
+    for (int i = 0; i < WAYS; i++) {
+        snprintf(queue, sizeof(queue), "w%d", i);
+        declare_queue(peer, queue, false, "x-max-length=I1");
+        bind_queue(peer, queue, "many", "");
+    }
+    const uint64_t last = hand_out_many(true, "x-dead-letter-exchange=Smany");
+    peer_call(peer, 1, &(struct amqp_method){.id = AMQP_TX_SELECT}, AMQP_TX_SELECT_OK);
+    reject_all_in_turn(last);
+    amqp_method_encode(&out, 1, &(struct amqp_method){.id = AMQP_TX_COMMIT});
+    send_in_turn(peer, &out);
+    const uint64_t made = published_through("many");
+    ck_assert_uint_ge(made, LETTERS_TAKEN_STEPS / STEPS * 9 / 10);
+    ck_assert_uint_le(made, LETTERS_TAKEN_STEPS / STEPS + 2);
+    ck_assert_uint_eq(harness.broker.dead_letters.owed_count, MANY - made);
+    while (harness.broker.dead_letters.owed_count > 0)
+        loop_turn(&harness.loop, 0);
+    ck_assert_uint_eq(published_through("many"), MANY);
+    peer_expect(peer, 1, AMQP_TX_COMMIT_OK);
+}
+END_TEST
+
 /* What is due or too much and finds no room among what is set aside goes afterwards. */
 START_TEST(what_is_due_waits_for_room)
 {
@@ -641,6 +670,7 @@ int main(void)
     tcase_add_loop_test(tests, many_are_in_one_place_each, 0, 4);
     tcase_add_loop_test(tests, settings_change_meanwhile, 0, 2);
     tcase_add_test(tests, a_transaction_is_whole);
+    tcase_add_test(tests, a_transaction_has_a_budget);
     tcase_add_test(tests, what_is_due_waits_for_room);
     suite_add_tcase(suite, tests);
     return unit_main(suite);
