@@ -263,13 +263,18 @@ static int refuse(char error[STORE_ERROR_SIZE], const char *path, int rc)
     return database_errno(rc);
 }
 
-void copy_remove(const char *path)
+void copy_remove_part(const char *path)
 {
     char *part = xasprintf("%s.part", path);
 
-    unlink(path);
     unlink(part);
     free(part);
+}
+
+void copy_remove(const char *path)
+{
+    unlink(path);
+    copy_remove_part(path);
 }
 
 int copy_database(const struct database *database, const char *path, struct copy_control *control,

@@ -32,5 +32,6 @@ int copy_database(const struct database *database, const char *path, struct copy
 
 /* Removes a copy, and what an attempt that was cut short has left of one. */
 void copy_remove(const char *path);
+void copy_remove_part(const char *path); /* the latter alone */
 
 #endif

@@ -39,6 +39,7 @@ struct store {
 
     struct store_stats stats; /* of the owner's side */
     struct store_check check;
+    struct store_salvage salvage;
     struct store_backup backup;
 };
 

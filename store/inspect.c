@@ -1,30 +1,25 @@
-/* Is a salvage due? A child looks, because a look can be the end of who looks: first as pages.h
- * reads, so that no tree leads astray or in circles, then as LMDB does.
+/* Is a salvage due? A child looks (child.h), because a look can be the end of who looks: first as
+ * pages.h reads, so that no tree leads astray or in circles, then as LMDB does.
  *
  * Due is what shows damage: the child dies of a fault, or is told that the file is not what it
  * should be. Whatever else keeps it from looking (memory, rights, a slow disk) is no reason: the
  * start goes on, and says itself what it cannot do. */
 #include "store/salvage.h"
 
-#include <poll.h>
-#include <signal.h>
+#include <limits.h>
 #include <stdio.h>
-#include <sys/mman.h>
-#include <sys/pidfd.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "store/child.h"
 #include "store/pages.h"
 
 enum {
     CHECK_MS = 5000, /* of pages: what a start has time for, if its disk is slow */
-    QUESTION_MS = 50,
+    CHECK_MS_OF_ALL = INT_MAX,
     TREE_KINDS = MDB_REVERSEKEY | MDB_DUPSORT | MDB_INTEGERKEY | MDB_DUPFIXED | MDB_INTEGERDUP |
                  MDB_REVERSEDUP,
 };
@@ -156,11 +151,11 @@ static bool check_kinds(const struct page_meta *meta)
     return meta->databases.flags == 0 && (meta->free.flags & TREE_KINDS) == MDB_INTEGERKEY;
 }
 
-static bool is_whole(const struct store_options *options)
+static bool is_whole(const char *directory, uint64_t check_ms)
 {
-    struct check check = {.until_ns = clock_monotonic_ns() + UINT64_C(1000000) * CHECK_MS};
+    struct check check = {.until_ns = clock_monotonic_ns() + UINT64_C(1000000) * check_ms};
     struct page_meta metas[2];
-    bool whole = pages_open(&check.pages, options->directory) == 0 &&
+    bool whole = pages_open(&check.pages, directory) == 0 &&
                  pages_read_meta(&check.pages, 0, &metas[0]) &&
                  pages_read_meta(&check.pages, 1, &metas[1]) && check_metas(metas);
 
@@ -206,11 +201,6 @@ static int look_at_tree(MDB_txn *txn, MDB_dbi dbi, bool all)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-struct look { /* what the child says; in memory that it shares */
-    const char *stage;
-    int rc;
-};
-
 /* Whoever opens the store will say so. */
 static bool is_of_other_version(MDB_txn *txn)
 {
@@ -221,13 +211,13 @@ static bool is_of_other_version(MDB_txn *txn)
 
 /* What a start reads: the free pages, the definitions, the queues; and where every tree begins and
  * ends. */
-static int look_at_trees(volatile struct look *look, MDB_txn *txn)
+static int look_at_trees(struct child *child, MDB_txn *txn)
 {
     MDB_dbi dbi[DATABASE_COUNT];
 
-    look->stage = "its list of free pages";
+    child->stage = "its list of free pages";
     int rc = look_at_tree(txn, 0, true);
-    look->stage = "its list of databases";
+    child->stage = "its list of databases";
     if (rc == 0)
         rc = database_find_all(txn, dbi);
     if (rc == MDB_NOTFOUND)
@@ -235,88 +225,66 @@ static int look_at_trees(volatile struct look *look, MDB_txn *txn)
     if (rc == MDB_CORRUPTED && is_of_other_version(txn))
         return 0;
     for (enum database_id id = 0; id < DATABASE_COUNT && rc == 0; id++) {
-        look->stage = database_name(id);
+        child->stage = database_name(id);
         rc = look_at_tree(txn, dbi[id], id == DB_QUEUE || id == DB_RECORD);
     }
     return rc;
 }
 
-static int look_at_file(volatile struct look *look, const struct store_options *options)
+struct look {
+    const struct store_options *options;
+    uint64_t check_ms;
+};
+
+/* Answers LMDB's code. */
+static int look_at_file(void *context, struct child *child)
 {
+    const struct look *look = context;
+    const struct store_options *options = look->options;
     MDB_env *env;
     MDB_txn *txn;
 
-    look->stage = "its head";
+    child->stage = "its head";
     int rc = database_open_environment(&env, options->directory, options->map_size,
                                        MDB_RDONLY | MDB_NOLOCK);
     if (rc == 0)
         rc = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
     if (rc != 0)
         return rc;
-    look->stage = "its pages";
-    return is_whole(options) ? look_at_trees(look, txn) : MDB_CORRUPTED;
+    child->stage = "its pages";
+    return is_whole(options->directory, look->check_ms) ? look_at_trees(child, txn) : MDB_CORRUPTED;
 }
 
-/* ---- the child ------------------------------------------------------------------------------- */
-
-static bool is_fault(int number)
-{
-    return number == SIGSEGV || number == SIGBUS || number == SIGABRT;
-}
+/* ---- the verdict ----------------------------------------------------------------------------- */
 
 /* What the child's end says. */
-static bool shows_damage(int status, const struct look *look)
+static bool shows_damage(const struct child *child, char why[STORE_ERROR_SIZE])
 {
-    if (WIFSIGNALED(status) && is_fault(WTERMSIG(status)))
-        log_error("the store is damaged: who looked at the data file died of SIG%s: %s",
-                  sigabbrev_np(WTERMSIG(status)), look->stage);
-    else if (WIFEXITED(status) && database_is_damage(look->rc))
-        log_error("the store is damaged: the data file is not what it should be: %s", look->stage);
-    else if (status != 0 && !(WIFEXITED(status) && look->rc == EACCES))
-        log_warning("whether the store is damaged could not be seen: %s",
-                    WIFEXITED(status) ? mdb_strerror(look->rc) : strsignal(WTERMSIG(status)));
-    return (WIFSIGNALED(status) && is_fault(WTERMSIG(status))) ||
-           (WIFEXITED(status) && database_is_damage(look->rc));
-}
+    char end[64];
 
-/* False: who waits for us would rather go, and nothing is known. */
-static bool await_end(pid_t child, const struct store_waiting *waiting, int *status)
-{
-    struct pollfd ended = {.fd = pidfd_open(child, 0), .events = POLLIN};
-    bool goes_on = true;
-
-    while (goes_on && ended.fd >= 0 && poll(&ended, 1, QUESTION_MS) == 0)
-        goes_on = store_goes_on(waiting);
-    if (ended.fd >= 0)
-        close(ended.fd);
-    if (!goes_on)
-        kill(child, SIGKILL);
-    return waitpid(child, status, 0) == child && goes_on;
-}
-
-static bool child_finds_damage(const struct store_options *options)
-{
-    volatile struct look *look =
-        mmap(NULL, sizeof *look, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    int status;
-
-    if (look == MAP_FAILED)
-        return false;
-    const pid_t broker = getpid(), child = fork();
-    if (child == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL); /* it has the directory's lock, as long as it lives */
-        if (getppid() != broker)
-            _exit(0); /* which has died meanwhile */
-        signal(SIGSEGV, SIG_DFL);
-        signal(SIGBUS, SIG_DFL);
-        look->rc = look_at_file(look, options);
-        _exit(look->rc != 0);
+    if (child->signal == 0 && database_is_damage(child->result)) {
+        snprintf(why, STORE_ERROR_SIZE, "the data file is not what it should be: %s", child->stage);
+        return true;
     }
-    const struct look *answer = (const struct look *)(uintptr_t)look;
-    const bool due =
-        child > 0 && await_end(child, &options->waiting, &status) && shows_damage(status, answer);
-    munmap((void *)(uintptr_t)look, sizeof *look);
-    return due;
+    if (child_has_faulted(child)) {
+        child_describe(child, end, sizeof end);
+        snprintf(why, STORE_ERROR_SIZE, "who looked at the data file died of %s", end);
+        return true;
+    }
+    if (child->signal != 0 || (child->result != 0 && child->result != EACCES))
+        log_warning("whether the store is damaged could not be seen: %s",
+                    child->signal == 0 ? mdb_strerror(child->result) : strsignal(child->signal));
+    return false;
+}
+
+static bool child_finds_damage(const struct store_options *options, uint64_t check_ms,
+                               char why[STORE_ERROR_SIZE])
+{
+    struct look look = {options, check_ms};
+    struct child child;
+
+    return child_run(look_at_file, &look, &options->waiting, &child) == 0 &&
+           shows_damage(&child, why);
 }
 
 static bool file_exists(const char *directory, const char *name, off_t *size)
@@ -330,20 +298,34 @@ static bool file_exists(const char *directory, const char *name, off_t *size)
     return exists;
 }
 
-bool salvage_is_due(const struct store_options *options)
+static bool finds_damage(const struct store_options *options, uint64_t check_ms,
+                         char why[STORE_ERROR_SIZE])
 {
     off_t size, note_size;
 
     if (!file_exists(options->directory, "data.mdb", &size) ||
         pages_are_of_other_version(options->directory)) /* who opens it will say so */
         return false;
-    if (file_exists(options->directory, SALVAGE_NOTE, &note_size)) {
-        log_error("the store is damaged: the last run died of it");
-        return true;
-    }
-    if (size == 0) {
-        log_error("the store is damaged: the data file is empty");
-        return true;
-    }
-    return child_finds_damage(options);
+    if (file_exists(options->directory, SALVAGE_NOTE, &note_size))
+        snprintf(why, STORE_ERROR_SIZE, "the last run died of it");
+    else if (size == 0)
+        snprintf(why, STORE_ERROR_SIZE, "the data file is empty");
+    else
+        return child_finds_damage(options, check_ms, why);
+    return true;
+}
+
+bool salvage_is_due(const struct store_options *options)
+{
+    char why[STORE_ERROR_SIZE];
+    const bool due = finds_damage(options, CHECK_MS, why);
+
+    if (due)
+        log_error("the store is damaged: %s", why);
+    return due;
+}
+
+bool salvage_will_be_due(const struct store_options *options, char why[STORE_ERROR_SIZE])
+{
+    return finds_damage(options, CHECK_MS_OF_ALL, why);
 }

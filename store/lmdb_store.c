@@ -78,7 +78,6 @@ static void take_check(struct lmdb_store *lmdb)
                                         .body_bytes = verify->body_bytes,
                                         .findings = verify->findings,
                                         .duration_ns = lmdb->background.verify_ns};
-    store->stats.damaged += verify->findings;
 }
 
 static void take_finding(struct lmdb_store *lmdb)
@@ -245,12 +244,24 @@ static int start_threads(struct lmdb_store *lmdb)
     return rc;
 }
 
+/* What a compaction that was killed has left. */
+static void remove_part(const char *directory)
+{
+    char *path = xasprintf("%s/data.mdb", directory);
+
+    copy_remove_part(path);
+    free(path);
+}
+
 int store_open(const struct store_options *options, struct store **store,
                char error[STORE_ERROR_SIZE])
 {
     struct lmdb_store *lmdb = xcalloc(1, sizeof *lmdb);
 
-    int rc = salvage_is_due(options) ? salvage(options, error) : 0;
+    struct store_salvage saved = {0};
+
+    remove_part(options->directory);
+    int rc = salvage_is_due(options) ? salvage(options, &saved, error) : 0;
     if (rc == 0 && !store_goes_on(&options->waiting))
         rc = -ECANCELED;
     salvage_guard(options->directory);
@@ -260,6 +271,8 @@ int store_open(const struct store_options *options, struct store **store,
     salvage_stage(NULL);
     if (rc == 0) {
         engine_init(&lmdb->store, &lmdb_engine, lmdb->database.state.lsn);
+        lmdb->store.salvage = saved;
+        lmdb->store.salvage.ever = lmdb->database.state.salvaged;
         lmdb->waiting = options->waiting;
         lmdb->may_be_clean = lmdb->database.state.clean;
         rc = start_threads(lmdb);

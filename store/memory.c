@@ -553,6 +553,11 @@ void store_memory_lose(struct store *store, int64_t count, int64_t bytes)
     memory->lost_bytes = bytes;
 }
 
+void store_memory_salvage(struct store *store)
+{
+    store->salvage.ever = true;
+}
+
 void store_memory_set_room(struct store *store, enum store_memory_room room)
 {
     memory_of(store)->room = room;

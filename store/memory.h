@@ -25,6 +25,9 @@ void store_memory_find(struct store *store, const struct store_finding *finding)
 /* What the next fetch finds that its queue has lost. */
 void store_memory_lose(struct store *store, int64_t count, int64_t bytes);
 
+/* As if a start, before the next, had salvaged it. */
+void store_memory_salvage(struct store *store);
+
 /* What finds room in batches submitted from now on. */
 enum store_memory_room {
     STORE_MEMORY_ROOM_FOR_ALL, /* at first */

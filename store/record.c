@@ -156,7 +156,9 @@ void state_encode(struct slice key, const struct state_row *row, uint8_t value[S
     put_u64(value + HEADER_SIZE + 8, row->blob);
     put_u64(value + HEADER_SIZE + 16, row->size);
     put_u64(value + HEADER_SIZE + 24, row->sparse);
-    record_seal(key, value, STATE_ROW_SIZE, row->clean ? STATE_CLEAN : 0, 0);
+    record_seal(key, value, STATE_ROW_SIZE,
+                (uint8_t)((row->clean ? STATE_CLEAN : 0) | (row->salvaged ? STATE_SALVAGED : 0)),
+                0);
 }
 
 bool state_decode(struct slice key, struct slice value, struct state_row *row)
@@ -168,6 +170,7 @@ bool state_decode(struct slice key, struct slice value, struct state_row *row)
     row->size = get_u64(value.data + HEADER_SIZE + 16);
     row->sparse = get_u64(value.data + HEADER_SIZE + 24);
     row->clean = (record_flags(value) & STATE_CLEAN) != 0;
+    row->salvaged = (record_flags(value) & STATE_SALVAGED) != 0;
     return true;
 }
 

@@ -14,7 +14,7 @@
  *     trim       queue u64, from u64             header, end u64: a deleted range to be removed
  *     record     the owner's                     header, the owner's bytes
  *     meta       "format"                        header, format u32
- *                "state"                         header (flag CLEAN), last LSN u64, last blob u64,
+ *                "state"                         header (flags CLEAN, SALVAGED), last LSN u64, last blob u64,
  *                                                size of all blobs u64, of those in sparse u64
  *
  *     header     CRC32C u32 of the key and of the value after these four bytes |
@@ -73,6 +73,7 @@ enum record_flag {
     SEGMENT_DENSE = 1,   /* of a segment */
     QUEUE_DEADLINES = 1, /* of a queue: entries that expire were put since it was last empty */
     STATE_CLEAN = 1,     /* of "state" */
+    STATE_SALVAGED = 2,  /* likewise */
 };
 
 /* ---- numbers --------------------------------------------------------------------------------- */
@@ -191,7 +192,7 @@ bool live_decode(struct slice key, struct slice value, struct live_row *row);
 struct state_row {
     uint64_t lsn, blob;    /* the last ones */
     uint64_t size, sparse; /* of all blobs, and of those in sparse */
-    bool clean;
+    bool clean, salvaged;  /* the last close was; the file ever was */
 };
 
 void state_encode(struct slice key, const struct state_row *row, uint8_t value[STATE_ROW_SIZE]);

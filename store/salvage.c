@@ -585,6 +585,7 @@ static void put_state(struct salvage *salvage)
     uint8_t row[STATE_ROW_SIZE];
 
     salvage->state.clean = false;
+    salvage->state.salvaged = true;
     salvage->state.lsn = max_of(salvage->state.lsn, salvage->state.blob);
     state_encode(database_state_key(), &salvage->state, row);
     put(salvage, DB_META, database_state_key(), slice_of(row, sizeof row), 0);
@@ -619,7 +620,8 @@ static int make_new(const char *new_directory)
 }
 
 /* The old file keeps its bytes under another name before the new one takes its place. */
-static int change_places(const char *directory, const char *new_directory, char *aside, size_t size)
+static int change_places(const char *directory, const char *new_directory,
+                         struct store_salvage *saved)
 {
     char *old = path_of(directory, "data.mdb"), *new = path_of(new_directory, "data.mdb");
     const time_t now = time(NULL);
@@ -627,9 +629,10 @@ static int change_places(const char *directory, const char *new_directory, char 
     char when[32];
 
     strftime(when, sizeof when, "%Y%m%dT%H%M%SZ", gmtime_r(&now, &utc));
-    snprintf(aside, size, "%s/" KEPT_PREFIX "%s", directory, when);
+    saved->when_ms = (uint64_t)now * 1000;
+    snprintf(saved->kept, sizeof saved->kept, "%s/" KEPT_PREFIX "%s", directory, when);
     const int result =
-        (link(old, aside) < 0 && errno != EEXIST) || rename(new, old) < 0 ? -errno : 0;
+        (link(old, saved->kept) < 0 && errno != EEXIST) || rename(new, old) < 0 ? -errno : 0;
     directory_sync_of(old);
     free(old);
     free(new);
@@ -729,22 +732,25 @@ static bool is_ours(const struct salvage *salvage)
     return salvage->format == 0 || salvage->format == FORMAT_VERSION;
 }
 
-int salvage(const struct store_options *options, char error[STORE_ERROR_SIZE])
+int salvage(const struct store_options *options, struct store_salvage *saved,
+            char error[STORE_ERROR_SIZE])
 {
     struct salvage salvage = {.waiting = &options->waiting};
     char *new_directory = path_of(options->directory, "salvage.new");
-    char aside[512] = "";
 
     int rc = pages_open(&salvage.old, options->directory);
     if (rc == 0)
         rc = rewrite(&salvage, options, new_directory, error);
     if (rc == 0 && is_ours(&salvage))
-        rc = change_places(options->directory, new_directory, aside, sizeof aside);
+        rc = change_places(options->directory, new_directory, saved);
     if (rc == 0 && is_ours(&salvage)) {
+        saved->messages = salvage.entries;
+        saved->queues = salvage.queues;
+        saved->lost = salvage.lost;
         log_error("the store was salvaged: %" PRIu64 " rows, with %" PRIu64 " messages in %" PRIu64
                   " queues; %" PRIu64 " pages or rows could not be read; the damaged file is kept, "
                   "and may be removed when nobody needs it: %s",
-                  salvage.rows, salvage.entries, salvage.queues, salvage.lost, aside);
+                  salvage.rows, salvage.entries, salvage.queues, salvage.lost, saved->kept);
         remove_file(options->directory, SALVAGE_NOTE);
     }
     remove_new(new_directory);

@@ -19,7 +19,8 @@
  * A row counts when its checksum does; what was found first stays, of two rows of a queue the later
  * one. So an undamaged tree is taken as it is, and only around damage may what had been deleted
  * come back. Counts, and how much of each blob is alive, are made anew from what is there; ranges
- * that wait to be trimmed are. A sound file is salvaged whole.
+ * that wait to be trimmed are. A sound file is salvaged whole. The new one is marked
+ * as salvaged for good: even with nothing in it, it is not the store of a first start.
  *
  * The old file stays, and the new one may take as much: on a full disk nothing is changed, and each
  * start says what is missing. Nobody but the operator removes what salvages have left.
@@ -35,9 +36,14 @@
 /* Whether the file must be salvaged; says why in the log. Call it before any thread is started. */
 bool salvage_is_due(const struct store_options *options);
 
-/* 0, or -errno with a sentence. Afterwards the directory holds a sound data file, unclean; or that
- * of another version, as it was. */
-int salvage(const struct store_options *options, char error[STORE_ERROR_SIZE]);
+/* The same for who has no broker to start, and the time to look at every page: with a sentence
+ * why. */
+bool salvage_will_be_due(const struct store_options *options, char why[STORE_ERROR_SIZE]);
+
+/* 0, or -errno with a sentence. Afterwards the directory holds a sound data file, unclean, and
+ * *saved says what is in it; or that of another version, as it was. */
+int salvage(const struct store_options *options, struct store_salvage *saved,
+            char error[STORE_ERROR_SIZE]);
 
 /* The next start is to salvage. From a signal handler, too. */
 void salvage_leave_note(void);

@@ -322,6 +322,11 @@ void store_get_check(const struct store *store, struct store_check *check)
     *check = store->check;
 }
 
+const struct store_salvage *store_get_salvage(const struct store *store)
+{
+    return &store->salvage;
+}
+
 int store_backup(struct store *store, const char *path)
 {
     if (store->engine->backup == NULL)

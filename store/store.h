@@ -286,7 +286,7 @@ void store_get_stats(const struct store *store, struct store_stats *stats);
 /* ---- behind the clients' backs --------------------------------------------------------------- */
 
 /* Once after opening the whole store is verified, little by little: every row and the
- * checksum of every body. What is found is logged, and counted here and in stats.damaged. */
+ * checksum of every body. What is found is logged, and counted here. */
 struct store_check {
     bool is_done;
     uint64_t entries, body_bytes, findings; /* when done */
@@ -306,6 +306,19 @@ typedef void store_found(void *context, const struct store_finding *finding);
 
 /* Called from store_process, from now on. */
 void store_on_finding(struct store *store, store_found *found, void *context);
+
+/* A start found a data file that could not be trusted, and saved what is sound of it
+ * (salvage.h). */
+struct store_salvage {
+    bool ever; /* this start or one before */
+    /* if this one: */
+    uint64_t when_ms;            /* wall clock; 0: it was not */
+    char kept[STORE_ERROR_SIZE]; /* path of the damaged file */
+    uint64_t messages, queues;   /* saved; queues: also those whose names may be lost */
+    uint64_t lost;               /* pages and rows that could not be read */
+};
+
+const struct store_salvage *store_get_salvage(const struct store *store);
 
 /* Begins to write a consistent copy of the store to the file at path (copied), after one that is
  * there was removed: a store again when it stands in a directory as data.mdb. It is synced when it

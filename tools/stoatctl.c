@@ -39,7 +39,9 @@ static const char status_help[] =
     "user\n"
     "does not exist, 69 when there is no broker or no access to it, or an alarm is on "
     "(check_alarms), 70\n"
-    "when something went wrong inside, 75 when time ran out.\n";
+    "when something went wrong inside, 75 when time ran out. verify and compact, which need no "
+    "broker,\n"
+    "have their own: see 'stoatctl help verify'.\n";
 
 void complain(const char *format, ...)
 {
@@ -200,6 +202,19 @@ static void print_verification(json_t *verification)
                json_integer_value(json_object_get(verification, "findings")));
 }
 
+static void print_salvage(json_t *salvage)
+{
+    if (!json_is_object(salvage))
+        return;
+    printf("Salvaged at this start: %s\n", text_at(salvage, "time"));
+    printf("  saved: %" JSON_INTEGER_FORMAT " messages in %" JSON_INTEGER_FORMAT " queues\n",
+           json_integer_value(json_object_get(salvage, "messages")),
+           json_integer_value(json_object_get(salvage, "queues")));
+    printf("  could not be read: %" JSON_INTEGER_FORMAT " pages or rows\n",
+           json_integer_value(json_object_get(salvage, "unreadable")));
+    printf("  damaged file: %s\n", text_at(salvage, "damaged_file"));
+}
+
 static void print_figures(json_t *status)
 {
     static const char *const totals[][2] = {
@@ -218,6 +233,7 @@ static void print_figures(json_t *status)
     printf("State: %s\n", json_is_true(json_object_get(json_object_get(status, "store"), "failed"))
                               ? "failed"
                               : "running");
+    print_salvage(json_object_get(json_object_get(status, "store"), "salvage"));
     printf("Commits: %" JSON_INTEGER_FORMAT "\n", number_at(status, "store", "commits"));
     printf("Bytes written: %" JSON_INTEGER_FORMAT "\n",
            number_at(status, "store", "bytes_written"));
@@ -383,13 +399,19 @@ static const char verify_details[] =
     "they count, the checksums of all records and messages with their bytes; definitions are read\n"
     "as the broker would. Nothing is changed. A running broker does most of this by itself after\n"
     "it has started: see 'stoatctl status'.\n\n"
-    "Exit status: 0 when the store is sound, 65 when not.\n";
+    "Exit status: 0 when the store is sound, 65 when it is damaged. Else it was not looked at: 66 "
+    "when\n"
+    "there is none, 75 while a broker uses it, 77 when there is no access to it, 74 when the disk "
+    "fails.\n";
 
 static const char compact_details[] =
     "DIR is a data directory, and no broker may be running on it. The data file is written anew\n"
     "beside the old one, which needs as much room as the messages take, and replaces it once it "
     "is\n"
-    "complete and on disk. Whatever happens meanwhile, one of the two is there.\n";
+    "complete and on disk. Whatever happens meanwhile, one of the two is there.\n\n"
+    "A file so damaged that a broker would salvage it is left as it is: start the broker for "
+    "that.\n"
+    "Exit status: as of verify.\n";
 
 static const char ping_details[] =
     "Exit status: 0 when a broker answers, 69 when none does or there is no access to it, 75 when\n"

@@ -162,7 +162,9 @@ static void report_lost_topics(const struct grant *grant)
 void account_report_losses(const struct broker *broker)
 {
     if (broker->users.by_name.count == 0)
-        log_error("there is no user left: nobody can log in until one is made (stoatctl add_user)");
+        log_error(
+            "there is no user left: nobody can log in until 'stoatctl add_user' makes one, and "
+            "'stoatctl set_permissions' says what it may do");
     map_each (&broker->users.by_name, link) {
         const struct user *user = container_of(link, struct user, by_name);
         map_each (&user->grants, grant)

@@ -222,6 +222,14 @@ static void on_queue(void *context, const struct store_queue_state *state)
     recovery->messages += state->count;
 }
 
+static bool has_lost(const struct store *store)
+{
+    struct store_stats stats;
+
+    store_get_stats(store, &stats);
+    return stats.damaged > 0 || store_get_salvage(store)->ever;
+}
+
 static int recover(struct broker *broker)
 {
     struct recovery recovery = {.broker = broker};
@@ -242,6 +250,7 @@ static int recover(struct broker *broker)
         log_error("%zu records of the store could not be understood and were skipped",
                   recovery.skipped);
     broker->has_defaults = recovery.has_defaults;
+    broker->has_lost = has_lost(broker->store);
     return 0;
 }
 
@@ -273,7 +282,7 @@ bool broker_give_defaults(struct broker *broker, const struct broker_defaults *d
     broker->has_defaults = true;
     if (broker->vhosts.count == 0)
         vhost_new(broker, defaults->vhost, false);
-    if (broker->users.by_name.count == 0 && defaults->user.size > 0)
+    if (broker->users.by_name.count == 0 && !broker->has_lost && defaults->user.size > 0)
         create_default_user(broker, defaults);
     store_put_record(broker->store, defaults_key, slice_of("\1", 1));
     broker_touch_store(broker);
@@ -311,7 +320,7 @@ int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
     }
     parking_init(&broker->parking, store_durable(store));
     late_confirms_init(broker);
-    if (broker->has_defaults)
+    if (broker->has_defaults || broker->has_lost)
         account_report_losses(broker);
     if (broker->restored)
         account_save_all(broker);

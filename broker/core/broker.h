@@ -90,6 +90,7 @@ struct broker {
     bool is_ending;          /* none begins any more */
     bool restored;           /* a definition, from its copy; until all are there twice again */
     bool has_defaults;       /* the store: see broker_give_defaults */
+    bool has_lost;           /* it may have had more, this or that was damaged */
     struct scratch *scratch; /* where messages go that the store does not have; NULL: nowhere */
     struct source scratch_source;
     struct quarantine quarantine;
@@ -113,8 +114,9 @@ struct broker {
 int broker_init(struct broker *broker, struct loop *loop, struct clock *clock,
                 struct random *random, struct store *store);
 
-/* Gives the store the defaults if it never had any; false: it has. To be called last, when nothing
- * else can end a start: an operator who mends what ended it may change the defaults, too. */
+/* Gives the store the defaults if it never had any; false: it has. A store that may have lost its
+ * users gets none by default, whom somebody may have deleted. To be called last, when nothing else
+ * can end a start: an operator who mends what ended it may change the defaults, too. */
 bool broker_give_defaults(struct broker *broker, const struct broker_defaults *defaults);
 
 /* Messages that the store does not have may leave memory for there. The broker owns it from here,

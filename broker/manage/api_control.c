@@ -78,6 +78,31 @@ static json_t *verification(const struct store *store)
     return object;
 }
 
+/* As RFC 3339 has it, in UTC. */
+static void put_time(json_t *object, const char *name, uint64_t wall_ms)
+{
+    const time_t seconds = (time_t)(wall_ms / 1000);
+    struct tm utc;
+    char text[32];
+
+    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &utc));
+    json_put_string(object, name, text);
+}
+
+/* Of this start; null: there was none. */
+static json_t *salvage(const struct store_salvage *salvage)
+{
+    if (salvage->when_ms == 0)
+        return json_null();
+    json_t *object = json_object();
+    put_time(object, "time", salvage->when_ms);
+    json_put_string(object, "damaged_file", salvage->kept);
+    json_put_number(object, "messages", salvage->messages);
+    json_put_number(object, "queues", salvage->queues);
+    json_put_number(object, "unreadable", salvage->lost);
+    return object;
+}
+
 static json_t *store(const struct broker *broker)
 {
     struct store_stats stats;
@@ -96,6 +121,7 @@ static json_t *store(const struct broker *broker)
     json_put_number(object, "commit_ns_last", stats.commit_ns_last);
     json_put_number(object, "commit_ns_max", stats.commit_ns_max);
     json_put(object, "verification", verification(broker->store));
+    json_put(object, "salvage", salvage(store_get_salvage(broker->store)));
     return object;
 }
 
@@ -189,17 +215,6 @@ void api_control_backup_state(struct manage_request *request)
     json_put_number(object, "size", backup.size);
     json_put(object, "error", backup.error == 0 ? json_null() : json_string(backup.sentence));
     manage_answer(request, HTTP_OK, object, 0);
-}
-
-/* As RFC 3339 has it, in UTC. */
-static void put_time(json_t *object, const char *name, uint64_t wall_ms)
-{
-    const time_t seconds = (time_t)(wall_ms / 1000);
-    struct tm utc;
-    char text[32];
-
-    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&seconds, &utc));
-    json_put_string(object, name, text);
 }
 
 void api_control_quarantine(struct manage_request *request)

@@ -329,8 +329,18 @@ class Rig:
     def serve(self, own, injury, outcome):
         own.start()
         outcome.started = True
+        if 'there is no user left' in own.log() and injury.kind != 'flip':
+            self.let_in(own)
         self.read_all(own, injury, outcome)
         own.kill()
+
+    @staticmethod
+    def let_in(own):
+        """As the log says: what is lost with all users is made anew by an operator, and never by the broker."""
+        if '/' not in own.ctl('list_vhosts', '--silent').split():
+            own.ctl('add_vhost', '/')
+        own.ctl('add_user', 'guest', 'guest')
+        own.ctl('set_permissions', 'guest', '.*', '.*', '.*')
 
     @staticmethod
     def has_given_up(own):

@@ -253,6 +253,26 @@ START_TEST(an_older_store_is_given_them_too)
 }
 END_TEST
 
+/* As a salvage leaves it that saves nothing. */
+START_TEST(a_store_that_lost_its_users_is_given_none)
+{
+    struct store *store = store_memory_new();
+
+    tear_down();
+    store_memory_salvage(store);
+    harness_init_over(&harness, NULL, store);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_uint_eq(0, harness.broker.users.by_name.count);
+        ck_assert_ptr_nonnull(vhost_find(&harness.broker, SLICE("/")));
+        ck_assert_uint_eq(i + 1,
+                          harness_logged(&harness, "there is no user left: nobody can log in until "
+                                                   "'stoatctl add_user' makes one"));
+        harness_restart(&harness, true);
+    }
+    user = harness_add_user(&harness, "stoat", "secret");
+}
+END_TEST
+
 START_TEST(all_of_it_survives) /* 16.1, 16.3, 16.5, 17.6 */
 {
     char error[PATTERN_ERROR_SIZE];
@@ -790,6 +810,7 @@ int main(void)
     tcase_add_test(login, no_password_is_logged);
     tcase_add_test(login, the_defaults_are_given_once);
     tcase_add_test(login, an_older_store_is_given_them_too);
+    tcase_add_test(login, a_store_that_lost_its_users_is_given_none);
     tcase_add_loop_test(login, all_of_it_survives, 0, 2);
     tcase_add_loop_test(login, a_lost_topic_permission_is_shut, 0, 2);
     tcase_add_test(login, nobody_left_is_said);

@@ -137,7 +137,8 @@ START_TEST(small_rows_come_back)
 {
     const struct key key = key_u64(9);
     const struct live_row row = {1234, 5678, 91011, UINT32_MAX, UINT64_MAX};
-    const struct state_row counted = {UINT64_MAX, 2, 3, UINT64_MAX - 1, true};
+    const struct state_row counted = {UINT64_MAX, 2, 3, UINT64_MAX - 1, true, false},
+                           salvaged = {.salvaged = true};
     uint8_t live_row[LIVE_ROW_SIZE], number_row[NUMBER_ROW_SIZE], state_row[STATE_ROW_SIZE];
     struct live_row live;
     struct state_row state;
@@ -156,7 +157,10 @@ START_TEST(small_rows_come_back)
     ck_assert_uint_eq(state.blob, counted.blob);
     ck_assert_uint_eq(state.size, counted.size);
     ck_assert_uint_eq(state.sparse, counted.sparse);
-    ck_assert(state.clean);
+    ck_assert(state.clean && !state.salvaged);
+    state_encode(key_slice(&key), &salvaged, state_row);
+    ck_assert(state_decode(key_slice(&key), slice_of(state_row, sizeof state_row), &state));
+    ck_assert(!state.clean && state.salvaged);
     ck_assert(!state_decode(key_slice(&key), slice_of(live_row, sizeof live_row), &state));
     ck_assert(!live_decode(key_slice(&key), slice_of(live_row, sizeof live_row - 1), &live));
     number_encode(key_slice(&key), UINT64_MAX, 3, number_row);

@@ -549,6 +549,15 @@ START_TEST(a_sound_file_is_salvaged_whole)
     open_again(&rig);
     ck_assert(was_salvaged(&rig));
     ck_assert(!has_file(&rig, "salvage"));
+    const struct store_salvage *saved = store_get_salvage(rig.store);
+    ck_assert(saved->ever && saved->when_ms > 0 && saved->messages > 0 && saved->queues > 0);
+    ck_assert_uint_eq(saved->lost, 0);
+    ck_assert_int_eq(access(saved->kept, R_OK), 0);
+    check_holds(&rig, template.listing);
+    close_store(&rig);
+    open_again(&rig);
+    saved = store_get_salvage(rig.store);
+    ck_assert(saved->ever && saved->when_ms == 0);
     check_whole(&rig, &template);
     ck_assert(!has_file(&rig, "salvage"));
     rig_end(&rig);
