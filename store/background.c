@@ -50,9 +50,10 @@ static void report(const struct background *background)
                  " queues verified in %.1f s",
                  verify->entries, verify->queues, (double)background->verify_ns / 1e9);
     else
-        log_error("the store is damaged: %" PRIu64 " findings among %" PRIu64
-                  " messages; stoatctl verify lists them when the broker is stopped",
-                  verify->findings, verify->entries);
+        log_error("the store was damaged: %" PRIu64 " findings among %" PRIu64
+                  " messages, of which the first %d are in the log; what can be is mended, and "
+                  "messages are set aside: see 'stoatctl list_quarantine'",
+                  verify->findings, verify->entries, FINDINGS_LOGGED);
 }
 
 /* One step. false: that was the last. */

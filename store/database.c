@@ -551,14 +551,19 @@ int database_open_read_only(struct database *database, const char *directory,
     if (rc != 0)
         return rc;
     rc = database_open_environment(&database->env, directory, 0, MDB_RDONLY);
-    if (rc != 0)
-        return refuse_environment(error, rc, directory);
+    if (rc != 0) {
+        const int result = refuse_environment(error, rc, directory);
+        return rc == MDB_INVALID ? -EBADMSG : result;
+    }
     rc = check_format(database, directory, error);
     if (rc == 0) {
         rc = open_existing(database);
-        if (rc != 0)
-            rc = refuse(error, database_errno(rc), "%s does not hold a store: %s", directory,
+        if (database_is_damage(rc))
+            rc = refuse(error, -EBADMSG, "the store in %s is damaged: %s", directory,
                         mdb_strerror(rc));
+        else if (rc != 0)
+            rc = refuse(error, rc == MDB_NOTFOUND ? -ENOENT : database_errno(rc),
+                        "%s does not hold a store: %s", directory, mdb_strerror(rc));
     }
     if (rc != 0)
         database_close(database);

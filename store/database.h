@@ -35,7 +35,8 @@ int database_open(struct database *database, const struct store_options *options
                   char error[STORE_ERROR_SIZE]);
 void database_close(struct database *database);
 
-/* Opens an existing environment for reading, and changes nothing. 0, or -errno with a sentence. */
+/* Opens an existing environment for reading, and changes nothing. 0, or -errno with a sentence,
+ * -ENOENT when there is no store in it, -EBADMSG when it is damaged. */
 int database_open_read_only(struct database *database, const char *directory,
                             char error[STORE_ERROR_SIZE]);
 

@@ -1,12 +1,15 @@
 /* See offline.h. */
 #include "store/offline.h"
 
+#include <signal.h>
 #include <sys/stat.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/identity.h"
 #include "store/copy.h"
+#include "store/salvage.h"
 
 static char *data_file(const char *directory)
 {
@@ -26,11 +29,8 @@ uint64_t offline_file_size(const char *directory)
 static int find_store(const char *directory)
 {
     char *path = data_file(directory);
-    struct stat status;
-    int result = access(path, R_OK) < 0 || stat(path, &status) < 0 ? -errno : 0;
+    const int result = access(path, R_OK) < 0 ? -errno : 0;
 
-    if (result == 0 && status.st_size == 0)
-        result = -ENOENT;
     free(path);
     return result;
 }
@@ -54,6 +54,59 @@ int offline_begin(const char *directory, char error[STORE_ERROR_SIZE])
     return result;
 }
 
+static int look(const char *directory, const struct store_waiting *waiting,
+                char error[STORE_ERROR_SIZE])
+{
+    const struct store_options options = {.directory = directory, .waiting = *waiting};
+    char why[STORE_ERROR_SIZE];
+
+    if (!salvage_will_be_due(&options, why))
+        return 0;
+    snprintf(error, STORE_ERROR_SIZE,
+             "the store in %s is damaged: %.200s; the next start of a broker salvages it",
+             directory, why);
+    return -EBADMSG;
+}
+
+int offline_look(const char *directory, char error[STORE_ERROR_SIZE])
+{
+    return look(directory, &(struct store_waiting){0}, error);
+}
+
+/* What came of the work, if there was a child for it. */
+static int settle(const struct child *child, const char *directory, char error[STORE_ERROR_SIZE])
+{
+    char end[64];
+
+    if (child->signal == 0) {
+        memcpy(error, child->error, STORE_ERROR_SIZE);
+        return child->result;
+    }
+    if (!child_has_faulted(child)) {
+        signal(child->signal, SIG_DFL);
+        raise(child->signal);
+    }
+    child_describe(child, end, sizeof end);
+    snprintf(error, STORE_ERROR_SIZE, "the store in %s is damaged: who read it died of %s",
+             directory, end);
+    return -EBADMSG;
+}
+
+static int fail(int result, char error[STORE_ERROR_SIZE])
+{
+    snprintf(error, STORE_ERROR_SIZE, "cannot start a process: %s", strerror(-result));
+    return result;
+}
+
+int offline_run(child_work *work, void *context, const char *directory,
+                char error[STORE_ERROR_SIZE])
+{
+    struct child child;
+    const int result = child_run(work, context, &(struct store_waiting){0}, &child);
+
+    return result < 0 ? fail(result, error) : settle(&child, directory, error);
+}
+
 int offline_verify(struct verify *verify, char error[STORE_ERROR_SIZE])
 {
     MDB_txn *txn;
@@ -66,21 +119,61 @@ int offline_verify(struct verify *verify, char error[STORE_ERROR_SIZE])
         mdb_txn_abort(txn);
     }
     if (verify->rc != 0)
-        snprintf(error, STORE_ERROR_SIZE, "cannot read on: %s", mdb_strerror(verify->rc));
-    return database_errno(verify->rc);
+        snprintf(error, STORE_ERROR_SIZE, "the store is damaged: cannot read on: %s",
+                 mdb_strerror(verify->rc));
+    return verify->rc < 0 ? -EBADMSG : database_errno(verify->rc);
 }
 
-int offline_compact(const char *directory, char error[STORE_ERROR_SIZE])
+static int compact(void *context, struct child *child)
 {
+    const char *directory = context;
     struct copy_control control = {0};
     struct database database;
     char *path = data_file(directory);
-    int rc = database_open_read_only(&database, directory, error);
 
+    child->stage = "copying";
+    int rc = database_open_read_only(&database, directory, child->error);
     if (rc == 0) {
-        rc = copy_database(&database, path, &control, error);
+        rc = copy_database(&database, path, &control, child->error);
         database_close(&database);
     }
     free(path);
     return rc;
+}
+
+int offline_compact(const char *directory, const struct store_waiting *waiting,
+                    char error[STORE_ERROR_SIZE])
+{
+    struct child child;
+    int result = look(directory, waiting, error);
+
+    if (result < 0)
+        return result;
+    result = child_run(compact, (void *)(uintptr_t)directory, waiting, &child);
+    if (result < 0 || child.signal != 0) {
+        char *path = data_file(directory);
+        copy_remove_part(path);
+        free(path);
+    }
+    return result < 0 ? fail(result, error) : settle(&child, directory, error);
+}
+
+int offline_exit_status(int result)
+{
+    switch (result) {
+    case 0:
+        return EX_OK;
+    case -EBADMSG:
+        return EX_DATAERR;
+    case -ENOENT:
+    case -ENOTDIR:
+        return EX_NOINPUT;
+    case -EACCES:
+    case -EPERM:
+        return EX_NOPERM;
+    case -EWOULDBLOCK:
+        return EX_TEMPFAIL;
+    default:
+        return EX_IOERR;
+    }
 }

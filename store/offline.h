@@ -1,7 +1,12 @@
-/* What is done to a store that no broker has open; the caller holds the directory's lock. */
+/* What is done to a store that no broker has open; the caller holds the directory's lock.
+ *
+ * The file is taken to be damaged until the contrary is seen: first comes the look that a broker
+ * has before it starts (salvage.h), at every page; then a child does the work (child.h). So -EBADMSG
+ * says that the store is damaged, and nothing else does. */
 #ifndef STORE_OFFLINE_H
 #define STORE_OFFLINE_H
 
+#include "store/child.h"
 #include "store/verify.h"
 
 /* Before anything else: root becomes the directory's owner, for good, and so does nothing that he
@@ -9,15 +14,32 @@
  * -errno with a sentence, -ENOENT when there is none. */
 int offline_begin(const char *directory, char error[STORE_ERROR_SIZE]);
 
+/* Whether the file can be read as it is. 0; or -EBADMSG with a sentence: the next start of a broker
+ * salvages it. */
+int offline_look(const char *directory, char error[STORE_ERROR_SIZE]);
+
+/* Has a child read the store: what it answers, with its sentence; -EBADMSG with one of our own when
+ * it dies of a fault. Any other signal that it dies of ends the caller, too. */
+int offline_run(child_work *work, void *context, const char *directory,
+                char error[STORE_ERROR_SIZE]);
+
 /* Verifies all of it in one snapshot. verify_begin has been called with whom to tell. 0 or -errno
- * with a sentence, where what could be read is in *verify all the same. */
+ * with a sentence, where what could be read is in *verify all the same. What it reads can be the end
+ * of it: see offline_run. */
 int offline_verify(struct verify *verify, char error[STORE_ERROR_SIZE]);
 
-/* Writes the store anew, without free pages, and puts it in the place of the old one, which stays
- * until the new one is complete and synced. 0 or -errno with a sentence. */
-int offline_compact(const char *directory, char error[STORE_ERROR_SIZE]);
+/* Looks; then has a child write the store anew, without free pages, and put it in the place of the
+ * old one, which stays until the new one is complete and synced. 0 or -errno with a sentence,
+ * -ECANCELED when waiting would rather go: then nothing is left of the new one. */
+int offline_compact(const char *directory, const struct store_waiting *waiting,
+                    char error[STORE_ERROR_SIZE]);
 
 /* Bytes of its data file; 0 when it cannot be seen. */
 uint64_t offline_file_size(const char *directory);
+
+/* What a program answers for such a result, as sysexits.h has it: EX_DATAERR for damage alone,
+ * EX_NOINPUT where there is no store, EX_NOPERM, EX_TEMPFAIL while a broker uses it; EX_IOERR else.
+ */
+int offline_exit_status(int result);
 
 #endif

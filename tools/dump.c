@@ -5,6 +5,7 @@
 #include <sysexits.h>
 
 #include "base/alloc.h"
+#include "base/log.h"
 #include "store/body.h"
 #include "store/offline.h"
 
@@ -189,12 +190,16 @@ static const struct {
 static const char help[] =
     "Usage: stoatdump [OPTION]... DIR [KIND]...\n"
     "Prints what the store in the data directory DIR holds, one row a line.\n\n"
-    "KIND is meta, records, queues, trims, segments or blobs; all of them when none is given.\n\n"
+    "KIND is meta, records, queues, trims, segments or blobs; all of them when none is given.\n"
+    "Records have the users' password hashes, and --bodies has messages: look before you show "
+    "them.\n\n"
     "Options:\n"
     "  -e, --entries     with each segment its entries\n"
     "  -b, --bodies      with each entry its message\n"
     "      --help        print this help and exit\n"
-    "      --version     print the version and exit\n";
+    "      --version     print the version and exit\n\n"
+    "Exit status: 0 when all was read, 64 for a mistake in the command line, 65 when the store is\n"
+    "damaged, 66 when there is none, 77 when there is no access to it, 74 when the disk fails.\n";
 
 static bool is_wanted(const char *name, int count, char **words)
 {
@@ -204,39 +209,70 @@ static bool is_wanted(const char *name, int count, char **words)
     return count == 0;
 }
 
-static bool are_kinds(int count, char **words)
+static int usage_error(const char *text, const char *word)
+{
+    fprintf(stderr, "stoatdump: %s%s\nTry 'stoatdump --help'.\n", text, word);
+    return EX_USAGE;
+}
+
+/* The first that is none; NULL: all are. */
+static const char *find_no_kind(int count, char **words)
 {
     for (int i = 0; i < count; i++) {
         bool known = false;
         for (size_t j = 0; j < countof(kinds); j++)
             known = known || strcmp(words[i], kinds[j].name) == 0;
-        if (!known) {
-            fprintf(stderr, "stoatdump: there is no kind '%s'\n", words[i]);
-            return false;
-        }
+        if (!known)
+            return words[i];
     }
-    return true;
+    return NULL;
 }
 
-static int dump(const char *directory, int count, char **words)
-{
-    char error[STORE_ERROR_SIZE];
+struct wanted {
+    const char *directory;
+    int count;
+    char **words;
+};
 
-    if (offline_begin(directory, error) != 0 ||
-        database_open_read_only(&database, directory, error) != 0) {
-        fprintf(stderr, "stoatdump: %s\n", error);
-        return EX_DATAERR;
-    }
+static int dump_as_child(void *context, struct child *child)
+{
+    const struct wanted *wanted = context;
+    const int result = database_open_read_only(&database, wanted->directory, child->error);
+
+    if (result < 0)
+        return result;
     int rc = mdb_txn_begin(database.env, NULL, MDB_RDONLY, &txn);
     for (size_t i = 0; i < countof(kinds) && rc == 0; i++)
-        if (is_wanted(kinds[i].name, count, words))
+        if (is_wanted(kinds[i].name, wanted->count, wanted->words)) {
+            fflush(stdout);
+            child->stage = kinds[i].name;
             rc = dump_all(kinds[i].id, kinds[i].dump);
+        }
     if (txn != NULL)
         mdb_txn_abort(txn);
     database_close(&database);
-    if (rc != 0)
-        fprintf(stderr, "stoatdump: %s: %s\n", directory, mdb_strerror(rc));
-    return rc == 0 ? EX_OK : EX_DATAERR;
+    if (rc == 0 && fflush(stdout) != 0)
+        rc = errno;
+    if (rc < 0)
+        snprintf(child->error, sizeof child->error, "the store in %s is damaged: %s: %s",
+                 wanted->directory, child->stage, mdb_strerror(rc));
+    else if (rc > 0)
+        snprintf(child->error, sizeof child->error, "%s: %s", child->stage, strerror(rc));
+    return rc < 0 ? -EBADMSG : -rc;
+}
+
+/* In a child, as a broker would look; but without a look before, as the store may be in use. */
+static int dump(struct wanted *wanted)
+{
+    char error[STORE_ERROR_SIZE];
+    int result = offline_begin(wanted->directory, error);
+
+    log_level = LOG_NONE;
+    if (result == 0)
+        result = offline_run(dump_as_child, wanted, wanted->directory, error);
+    if (result < 0)
+        fprintf(stderr, "stoatdump: %s\n", error);
+    return offline_exit_status(result);
 }
 
 int main(int argc, char **argv)
@@ -254,15 +290,16 @@ int main(int argc, char **argv)
             fputs(option == 'h' ? help : "stoatdump " STOATMQ_VERSION "\n", stdout);
             return EX_OK;
         }
-        if (option == '?')
+        if (option == '?') {
+            fputs("Try 'stoatdump --help'.\n", stderr);
             return EX_USAGE;
+        }
         with_entries = true;
         with_bodies = with_bodies || option == 'b';
     }
-    if (optind == argc || !are_kinds(argc - optind - 1, argv + optind + 1)) {
-        fputs("Try 'stoatdump --help'.\n", stderr);
-        return EX_USAGE;
-    }
-    const int status = dump(argv[optind], argc - optind - 1, argv + optind + 1);
-    return fflush(stdout) == 0 ? status : EX_IOERR;
+    if (optind == argc)
+        return usage_error("which data directory?", "");
+    struct wanted wanted = {argv[optind], argc - optind - 1, argv + optind + 1};
+    const char *no_kind = find_no_kind(wanted.count, wanted.words);
+    return no_kind == NULL ? dump(&wanted) : usage_error("there is no kind: ", no_kind);
 }

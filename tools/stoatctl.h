@@ -92,6 +92,7 @@ void table_print(const struct options *options, const char *const *columns, size
 
 bool definitions_begin(void); /* false: there is no memory or descriptor for it */
 bool definitions_are_sound(struct slice key, struct slice value);
+uint64_t definitions_quarantine(void); /* the queue in the store, from them; 0: there is none */
 void definitions_end(void);
 
 /* ---- commands ---- */

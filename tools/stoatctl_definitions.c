@@ -15,9 +15,16 @@ static struct reading {
 
 bool definitions_are_sound(struct slice key, struct slice value)
 {
+    if (quarantine_recover_record(&reading->broker.quarantine, key, value))
+        return true;
     if (key.data[0] == 0) /* not a definition, but the broker's own, as its highest queue id */
         return value.size > 0;
     return definition_recover(&reading->broker, key, value);
+}
+
+uint64_t definitions_quarantine(void)
+{
+    return reading->broker.quarantine.id;
 }
 
 bool definitions_begin(void)

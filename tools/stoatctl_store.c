@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -232,20 +233,25 @@ int run_backup(struct client *client, const struct options *options, const char 
 
 /* ---- at rest --------------------------------------------------------------------------------- */
 
-/* The lock of a directory that holds a store; -1: told. */
+/* The lock of a directory that holds a store; or -errno: told. From here on nothing is logged, as
+ * what is found is told. */
 static int lock_store(const char *directory)
 {
     char error[DATA_DIR_ERROR_SIZE];
+    int result = offline_begin(directory, error);
 
-    if (offline_begin(directory, error) != 0) {
+    log_level = LOG_NONE;
+    if (result == 0)
+        result = data_dir_lock(directory, error);
+    if (result < 0)
         complain("%s", error);
-        return -1;
-    }
-    const int fd = data_dir_lock(directory, error);
-    if (fd < 0)
-        complain("%s", error);
-    return fd;
+    return result;
 }
+
+struct verification {
+    const struct options *options;
+    const char *directory;
+};
 
 static void on_finding(void *context, const char *text)
 {
@@ -253,54 +259,123 @@ static void on_finding(void *context, const char *text)
     printf("%s\n", text);
 }
 
-static int verify_store(const struct options *options, const char *directory)
+/* 0, too, where there is no such queue. */
+static uint64_t count_messages(const struct database *database, uint64_t queue_id)
 {
-    char error[STORE_ERROR_SIZE];
-    struct database database;
-    struct verify verify;
+    const struct key name = key_u64(queue_id);
+    MDB_val key = val_of(key_slice(&name)), value;
+    struct queue_row row = {0};
+    MDB_txn *txn;
 
-    if (database_open_read_only(&database, directory, error) != 0) {
-        complain("%s", error);
-        return EX_DATAERR;
-    }
-    verify_begin(&verify, &database, on_finding, NULL);
-    verify.is_sound = definitions_are_sound;
-    const int rc = offline_verify(&verify, error);
-    database_close(&database);
-    if (rc != 0)
-        complain("%s", error);
+    if (mdb_txn_begin(database->env, NULL, MDB_RDONLY, &txn) != 0)
+        return 0;
+    if (mdb_get(txn, database->dbi[DB_QUEUE], &key, &value) == 0)
+        queue_row_decode(key_slice(&name), slice_of_val(value), &row);
+    mdb_txn_abort(txn);
+    return row.count;
+}
+
+static void announce_counts(const struct options *options, const struct verify *verify)
+{
+    const uint64_t quarantined = count_messages(verify->database, definitions_quarantine());
+
     announce(options,
              "%" PRIu64 " definitions, %" PRIu64 " queues, %" PRIu64 " messages in %" PRIu64
              " segments, %" PRIu64 " blobs of %.1f MB",
-             verify.records, verify.queues, verify.entries, verify.segments, verify.blobs,
-             (double)verify.size / 1e6);
-    if (rc == 0 && verify.findings == 0)
-        announce(options, "The store is sound.");
-    else if (rc == 0)
-        complain("the store is damaged: %" PRIu64 " findings", verify.findings);
-    return rc == 0 && verify.findings == 0 ? EX_OK : EX_DATAERR;
+             verify->records, verify->queues, verify->entries, verify->segments, verify->blobs,
+             (double)verify->size / 1e6);
+    if (quarantined > 0)
+        announce(options, "One of the queues is the quarantine, with %" PRIu64 " of the messages.",
+                 quarantined);
+}
+
+static int verify_store(const struct verification *verification, char error[STORE_ERROR_SIZE])
+{
+    struct database database;
+    struct verify verify;
+    int rc = database_open_read_only(&database, verification->directory, error);
+
+    if (rc != 0)
+        return rc;
+    verify_begin(&verify, &database, on_finding, NULL);
+    verify.is_sound = definitions_are_sound;
+    rc = offline_verify(&verify, error);
+    announce_counts(verification->options, &verify);
+    database_close(&database);
+    if (rc == 0 && verify.findings > 0) {
+        snprintf(error, STORE_ERROR_SIZE, "the store is damaged: %" PRIu64 " findings",
+                 verify.findings);
+        rc = -EBADMSG;
+    }
+    return rc;
+}
+
+static int verify_as_child(void *context, struct child *child)
+{
+    int result = -ENOMEM;
+
+    child->stage = "verifying";
+    if (definitions_begin())
+        result = verify_store(context, child->error);
+    else
+        snprintf(child->error, sizeof child->error,
+                 "cannot set up a broker to read definitions with");
+    definitions_end();
+    fflush(stdout);
+    return result;
 }
 
 int run_verify(struct client *client, const struct options *options, const char *command, int count,
                char **words)
 {
+    struct verification verification = {options, words[0]};
+    char error[STORE_ERROR_SIZE];
     (void)client;
     (void)command;
     (void)count;
 
     const int lock = lock_store(words[0]);
     if (lock < 0)
-        return EX_DATAERR;
-    log_level = LOG_NONE; /* findings say the same */
+        return offline_exit_status(lock);
     announce(options, "Verifying the store in %s ...", words[0]);
-    int status = EX_SOFTWARE;
-    if (definitions_begin())
-        status = verify_store(options, words[0]);
+    int result = offline_look(words[0], error);
+    if (result == 0)
+        result = offline_run(verify_as_child, &verification, words[0], error);
+    if (result == 0)
+        announce(options, "The store is sound.");
     else
-        complain("cannot set up a broker to read definitions with");
-    definitions_end();
+        complain("%s", error);
     close(lock);
-    return status;
+    return offline_exit_status(result);
+}
+
+static volatile sig_atomic_t stopped_by; /* a signal; 0: none */
+
+static void on_stop_signal(int number)
+{
+    stopped_by = number;
+}
+
+static bool compaction_goes_on(void *context)
+{
+    (void)context;
+    return stopped_by == 0;
+}
+
+/* Who is told to go takes what there is of the new file along. */
+static int compact_store(const char *directory, char error[STORE_ERROR_SIZE])
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    const struct store_waiting waiting = {.goes_on = compaction_goes_on};
+
+    for (size_t i = 0; i < countof(numbers); i++)
+        signal(numbers[i], on_stop_signal);
+    const int result = offline_compact(directory, &waiting, error);
+    if (result == -ECANCELED) {
+        signal(stopped_by, SIG_DFL);
+        raise(stopped_by);
+    }
+    return result;
 }
 
 int run_compact(struct client *client, const struct options *options, const char *command,
@@ -313,15 +388,15 @@ int run_compact(struct client *client, const struct options *options, const char
 
     const int lock = lock_store(words[0]);
     if (lock < 0)
-        return EX_DATAERR;
+        return offline_exit_status(lock);
     const uint64_t before = offline_file_size(words[0]);
     announce(options, "Compacting the store in %s ...", words[0]);
-    const int rc = offline_compact(words[0], error);
-    if (rc != 0)
+    const int result = compact_store(words[0], error);
+    if (result != 0)
         complain("%s", error);
     else
         announce(options, "%.1f MB became %.1f MB", (double)before / 1e6,
                  (double)offline_file_size(words[0]) / 1e6);
     close(lock);
-    return rc != 0 ? EX_SOFTWARE : EX_OK;
+    return offline_exit_status(result);
 }

@@ -11,74 +11,16 @@ import tempfile
 import time
 import unittest
 
-import pika
-
 import broker
 import lmdb_pages
 import tap
 from client import PERSISTENT
-
-OK, USAGE, DATA, SOFTWARE = 0, 64, 65, 70
-
-
-def run(program, *words):
-    return subprocess.run([str(broker.BUILD / program), *words], timeout=60, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding='utf-8')
+from store_tools import DATA, IN_USE, NO_ACCESS, NO_INPUT, OK, TOOLS, USAGE, StoreTools, run
 
 
 @broker.needs_own_broker
 @broker.departs('its store is another')
-class StoreTools(unittest.TestCase):
-    def setUp(self):
-        self.directory = tempfile.TemporaryDirectory(prefix='stoatmq-tools-')
-        self.addCleanup(self.directory.cleanup)
-        self.broker = broker.Broker()
-        self.broker.__enter__()
-        self.addCleanup(self.broker.__exit__, None, None, None)
-
-    def connect(self, on=None):
-        connection = pika.BlockingConnection((on or self.broker).parameters())
-        self.addCleanup(self.end, connection)
-        channel = connection.channel()
-        channel.confirm_delivery()
-        return channel
-
-    @staticmethod
-    def end(connection):
-        with contextlib.suppress(pika.exceptions.AMQPError):  # its broker may have stopped
-            connection.close()
-
-    def fill(self, channel, queue, first, end):
-        channel.queue_declare(queue, durable=True)
-        for number in range(first, end):
-            channel.basic_publish('', queue, b'%s %d' % (queue.encode(), number), PERSISTENT)
-
-    def bodies(self, channel, queue):
-        while True:
-            method, _, body = channel.basic_get(queue, auto_ack=True)
-            if method is None:
-                return
-            yield body.decode()
-
-    def passes(self, program, *words):
-        result = run(program, *words)
-        self.assertEqual((result.returncode, result.stderr), (OK, ''), result)
-        return result.stdout
-
-    def fails(self, status, text, program, *words):
-        result = run(program, *words)
-        self.assertEqual(result.returncode, status, result)
-        self.assertIn(text, result.stderr)
-
-    def path(self, name):
-        return os.path.join(self.directory.name, name)
-
-    def backup(self, path, *options):
-        return self.passes('stoatctl', '--data-dir', self.broker.data_dir, 'backup', path, *options)
-
-    def no_backup(self, status, text, path, *options):
-        self.fails(status, text, 'stoatctl', '--data-dir', self.broker.data_dir, 'backup', path, *options)
-
+class AtRestAndBeside(StoreTools):
     def test_a_backup_is_a_store_again(self):
         channel = self.connect()
         self.fill(channel, 'kept', 0, 50)
@@ -150,29 +92,28 @@ class StoreTools(unittest.TestCase):
 
     def test_a_broker_in_the_way(self):
         for command in ('verify', 'compact'):
-            self.fails(DATA, 'a broker (pid %d) is using %s; stop it first' % (self.broker.process.pid, self.broker.data_dir),
+            self.fails(IN_USE, 'a broker (pid %d) is using %s; stop it first' % (self.broker.process.pid, self.broker.data_dir),
                        'stoatctl', command, self.broker.data_dir)
-            self.fails(DATA, 'there is no store', 'stoatctl', command, self.path('nowhere'))
+            self.fails(NO_INPUT, 'there is no store', 'stoatctl', command, self.path('nowhere'))
         self.assertFalse(os.path.exists(self.path('nowhere')))
 
     def test_no_directory_and_no_access(self):
         with open(self.path('file'), 'w', encoding='utf-8'):
             pass
-        programs = (['stoatctl', 'verify'], ['stoatctl', 'compact'], ['stoatdump'])
-        for words in programs:
-            self.fails(DATA, '%s: Not a directory' % self.path('file'), *words, self.path('file'))
+        for words in TOOLS:
+            self.fails(NO_INPUT, '%s: Not a directory' % self.path('file'), *words, self.path('file'))
         if os.geteuid() != 0:
             return
         self.broker.stop()
         os.chmod(self.directory.name, 0o711)
         for path in (os.environ['TMPDIR'], self.broker.temp):
             os.chmod(path, 0o711)
-        for words in programs:
+        for words in TOOLS:
             program = shutil.copy(broker.BUILD / words[0], self.path(words[0]))
             os.chmod(program, 0o755)
             done = subprocess.run([program, *words[1:], self.broker.data_dir], user='nobody', timeout=60, encoding='utf-8',
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            self.assertEqual(done.returncode, DATA, done)
+            self.assertEqual(done.returncode, NO_ACCESS, done)
             self.assertIn('%s: Permission denied' % self.broker.data_dir, done.stderr)
 
     @unittest.skipUnless(os.geteuid() == 0, 'only root can do it for others')
@@ -215,17 +156,16 @@ class StoreTools(unittest.TestCase):
         with open(secret, 'w') as file:
             file.write('of root alone')
         os.chmod(secret, 0o600)
-        programs = (['stoatctl', 'verify'], ['stoatctl', 'compact'], ['stoatdump'])
         for name in ('lock.mdb', 'data.mdb'):
             path = os.path.join(self.broker.data_dir, name)
             os.rename(path, path + '.kept')
             os.symlink(secret, path)
-            for words in programs:
+            for words in TOOLS:
                 result = run(*words, self.broker.data_dir)
-                self.assertIn(result.returncode, (DATA, SOFTWARE), (words, result))
+                self.assertEqual(result.returncode, NO_ACCESS, (words, result))
                 self.assertIn('Permission denied', result.stderr)
             os.rename(path + '.kept', path)
-        for words in programs:
+        for words in TOOLS:
             self.passes(*words, self.broker.data_dir)
         with open(secret) as file:
             self.assertEqual(file.read(), 'of root alone')
@@ -282,8 +222,17 @@ class StoreTools(unittest.TestCase):
         self.assertIn('findings', result.stderr)
 
         self.broker.start()  # and finds it by itself
-        self.assertRegex(self.verified(1), r'Verification: \d+ messages, [1-9]\d* findings')
-        self.assertIn('the store is damaged', self.broker.log())
+        status = self.verified(1)
+        self.assertRegex(status, r'Verification: \d+ messages, 1 findings')
+        self.assertIn('Damaged records: 1', status)
+        self.assertIn('the store is damaged: entry', self.broker.log())
+        self.assertIn("1 findings among 6 messages, of which the first 20 are in the log; what can be is mended, and "
+                      "messages are set aside: see 'stoatctl list_quarantine'", self.broker.log())
+        self.assertNotIn('verify', self.broker.log())
+        self.broker.stop()
+        self.assertIn('One of the queues is the quarantine, with 1 of the messages.\nThe store is sound.\n',
+                      self.passes('stoatctl', 'verify', self.broker.data_dir))
+        self.broker.start()
 
     def verified(self, quarantined=0):
         """The status once the broker has verified its store, and set aside so many messages."""
@@ -377,9 +326,11 @@ class StoreTools(unittest.TestCase):
                      'blob 1 entries 1'):
             self.assertIn(line, text)
         self.assertNotIn('segment', self.passes('stoatdump', self.broker.data_dir, 'queues', 'meta'))
-        self.fails(DATA, 'there is no store', 'stoatdump', self.path('nowhere'))
-        self.fails(USAGE, "there is no kind 'x'", 'stoatdump', self.broker.data_dir, 'x')
-        self.assertIn('Usage:', self.passes('stoatdump', '--help'))
+        self.fails(NO_INPUT, 'there is no store', 'stoatdump', self.path('nowhere'))
+        self.fails(USAGE, "there is no kind: x\nTry", 'stoatdump', self.broker.data_dir, 'x')
+        self.assertIn('password hashes', self.passes('stoatdump', '--help'))
+        self.fails(USAGE, "which data directory?\nTry 'stoatdump --help'", 'stoatdump')
+        self.fails(USAGE, "Try 'stoatdump --help'", 'stoatdump', '--bogus')
 
 
 if __name__ == '__main__':

@@ -2652,7 +2652,8 @@ START_TEST(compacting_keeps_everything)
     snprintf(before, sizeof before, "%s", contents(&rig, 1, 0, 30000, true, 5000));
     close_store(&rig);
     const uint64_t size = offline_file_size(rig.directory);
-    ck_assert_msg(offline_compact(rig.directory, error) == 0, "%s", error);
+    ck_assert_msg(offline_compact(rig.directory, &(struct store_waiting){0}, error) == 0, "%s",
+                  error);
     ck_assert_uint_lt(offline_file_size(rig.directory), size / 2);
     ck_assert_uint_eq(count_findings(&rig), 0);
     open_lmdb(&rig);
