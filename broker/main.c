@@ -48,7 +48,7 @@ static const char help[] =
     "                     of " CONFIG_FILE "\n"
     "  --data-dir DIR     keep the data in DIR; short for --set data_dir=DIR\n"
     "  --set KEY=VALUE    set any key of the configuration; may be repeated, the last one wins\n"
-    "  --check-config     check the configuration and its certificates, and exit\n"
+    "  --check-config     check the configuration, its certificates and its user, and exit\n"
     "  --version          print the version and exit\n"
     "  --help             print this help and exit\n"
     "\n"

@@ -27,16 +27,18 @@ class Privileges(unittest.TestCase):
         self.addCleanup(started.__exit__, None, None, None)
         return started
 
-    def refused(self, setting, reason, user=None, data_dir='/nowhere/at/all', status=78):
+    def fails(self, status, reason, user, name, *words):
         """As that user, from a copy of the program which anybody may run."""
-        program = os.path.join(os.environ['TMPDIR'], 'stoatmq')
-        shutil.copy(broker.BUILD / 'stoatmq', program)
+        program = os.path.join(os.environ['TMPDIR'], name)
+        shutil.copy(broker.BUILD / name, program)
         os.chmod(os.environ['TMPDIR'], 0o711)
         os.chmod(program, 0o755)
-        done = subprocess.run([program, '--data-dir', data_dir, '--set', setting], capture_output=True, text=True,
-                              timeout=20, check=False, user=user)
+        done = subprocess.run([program, *words], capture_output=True, text=True, timeout=20, check=False, user=user)
         self.assertEqual(done.returncode, status)
         self.assertIn(reason, done.stderr)
+
+    def refused(self, setting, reason, user=None, data_dir='/nowhere/at/all', status=78):
+        self.fails(status, reason, user, 'stoatmq', '--data-dir', data_dir, '--set', setting)
 
     def test_it_is_that_user_and_nothing_more(self):
         running = self.start('user=nobody')
@@ -100,6 +102,11 @@ class Privileges(unittest.TestCase):
 
     def test_a_user_who_is_not_there(self):
         self.refused('user=somebody-else', 'there is no user somebody-else (user in --set)')
+
+    def test_others_may_not_ask(self):
+        running = self.start()
+        self.fails(69, 'Run stoatctl as root or as the user that the broker runs as. To ask another broker, name its\n'
+                   'data directory with --data-dir.', 'nobody', 'stoatctl', '--data-dir', running.data_dir, 'ping')
 
     def test_only_root_can(self):
         self.refused('user=root', 'only root can become user root (user)', user='nobody')
