@@ -6,7 +6,8 @@
  * 1024 needs a service manager that lends the right to it.
  *
  * Where no user is named root stays root, and its files are its own. Of root's capabilities it keeps
- * two then: to read certificates and keys whosever they are, and to listen on a port below 1024. */
+ * two then: to read certificates and keys whosever they are, and to listen on a port below 1024. It is
+ * a part of the sandbox, and switched off with it. */
 #ifndef BROKER_PRIVILEGES_H
 #define BROKER_PRIVILEGES_H
 
