@@ -46,12 +46,14 @@ static int read_behind_the_end(void *context, struct child *child)
     return octets[size];
 }
 
-static int read_nothing(void *context, struct child *child)
+static int read_what_is_forbidden(void *context, struct child *child)
 {
-    const volatile uint8_t *octets = context;
+    const volatile uint8_t *octets =
+        mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    (void)context;
 
-    child->stage = "nowhere";
-    return octets[8];
+    child->stage = "where it may not";
+    return octets[0];
 }
 
 static int end_itself(void *context, struct child *child)
@@ -67,7 +69,7 @@ START_TEST(a_fault_is_one)
         child_work *work;
         const char *end;
     } ends[] = {{read_behind_the_end, "SIGBUS: behind the end"},
-                {read_nothing, "SIGSEGV: nowhere"},
+                {read_what_is_forbidden, "SIGSEGV: where it may not"},
                 {end_itself, "SIGABRT: giving up"}};
     struct child child;
     char text[64];
