@@ -21,9 +21,7 @@ void dead_letters_init(struct broker *broker)
 {
     struct dead_letters *letters = &broker->dead_letters;
 
-    TAILQ_INIT(&letters->trying);
-    TAILQ_INIT(&letters->turns);
-    TAILQ_INIT(&letters->storm);
+    TAILQ_INIT(&letters->owing);
     parking_init(&letters->relief, 0);
     route_init(&letters->route, broker);
 }
@@ -33,28 +31,33 @@ void dead_letters_end(struct broker *broker)
     struct dead_letters *letters = &broker->dead_letters;
 
     dead_letters_run_taken(broker);
-    while (!TAILQ_EMPTY(&letters->turns))
-        outbox_abandon(TAILQ_FIRST(&letters->turns));
-    while (!TAILQ_EMPTY(&letters->storm))
-        outbox_abandon(TAILQ_FIRST(&letters->storm));
+    while (!TAILQ_EMPTY(&letters->owing))
+        outbox_abandon(TAILQ_FIRST(&letters->owing));
     assert(letters->owed_count == 0 && letters->owed_bytes == 0);
-    assert(letters->storm_count == 0 && letters->storm_bytes == 0);
     free(letters->taken);
     route_release(&letters->route);
 }
 
 /* ---- the turn's budget ---- */
 
-/* What has been spent of this turn's. */
-static size_t spend(struct broker *broker, size_t steps)
+static size_t spent_in_turn(struct broker *broker)
 {
     struct dead_letters *letters = &broker->dead_letters;
 
     if (letters->spent_turn != broker->loop->turns)
         letters->spent = 0;
     letters->spent_turn = broker->loop->turns;
-    letters->spent += steps;
     return letters->spent;
+}
+
+bool dead_letters_may_spend(struct broker *broker, size_t kept)
+{
+    return spent_in_turn(broker) < TURN_STEPS_MAX - kept;
+}
+
+static void spend(struct broker *broker, size_t steps)
+{
+    broker->dead_letters.spent = spent_in_turn(broker) + steps;
 }
 
 /* One letter has been made, and routed. */
@@ -464,11 +467,8 @@ const char *dead_letter_publish(struct queue *queue, struct message *message, en
         spend(broker, route_spent(route));
         obstacle = find_obstacle(route, &letter, made); /* some exchanges choose at random */
     }
-    if (obstacle == NULL) {
-        letters->is_making = true;
+    if (obstacle == NULL)
         deliver_letter(route, made);
-        letters->is_making = false;
-    }
     message_unref(&made);
     return obstacle;
 }
@@ -478,7 +478,7 @@ const char *dead_letter_publish(struct queue *queue, struct message *message, en
 bool dead_letters_are_taken(struct broker *broker)
 {
     return broker->in_transaction && !broker->dead_letters.is_making &&
-           spend(broker, 0) < LETTERS_TAKEN_STEPS;
+           spent_in_turn(broker) < LETTERS_TAKEN_STEPS;
 }
 
 void dead_letter_take(struct queue *queue, struct place place, enum death death)
@@ -511,37 +511,18 @@ static bool must_wait(const struct broker *broker)
            (broker_store_is_full(broker) && store_is_busy(broker->store));
 }
 
-/* One of the list, and more until so much of the turn has been spent; `in_depth`: what each sets off
- * goes before the next. */
-static void make_some(struct broker *broker, struct outboxes *list, size_t spent_max, bool in_depth)
-{
-    struct dead_letters *letters = &broker->dead_letters;
-
-    while (!TAILQ_EMPTY(list) && !must_wait(broker) &&
-           (list == &letters->storm || !dead_letters_storm_is_heavy(letters))) {
-        outbox_make_one(TAILQ_FIRST(list));
-        if (in_depth && !TAILQ_EMPTY(&letters->storm))
-            make_some(broker, &letters->storm, spent_max, false);
-        if (spend(broker, 0) >= spent_max)
-            return;
-    }
-}
-
 void dead_letters_run(struct broker *broker)
 {
     struct dead_letters *letters = &broker->dead_letters;
     const bool were_behind = letters->are_behind;
-    const size_t third = TURN_STEPS_MAX / 3;
+    bool may_go_on = true; /* one is made whatever the others have spent */
 
     dead_letters_run_taken(broker);
-    const bool is_calm = letters->storm_count == 0;
-    make_some(broker, &letters->trying, letters->owed_count > 0 ? third : 3 * third, is_calm);
-    make_some(broker, &letters->turns, is_calm ? 3 * third : 2 * third, is_calm);
-    if (!is_calm || spend(broker, 0) < 3 * third)
-        make_some(broker, &letters->storm, 3 * third, false);
-    letters->are_behind = letters->owed_count > 0;
-    letters->take_turns = letters->are_behind && spend(broker, 0) >= 3 * third;
-    if ((letters->are_behind || !TAILQ_EMPTY(&letters->trying)) && !must_wait(broker))
+    for (; !TAILQ_EMPTY(&letters->owing) && !must_wait(broker) && may_go_on;
+         may_go_on = dead_letters_may_spend(broker, 0))
+        outbox_send_one(TAILQ_FIRST(&letters->owing));
+    letters->are_behind = !TAILQ_EMPTY(&letters->owing);
+    if (letters->are_behind && !must_wait(broker))
         broker_touch_store(broker);
     if (were_behind && !dead_letters_are_heavy(letters)) {
         const uint64_t next = letters->relief.durable + 1;

@@ -10,34 +10,24 @@
  *
  * So a chain of overflowing queues is a loop, not a recursion, and one message may become as
  * many letters as there are ways through such queues: ten layers of ten make 10^10 of it. So a turn
- * makes as many as TURN_STEPS_MAX allow: to each letter its own routing, its queues and the octets
- * that are copied. The rest stays where it is, in its queue and on disk as before it died, for the
- * turns that follow.
+ * makes as many as TURN_STEPS_MAX allow, and one: to each letter its own routing, its queues and the
+ * octets that are copied. The rest stays where it is, in its queue and on disk as before it died,
+ * for the turns that follow.
  *
- * Outboxes with letters to make are in one of three lists, and the letters of one stay in order:
- *
- *     trying    of queues that keep them until they are taken
- *     turns     what clients and deadlines have brought
- *     storm     what other letters have set off
- *
- * Each may have a third of the turn, and what those behind it have no letters for.
- * One letter of each is made in each turn, however large that is and whatever the others have
- * spent. Outboxes of the first two take turns, so none waits for the end of another; but as long as
- * all that is owed is made in the turn that brought it, what came last is first. In a
- * storm the outbox to which something came last is first: a tree of letters is gone through in
- * depth, and what waits of one that clients or deadlines have brought is never much more than what
- * the queues on one way through it were given. While that is very much, as so many are gone through
- * at once, no more are begun: the other lists wait, and what clients and deadlines bring then joins
- * the storm, before all others.
- *
- * Publishers to a queue whose letters are behind wait for the turns that make them
- * (dead_letters_lag), and while many are owed, or large ones, until they are fewer. Then, too, what
- * is due or too much stays ready: see core/outbox.h.
+ * The outbox to which something came last is first, for one letter at a time; the letters of one
+ * queue stay in order. So a tree of them is gone through in depth: what waits is never much more
+ * than what the queues on one way through it were given. And who comes after such a storm has begun
+ * need not wait for its end. Publishers to a queue whose letters are behind wait for the turns that
+ * make them (dead_letters_lag), and while very many are owed, or large ones, until they are fewer;
+ * then, too, deadlines bring one at a time.
  *
  * What a transaction rejects is the exception: it is taken from its queue at once, and routed by
  * dead_letters_run_taken, for the commit is one batch. So it is for LETTERS_TAKEN_STEPS, a tenth of a
  * second; what is rejected then is owed like any other. What they set off, and what the transaction
  * crowds out, has the budget of all.
+ *
+ * A queue that keeps its dead letters until they are taken hands them over by itself, through
+ * dead_letter_publish and at the expense of the same budget, of which it may use half.
  *
  * A message whose delay is over goes the same way, out of the queue of its delayed exchange:
  * nobody has died, so it goes on as it was, through that exchange (core/exchange_delayed.c). */
@@ -54,7 +44,7 @@ struct place;
 
 enum {
     LETTER_STEPS = 200,    /* to make one that leads nowhere, beside its octets */
-    LETTERS_HEAVY = 10000, /* that all queues together owe, or a storm: see below */
+    LETTERS_HEAVY = 10000, /* that all queues owe, of either: see dead_letters_are_heavy */
     LETTERS_HEAVY_BYTES = 64 * 1024 * 1024,
     LETTERS_TAKEN_STEPS = 20000000, /* in a turn: of plain letters 100000 */
 };
@@ -71,12 +61,10 @@ struct dead_letter {         /* its entry is gone */
 
 TAILQ_HEAD(outboxes, outbox);
 struct dead_letters {
-    struct outboxes trying, turns, storm; /* see above; those of the latter two owe */
-    uint64_t owed_count, owed_bytes;      /* letters that these owe, and body octets of them */
-    uint64_t storm_count, storm_bytes;    /* of those in `storm` */
-    bool is_making;                       /* one: what is set aside now is set off by that */
-    bool are_behind;                      /* the last turn did not make all that is owed, */
-    bool take_turns;                      /* for it was not long enough */
+    struct outboxes owing; /* outboxes with letters to make; where one came last is first */
+    uint64_t owed_count, owed_bytes; /* letters to make, of all these, and body octets of them */
+    bool is_making;                  /* one: what dies now is set off by that */
+    bool are_behind;                 /* the last turn did not make them all */
     struct parking relief; /* who waits until some are made; an LSN counts how often some were */
     size_t spent;          /* steps, in the turn ... */
     uint64_t spent_turn;   /* ... with this number */
@@ -88,16 +76,13 @@ struct dead_letters {
 void dead_letters_init(struct broker *broker);
 void dead_letters_end(struct broker *broker); /* what is owed stays in its queues, for the store */
 
-/* So many are owed, or so large ones, that publishers who add to them wait until they are fewer. */
 static inline bool dead_letters_are_heavy(const struct dead_letters *letters)
 {
     return letters->owed_count >= LETTERS_HEAVY || letters->owed_bytes >= LETTERS_HEAVY_BYTES;
 }
-/* Of what one letter has set off: nothing is to be added but by itself. */
-static inline bool dead_letters_storm_is_heavy(const struct dead_letters *letters)
-{
-    return letters->storm_count >= LETTERS_HEAVY || letters->storm_bytes >= LETTERS_HEAVY_BYTES;
-}
+
+/* Of this turn's budget there is more than `kept`. */
+bool dead_letters_may_spend(struct broker *broker, size_t kept);
 
 /* The entry, set aside or not, becomes a dead letter now and is gone. Who waited for it alone waits
  * for the letter: told when that needs no disk, else by the batch that holds it. */
@@ -119,7 +104,7 @@ void dead_letters_await(struct broker *broker, struct parked *parked);
  * not. */
 const char *dead_letter_publish(struct queue *queue, struct message *message, enum death death);
 
-/* At the end of the turn: makes letters, as far as the budget goes. */
+/* At the end of the turn: makes what is owed, as far as the budget goes. */
 void dead_letters_run(struct broker *broker);
 
 #endif

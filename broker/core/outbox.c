@@ -7,122 +7,10 @@
 #include "core/queue_store.h"
 #include "core/vhost.h"
 
-/* ---- in which list it is, and what that owes ---- */
+/* What it leaves of a turn's budget: those that owe come after it. */
+enum { KEPT_FOR_OTHERS = TURN_STEPS_MAX / 2 };
 
-static struct dead_letters *letters_of(const struct outbox *outbox)
-{
-    return &outbox->queue->broker->dead_letters;
-}
-
-/* It owes so many letters more, or fewer: of so many octets. */
-static void count_owed(struct outbox *outbox, int64_t count, int64_t bytes)
-{
-    struct dead_letters *letters = letters_of(outbox);
-
-    letters->owed_count += (uint64_t)count;
-    letters->owed_bytes += (uint64_t)bytes;
-    if (outbox->list == &letters->storm) {
-        letters->storm_count += (uint64_t)count;
-        letters->storm_bytes += (uint64_t)bytes;
-    }
-}
-
-static void leave(struct outbox *outbox)
-{
-    struct dead_letters *letters = letters_of(outbox);
-
-    if (outbox->list == NULL)
-        return;
-    if (outbox->list == &letters->storm) {
-        letters->storm_count -= outbox_count(outbox);
-        letters->storm_bytes -= outbox->bytes;
-    }
-    TAILQ_REMOVE(outbox->list, outbox, link);
-    outbox->list = NULL;
-}
-
-static void join_last(struct outbox *outbox, struct outboxes *list)
-{
-    leave(outbox);
-    TAILQ_INSERT_TAIL(list, outbox, link);
-    outbox->list = list;
-    broker_touch_store(outbox->queue->broker);
-}
-
-static void join_first(struct outbox *outbox, struct outboxes *list)
-{
-    struct dead_letters *letters = letters_of(outbox);
-
-    leave(outbox);
-    TAILQ_INSERT_HEAD(list, outbox, link);
-    outbox->list = list;
-    if (list == &letters->storm) {
-        letters->storm_count += outbox_count(outbox);
-        letters->storm_bytes += outbox->bytes;
-    }
-    broker_touch_store(outbox->queue->broker);
-}
-
-/* Not empty, and its queue does not keep dead letters until they are taken. */
-static void owe(struct outbox *outbox)
-{
-    struct dead_letters *letters = letters_of(outbox);
-
-    if (!outbox->owes && outbox_count(outbox) == 0) {
-        leave(outbox);
-        return;
-    }
-    if (!outbox->owes) {
-        leave(outbox);
-        timer_cancel(&outbox->timer);
-        queue_ref(outbox->queue);
-        outbox->owes = true;
-        outbox->since_turn = outbox->queue->broker->loop->turns;
-        count_owed(outbox, (int64_t)outbox_count(outbox), (int64_t)outbox->bytes);
-    }
-    if (letters->is_making || dead_letters_storm_is_heavy(letters))
-        join_first(outbox, &letters->storm);
-    else if (!letters->take_turns)
-        join_first(outbox, &letters->turns);
-    else if (outbox->list != &letters->turns)
-        join_last(outbox, &letters->turns);
-}
-
-static void owe_no_more(struct outbox *outbox)
-{
-    assert(outbox->owes);
-    leave(outbox);
-    count_owed(outbox, -(int64_t)outbox_count(outbox), -(int64_t)outbox->bytes);
-    outbox->owes = false;
-}
-
-/* ---- how heavy it is ---- */
-
-static bool is_too_heavy(const struct outbox *outbox)
-{
-    return outbox_count(outbox) >= OUTBOX_HEAVY_COUNT || outbox->bytes >= OUTBOX_HEAVY_BYTES ||
-           (outbox->owes && letters_of(outbox)->owed_bytes >= LETTERS_HEAVY_BYTES);
-}
-
-static bool is_light(const struct outbox *outbox)
-{
-    return outbox_count(outbox) == 0 ||
-           (outbox_count(outbox) <= OUTBOX_HEAVY_COUNT / 2 &&
-            outbox->bytes <= OUTBOX_HEAVY_BYTES / 2 &&
-            (!outbox->owes || letters_of(outbox)->owed_bytes <= LETTERS_HEAVY_BYTES / 2));
-}
-
-/* One of so many octets has been taken out. True: it is light again by that. */
-static bool lighten(struct outbox *outbox, uint32_t body_size)
-{
-    const bool was_heavy = outbox->is_heavy;
-
-    outbox->bytes -= body_size;
-    if (outbox->owes)
-        count_owed(outbox, -1, -(int64_t)body_size);
-    outbox->is_heavy &= !is_light(outbox);
-    return was_heavy && !outbox->is_heavy;
-}
+static void owe(struct outbox *outbox);
 
 /* ---- those that wait ---- */
 
@@ -188,71 +76,107 @@ static bool try_one(struct outbox *outbox, struct outgoing *outgoing)
     if (why != NULL) {
         say_why(outbox, why);
         outgoing->tried = true;
+        if (outbox->retry_ms == 0)
+            outbox->retry_ms = queue->broker->clock->now_ms + OUTBOX_RETRY_MS;
         return false;
     }
     fault_point(FAULT_LETTER_ROUTED);
+    outbox->bytes -= message->body_size;
+    queue_remove_entry(queue, outgoing->place, REMOVE_REPLACED);
     return true;
 }
 
-/* Of as many as there are places for; trying_count: none is left. */
-static size_t first_untried(struct outbox *outbox)
+static void forget_failures(struct outbox *outbox)
 {
-    size_t i = 0;
-
-    fill(outbox);
-    while (i < outbox->trying_count && outbox->trying[i].tried)
-        i++;
-    return i;
+    for (size_t i = 0; i < outbox->trying_count; i++)
+        outbox->trying[i].tried = false;
+    outbox->retry_ms = 0;
 }
 
-/* The next letter, and then it is others' turn, or all have been tried. */
-static void try_next(struct outbox *outbox)
+static void try_new(struct task *task)
 {
+    struct outbox *outbox = container_of(task, struct outbox, task);
     struct queue *queue = outbox->queue;
     struct broker *broker = queue->broker;
-    const size_t i = first_untried(outbox);
-    bool lighter = false;
+    const uint64_t now_ms = broker->clock->now_ms;
+    bool more = true, any = false;
+    size_t i = 0;
 
-    if (i < outbox->trying_count && try_one(outbox, &outbox->trying[i])) {
-        const struct place place = outbox->trying[i].place;
-        forget_tried(outbox, i);
-        lighter = lighten(outbox, place_entry(place)->message->body_size);
-        queue_remove_entry(queue, place, REMOVE_REPLACED);
-    }
-    if (first_untried(outbox) < outbox->trying_count) {
-        join_last(outbox, &broker->dead_letters.trying);
-        if (lighter)
-            queue_on_outbox_tried(queue);
+    if (!queue->settings.keeps_dead_letters) {
+        owe(outbox);
         return;
     }
-    leave(outbox);
+    if (now_ms >= outbox->retry_ms)
+        forget_failures(outbox);
+    while ((more = dead_letters_may_spend(broker, KEPT_FOR_OTHERS)) &&
+           (fill(outbox), i < outbox->trying_count)) {
+        any |= !outbox->trying[i].tried;
+        if (outbox->trying[i].tried || !try_one(outbox, &outbox->trying[i]))
+            i++;
+        else
+            forget_tried(outbox, i);
+    }
     if (outbox_count(outbox) == 0)
         outbox->told = false;
-    else if (!timer_is_set(&outbox->timer))
-        timer_set(&broker->loop->timers, &outbox->timer, broker->clock->now_ms + OUTBOX_RETRY_MS);
+    else if (more || any) /* by a timer: behind those who go on at once */
+        timer_set(&broker->loop->timers, &outbox->timer, more ? outbox->retry_ms : now_ms);
+    else
+        loop_queue(broker->loop, LOOP_DEFERRED, task);
     queue_on_outbox_tried(queue);
 }
 
-/* New ones are there, or those that were tried have a new chance. */
-static void go_on_trying(struct outbox *outbox)
+static void go_on(struct outbox *outbox)
 {
-    if (outbox->list == NULL)
-        join_last(outbox, &letters_of(outbox)->trying);
+    if (!outbox->owes)
+        loop_queue(outbox->queue->broker->loop, LOOP_DEFERRED, &outbox->task);
 }
 
 void outbox_try(struct outbox *outbox)
 {
-    for (size_t i = 0; i < outbox->trying_count; i++)
-        outbox->trying[i].tried = false;
-    go_on_trying(outbox);
+    forget_failures(outbox);
+    go_on(outbox);
 }
 
-static void on_retry(struct timer *timer)
+static void on_time(struct timer *timer)
 {
-    outbox_try(container_of(timer, struct outbox, timer));
+    go_on(container_of(timer, struct outbox, timer));
 }
 
 /* ---- owing ---- */
+
+/* Not empty, and its queue does not keep dead letters until they are taken: as the first of all,
+ * again if it owes already. */
+static void owe(struct outbox *outbox)
+{
+    struct broker *broker = outbox->queue->broker;
+    struct dead_letters *letters = &broker->dead_letters;
+
+    if (outbox->owes) {
+        TAILQ_REMOVE(&letters->owing, outbox, by_owing);
+    } else if (outbox_count(outbox) > 0) {
+        queue_ref(outbox->queue);
+        letters->owed_count += outbox_count(outbox);
+        letters->owed_bytes += outbox->bytes;
+        outbox->owes = true;
+        outbox->since_turn = broker->loop->turns;
+        timer_cancel(&outbox->timer);
+    } else {
+        return;
+    }
+    TAILQ_INSERT_HEAD(&letters->owing, outbox, by_owing);
+    broker_touch_store(broker);
+}
+
+static void owe_no_more(struct outbox *outbox)
+{
+    struct dead_letters *letters = &outbox->queue->broker->dead_letters;
+
+    assert(outbox->owes);
+    outbox->owes = false;
+    letters->owed_count -= outbox_count(outbox);
+    letters->owed_bytes -= outbox->bytes;
+    TAILQ_REMOVE(&letters->owing, outbox, by_owing);
+}
 
 void outbox_abandon(struct outbox *outbox)
 {
@@ -273,81 +197,62 @@ static struct outgoing take_first(struct outbox *outbox)
     return first;
 }
 
-/* The queue keeps them from now on. */
-static void keep_them(struct outbox *outbox)
+void outbox_send_one(struct outbox *outbox)
 {
     struct queue *queue = outbox->queue;
 
-    owe_no_more(outbox);
-    outbox_try(outbox);
-    queue_unref(&queue);
-}
-
-static void send_last(struct outbox *outbox, const struct outgoing *last)
-{
-    struct queue *queue = outbox->queue;
-
+    if (queue->settings.keeps_dead_letters && !queue->deleted) { /* from now on */
+        owe_no_more(outbox);
+        outbox_try(outbox);
+        queue_unref(&queue);
+        return;
+    }
+    const struct outgoing first = take_first(outbox);
+    const uint32_t size = place_entry(first.place)->message->body_size;
+    outbox->bytes -= size;
+    queue->broker->dead_letters.owed_count--;
+    queue->broker->dead_letters.owed_bytes -= size;
+    if (outbox_count(outbox) > 0) {
+        dead_letter_send(queue, first.place, first.death);
+        return;
+    }
     owe_no_more(outbox);
     outbox_free(&queue->outbox);
-    dead_letter_send(queue, last->place, last->death);
+    dead_letter_send(queue, first.place, first.death);
     if (!queue->deleted)
         queue_on_outbox_tried(queue);
     queue_unref(&queue);
 }
 
-/* The first; and then it is others' turn, if they take turns. */
-static void send_next(struct outbox *outbox)
-{
-    struct queue *queue = outbox->queue;
-    struct dead_letters *letters = &queue->broker->dead_letters;
-    const struct outgoing first = take_first(outbox);
-    const bool lighter = lighten(outbox, place_entry(first.place)->message->body_size);
-
-    if (outbox_count(outbox) == 0) {
-        send_last(outbox, &first);
-        return;
-    }
-    if (outbox->list == &letters->turns && letters->take_turns)
-        join_last(outbox, &letters->turns);
-    dead_letter_send(queue, first.place, first.death);
-    if (lighter && !queue->deleted)
-        queue_on_outbox_tried(queue);
-}
-
-void outbox_make_one(struct outbox *outbox)
-{
-    const struct queue *queue = outbox->queue;
-    const bool keeps = queue->settings.keeps_dead_letters && !queue->deleted;
-
-    if (outbox->owes && keeps)
-        keep_them(outbox);
-    else if (outbox->owes)
-        send_next(outbox);
-    else if (keeps)
-        try_next(outbox);
-    else
-        owe(outbox);
-}
-
 /* ---- in and out ---- */
+
+bool outbox_is_heavy(const struct outbox *outbox)
+{
+    return outbox != NULL &&
+           (outbox_count(outbox) >= OUTBOX_HEAVY_COUNT || outbox->bytes >= OUTBOX_HEAVY_BYTES ||
+            (outbox->owes &&
+             outbox->queue->broker->dead_letters.owed_bytes >= LETTERS_HEAVY_BYTES));
+}
 
 void outbox_add(struct outbox **outbox, struct queue *queue, struct place place, enum death death)
 {
     if (*outbox == NULL) {
         *outbox = xmalloc(sizeof(**outbox));
-        **outbox = (struct outbox){.queue = queue, .timer.on_expire = on_retry};
+        **outbox = (struct outbox){.queue = queue, .task.run = try_new, .timer.on_expire = on_time};
     }
     if (segment_is_ready(place.segment, place.slot))
         window_set_aside(place.segment->window, place);
-    (*outbox)->bytes += place_entry(place)->message->body_size;
+    const uint32_t size = place_entry(place)->message->body_size;
+    (*outbox)->bytes += size;
     wait(*outbox, &(struct outgoing){.place = place, .death = death});
-    if ((*outbox)->owes)
-        count_owed(*outbox, 1, place_entry(place)->message->body_size);
+    if ((*outbox)->owes) {
+        queue->broker->dead_letters.owed_count++;
+        queue->broker->dead_letters.owed_bytes += size;
+    }
     if (!queue->settings.keeps_dead_letters)
         owe(*outbox);
-    else if ((*outbox)->trying_count < OUTBOX_TRYING_MAX)
-        go_on_trying(*outbox);
-    (*outbox)->is_heavy |= is_too_heavy(*outbox);
+    else if (!(*outbox)->owes && (*outbox)->trying_count < OUTBOX_TRYING_MAX)
+        loop_queue(queue->broker->loop, LOOP_DEFERRED, &(*outbox)->task);
 }
 
 void outbox_end(struct outbox **outbox)
@@ -364,7 +269,7 @@ void outbox_free(struct outbox **outbox)
     if (gone == NULL)
         return;
     assert(!gone->owes);
-    leave(gone);
+    loop_unqueue(gone->queue->broker->loop, &gone->task);
     timer_cancel(&gone->timer);
     free(gone->waiting);
     free(gone);

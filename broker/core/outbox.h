@@ -5,11 +5,9 @@
  * Until then the message stays where it stands in its queue, set aside: in its window it is
  * unacked, and no consumer holds it. Nearly always that ends in the same turn; how it can take
  * longer is in core/dead_letter.h. When the outbox is heavy, what is due or too much stays ready
- * until it is light again, as nothing that is set aside can leave memory; and consumers get nothing,
- * for they may reject it. It is heavy from OUTBOX_HEAVY_* on until half of that is left; and, if
- * those of all queues that owe are very large together, from its first entry on until it is empty,
- * or they are half as large. The outbox goes on without its queue when that is deleted, and is
- * freed when it is empty.
+ * until it is empty, as nothing that is set aside can leave memory; and consumers get nothing, for
+ * they may reject it. All that owe are heavy while what they owe together is very large. The outbox
+ * goes on without its queue when that is deleted, and is freed when it is empty.
  *
  * Dead letters that must not be lost are those of dead-letter-strategy at-least-once, of a quorum
  * queue that overflows by reject-publish (13.3):
@@ -21,13 +19,11 @@
  * For the limits of their queue they still count, so that publishers are refused in the end and not
  * memory filled. Those that cannot go keep their place among those that are tried, so that the work
  * for them is bounded, however many wait behind; and while all places are taken, deadlines bring no
- * more. Rejects go on, so that one bad message does not stop a queue, until the outbox is heavy. What
- * is tried is tried one letter at a time, in turn with other queues; one that has been is not
- * tried again before the timer.
+ * more. Rejects go on, so that one bad message does not stop a queue, until the outbox is heavy. None
+ * is tried twice before the timer, and who has had its turn comes behind those who have not.
  *
  * What is set aside is on disk as it was before it died: after a restart it is ready again, to
- * expire at once if that was its end, to be delivered again if it was a reject. What its queue has
- * refused was never there.
+ * expire at once if that was its end, to be delivered again if it was a reject.
  *
  * Which of both it is the settings of the queue say: when a policy changes that, what is there goes
  * the other way. A queue has one of these from the first message that dies. */
@@ -53,10 +49,8 @@ struct outgoing {
 
 struct outbox {
     struct queue *queue; /* a counted reference while it owes */
-    TAILQ_ENTRY(outbox) link;
-    struct outboxes *list; /* of broker->dead_letters, in which it is; NULL: none */
-    bool owes;             /* in `turns` or `storm`: not empty, nothing is tried */
-    bool is_heavy;
+    TAILQ_ENTRY(outbox) by_owing;
+    bool owes;           /* in broker->dead_letters.owing: not empty, nothing is tried */
     uint64_t since_turn; /* owes: since then */
     struct outgoing trying[OUTBOX_TRYING_MAX];
     size_t trying_count;
@@ -64,7 +58,9 @@ struct outbox {
     size_t waiting_first, waiting_count, waiting_capacity;
     uint64_t bytes;     /* body octets of all of them */
     bool told;          /* the log knows that some cannot go */
-    struct timer timer; /* set while some have been tried in vain, and none is new */
+    struct task task;   /* tries those that are new, if it does not owe */
+    struct timer timer; /* set while some have been tried in vain, or the turn was too short */
+    uint64_t retry_ms;  /* when those are tried again; 0: none has been */
 };
 
 /* Sets the entry aside, which is ready or unacked, and sees to the rest. *outbox: the queue's, made
@@ -74,9 +70,9 @@ void outbox_add(struct outbox **outbox, struct queue *queue, struct place place,
 /* Something has changed: all are tried again soon. */
 void outbox_try(struct outbox *outbox);
 
-/* For dead_letters_run, while it is in a list: makes the first letter, or tries the next; it may be
- * the last, and the outbox gone. */
-void outbox_make_one(struct outbox *outbox);
+/* For dead_letters_run, while it owes: makes the first letter; it may be the last, and the outbox
+ * gone. */
+void outbox_send_one(struct outbox *outbox);
 void outbox_abandon(struct outbox *outbox); /* owes no more: the entries stay */
 
 /* Its queue is deleted: what it owes is made, the rest of the entries are the caller's. */
@@ -89,10 +85,8 @@ static inline size_t outbox_count(const struct outbox *outbox)
 {
     return outbox == NULL ? 0 : outbox->trying_count + outbox->waiting_count;
 }
-static inline bool outbox_is_heavy(const struct outbox *outbox)
-{
-    return outbox != NULL && outbox->is_heavy;
-}
+bool outbox_is_heavy(const struct outbox *outbox); /* NULL: it is not */
+
 /* Nothing is to be added that can wait. */
 static inline bool outbox_is_full(const struct outbox *outbox)
 {

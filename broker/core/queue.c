@@ -662,11 +662,15 @@ static bool stores_all(const struct queue *queue)
     return queue->settings.quorum || queue->delayed_by != NULL;
 }
 
-/* It is there until its letter is made, for nobody; and so not on disk, where it would be ready
- * again after a crash although its publisher knows that it was refused. */
+/* It is there until its letter is made, for nobody; and so is on disk, if that takes more than this
+ * turn. */
 static void refuse_into_letter(struct queue *queue, struct message *message)
 {
-    retire(queue, window_push(window_for(queue, message), message), DEATH_MAXLEN);
+    const struct place place = window_push(window_for(queue, message), message);
+
+    if (queue->durable && (message->persistent || stores_all(queue)))
+        queue_store_entry(queue, place, deadline_of(queue, message));
+    retire(queue, place, DEATH_MAXLEN);
 }
 
 static bool refuses(struct queue *queue, struct message *message)

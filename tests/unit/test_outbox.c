@@ -501,7 +501,6 @@ int main(void)
     Suite *suite = suite_create("outbox");
     TCase *tests = tcase_create("outbox");
     tcase_add_checked_fixture(tests, set_up, tear_down);
-    tcase_set_timeout(tests, 60);
     tcase_add_loop_test(tests, a_letter_stays_until_it_is_taken, 0,
                         countof(obstacles) * countof(deaths));
     tcase_add_loop_test(tests, a_letter_goes_at_once_if_it_can, 0, countof(deaths));
