@@ -43,20 +43,15 @@ void consumer_timeout_watch(struct subscription *subscription)
         set_timer(channel, due_s * 1000);
 }
 
-/* Whose it is, if that can still be cancelled; or NULL. */
 static struct subscription *subscription_of(const struct delivery *delivery)
 {
-    struct consumer *consumer = delivery->consumer;
-
-    return consumer == NULL || consumer->state == CONSUMER_GONE
-               ? NULL
-               : container_of(consumer, struct subscription, consumer);
+    return container_of(delivery->consumer, struct subscription, consumer);
 }
 
 /* Marks those who are late, and sets the timer for the others. Whether anybody is late. */
 static bool find_overdue(struct channel *channel)
 {
-    const uint64_t now_s = channel->broker->clock->now_ms / 1000;
+    const uint64_t now_ms = channel->broker->clock->now_ms, now_s = now_ms / 1000;
     uint64_t next_s = UINT64_MAX;
     bool found = false;
 
@@ -68,33 +63,18 @@ static bool find_overdue(struct channel *channel)
             next_s = min_of(next_s, (uint64_t)delivery->due_s);
             continue;
         }
-        struct subscription *subscription = subscription_of(delivery);
-        if (subscription == NULL)
+        if (delivery->consumer == NULL || delivery->consumer->state == CONSUMER_GONE)
             continue;
-        if (delivery->held)
+        if (delivery->held) {
             next_s = now_s + 1; /* the transaction may be rolled back */
-        else
-            subscription->overdue = found = true;
+            continue;
+        }
+        subscription_of(delivery)->overdue_ms = now_ms;
+        found = true;
     }
     if (next_s != UINT64_MAX)
         set_timer(channel, next_s * 1000);
     return found;
-}
-
-/* All that they have not settled, not only what is due. */
-static void requeue_from_overdue(struct channel *channel)
-{
-    struct delivery *delivery = deliveries_oldest(&channel->deliveries);
-
-    while (delivery != NULL) {
-        struct delivery *next = deliveries_next(&channel->deliveries, delivery);
-        const struct subscription *subscription = subscription_of(delivery);
-        if (subscription != NULL && subscription->overdue && !delivery->held)
-            channel_settle(channel, delivery, SETTLE_REQUEUE);
-        delivery = next;
-    }
-    queues_drop_overflow(channel->broker);
-    channel_wake_consumers(channel); /* the others may have what these had of their prefetch */
 }
 
 static void log_overdue(const struct channel *channel, const struct subscription *subscription)
@@ -103,10 +83,47 @@ static void log_overdue(const struct channel *channel, const struct subscription
     char label[CONNECTION_LABEL_SIZE];
 
     log_warning("connection %s, channel %u: consumer '%.*s' of queue '%.*s' has not acknowledged a "
-                "delivery for %" PRIu64 " ms and is cancelled",
+                "delivery for %" PRIu64 " ms and is cancelled, or its channel closed",
                 connection_label(channel->connection, label), channel->number,
                 SLICE_ARG(consumer->tag), SLICE_ARG(consumer->queue->name),
                 subscription->timeout_ms);
+}
+
+/* Returns the timeout of the first. */
+static uint64_t cancel_overdue(struct channel *channel)
+{
+    struct map_link *link = map_next(&channel->consumers, NULL);
+    uint64_t timeout_ms = 0;
+
+    while (link != NULL) {
+        struct subscription *subscription = container_of(link, struct subscription, by_tag);
+        link = map_next(&channel->consumers, link);
+        if (subscription->overdue_ms == 0)
+            continue;
+        log_overdue(channel, subscription);
+        if (timeout_ms == 0)
+            timeout_ms = subscription->timeout_ms;
+        subscription_cancel(&subscription);
+    }
+    return timeout_ms;
+}
+
+/* All that they have not settled, not only what is due. Who has any left is still there, though
+ * cancelled; who was so at another time left what he had to the client. */
+static void requeue_from_overdue(struct channel *channel)
+{
+    const uint64_t now_ms = channel->broker->clock->now_ms;
+    struct delivery *delivery = deliveries_oldest(&channel->deliveries);
+
+    while (delivery != NULL) {
+        struct delivery *next = deliveries_next(&channel->deliveries, delivery);
+        if (delivery->consumer != NULL && !delivery->held &&
+            subscription_of(delivery)->overdue_ms == now_ms)
+            channel_settle(channel, delivery, SETTLE_REQUEUE);
+        delivery = next;
+    }
+    queues_drop_overflow(channel->broker);
+    channel_wake_consumers(channel); /* the others may have what these had of their prefetch */
 }
 
 static void refuse_channel(struct channel *channel, uint64_t timeout_ms)
@@ -120,31 +137,15 @@ static void refuse_channel(struct channel *channel, uint64_t timeout_ms)
     channel_refuse(channel, &error);
 }
 
-/* The first of them ends the channel of a client that is not told of cancels. */
-static void cancel_overdue(struct channel *channel)
-{
-    struct map_link *link = map_next(&channel->consumers, NULL);
-
-    while (link != NULL) {
-        struct subscription *subscription = container_of(link, struct subscription, by_tag);
-        link = map_next(&channel->consumers, link);
-        if (!subscription->overdue)
-            continue;
-        log_overdue(channel, subscription);
-        if (!channel->connection->can_consumer_cancel_notify) {
-            refuse_channel(channel, subscription->timeout_ms);
-            return;
-        }
-        subscription_cancel(&subscription);
-    }
-}
-
+/* They leave before their messages go back, which a queue that has too many hands out at once. */
 void on_consumer_timeout(struct timer *timer)
 {
     struct channel *channel = container_of(timer, struct channel, timeout);
 
     if (!find_overdue(channel))
         return;
+    const uint64_t timeout_ms = cancel_overdue(channel);
     requeue_from_overdue(channel);
-    cancel_overdue(channel);
+    if (!channel->connection->can_consumer_cancel_notify)
+        refuse_channel(channel, timeout_ms);
 }

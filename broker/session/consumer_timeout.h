@@ -6,7 +6,7 @@
  *                               ▲                                     │                        │
  *                               └────────── none is due ──────────────┘                        │ some are
  *                                                                                              ▼
- *       all that their consumers hold goes back to the queues, uncounted, and these consumers are cancelled;
+ *       their consumers are cancelled, and all that these hold goes back to the queues, uncounted;
  *       a client that does not know basic.cancel from servers loses its channel
  *
  * What is due is so from a full second on, rounded up: no timeout is early, none more than a second

@@ -11,7 +11,7 @@ struct subscription {
     struct map_link by_tag;  /* in channel->consumers */
     struct channel *channel; /* NULL once it has left */
     uint64_t timeout_ms;     /* 0: none: see consumer_timeout.h */
-    bool overdue;            /* about to be cancelled for it */
+    uint64_t overdue_ms;     /* when it was cancelled for it, by the loop's clock; 0: it was not */
     uint8_t *bytes;          /* tag, then arguments; NULL once it has left: what stays until its
                               * deliveries are settled takes no more than they do */
 };

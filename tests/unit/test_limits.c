@@ -625,6 +625,78 @@ START_TEST(all_that_are_late_go_together) /* 10.20 */
 }
 END_TEST
 
+static void time_out_over_limit(const char *arguments, bool auto_delete, bool told)
+{
+    struct buf table = BUF_EMPTY;
+
+    peer_call(
+        peer, 1,
+        &(struct amqp_method){.id = AMQP_QUEUE_DECLARE,
+                              .queue_declare = {.queue = SLICE("q"),
+                                                .durable = true,
+                                                .auto_delete = auto_delete,
+                                                .arguments = arguments_of(&table, arguments)}},
+        AMQP_QUEUE_DECLARE_OK);
+    buf_release(&table);
+    other->connection->can_consumer_cancel_notify = told;
+    consume(other, "q", "slow", false, "x-consumer-timeout=I5000");
+    publish_each("abc");
+    for (const char *const *body = (const char *const[]){"a", "b", "c", NULL}; *body != NULL;
+         body++)
+        expect_delivery(other, *body);
+    harness_advance(&harness, 6100);
+    if (told)
+        peer_expect(other, 1, AMQP_BASIC_CANCEL);
+    else
+        peer_expect_close(other, 1, 406, "PRECONDITION_FAILED - delivery acknowledgement*");
+    peer_expect_nothing(other);
+}
+
+/* A queue with more than it may have gives at once, but not to who is about to leave (loops: of a
+ * client that is told of cancels, and of one that is not). */
+START_TEST(who_is_late_is_given_nothing_back) /* 10.20, 11.5 */
+{
+    time_out_over_limit("x-queue-type=Squorum,x-max-length=I1", false, _i == 0);
+    ck_assert_uint_eq(1, count_ready(peer, "q"));
+    get_one(peer, "q", "c");
+}
+END_TEST
+
+START_TEST(who_is_late_takes_its_queue_along) /* 8.3, 10.20 */
+{
+    time_out_over_limit("x-max-length=I1", true, _i == 0);
+    peer_send(peer, 1,
+              &(struct amqp_method){.id = AMQP_QUEUE_DECLARE,
+                                    .queue_declare = {.queue = SLICE("q"), .passive = true}});
+    peer_expect_close(peer, 1, 404, "NOT_FOUND - *");
+}
+END_TEST
+
+/* What one left in a transaction is not another's to give back. */
+START_TEST(who_was_late_before_keeps_what_it_had) /* 10.9, 10.20 */
+{
+    peer_call(other, 1, &(struct amqp_method){.id = AMQP_TX_SELECT}, AMQP_TX_SELECT_OK);
+    consume_from_quorum();
+    const uint64_t first = expect_delivery(other, "a");
+    publish(peer, "q", "b");
+    expect_delivery(other, "b");
+    ack(other, first); /* held */
+    harness_advance(&harness, 6100);
+    peer_expect(other, 1, AMQP_BASIC_CANCEL);
+    peer_call(other, 1, &(struct amqp_method){.id = AMQP_TX_ROLLBACK}, AMQP_TX_ROLLBACK_OK);
+    consume(other, "q", "slow", false, NULL);
+    expect_delivery(other, "b");
+    harness_advance(&harness, 6100);
+    peer_expect(other, 1, AMQP_BASIC_CANCEL);
+    ck_assert_uint_eq(1, count_ready(peer, "q"));
+    get_one(peer, "q", "b");
+    ack(other, first);
+    peer_call(other, 1, &(struct amqp_method){.id = AMQP_TX_COMMIT}, AMQP_TX_COMMIT_OK);
+    close_channel(other);
+    ck_assert_uint_eq(0, count_ready(peer, "q"));
+}
+END_TEST
+
 static void cancel_consumer(const char *tag)
 {
     peer_call(other, 1,
@@ -747,6 +819,9 @@ int main(void)
     tcase_add_test(time, a_transaction_that_is_rolled_back_is_no_excuse);
     tcase_add_test(time, the_others_have_its_prefetch);
     tcase_add_test(time, all_that_are_late_go_together);
+    tcase_add_loop_test(time, who_is_late_is_given_nothing_back, 0, 2);
+    tcase_add_loop_test(time, who_is_late_takes_its_queue_along, 0, 2);
+    tcase_add_test(time, who_was_late_before_keeps_what_it_had);
     tcase_add_test(time, who_has_left_is_not_late);
     tcase_add_test(time, who_has_left_counts_only_as_deliveries);
     suite_add_tcase(suite, time);
