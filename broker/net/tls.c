@@ -423,8 +423,10 @@ static void tls_stream_close(struct transport *transport)
     stream_free(stream);
 }
 
-static const struct transport_ops tls_ops = {
-    .read = tls_read, .write = tls_write, .close = tls_stream_close};
+static const struct transport_ops tls_ops = {.read = tls_read,
+                                             .write = tls_write,
+                                             .close = tls_stream_close,
+                                             .untaken_size = transport_untaken_by_socket};
 
 /* ---- opening ---- */
 

@@ -24,6 +24,8 @@
  * nothing. */
 #include "net/transport.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -73,8 +75,17 @@ static void socket_close(struct transport *transport)
     transport->source.fd = -1;
 }
 
-static const struct transport_ops socket_ops = {
-    .read = socket_read, .write = socket_write, .close = socket_close};
+size_t transport_untaken_by_socket(const struct transport *transport)
+{
+    int size = 0;
+
+    return ioctl(transport->source.fd, SIOCOUTQ, &size) == 0 ? (size_t)size : 0;
+}
+
+static const struct transport_ops socket_ops = {.read = socket_read,
+                                                .write = socket_write,
+                                                .close = socket_close,
+                                                .untaken_size = transport_untaken_by_socket};
 
 static void on_socket_ready(struct source *source, uint32_t events)
 {

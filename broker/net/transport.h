@@ -48,6 +48,8 @@ struct transport_ops {
     /* Takes fewer than offered only when it is full. It may spoil the parts. */
     ssize_t (*write)(struct transport *transport, struct iovec *parts, int count);
     void (*close)(struct transport *transport);
+    /* See transport_untaken_size. */
+    size_t (*untaken_size)(const struct transport *transport);
 };
 
 /* What the owner is told. */
@@ -131,6 +133,17 @@ static inline size_t transport_output_size(const struct transport *transport)
 {
     return transport->chunks_size + buf_size(&transport->tail);
 }
+
+/* Octets that the carrier has accepted, and the peer's end has not acknowledged. It becomes less
+ * while a slow peer reads, long before the carrier has room for more: a socket says that it has when
+ * a third of what it holds is gone, of megabytes. */
+static inline size_t transport_untaken_size(const struct transport *transport)
+{
+    return transport->ops->untaken_size(transport);
+}
+
+/* The same, of what has its socket in `source`: for carriers. */
+size_t transport_untaken_by_socket(const struct transport *transport);
 
 /* Above the high-water mark, and not yet below the low one again. */
 static inline bool transport_is_congested(const struct transport *transport)

@@ -545,16 +545,28 @@ static void on_drained(struct transport *transport)
 
 /* ---- heartbeats ---- */
 
+/* When a choked peer has last taken an octet, as far as that is known: the carrier has had room for
+ * more (write_ms), or holds less than at the last look. A slow reader is not heard of by the former
+ * for minutes. The first look is at nothing known and counts as a change. */
+static uint64_t last_taken_ms(struct connection *connection)
+{
+    const size_t untaken_size = transport_untaken_size(&connection->transport);
+
+    if (untaken_size != connection->untaken_size)
+        connection->taken_ms = connection->broker->clock->now_ms;
+    connection->untaken_size = untaken_size;
+    return max_of(connection->taken_ms, connection->transport.write_ms);
+}
+
 /* When its peer has last shown that it lives: by an octet (4.3.4), or, when it is not heard because
  * it does not read, by one that it took. UINT64_MAX: that it is not heard is none of its doing
  * (4.3.5). */
-static uint64_t last_life_ms(const struct connection *connection)
+static uint64_t last_life_ms(struct connection *connection)
 {
-    const struct transport *transport = &connection->transport;
-    const uint64_t heard_ms = max_of(transport->read_ms, connection->listening_ms);
+    const uint64_t heard_ms = max_of(connection->transport.read_ms, connection->listening_ms);
 
     if (connection->choked)
-        return max_of(heard_ms, transport->write_ms);
+        return max_of(heard_ms, last_taken_ms(connection));
     return is_paused(connection) ? UINT64_MAX : heard_ms;
 }
 

@@ -21,7 +21,8 @@
  * the answers is *choked*: not read either, until it has taken what it was sent. Who publishes
  * while an alarm is on is *blocked*: not read until none is (4.6); what it is to be sent,
  * deliveries and heartbeats, goes on. Nobody's heartbeats are missed while he is not read; but one
- * who is choked and takes nothing for as long is dead.
+ * who is choked and takes nothing for as long is dead. Took is what his end of the connection has
+ * acknowledged: his program has read, or his system has received in its stead.
  *
  * The struct is freed in the REAP phase after CLOSED; channels, consumers and exclusive queues go
  * at once when it is closed. */
@@ -101,6 +102,8 @@ struct connection {
     struct timer timer;           /* handshake deadline, then wait for close-ok or the peer's end */
     struct timer heartbeat_timer; /* both directions */
     uint64_t listening_ms;        /* since when it is read without a pause, by the loop's clock */
+    size_t untaken_size;          /* when it was looked at last, while choked */
+    uint64_t taken_ms;            /* when it was seen to have changed; 0: never */
     struct task reap;
     uint64_t connected_ms, connected_wall_ms;
     uint64_t frames_in, frames_out;

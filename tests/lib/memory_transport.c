@@ -42,8 +42,15 @@ static void memory_close(struct transport *transport)
     memory->transport = NULL;
 }
 
-const struct transport_ops memory_transport_ops = {
-    .read = memory_read, .write = memory_write, .close = memory_close};
+static size_t memory_untaken_size(const struct transport *transport)
+{
+    return ((const struct memory_transport *)transport->carrier)->untaken;
+}
+
+const struct transport_ops memory_transport_ops = {.read = memory_read,
+                                                   .write = memory_write,
+                                                   .close = memory_close,
+                                                   .untaken_size = memory_untaken_size};
 
 void memory_transport_attach(struct memory_transport *memory, struct transport *transport)
 {

@@ -21,6 +21,7 @@ struct memory_transport {
     struct buf received;         /* written by the transport; the test consumes */
     size_t give_max;             /* bytes in one read; SIZE_MAX at first */
     size_t take_left; /* bytes it takes until it is full; SIZE_MAX at first: any number */
+    size_t untaken;   /* of what it took, the test's side has not: as the test says */
     bool ended;       /* the test has closed its end */
     int error;        /* every read and write fails with it; 0: none */
     bool closed;      /* by the broker */

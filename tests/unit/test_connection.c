@@ -779,6 +779,28 @@ START_TEST(a_choked_client_that_reads_is_not_missed) /* 4.3.5 */
 }
 END_TEST
 
+/* Its socket has no room for long, as it reads slowly, but has less and less. */
+START_TEST(a_choked_client_that_reads_slowly_is_not_missed) /* 4.3.5 */
+{
+    struct service_limits limits = harness_limits;
+    struct harness harness;
+    limits.message_size_max = 1024;
+    harness_init(&harness, &limits);
+    struct peer *peer = open_choked(&harness, 10);
+    peer->memory.untaken = 1000000;
+    for (int i = 0; i < 6; i++) {
+        harness_advance(&harness, 14000);
+        ck_assert(!peer->memory.closed);
+        peer->memory.untaken -= 1000;
+    }
+    harness_advance(&harness, 6000);
+    ck_assert(!peer->memory.closed);
+    harness_advance(&harness, 20000);
+    ck_assert(peer->memory.closed);
+    harness_release(&harness);
+}
+END_TEST
+
 START_TEST(a_choked_client_that_is_dead_is_dropped) /* 4.3.5 */
 {
     struct service_limits limits = harness_limits;
@@ -1128,6 +1150,7 @@ int main(void)
     tcase_add_test(heartbeats, zero_disables_heartbeats);
     tcase_add_test(heartbeats, a_held_client_is_not_missed);
     tcase_add_test(heartbeats, a_choked_client_that_reads_is_not_missed);
+    tcase_add_test(heartbeats, a_choked_client_that_reads_slowly_is_not_missed);
     tcase_add_test(heartbeats, a_choked_client_that_is_dead_is_dropped);
     suite_add_tcase(suite, heartbeats);
 

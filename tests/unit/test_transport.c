@@ -3,6 +3,7 @@
 #include "net/transport.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -841,6 +842,67 @@ START_TEST(a_slow_socket_gets_everything)
 }
 END_TEST
 
+/* A connection over the loopback; returns our end, that of the others is far_fd. */
+static int connect_over_tcp(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t size = sizeof(address);
+    const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    ck_assert_int_eq(0, bind(listener, (const struct sockaddr *)&address, size));
+    ck_assert_int_eq(0, listen(listener, 1));
+    ck_assert_int_eq(0, getsockname(listener, (struct sockaddr *)&address, &size));
+    far_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(0, connect(far_fd, (const struct sockaddr *)&address, size));
+    const int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    ck_assert_int_ge(fd, 0);
+    close(listener);
+    return fd;
+}
+
+/* Turns until nothing moves any more: what the peer's end had room for has arrived there. */
+static size_t settle_untaken(void)
+{
+    size_t size = SIZE_MAX;
+
+    for (int same = 0; same < 20;) {
+        loop_turn(&loop, 10);
+        const size_t now = transport_untaken_size(&owner.transport);
+        same = now == size ? same + 1 : 0;
+        size = now;
+    }
+    return size;
+}
+
+/* It takes a little, and nothing can be written for it. */
+START_TEST(a_slow_reader_is_seen_to_take)
+{
+    enum { READ_SIZE = 4096 };
+    char bytes[READ_SIZE];
+
+    setup_loop();
+    ck_assert_int_eq(transport_open_socket(&owner.transport, &loop, &events, connect_over_tcp()),
+                     0);
+    write_pattern(0, 32 * 1024 * 1024);
+    size_t before = settle_untaken();
+    ck_assert(!owner.transport.writable);
+    ck_assert_uint_gt(before, 0);
+    const uint64_t octets_out = owner.transport.octets_out;
+    ck_assert_uint_eq(before, settle_untaken()); /* who does not read takes nothing */
+    size_t has_read = 0;
+    while (transport_untaken_size(&owner.transport) == before) {
+        ck_assert_int_eq(READ_SIZE, read(far_fd, bytes, READ_SIZE));
+        has_read += READ_SIZE;
+        loop_turn(&loop, 1);
+    }
+    ck_assert_uint_lt(transport_untaken_size(&owner.transport), before);
+    ck_assert_uint_eq(octets_out, owner.transport.octets_out);
+    ck_assert(!owner.transport.writable);
+    ck_assert_uint_lt(has_read, before / 3);
+    teardown_socket();
+}
+END_TEST
+
 /* The end is not lost behind a short read, whether it comes together with the bytes or later. */
 START_TEST(a_sockets_end_is_seen)
 {
@@ -941,5 +1003,9 @@ int main(void)
     tcase_add_test(sockets, a_vanished_reader_breaks_without_a_signal);
     tcase_add_test(sockets, a_bad_socket_is_an_error);
     suite_add_tcase(suite, sockets);
+
+    TCase *tcp = tcase_create("tcp");
+    tcase_add_test(tcp, a_slow_reader_is_seen_to_take);
+    suite_add_tcase(suite, tcp);
     return unit_main(suite);
 }
