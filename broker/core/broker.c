@@ -133,6 +133,11 @@ void broker_spend(struct broker *broker, size_t steps)
     broker->overspent = broker->steps > TURN_STEPS_MAX;
 }
 
+void broker_renew_steps(struct broker *broker)
+{
+    broker->steps = 0;
+}
+
 uint64_t broker_new_queue_ids(struct broker *broker, uint64_t count)
 {
     uint64_t first = broker->next_queue_id, last = first + count - 1;

@@ -137,8 +137,11 @@ static inline void broker_touch_store(struct broker *broker)
 /* Turns are shared. What a frame makes the loop do beyond what its octets are worth is counted, in
  * steps: finding queues for a message, and putting it into more of them than one. A plain message
  * is free. Who spent when TURN_STEPS_MAX are gone rests until its next turn, so that a turn is as
- * long as that and one frame: see session/spenders.h. */
+ * long as twice that and one frame: see session/spenders.h. */
 void broker_spend(struct broker *broker, size_t steps);
+
+/* Once in a turn, for those who rest: they have its steps, whatever others have spent. */
+void broker_renew_steps(struct broker *broker);
 
 static inline bool broker_turn_is_spent(const struct broker *broker)
 {

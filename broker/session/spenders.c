@@ -8,11 +8,14 @@ static void on_turn(struct task *task)
     struct spenders *spenders = container_of(task, struct spenders, task);
     struct spender *spender;
 
+    broker_renew_steps(spenders->broker);
     while (!broker_turn_is_spent(spenders->broker) &&
            (spender = TAILQ_FIRST(&spenders->resting)) != NULL) {
         spenders_remove(spenders, spender);
+        spenders->begun = spenders->broker->steps > 0;
         spender->on_turn(spender);
     }
+    spenders->begun = false;
     if (!TAILQ_EMPTY(&spenders->resting))
         loop_queue(spenders->broker->loop, LOOP_INPUT, task);
 }
@@ -33,7 +36,10 @@ void spenders_rest(struct spenders *spenders, struct spender *spender)
 {
     assert(!spender->rests);
     spender->rests = true;
-    TAILQ_INSERT_TAIL(&spenders->resting, spender, link);
+    if (spenders->begun)
+        TAILQ_INSERT_HEAD(&spenders->resting, spender, link);
+    else
+        TAILQ_INSERT_TAIL(&spenders->resting, spender, link);
     loop_queue(spenders->broker->loop, LOOP_INPUT, &spenders->task);
 }
 

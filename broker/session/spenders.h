@@ -5,10 +5,12 @@
  *         └───────────┴─ its turn, while this turn of the loop has steps left
  *
  * Who overspends once is a spender to its end: its input is looked at while the turn has steps left
- * and nobody rests, else it rests behind the others. So of N that always have more each gets one
- * turn in N, and a turn is as long as its steps and one frame, however many they are. (And one frame
- * more for each that nobody knows as a spender yet: what a frame costs is known afterwards.) Whoever
- * spends nothing is looked at in every turn. */
+ * and nobody rests, else it rests behind the others. Who rests first has all of a turn's steps,
+ * whatever others have spent before in this one; who has what the one before it left, and overspends
+ * that, rests first from then on. So of N that always have more each gets one whole turn in N, and a
+ * turn of the loop is as long as the steps of two and one frame, however many they are. (And one
+ * frame more for each that nobody knows as a spender yet: what a frame costs is known afterwards.)
+ * Whoever spends nothing is looked at in every turn. */
 #ifndef SESSION_SPENDERS_H
 #define SESSION_SPENDERS_H
 
@@ -26,12 +28,14 @@ struct spenders {
     struct broker *broker;
     TAILQ_HEAD(spender_list, spender) resting; /* the longest first */
     struct task task;                          /* queued while anybody rests */
+    bool begun; /* the turn that somebody has now has been another's before */
 };
 
 void spenders_init(struct spenders *spenders, struct broker *broker);
 void spenders_release(struct spenders *spenders); /* nobody rests */
 
-/* Rests from now on; its turn comes after those of the others. */
+/* Rests from now on; its turn comes after those of the others, unless what it has had was less than
+ * one. */
 void spenders_rest(struct spenders *spenders, struct spender *spender);
 void spenders_remove(struct spenders *spenders, struct spender *spender); /* harmless otherwise */
 

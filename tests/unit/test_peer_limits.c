@@ -954,6 +954,7 @@ static uint64_t publishes_of(const struct peer *from)
  * publishes what costs nothing is served in each. */
 START_TEST(spenders_have_even_shares)
 {
+    enum { TURNS = 3 * SPENDERS }; /* nobody comes to its end */
     const uint64_t most = TURN_STEPS_MAX / LABOUR_BINDINGS + 1; /* in a turn, of all together */
     const uint64_t *published = &harness.broker.counters.messages.published;
     struct buf out = BUF_EMPTY;
@@ -969,7 +970,7 @@ START_TEST(spenders_have_even_shares)
     ck_assert_uint_eq(*published, most + SPENDERS - 1);
     for (int i = 0; i < SPENDERS; i++)
         began[i] = publishes_of(spenders[i]);
-    for (int turn = 0; turn < 4 * SPENDERS; turn++) {
+    for (int turn = 0; turn < TURNS; turn++) {
         const uint64_t before = *published, frames_before = other->connection->frames_in;
         memory_transport_send(&other->memory, buf_slice(&out));
         loop_turn(&harness.loop, 0);
@@ -983,7 +984,7 @@ START_TEST(spenders_have_even_shares)
         ck_assert_uint_le(greatest - least, most);
     }
     harness_run(&harness);
-    ck_assert_uint_eq(*published, SPENDERS * LABOUR_PUBLISHES + 4 * SPENDERS);
+    ck_assert_uint_eq(*published, SPENDERS * LABOUR_PUBLISHES + TURNS);
     for (int i = 0; i < SPENDERS; i++)
         ck_assert(!spenders[i]->connection->held);
     buf_release(&out);
@@ -1013,6 +1014,44 @@ START_TEST(spenders_are_known_when_they_come_again)
         harness_run(&harness);
         ck_assert_uint_eq(*published, (uint64_t)(round + 1) * SPENDERS * most);
     }
+    buf_release(&out);
+}
+END_TEST
+
+/* One who never overspends, as it is read in portions that cost a little less than a turn has, and
+ * newcomers in every turn, are in nobody's way. */
+START_TEST(spenders_have_whole_turns)
+{
+    enum { TURNS = 20 };
+    const uint64_t most = TURN_STEPS_MAX / LABOUR_BINDINGS + 1;
+    struct peer *fresh[TURNS];
+    struct buf out = BUF_EMPTY;
+
+    start_spenders();
+    for (int i = 0; i < TURNS; i++)
+        fresh[i] = peer_open_channel(&harness);
+    struct peer *const paced = spenders[0], *const honest = spenders[1];
+    put_labour(&out, 0, (int)most - 2);
+    paced->memory.give_max = buf_size(&out);
+    for (int i = 0; i < TURNS + 2; i++)
+        memory_transport_send(&paced->memory, buf_slice(&out));
+    buf_clear(&out);
+    put_labour(&out, 0, (TURNS + 2) * (int)most);
+    memory_transport_send(&honest->memory, buf_slice(&out));
+    buf_clear(&out);
+    put_labour(&out, 0, (int)most);
+    loop_turn(&harness.loop, 0);
+    const uint64_t before = publishes_of(honest);
+    for (int i = 0; i < TURNS; i++) {
+        memory_transport_send(&fresh[i]->memory, buf_slice(&out));
+        const uint64_t began = publishes_of(paced);
+        loop_turn(&harness.loop, 0);
+        if (i == 0)
+            ck_assert_uint_eq(began + most - 2, publishes_of(paced)); /* before those who rest */
+    }
+    /* Two other whole turns come before each of its own: a newcomer's, and the paced one's. */
+    ck_assert_uint_ge(publishes_of(honest) - before, TURNS / 3 * most);
+    harness_run(&harness);
     buf_release(&out);
 }
 END_TEST
@@ -1727,6 +1766,7 @@ static Suite *peer_limits_suite(void)
     tcase_add_test(tests, who_spends_nothing_does_not_rest);
     tcase_add_test(tests, spenders_have_even_shares);
     tcase_add_test(tests, spenders_are_known_when_they_come_again);
+    tcase_add_test(tests, spenders_have_whole_turns);
     tcase_add_test(tests, turns_are_shared_by_transactions);
     tcase_add_test(tests, turns_are_shared_by_bindings);
     tcase_add_test(tests, exchanges_on_the_way);

@@ -51,6 +51,12 @@ static void tear_down(void)
     loop_release(&loop);
 }
 
+static void spend_all(struct task *task)
+{
+    (void)task;
+    broker_spend(&broker, TURN_STEPS_MAX + 1);
+}
+
 static void all_rest(void)
 {
     for (size_t i = 0; i < COUNT; i++)
@@ -74,12 +80,46 @@ START_TEST(a_turn_is_for_as_many_as_it_has_steps)
         clients[i].cost = TURN_STEPS_MAX / 2 + 1;
     all_rest();
     loop_turn(&loop, 0);
-    ck_assert_uint_eq(had_count, 2); /* the second has overspent, and is behind the third */
+    ck_assert_uint_eq(had_count, 2);
     ck_assert(!clients[0].spender.rests);
+    ck_assert(clients[1].spender.rests);
     loop_turn(&loop, 0);
     ck_assert_uint_eq(had_count, 4);
-    ck_assert_ptr_eq(had[2].client, &clients[2]);
-    ck_assert_ptr_eq(had[3].client, &clients[1]);
+    ck_assert(!clients[1].spender.rests);
+    loop_turn(&loop, 0);
+    ck_assert_uint_eq(had_count, 5);
+    ck_assert_ptr_eq(had[4].client, &clients[2]);
+}
+END_TEST
+
+/* Who had what another left has a whole turn next, and is behind all others then. */
+START_TEST(what_is_left_is_no_turn)
+{
+    clients[0].cost = TURN_STEPS_MAX;
+    all_rest();
+    for (int i = 0; i < 5; i++)
+        loop_turn(&loop, 0);
+    ck_assert_uint_eq(had_count, 6);
+    const size_t order[] = {0, 1, 1, 2, 1, 2};
+    const uint64_t began = had[0].turn, turns[] = {0, 0, 1, 2, 3, 4};
+    for (size_t i = 0; i < countof(order); i++) {
+        ck_assert_ptr_eq(had[i].client, &clients[order[i]]);
+        ck_assert_uint_eq(had[i].turn, began + turns[i]);
+    }
+}
+END_TEST
+
+/* Nobody's who rests, that is: others may have spent all of it before. */
+START_TEST(what_others_spend_is_not_theirs)
+{
+    struct task other = {.run = spend_all};
+
+    loop_queue(&loop, LOOP_INPUT, &other);
+    all_rest();
+    for (size_t i = 0; i < COUNT; i++)
+        clients[i].cost = TURN_STEPS_MAX / 3;
+    loop_turn(&loop, 0);
+    ck_assert_uint_eq(had_count, COUNT);
 }
 END_TEST
 
@@ -128,6 +168,8 @@ int main(void)
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, one_turn_each_and_again);
     tcase_add_test(tests, a_turn_is_for_as_many_as_it_has_steps);
+    tcase_add_test(tests, what_is_left_is_no_turn);
+    tcase_add_test(tests, what_others_spend_is_not_theirs);
     tcase_add_test(tests, who_has_left_has_no_turn);
     tcase_add_test(tests, who_comes_waits_for_those_who_rest);
     tcase_add_test(tests, who_comes_waits_when_the_turn_is_spent);
