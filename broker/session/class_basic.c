@@ -596,14 +596,14 @@ static void settle_up_to(struct channel *channel, uint64_t last, enum settlement
         channel_settle(channel, delivery, how);
 }
 
-/* One frame may settle all that a channel has. */
+/* One frame may settle all that a channel has; one that settles one is worth its octets. */
 static void share_turn(struct channel *channel, size_t before)
 {
     const size_t count = before - channel->deliveries.count;
 
-    if (likely(count < RETURNS_AT_ONCE))
+    if (likely(count <= 1))
         return;
-    broker_spend(channel->broker, count * ROUTE_QUEUE_STEPS + 1);
+    broker_spend(channel->broker, count * ROUTE_QUEUE_STEPS);
     connection_share_turn(channel->connection);
 }
 

@@ -178,6 +178,7 @@ static void apply_settlements(struct tx *tx)
         channel_settle(tx->channel, delivery, settlements[i].how);
         dead_letters_run_taken(tx->channel->broker); /* part of it */
     }
+    broker_spend(tx->channel->broker, count * ROUTE_QUEUE_STEPS);
     buf_release(&tx->settlements);
     tx->held_up_to = 0;
 }

@@ -954,7 +954,7 @@ static uint64_t publishes_of(const struct peer *from)
  * publishes what costs nothing is served in each. */
 START_TEST(spenders_have_even_shares)
 {
-    enum { TURNS = 3 * SPENDERS }; /* nobody comes to its end */
+    enum { TURNS = 3 * SPENDERS };                              /* nobody comes to its end */
     const uint64_t most = TURN_STEPS_MAX / LABOUR_BINDINGS + 1; /* in a turn, of all together */
     const uint64_t *published = &harness.broker.counters.messages.published;
     struct buf out = BUF_EMPTY;
