@@ -202,9 +202,8 @@ bool service_make_way(struct service *service)
     if (oldest == NULL)
         return false;
     connection_drop(container_of(oldest, struct connection, visitor),
-                    oldest->state == VISITOR_ENDING ? NULL
-                                                    : "there are no descriptors for others who "
-                                                      "wait, and its handshake has not ended");
+                    "there are no descriptors for others who wait, and its handshake has not "
+                    "ended");
     return true;
 }
 
