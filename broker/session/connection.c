@@ -265,11 +265,18 @@ static void on_broken(struct transport *transport, int error)
 
 /* ---- output, and waiting for the store ---- */
 
+/* Frames are counted here, though some wait before they leave. */
+static void put_method(struct connection *connection, struct buf *out, uint16_t channel,
+                       const struct amqp_method *method)
+{
+    amqp_method_encode(out, channel, method);
+    connection->frames_out++;
+}
+
 void connection_send(struct connection *connection, uint16_t channel,
                      const struct amqp_method *method)
 {
-    amqp_method_encode(transport_output(&connection->transport), channel, method);
-    connection->frames_out++;
+    put_method(connection, transport_output(&connection->transport), channel, method);
 }
 
 static bool is_paused(const struct connection *connection)
@@ -308,7 +315,6 @@ static void on_durable(struct parked *parked)
     if (buf_size(&connection->held_reply) > 0) {
         buf_append(transport_output(&connection->transport), buf_slice(&connection->held_reply));
         buf_release(&connection->held_reply);
-        connection->frames_out++;
     }
     connection_unhold(connection);
 }
@@ -320,8 +326,7 @@ void connection_send_behind_held(struct connection *connection, uint16_t channel
         connection_send(connection, channel, method);
         return;
     }
-    amqp_method_encode(&connection->held_reply, channel, method);
-    connection->frames_out++;
+    put_method(connection, &connection->held_reply, channel, method);
 }
 
 static void hold_until(struct connection *connection, uint64_t lsn, bool entries)
@@ -340,7 +345,7 @@ void connection_send_durable(struct connection *connection, uint16_t channel,
         connection_send(connection, channel, method);
         return;
     }
-    amqp_method_encode(&connection->held_reply, channel, method);
+    put_method(connection, &connection->held_reply, channel, method);
     hold_until(connection, lsn, entries);
 }
 
