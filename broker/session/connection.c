@@ -32,6 +32,7 @@
 enum {
     LINGER_MS = 3000, /* for our last word to be read (2.3), or none after a refusal (4.2.5) */
     CLOSE_WAIT_MAX_MS = 30000, /* for close-ok (4.5.2) */
+    SPENDER_MS = 60000,        /* who has not overspent for so long is a spender no more */
     CHOKE_FACTOR = 4, /* times output_size_max, beside one message, is not taken by the peer */
 };
 
@@ -358,6 +359,7 @@ static void rest(struct connection *connection)
 static __attribute__((noinline)) void become_spender(struct connection *connection)
 {
     connection->transport.events = &events_of_spender;
+    connection->overspent_ms = connection->broker->clock->now_ms;
     if (!connection->held)
         rest(connection);
 }
@@ -790,7 +792,10 @@ static size_t on_input_of_spender(struct transport *transport, struct slice byte
 {
     struct connection *connection = container_of(transport, struct connection, transport);
 
-    if (!is_living(connection) || !spenders_must_wait(&connection->service->spenders))
+    if (connection->broker->clock->now_ms - connection->overspent_ms >= SPENDER_MS)
+        transport->events = &events;
+    if (transport->events == &events || !is_living(connection) ||
+        !spenders_must_wait(&connection->service->spenders))
         return connection_on_input(transport, bytes);
     rest(connection);
     return 0;

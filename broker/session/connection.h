@@ -99,6 +99,7 @@ struct connection {
     struct buf held_reply;      /* encoded frames that leave when the hold ends */
 
     struct spender spender;       /* held while it rests: see connection_share_turn */
+    uint64_t overspent_ms;        /* when it has last, of one who is a spender */
     struct timer timer;           /* handshake deadline, then wait for close-ok or the peer's end */
     struct timer heartbeat_timer; /* both directions */
     uint64_t listening_ms;        /* since when it is read without a pause, by the loop's clock */
@@ -137,7 +138,7 @@ void connection_hold(struct connection *connection);
 void connection_unhold(struct connection *connection);
 
 /* After what may have spent steps: if all of the turn's are gone (see broker_spend) it holds the
- * input until its turn comes, and is a spender from now on. */
+ * input until its turn comes, and is a spender until it has not for a minute. */
 void connection_share_turn(struct connection *connection);
 
 /* It has not taken what it was sent, beyond all measure: whoever can must stop sending to it. */

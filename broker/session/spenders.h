@@ -4,7 +4,7 @@
  *         ▲           │
  *         └───────────┴─ its turn, while this turn of the loop has steps left
  *
- * Who overspends once is a spender to its end: its input is looked at while the turn has steps left
+ * Who overspends is a spender until it has not for a minute: its input is looked at while the turn has steps left
  * and nobody rests, else it rests behind the others. Who rests first has all of a turn's steps,
  * whatever others have spent before in this one; who has what the one before it left, and overspends
  * that, rests first from then on. So of N that always have more each gets one whole turn in N, and a

@@ -1018,6 +1018,30 @@ START_TEST(spenders_are_known_when_they_come_again)
 }
 END_TEST
 
+START_TEST(spenders_are_forgotten)
+{
+    struct buf out = BUF_EMPTY, plain = BUF_EMPTY;
+
+    start_spenders();
+    const struct transport *transport = &spenders[0]->connection->transport;
+    const struct transport_events *const events = transport->events;
+    put_labour(&out, 0, LABOUR_PUBLISHES);
+    put_publish(&plain, "", "p", "m", &(struct sent){0});
+    for (int times = 0; times < 2; times++) {
+        peer_send_bytes(spenders[0], buf_slice(&out));
+        harness_advance(&harness, 59000);
+        peer_send_bytes(spenders[0], buf_slice(&plain));
+        ck_assert_ptr_ne(events, transport->events);
+        harness_advance(&harness, 1000);
+        peer_send_bytes(spenders[0], buf_slice(&plain));
+        ck_assert_ptr_eq(events, transport->events);
+    }
+    buf_release(&out);
+    buf_release(&plain);
+    ck_assert_uint_eq(count_ready(peer, "p"), 4);
+}
+END_TEST
+
 /* One who never overspends, as it is read in portions that cost a little less than a turn has, and
  * newcomers in every turn, are in nobody's way. */
 START_TEST(spenders_have_whole_turns)
@@ -1766,6 +1790,7 @@ static Suite *peer_limits_suite(void)
     tcase_add_test(tests, who_spends_nothing_does_not_rest);
     tcase_add_test(tests, spenders_have_even_shares);
     tcase_add_test(tests, spenders_are_known_when_they_come_again);
+    tcase_add_test(tests, spenders_are_forgotten);
     tcase_add_test(tests, spenders_have_whole_turns);
     tcase_add_test(tests, turns_are_shared_by_transactions);
     tcase_add_test(tests, turns_are_shared_by_bindings);
