@@ -40,24 +40,25 @@ void dead_letters_end(struct broker *broker)
 
 /* ---- the turn's budget ---- */
 
-static size_t spent_in_turn(struct broker *broker)
+/* Transactions have their own. */
+static size_t *spent_in_turn(struct broker *broker)
 {
     struct dead_letters *letters = &broker->dead_letters;
 
     if (letters->spent_turn != broker->loop->turns)
-        letters->spent = 0;
+        letters->spent = letters->spent_on_taken = 0;
     letters->spent_turn = broker->loop->turns;
-    return letters->spent;
+    return broker->in_transaction ? &letters->spent_on_taken : &letters->spent;
 }
 
 bool dead_letters_may_spend(struct broker *broker, size_t kept)
 {
-    return spent_in_turn(broker) < TURN_STEPS_MAX - kept;
+    return *spent_in_turn(broker) < TURN_STEPS_MAX - kept;
 }
 
 static void spend(struct broker *broker, size_t steps)
 {
-    broker->dead_letters.spent = spent_in_turn(broker) + steps;
+    *spent_in_turn(broker) += steps;
 }
 
 /* One letter has been made, and routed. */
@@ -478,7 +479,7 @@ const char *dead_letter_publish(struct queue *queue, struct message *message, en
 bool dead_letters_are_taken(struct broker *broker)
 {
     return broker->in_transaction && !broker->dead_letters.is_making &&
-           spent_in_turn(broker) < LETTERS_TAKEN_STEPS;
+           *spent_in_turn(broker) < LETTERS_TAKEN_STEPS;
 }
 
 void dead_letter_take(struct queue *queue, struct place place, enum death death)

@@ -66,7 +66,8 @@ struct dead_letters {
     bool is_making;                  /* one: what dies now is set off by that */
     bool are_behind;                 /* the last turn did not make them all */
     struct parking relief; /* who waits until some are made; an LSN counts how often some were */
-    size_t spent;          /* steps, in the turn ... */
+    size_t spent;          /* steps, ... */
+    size_t spent_on_taken; /* ... and those of transactions, in the turn ... */
     uint64_t spent_turn;   /* ... with this number */
     struct dead_letter *taken; /* from their queues, and not yet routed */
     size_t taken_count, taken_capacity;

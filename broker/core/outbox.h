@@ -59,7 +59,7 @@ struct outbox {
     uint64_t bytes;     /* body octets of all of them */
     bool told;          /* the log knows that some cannot go */
     struct task task;   /* tries those that are new, if it does not owe */
-    struct timer timer; /* set while some have been tried in vain, or the turn was too short */
+    struct timer timer; /* set while some have been tried in vain, or had no time in this turn */
     uint64_t retry_ms;  /* when those are tried again; 0: none has been */
 };
 

@@ -557,9 +557,10 @@ static size_t retire_due(struct queue *queue, struct segment *segment)
 }
 
 /* All that is due goes, wherever it stands, in order of deadline, of priority, and then of
- * position. What is on disk is read first, if it has somewhere to go. Returns whether all of it is
- * gone; if not the rest goes when it has been read, when there is room for its dead letters, or in
- * the next turn. */
+ * position. What is on disk is read first, if it has somewhere to go. Returns whether nothing is left
+ * to do now: all of it is gone, or the outbox is full and goes on itself (queue_on_outbox_tried). If
+ * not the rest goes when it has been read, when there is room for its dead letters, or in the next
+ * turn. */
 static bool retire_all_due(struct queue *queue)
 {
     uint64_t now_ms = queue->broker->clock->now_ms;

@@ -599,6 +599,7 @@ static void settle_up_to(struct channel *channel, uint64_t last, enum settlement
 /* One frame may settle all that a channel has; one that settles one is worth its octets. */
 static void share_turn(struct channel *channel, size_t before)
 {
+    assert(channel->deliveries.count <= before);
     const size_t count = before - channel->deliveries.count;
 
     if (likely(count <= 1))
@@ -685,8 +686,8 @@ static bool recover(struct channel *channel, bool requeue, bool answers, struct 
     requeue_unheld(channel);
     if (answers)
         channel_send(channel, &(struct amqp_method){.id = AMQP_BASIC_RECOVER_OK});
-    queues_drop_overflow(channel->broker);
     share_turn(channel, before);
+    queues_drop_overflow(channel->broker); /* which may deliver some again */
     return true;
 }
 

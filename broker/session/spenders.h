@@ -4,13 +4,14 @@
  *         ▲           │
  *         └───────────┴─ its turn, while this turn of the loop has steps left
  *
- * Who overspends is a spender until it has not for a minute: its input is looked at while the turn has steps left
- * and nobody rests, else it rests behind the others. Who rests first has all of a turn's steps,
- * whatever others have spent before in this one; who has what the one before it left, and overspends
- * that, rests first from then on. So of N that always have more each gets one whole turn in N, and a
- * turn of the loop is as long as the steps of two and one frame, however many they are. (And one
- * frame more for each that nobody knows as a spender yet: what a frame costs is known afterwards.)
- * Whoever spends nothing is looked at in every turn. */
+ * Who overspends is a spender until it has not for a minute: its input is looked at while the turn
+ * has steps left and nobody rests, else it rests behind the others. Who rests first has all of a
+ * turn's steps, whatever others have spent before in this one; who has what the one before it left,
+ * and overspends that, rests first from then on. So of N that always have more each gets one whole
+ * turn in N, and a turn of the loop is as long as the steps of two and one frame, however many they
+ * are. (And one frame more for each that nobody knows as a spender yet: what a frame costs is known
+ * afterwards. Dead letters have a budget of their own: core/dead_letter.h.) Whoever spends nothing is
+ * looked at in every turn. */
 #ifndef SESSION_SPENDERS_H
 #define SESSION_SPENDERS_H
 

@@ -933,6 +933,34 @@ START_TEST(who_spends_nothing_does_not_rest)
 }
 END_TEST
 
+/* What goes back counts, though some of it is delivered again before the frame is over. */
+START_TEST(what_is_recovered_counts)
+{
+    struct buf out = BUF_EMPTY;
+
+    start_labour(0);
+    declare_queue(peer, "r", true, "x-queue-type=Squorum,x-max-length=I5");
+    for (int i = 0; i < 2; i++) {
+        publish(peer, "r", "m");
+        get_unacked(other, "r", "m");
+    }
+    for (int i = 0; i < 5; i++)
+        publish(peer, "r", "m");
+    amqp_method_encode(
+        &out, 1,
+        &(struct amqp_method){
+            .id = AMQP_BASIC_CONSUME,
+            .basic_consume = {.queue = SLICE("r"), .consumer_tag = SLICE("c"), .no_wait = true}});
+    amqp_method_encode(
+        &out, 1, &(struct amqp_method){.id = AMQP_BASIC_RECOVER, .basic_recover.requeue = true});
+    memory_transport_send(&other->memory, buf_slice(&out));
+    buf_release(&out);
+    loop_turn(&harness.loop, 0);
+    ck_assert_uint_eq(harness.broker.steps, 2 * ROUTE_QUEUE_STEPS);
+    ck_assert(!other->connection->held);
+}
+END_TEST
+
 enum { SPENDERS = 5 };
 static struct peer *spenders[SPENDERS];
 
@@ -1788,6 +1816,7 @@ static Suite *peer_limits_suite(void)
     tcase_add_test(tests, turns_are_shared);
     tcase_add_loop_test(tests, turns_are_shared_by_all_types, 0, countof(labours));
     tcase_add_test(tests, who_spends_nothing_does_not_rest);
+    tcase_add_test(tests, what_is_recovered_counts);
     tcase_add_test(tests, spenders_have_even_shares);
     tcase_add_test(tests, spenders_are_known_when_they_come_again);
     tcase_add_test(tests, spenders_are_forgotten);
