@@ -32,7 +32,11 @@
 #define MAP_SIZE_DEFAULT ((size_t)1 << 40)
 #define MAP_SIZE_MIN     ((size_t)1 << 30)
 
-enum { RECLAIM_PATIENCE_DEFAULT = 1000, CHECK_AFTER_MS_DEFAULT = 1000 };
+enum {
+    RECLAIM_PATIENCE_DEFAULT = 1000,
+    CHECK_AFTER_MS_DEFAULT = 1000,
+    LOCK_FILE_SIZE = 8192, /* as LMDB makes it */
+};
 
 static const char *const names[DATABASE_COUNT] = {
     [DB_BLOB] = "blob", [DB_INDEX] = "index",   [DB_GONE] = "gone",
@@ -169,6 +173,29 @@ static void on_assert(MDB_env *env, const char *message)
     salvage_leave_note();
 }
 
+/* LMDB makes its lock file longer and then writes to it where it is mapped, which on a full disk is
+ * a SIGBUS: so there must be room for it before. Whatever else is amiss with it, LMDB says. */
+static int reserve_lock_file(const char *directory)
+{
+    char path[4096];
+    struct stat file;
+    int rc = 0;
+
+    snprintf(path, sizeof path, "%s/lock.mdb", directory);
+    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0 || fstat(fd, &file) != 0)
+        rc = 0;
+    else if (fallocate(fd, 0, 0, LOCK_FILE_SIZE) != 0)
+        rc = errno;
+    if (rc == EOPNOTSUPP) /* then in the C library's way, and not where somebody may be writing */
+        rc = file.st_size >= LOCK_FILE_SIZE
+                 ? 0
+                 : posix_fallocate(fd, file.st_size, LOCK_FILE_SIZE - file.st_size);
+    if (fd >= 0)
+        close(fd);
+    return rc == ENOSPC || rc == EDQUOT || rc == EFBIG ? ENOSPC : 0;
+}
+
 static int open_environment_of(MDB_env **env, const char *path, size_t map_size, unsigned flags)
 {
     int rc = mdb_env_create(env);
@@ -211,6 +238,10 @@ static int complete_file(MDB_env *env)
 
 static int refuse_environment(char error[STORE_ERROR_SIZE], int rc, const char *directory)
 {
+    if (rc == ENOSPC)
+        return refuse(error, -ENOSPC,
+                      "%s: the disk is full: there is no room for lock.mdb, of %d octets",
+                      directory, LOCK_FILE_SIZE);
     return rc == MDB_VERSION_MISMATCH
                ? refuse(error, -EPROTONOSUPPORT,
                         "%s: data.mdb was written by another version of LMDB, and is left as it "
@@ -222,8 +253,10 @@ static int refuse_environment(char error[STORE_ERROR_SIZE], int rc, const char *
 
 int database_open_environment(MDB_env **env, const char *path, size_t map_size, unsigned flags)
 {
-    int rc;
+    int rc = (flags & MDB_NOLOCK) != 0 ? 0 : reserve_lock_file(path);
 
+    if (rc != 0)
+        return rc;
     if (map_size == 0)
         map_size = MAP_SIZE_DEFAULT;
     while ((rc = open_environment_of(env, path, map_size, flags)) == ENOMEM &&
@@ -544,13 +577,14 @@ static int open_existing(struct database *database)
 }
 
 int database_open_read_only(struct database *database, const char *directory,
-                            char error[STORE_ERROR_SIZE])
+                            enum database_readers readers, char error[STORE_ERROR_SIZE])
 {
     *database = (struct database){0};
     int rc = check_file_system(directory, error);
     if (rc != 0)
         return rc;
-    rc = database_open_environment(&database->env, directory, 0, MDB_RDONLY);
+    rc = database_open_environment(&database->env, directory, 0,
+                                   MDB_RDONLY | (readers == DATABASE_ALONE ? MDB_NOLOCK : 0));
     if (rc != 0) {
         const int result = refuse_environment(error, rc, directory);
         return rc == MDB_INVALID ? -EBADMSG : result;

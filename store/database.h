@@ -35,17 +35,20 @@ int database_open(struct database *database, const struct store_options *options
                   char error[STORE_ERROR_SIZE]);
 void database_close(struct database *database);
 
-/* Opens an existing environment for reading, and changes nothing. 0, or -errno with a sentence,
- * -ENOENT when there is no store in it, -EBADMSG when it is damaged. */
+/* Opens an existing environment for reading, and changes nothing in it: beside a broker, or alone,
+ * with the directory's lock. 0, or -errno with a sentence, -ENOENT when there is no store in it,
+ * -EBADMSG when it is damaged. */
+enum database_readers { DATABASE_SHARED, DATABASE_ALONE };
 int database_open_read_only(struct database *database, const char *directory,
-                            char error[STORE_ERROR_SIZE]);
+                            enum database_readers readers, char error[STORE_ERROR_SIZE]);
 
 /* Whether the data file is still where whoever opens the store next will look for it, and not
  * removed, moved or replaced: then what is committed is lost with the process. */
 bool database_is_in_place(const struct database *database);
 
-/* Opens the environment (path: the directory, or with MDB_NOSUBDIR the file), map_size 0 for the
- * default, with as much address space as is granted. 0 or LMDB's code. */
+/* Opens the environment (path: the directory, or with MDB_NOSUBDIR and MDB_NOLOCK the file),
+ * map_size 0 for the default, with as much address space as is granted. 0 or LMDB's code; ENOSPC:
+ * there is no room for the lock file. */
 int database_open_environment(MDB_env **env, const char *path, size_t map_size, unsigned flags);
 
 /* Opens the databases, which are made together. 0; MDB_NOTFOUND: the store is new, and none is

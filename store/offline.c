@@ -132,7 +132,7 @@ static int compact(void *context, struct child *child)
     char *path = data_file(directory);
 
     child->stage = "copying";
-    int rc = database_open_read_only(&database, directory, child->error);
+    int rc = database_open_read_only(&database, directory, DATABASE_ALONE, child->error);
     if (rc == 0) {
         rc = copy_database(&database, path, &control, child->error);
         database_close(&database);

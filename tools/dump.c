@@ -237,7 +237,8 @@ struct wanted {
 static int dump_as_child(void *context, struct child *child)
 {
     const struct wanted *wanted = context;
-    const int result = database_open_read_only(&database, wanted->directory, child->error);
+    const int result =
+        database_open_read_only(&database, wanted->directory, DATABASE_SHARED, child->error);
 
     if (result < 0)
         return result;

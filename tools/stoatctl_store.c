@@ -293,7 +293,7 @@ static int verify_store(const struct verification *verification, char error[STOR
 {
     struct database database;
     struct verify verify;
-    int rc = database_open_read_only(&database, verification->directory, error);
+    int rc = database_open_read_only(&database, verification->directory, DATABASE_ALONE, error);
 
     if (rc != 0)
         return rc;

@@ -242,7 +242,7 @@ static void look_inside(struct contents *contents)
     MDB_stat stat;
     MDB_txn *txn;
 
-    check(database_open_read_only(&database, directory, error));
+    check(database_open_read_only(&database, directory, DATABASE_ALONE, error));
     check(database_errno(mdb_txn_begin(database.env, NULL, MDB_RDONLY, &txn)));
     mdb_env_info(database.env, &info);
     mdb_env_stat(database.env, &stat);

@@ -12,6 +12,7 @@ unblocked and all its messages confirmed. In every third cycle the broker is kil
 TEST_DISK_FULL_CYCLES sets the cycles on each of them.
 """
 
+import contextlib
 import os
 import struct
 import subprocess
@@ -229,6 +230,42 @@ class DiskFull(unittest.TestCase):
         os.unlink(filler)
         self.assertLess(publisher.await_all(), 1.5)
         publisher.wire.close()
+        self.assertEqual(self.book.check(self.drain()), [])
+        self.broker.stop()
+
+    def test_a_store_alone_on_a_full_disk(self):
+        """It is not damaged: lock.mdb has no room, and nobody may call that a damage."""
+        disk = self.mount('-t', 'tmpfs', '-o', 'size=8m', 'none')
+        self.start(disk)
+        data = self.broker.data_dir
+        publisher = Publisher(self.broker, 0, self.book)
+        publisher.publish(100)
+        publisher.await_all()
+        publisher.wire.close()
+        self.broker.stop()
+        for name in os.listdir(data):
+            if name != 'data.mdb':
+                os.unlink(os.path.join(data, name))
+        filler = os.path.join(disk, 'filler')
+        with open(filler, 'wb', buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+
+        def run(*words):
+            return subprocess.run([str(broker.BUILD / words[0]), *words[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                  encoding='utf-8', timeout=30, check=False)
+
+        verified = run('stoatctl', 'verify', data)
+        self.assertEqual((verified.returncode, verified.stderr), (0, ''))
+        dumped = run('stoatdump', data)
+        started = subprocess.run(self.broker.command(), stderr=subprocess.PIPE, encoding='utf-8', timeout=30, check=False)
+        for done in (dumped, started):
+            self.assertEqual(done.returncode, 74, done)
+            self.assertIn('%s: the disk is full: there is no room for lock.mdb' % data, done.stderr)
+        self.assertNotIn('salvage', os.listdir(data))
+        os.unlink(filler)
+        self.broker.start()
+        self.assertNotIn('salvage', self.broker.log())
         self.assertEqual(self.book.check(self.drain()), [])
         self.broker.stop()
 

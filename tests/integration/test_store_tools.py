@@ -161,6 +161,9 @@ class AtRestAndBeside(StoreTools):
             os.rename(path, path + '.kept')
             os.symlink(secret, path)
             for words in TOOLS:
+                if name == 'lock.mdb' and words[0] == 'stoatctl':  # alone there, it has no use for it
+                    self.passes(*words, self.broker.data_dir)
+                    continue
                 result = run(*words, self.broker.data_dir)
                 self.assertEqual(result.returncode, NO_ACCESS, (words, result))
                 self.assertIn('Permission denied', result.stderr)

@@ -342,7 +342,7 @@ static pid_t begin_reader(void)
         struct database database;
         char error[STORE_ERROR_SIZE];
         MDB_txn *txn;
-        if (database_open_read_only(&database, directory, error) != 0 ||
+        if (database_open_read_only(&database, directory, DATABASE_SHARED, error) != 0 ||
             mdb_txn_begin(database.env, NULL, MDB_RDONLY, &txn) != 0)
             _exit(1);
         if (write(ready[1], "", 1) == 1)

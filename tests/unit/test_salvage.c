@@ -465,7 +465,8 @@ static uint64_t count_findings(const struct rig *rig)
     struct database database;
     struct verify verify;
 
-    ck_assert_msg(database_open_read_only(&database, rig->directory, error) == 0, "%s", error);
+    ck_assert_msg(database_open_read_only(&database, rig->directory, DATABASE_ALONE, error) == 0,
+                  "%s", error);
     verify_begin(&verify, &database, print_finding, NULL);
     ck_assert_msg(offline_verify(&verify, error) == 0, "%s", error);
     database_close(&database);
@@ -479,7 +480,8 @@ static size_t count_rows(const struct rig *rig, enum database_id id)
     MDB_txn *txn;
     MDB_stat stat;
 
-    ck_assert_msg(database_open_read_only(&database, rig->directory, error) == 0, "%s", error);
+    ck_assert_msg(database_open_read_only(&database, rig->directory, DATABASE_ALONE, error) == 0,
+                  "%s", error);
     ck_assert_int_eq(mdb_txn_begin(database.env, NULL, MDB_RDONLY, &txn), 0);
     ck_assert_int_eq(mdb_stat(txn, database.dbi[id], &stat), 0);
     mdb_txn_abort(txn);

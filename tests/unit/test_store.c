@@ -1260,7 +1260,8 @@ static uint64_t count_findings(const struct rig *rig)
     struct database database;
     struct verify verify;
 
-    ck_assert_msg(database_open_read_only(&database, rig->directory, error) == 0, "%s", error);
+    ck_assert_msg(database_open_read_only(&database, rig->directory, DATABASE_ALONE, error) == 0,
+                  "%s", error);
     verify_begin(&verify, &database, print_finding, NULL);
     ck_assert_msg(offline_verify(&verify, error) == 0, "%s", error);
     database_close(&database);
