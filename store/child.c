@@ -12,9 +12,18 @@
 
 enum { QUESTION_MS = 50 };
 
+static struct child *own; /* in a child: what it shares with its parent */
+
+void child_note_damage(void)
+{
+    if (own != NULL)
+        own->has_damage = true;
+}
+
 bool child_has_faulted(const struct child *child)
 {
-    return child->signal == SIGSEGV || child->signal == SIGBUS || child->signal == SIGABRT;
+    return child->signal == SIGSEGV || child->signal == SIGBUS ||
+           (child->signal == SIGABRT && child->has_damage);
 }
 
 void child_describe(const struct child *child, char *text, size_t size)
@@ -41,13 +50,19 @@ static bool await_end(pid_t pid, const struct store_waiting *waiting, int *statu
 
 static void work_as_child(child_work *work, void *context, struct child *shared, pid_t parent)
 {
+    static char lines[BUFSIZ]; /* a buffer of its own, as one in use does not change its ways */
+
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* it has the directory's lock, as long as it lives */
     if (getppid() != parent)
-        _exit(0); /* which has died meanwhile */
+        _exit(EXIT_FAILURE); /* which has died meanwhile */
     signal(SIGSEGV, SIG_DFL);
     signal(SIGBUS, SIG_DFL);
+    setvbuf(stdout, lines, _IOLBF, sizeof lines);
+    own = shared;
     shared->result = work(context, shared);
-    _exit(0);
+    fflush(stdout);
+    shared->has_answered = true;
+    _exit(EXIT_SUCCESS);
 }
 
 int child_run(child_work *work, void *context, const struct store_waiting *waiting,
@@ -60,6 +75,7 @@ int child_run(child_work *work, void *context, const struct store_waiting *waiti
     if (shared == MAP_FAILED)
         return -errno;
     shared->stage = "its head";
+    fflush(stdout); /* or the child would print it again */
     const pid_t parent = getpid(), pid = fork();
     if (pid == 0)
         work_as_child(work, context, shared, parent);
@@ -69,6 +85,8 @@ int child_run(child_work *work, void *context, const struct store_waiting *waiti
         result = -ECANCELED;
     *child = *shared;
     child->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    if (result == 0 && child->signal == 0 && !child->has_answered)
+        result = -ECHILD;
     munmap(shared, sizeof *shared);
     return result;
 }

@@ -25,6 +25,7 @@
 #include "base/alloc.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "store/child.h"
 #include "store/create.h"
 #include "store/datasync.h"
 #include "store/salvage.h"
@@ -171,6 +172,7 @@ static void on_assert(MDB_env *env, const char *message)
     (void)env;
     log_critical("the store is damaged: LMDB: %s", message);
     salvage_leave_note();
+    child_note_damage();
 }
 
 /* LMDB makes its lock file longer and then writes to it where it is mapped, which on a full disk is

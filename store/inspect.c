@@ -258,33 +258,35 @@ static int look_at_file(void *context, struct child *child)
 /* ---- the verdict ----------------------------------------------------------------------------- */
 
 /* What the child's end says. */
-static bool shows_damage(const struct child *child, char why[STORE_ERROR_SIZE])
+static int judge(const struct child *child, char why[STORE_ERROR_SIZE])
 {
     char end[64];
 
+    if (child->signal == 0 && child->result == 0)
+        return 0;
     if (child->signal == 0 && database_is_damage(child->result)) {
         snprintf(why, STORE_ERROR_SIZE, "the data file is not what it should be: %s", child->stage);
-        return true;
+        return -EBADMSG;
     }
-    if (child_has_faulted(child)) {
-        child_describe(child, end, sizeof end);
-        snprintf(why, STORE_ERROR_SIZE, "who looked at the data file died of %s", end);
-        return true;
+    if (child->signal == 0) {
+        snprintf(why, STORE_ERROR_SIZE, "%s", mdb_strerror(child->result));
+        return database_errno(child->result);
     }
-    if (child->signal != 0 || (child->result != 0 && child->result != EACCES))
-        log_warning("whether the store is damaged could not be seen: %s",
-                    child->signal == 0 ? mdb_strerror(child->result) : strsignal(child->signal));
-    return false;
+    child_describe(child, end, sizeof end);
+    snprintf(why, STORE_ERROR_SIZE, "who looked at the data file died of %s", end);
+    return child_has_faulted(child) ? -EBADMSG : -ECHILD;
 }
 
-static bool child_finds_damage(const struct store_options *options, uint64_t check_ms,
-                               char why[STORE_ERROR_SIZE])
+static int have_child_look(const struct store_options *options, uint64_t check_ms,
+                           char why[STORE_ERROR_SIZE])
 {
     struct look look = {options, check_ms};
     struct child child;
+    const int result = child_run(look_at_file, &look, &options->waiting, &child);
 
-    return child_run(look_at_file, &look, &options->waiting, &child) == 0 &&
-           shows_damage(&child, why);
+    if (result < 0)
+        snprintf(why, STORE_ERROR_SIZE, "a process to look at it: %s", strerror(-result));
+    return result < 0 ? result : judge(&child, why);
 }
 
 static bool file_exists(const char *directory, const char *name, off_t *size)
@@ -298,34 +300,36 @@ static bool file_exists(const char *directory, const char *name, off_t *size)
     return exists;
 }
 
-static bool finds_damage(const struct store_options *options, uint64_t check_ms,
+static int look_at_store(const struct store_options *options, uint64_t check_ms,
                          char why[STORE_ERROR_SIZE])
 {
     off_t size, note_size;
 
     if (!file_exists(options->directory, "data.mdb", &size) ||
         pages_are_of_other_version(options->directory)) /* who opens it will say so */
-        return false;
+        return 0;
     if (file_exists(options->directory, SALVAGE_NOTE, &note_size))
         snprintf(why, STORE_ERROR_SIZE, "the last run died of it");
     else if (size == 0)
         snprintf(why, STORE_ERROR_SIZE, "the data file is empty");
     else
-        return child_finds_damage(options, check_ms, why);
-    return true;
+        return have_child_look(options, check_ms, why);
+    return -EBADMSG;
 }
 
 bool salvage_is_due(const struct store_options *options)
 {
     char why[STORE_ERROR_SIZE];
-    const bool due = finds_damage(options, CHECK_MS, why);
+    const int result = look_at_store(options, CHECK_MS, why);
 
-    if (due)
+    if (result == -EBADMSG)
         log_error("the store is damaged: %s", why);
-    return due;
+    else if (result < 0 && result != -ECANCELED && result != -EACCES)
+        log_warning("whether the store is damaged could not be seen: %s", why);
+    return result == -EBADMSG;
 }
 
-bool salvage_will_be_due(const struct store_options *options, char why[STORE_ERROR_SIZE])
+int salvage_look(const struct store_options *options, char why[STORE_ERROR_SIZE])
 {
-    return finds_damage(options, CHECK_MS_OF_ALL, why);
+    return look_at_store(options, CHECK_MS_OF_ALL, why);
 }

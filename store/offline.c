@@ -60,17 +60,25 @@ static int look(const char *directory, const struct store_waiting *waiting,
     const struct store_options options = {.directory = directory, .waiting = *waiting};
     char why[STORE_ERROR_SIZE];
 
-    if (!salvage_will_be_due(&options, why))
-        return 0;
-    snprintf(error, STORE_ERROR_SIZE,
-             "the store in %s is damaged: %.200s; the next start of a broker salvages it",
-             directory, why);
-    return -EBADMSG;
+    const int result = salvage_look(&options, why);
+    if (result == -EBADMSG)
+        snprintf(error, STORE_ERROR_SIZE,
+                 "the store in %s is damaged: %.200s; the next start of a broker salvages it",
+                 directory, why);
+    else if (result < 0)
+        snprintf(error, STORE_ERROR_SIZE,
+                 "whether the store in %s is damaged could not be seen: %.200s", directory, why);
+    return result;
 }
 
 int offline_look(const char *directory, char error[STORE_ERROR_SIZE])
 {
     return look(directory, &(struct store_waiting){0}, error);
+}
+
+static bool tells_to_go(int number)
+{
+    return number == SIGINT || number == SIGTERM || number == SIGHUP || number == SIGPIPE;
 }
 
 /* What came of the work, if there was a child for it. */
@@ -82,19 +90,28 @@ static int settle(const struct child *child, const char *directory, char error[S
         memcpy(error, child->error, STORE_ERROR_SIZE);
         return child->result;
     }
-    if (!child_has_faulted(child)) {
+    if (tells_to_go(child->signal)) {
         signal(child->signal, SIG_DFL);
         raise(child->signal);
     }
     child_describe(child, end, sizeof end);
-    snprintf(error, STORE_ERROR_SIZE, "the store in %s is damaged: who read it died of %s",
+    if (child_has_faulted(child)) {
+        snprintf(error, STORE_ERROR_SIZE, "the store in %s is damaged: who read it died of %s",
+                 directory, end);
+        return -EBADMSG;
+    }
+    snprintf(error, STORE_ERROR_SIZE,
+             "who read the store in %s was killed (%s): whether it is damaged is not known",
              directory, end);
-    return -EBADMSG;
+    return -ECHILD;
 }
 
 static int fail(int result, char error[STORE_ERROR_SIZE])
 {
-    snprintf(error, STORE_ERROR_SIZE, "cannot start a process: %s", strerror(-result));
+    if (result == -ECHILD)
+        snprintf(error, STORE_ERROR_SIZE, "who read the store ended, and did not say why");
+    else
+        snprintf(error, STORE_ERROR_SIZE, "cannot start a process: %s", strerror(-result));
     return result;
 }
 
@@ -105,6 +122,12 @@ int offline_run(child_work *work, void *context, const char *directory,
     const int result = child_run(work, context, &(struct store_waiting){0}, &child);
 
     return result < 0 ? fail(result, error) : settle(&child, directory, error);
+}
+
+/* A transaction that only reads turns bad when it has met damage. */
+int offline_errno(int rc)
+{
+    return database_is_damage(rc) || rc == MDB_BAD_TXN ? -EBADMSG : database_errno(rc);
 }
 
 int offline_verify(struct verify *verify, char error[STORE_ERROR_SIZE])
@@ -118,10 +141,11 @@ int offline_verify(struct verify *verify, char error[STORE_ERROR_SIZE])
             ;
         mdb_txn_abort(txn);
     }
-    if (verify->rc != 0)
-        snprintf(error, STORE_ERROR_SIZE, "the store is damaged: cannot read on: %s",
-                 mdb_strerror(verify->rc));
-    return verify->rc < 0 ? -EBADMSG : database_errno(verify->rc);
+    const int result = offline_errno(verify->rc);
+    if (result != 0)
+        snprintf(error, STORE_ERROR_SIZE, "%scannot read on: %s",
+                 result == -EBADMSG ? "the store is damaged: " : "", mdb_strerror(verify->rc));
+    return result;
 }
 
 static int compact(void *context, struct child *child)

@@ -14,14 +14,18 @@
  * -errno with a sentence, -ENOENT when there is none. */
 int offline_begin(const char *directory, char error[STORE_ERROR_SIZE]);
 
-/* Whether the file can be read as it is. 0; or -EBADMSG with a sentence: the next start of a broker
- * salvages it. */
+/* Whether the file can be read as it is. 0; or with a sentence -EBADMSG: the next start of a broker
+ * salvages it; or another -errno: it could not be seen. */
 int offline_look(const char *directory, char error[STORE_ERROR_SIZE]);
 
 /* Has a child read the store: what it answers, with its sentence; -EBADMSG with one of our own when
- * it dies of a fault. Any other signal that it dies of ends the caller, too. */
+ * it dies of a fault. Who is told to go by a signal that ends the child goes by it, too; another
+ * that does is an -errno, and not -EBADMSG: nothing is known then. */
 int offline_run(child_work *work, void *context, const char *directory,
                 char error[STORE_ERROR_SIZE]);
+
+/* LMDB's code, of who only reads, as 0 or -errno: -EBADMSG when it shows damage. */
+int offline_errno(int rc);
 
 /* Verifies all of it in one snapshot. verify_begin has been called with whom to tell. 0 or -errno
  * with a sentence, where what could be read is in *verify all the same. What it reads can be the end

@@ -36,9 +36,9 @@
 /* Whether the file must be salvaged; says why in the log. Call it before any thread is started. */
 bool salvage_is_due(const struct store_options *options);
 
-/* The same for who has no broker to start, and the time to look at every page: with a sentence
- * why. */
-bool salvage_will_be_due(const struct store_options *options, char why[STORE_ERROR_SIZE]);
+/* The same for who has no broker to start, and the time to look at every page: 0; -EBADMSG: it must
+ * be; or another -errno: it could not be seen. With a sentence why. */
+int salvage_look(const struct store_options *options, char why[STORE_ERROR_SIZE]);
 
 /* 0, or -errno with a sentence. Afterwards the directory holds a sound data file, unclean, and
  * *saved says what is in it; or that of another version, as it was. */

@@ -321,7 +321,6 @@ static int verify_as_child(void *context, struct child *child)
         snprintf(child->error, sizeof child->error,
                  "cannot set up a broker to read definitions with");
     definitions_end();
-    fflush(stdout);
     return result;
 }
 

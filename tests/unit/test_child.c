@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "tests/lib/unit.h"
 
 static const struct store_waiting patient;
@@ -60,6 +61,7 @@ static int end_itself(void *context, struct child *child)
 {
     (void)context;
     child->stage = "giving up";
+    child_note_damage();
     abort();
 }
 
@@ -89,13 +91,71 @@ static int be_killed(void *context, struct child *child)
     return raise(SIGKILL);
 }
 
+static int run_out_of_memory(void *context, struct child *child)
+{
+    (void)context, (void)child;
+    alloc_fail_at(1, NULL);
+    free(xmalloc(1));
+    return 0;
+}
+
 START_TEST(what_the_system_does_is_none)
+{
+    static const struct {
+        child_work *work;
+        int signal;
+    } ends[] = {{be_killed, SIGKILL}, {run_out_of_memory, SIGABRT}};
+    struct child child;
+
+    for (size_t i = 0; i < countof(ends); i++) {
+        ck_assert_int_eq(child_run(ends[i].work, NULL, &patient, &child), 0);
+        ck_assert_int_eq(child.signal, ends[i].signal);
+        ck_assert(!child_has_faulted(&child));
+    }
+}
+END_TEST
+
+static int leave(void *context, struct child *child)
+{
+    (void)context, (void)child;
+    _exit(0);
+}
+
+START_TEST(no_answer_is_none)
 {
     struct child child;
 
-    ck_assert_int_eq(child_run(be_killed, NULL, &patient, &child), 0);
-    ck_assert_int_eq(child.signal, SIGKILL);
-    ck_assert(!child_has_faulted(&child));
+    ck_assert_int_eq(child_run(leave, NULL, &patient, &child), -ECHILD);
+}
+END_TEST
+
+static int say_and_fault(void *context, struct child *child)
+{
+    (void)context;
+    puts("said");
+    return read_what_is_forbidden(NULL, child);
+}
+
+/* And no more than once, whoever printed it. */
+START_TEST(what_it_printed_is_not_lost)
+{
+    char path[] = "/tmp/stoatmq-child-XXXXXX", text[64];
+    const int output = mkstemp(path), before = dup(STDOUT_FILENO);
+    struct child child;
+
+    unlink(path);
+    fflush(stdout);
+    dup2(output, STDOUT_FILENO);
+    setvbuf(stdout, NULL, _IOFBF, 0);
+    fputs("before\n", stdout);
+    const int result = child_run(say_and_fault, NULL, &patient, &child);
+    fflush(stdout);
+    dup2(before, STDOUT_FILENO);
+    const ssize_t size = pread(output, text, sizeof text, 0);
+    ck_assert_int_eq(result, 0);
+    ck_assert_int_eq(child.signal, SIGSEGV);
+    ck_assert_int_eq(size, 12);
+    ck_assert_mem_eq(text, "before\nsaid\n", 12);
 }
 END_TEST
 
@@ -132,6 +192,8 @@ int main(void)
     tcase_add_test(tests, its_answer_comes_back);
     tcase_add_test(tests, a_fault_is_one);
     tcase_add_test(tests, what_the_system_does_is_none);
+    tcase_add_test(tests, no_answer_is_none);
+    tcase_add_test(tests, what_it_printed_is_not_lost);
     tcase_add_test(tests, who_waits_may_go);
     suite_add_tcase(suite, tests);
     return unit_main(suite);

@@ -62,6 +62,8 @@ static long page_size = 4096;
 static size_t mapping_max = SIZE_MAX;
 static pid_t only_mapper; /* any other process stays in mmap, and says so there; 0: none does */
 static int stays_to;
+static uint64_t fails_at; /* of another process's allocations after an mmap; 0: none does */
+static pid_t own;
 
 long sysconf(int name)
 {
@@ -81,6 +83,8 @@ void *mmap(void *address, size_t size, int protection, int flags, int fd, off_t 
     if (only_mapper != 0 && only_mapper != getpid() && write(stays_to, "", 1) == 1)
         for (;;)
             pause();
+    if (fails_at != 0 && own != getpid() && fd >= 0)
+        alloc_fail_at(fails_at, NULL);
     return (void *)syscall(SYS_mmap, address, size, protection, flags, fd, offset);
 }
 
@@ -604,6 +608,28 @@ START_TEST(little_address_space_is_no_damage)
     template_begin(&template);
     place(&rig, &template);
     mapping_max = (size_t)8 << 30;
+    open_again(&rig);
+    ck_assert(!was_salvaged(&rig));
+    check_holds(&rig, template.listing);
+    rig_end(&rig);
+    template_end(&template);
+}
+END_TEST
+
+/* Of the child that looks: what it then has not seen, it does not claim. */
+START_TEST(little_memory_is_no_damage)
+{
+    struct template template;
+    struct rig rig;
+    char why[STORE_ERROR_SIZE];
+
+    template_begin(&template);
+    place(&rig, &template);
+    own = getpid();
+    fails_at = (uint64_t)_i + 1;
+    const struct store_options options = {.directory = rig.directory};
+    ck_assert_int_eq(salvage_look(&options, why), -ECHILD);
+    ck_assert_str_eq(why, "who looked at the data file died of SIGABRT: its pages");
     open_again(&rig);
     ck_assert(!was_salvaged(&rig));
     check_holds(&rig, template.listing);
@@ -1256,6 +1282,7 @@ int main(void)
     tcase_add_loop_test(sound, a_sound_file_is_left_alone, 0, countof(page_sizes));
     tcase_add_loop_test(sound, a_sound_file_is_salvaged_whole, 0, countof(page_sizes));
     tcase_add_test(sound, little_address_space_is_no_damage);
+    tcase_add_loop_test(sound, little_memory_is_no_damage, 0, 2);
     tcase_add_loop_test(sound, another_version_is_left_alone, 0, 2);
     tcase_add_loop_test(sound, another_version_of_lmdb_is_left_alone, 0, 2);
     tcase_add_test(sound, one_other_version_is_damage);
