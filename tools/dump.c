@@ -12,6 +12,7 @@
 static bool with_entries, with_bodies;
 static struct database database;
 static MDB_txn *txn;
+static uint64_t damaged; /* rows, entries and bodies that were called so */
 
 /* Bytes as text, one line whatever they are. */
 static void print_bytes(struct slice bytes)
@@ -23,8 +24,10 @@ static void print_bytes(struct slice bytes)
             printf("\\x%02x", bytes.data[i]);
 }
 
+/* What ends a line about it. */
 static const char *soundness(bool sound)
 {
+    damaged += !sound;
     return sound ? "" : " DAMAGED";
 }
 
@@ -36,12 +39,13 @@ static void dump_meta(struct slice key, struct slice value)
 
     printf("meta %.*s", SLICE_ARG(key));
     if (state_decode(key, value, &state))
-        printf(" lsn %" PRIu64 " blob %" PRIu64 " size %" PRIu64 " sparse %" PRIu64 "%s\n",
-               state.lsn, state.blob, state.size, state.sparse, state.clean ? " clean" : "");
+        printf(" lsn %" PRIu64 " blob %" PRIu64 " size %" PRIu64 " sparse %" PRIu64 "%s%s\n",
+               state.lsn, state.blob, state.size, state.sparse, state.clean ? " clean" : "",
+               state.salvaged ? " salvaged" : "");
     else if (value.size == FORMAT_ROW_SIZE && record_check(key, value))
         printf(" %" PRIu32 "\n", get_u32(value.data + HEADER_SIZE));
     else
-        printf(" DAMAGED\n");
+        printf("%s\n", soundness(false));
 }
 
 static void dump_record(struct slice key, struct slice value)
@@ -67,7 +71,7 @@ static void dump_queue(struct slice key, struct slice value)
                row.head, row.tail, row.count, row.bytes, row.delivered,
                row.deadlines ? " deadlines" : "");
     else
-        printf(" DAMAGED\n");
+        printf("%s\n", soundness(false));
 }
 
 static struct gone gone_of(const struct segment *segment)
@@ -87,11 +91,10 @@ static void dump_body(struct body_reader *bodies, uint64_t blob, const struct se
     uint8_t *bytes = xmalloc(max_of(entry->place.size, 1U));
 
     printf("    ");
-    if (body_read(bodies, blob, entry, bytes))
+    const bool sound = body_read(bodies, blob, entry, bytes);
+    if (sound)
         print_bytes(slice_of(bytes, entry->place.size));
-    else
-        printf("DAMAGED");
-    putchar('\n');
+    printf("%s\n", soundness(sound));
     free(bytes);
 }
 
@@ -99,11 +102,11 @@ static void dump_entries(const struct segment *segment, const struct gone *gone)
 {
     struct segment_reader reader;
     struct body_reader bodies;
-    bool damaged;
+    bool cut;
 
     segment_read(&reader, segment);
     body_reader_begin(&bodies, &database, txn);
-    while (segment_next(&reader, &damaged)) {
+    while (segment_next(&reader, &cut)) {
         const struct segment_entry *entry = &reader.entry;
         const bool is_gone = gone_has(gone, reader.index - 1);
         printf("  entry %" PRIu64 " part %" PRIu32 " offset %" PRIu32 " size %" PRIu32
@@ -113,8 +116,8 @@ static void dump_entries(const struct segment *segment, const struct gone *gone)
         if (with_bodies && !is_gone)
             dump_body(&bodies, segment->blob, entry);
     }
-    if (damaged)
-        printf("  DAMAGED\n");
+    if (cut)
+        printf(" %s\n", soundness(false));
 }
 
 static void dump_segment(struct slice key, struct slice value)
@@ -124,7 +127,7 @@ static void dump_segment(struct slice key, struct slice value)
     if (!segment_decode(key, value, &segment)) {
         printf("segment ");
         print_bytes(key);
-        printf(" DAMAGED\n");
+        printf("%s\n", soundness(false));
         return;
     }
     const struct gone gone = gone_of(&segment);
@@ -151,7 +154,7 @@ static void dump_live(struct slice key, struct slice value)
 
     printf("blob %" PRIu64, key.size == 8 ? get_u64(key.data) : 0);
     if (!live_decode(key, value, &row))
-        printf(" DAMAGED\n");
+        printf("%s\n", soundness(false));
     else if (row.entries == LIVE_PINNED)
         printf(" pinned\n");
     else
@@ -199,7 +202,8 @@ static const char help[] =
     "      --help        print this help and exit\n"
     "      --version     print the version and exit\n\n"
     "Exit status: 0 when all was read, 64 for a mistake in the command line, 65 when the store is\n"
-    "damaged, 66 when there is none, 77 when there is no access to it, 74 when the disk fails.\n";
+    "damaged, 66 when there is none, 77 when there is no access to it, 74 when something else\n"
+    "kept it from being read.\n";
 
 static bool is_wanted(const char *name, int count, char **words)
 {
@@ -234,6 +238,23 @@ struct wanted {
     char **words;
 };
 
+/* What came of it, with a sentence. */
+static int settle(int rc, const char *directory, struct child *child)
+{
+    const int result = offline_errno(rc);
+
+    if (result == -EBADMSG)
+        snprintf(child->error, sizeof child->error, "the store in %s is damaged: %s: %s", directory,
+                 child->stage, mdb_strerror(rc));
+    else if (result < 0)
+        snprintf(child->error, sizeof child->error, "%s: %s: %s", directory, child->stage,
+                 mdb_strerror(rc));
+    else if (damaged > 0)
+        snprintf(child->error, sizeof child->error,
+                 "the store in %s is damaged: %" PRIu64 " damaged rows", directory, damaged);
+    return result == 0 && damaged > 0 ? -EBADMSG : result;
+}
+
 static int dump_as_child(void *context, struct child *child)
 {
     const struct wanted *wanted = context;
@@ -245,21 +266,17 @@ static int dump_as_child(void *context, struct child *child)
     int rc = mdb_txn_begin(database.env, NULL, MDB_RDONLY, &txn);
     for (size_t i = 0; i < countof(kinds) && rc == 0; i++)
         if (is_wanted(kinds[i].name, wanted->count, wanted->words)) {
-            fflush(stdout);
             child->stage = kinds[i].name;
             rc = dump_all(kinds[i].id, kinds[i].dump);
         }
     if (txn != NULL)
         mdb_txn_abort(txn);
     database_close(&database);
-    if (rc == 0 && fflush(stdout) != 0)
-        rc = errno;
-    if (rc < 0)
-        snprintf(child->error, sizeof child->error, "the store in %s is damaged: %s: %s",
-                 wanted->directory, child->stage, mdb_strerror(rc));
-    else if (rc > 0)
-        snprintf(child->error, sizeof child->error, "%s: %s", child->stage, strerror(rc));
-    return rc < 0 ? -EBADMSG : -rc;
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        snprintf(child->error, sizeof child->error, "cannot write: %s", strerror(errno));
+        return -EIO;
+    }
+    return settle(rc, wanted->directory, child);
 }
 
 /* In a child, as a broker would look; but without a look before, as the store may be in use. */

@@ -401,8 +401,9 @@ static const char verify_details[] =
     "it has started: see 'stoatctl status'.\n\n"
     "Exit status: 0 when the store is sound, 65 when it is damaged. Else it was not looked at: 66 "
     "when\n"
-    "there is none, 75 while a broker uses it, 77 when there is no access to it, 74 when the disk "
-    "fails.\n";
+    "there is none, 75 while a broker uses it, 77 when there is no access to it, 74 when "
+    "something\n"
+    "else kept it from being read.\n";
 
 static const char compact_details[] =
     "DIR is a data directory, and no broker may be running on it. The data file is written anew\n"

@@ -15,7 +15,7 @@ import broker
 import lmdb_pages
 import tap
 from client import PERSISTENT
-from store_tools import DATA, IN_USE, NO_ACCESS, NO_INPUT, OK, TOOLS, USAGE, StoreTools, run
+from store_tools import DATA, IN_USE, IO_ERROR, NO_ACCESS, NO_INPUT, OK, TOOLS, USAGE, StoreTools, run
 
 
 @broker.needs_own_broker
@@ -223,6 +223,11 @@ class AtRestAndBeside(StoreTools):
         self.assertEqual(result.returncode, DATA)
         self.assertIn('its body in blob', result.stdout)
         self.assertIn('findings', result.stderr)
+        self.passes('stoatdump', self.broker.data_dir)
+        result = run('stoatdump', '--bodies', self.broker.data_dir)
+        self.assertEqual((result.returncode, result.stdout.count(' DAMAGED\n')), (DATA, 1), result)
+        self.assertIn('kept 0\n', result.stdout)
+        self.assertIn('is damaged: 1 damaged rows', result.stderr)
 
         self.broker.start()  # and finds it by itself
         status = self.verified(1)
@@ -329,6 +334,10 @@ class AtRestAndBeside(StoreTools):
                      'blob 1 entries 1'):
             self.assertIn(line, text)
         self.assertNotIn('segment', self.passes('stoatdump', self.broker.data_dir, 'queues', 'meta'))
+        with open('/dev/full', 'wb') as full:
+            cut = subprocess.run([str(broker.BUILD / 'stoatdump'), self.broker.data_dir], timeout=60, stdout=full,
+                                 stderr=subprocess.PIPE, encoding='utf-8')
+        self.assertEqual((cut.returncode, cut.stderr), (IO_ERROR, 'stoatdump: cannot write: No space left on device\n'))
         self.fails(NO_INPUT, 'there is no store', 'stoatdump', self.path('nowhere'))
         self.fails(USAGE, "there is no kind: x\nTry", 'stoatdump', self.broker.data_dir, 'x')
         self.assertIn('password hashes', self.passes('stoatdump', '--help'))
