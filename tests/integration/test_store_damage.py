@@ -74,6 +74,21 @@ class Damaged(StoreTools):
                 self.assertIn(run('stoatdump', '--bodies', self.broker.data_dir).returncode, (OK, DATA))
         self.assertNotIn('data.mdb.part', os.listdir(self.broker.data_dir))
 
+    def test_an_assertion_of_lmdb_is_damage(self):
+        """It aborts where a page that should be a leaf is none, and the next is found by the one before."""
+        self.fill(self.connect(), 'kept', 0, 150)
+        self.broker.stop()
+        whole = self.read()
+        leaves = [number for number, name in lmdb_pages.classify(whole)[0].items() if name == ('leaf', 'index')]
+        self.assertGreater(len(leaves), 1)
+        said = ''
+        for number in leaves:
+            self.write(whole[:number * 4096] + bytes(4096) + whole[(number + 1) * 4096:])
+            result = run('stoatdump', self.broker.data_dir, 'segments')
+            self.assertEqual(result.returncode, DATA, result)
+            said += result.stderr
+        self.assertIn('is damaged: who read it died of SIGABRT: segments', said)
+
     def test_a_store_that_asks_for_a_salvage_is_damaged(self):
         self.broker.stop()
         with open(self.data('salvage'), 'w', encoding='utf-8'):
