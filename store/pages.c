@@ -250,6 +250,65 @@ bool pages_is_packed(const struct pages *pages, const uint8_t *page)
     return upper >= PAGE_HEADER + 2 * count && upper + room == pages->size;
 }
 
+static bool is_in_tree(const uint8_t *page, uint64_t number)
+{
+    return le64(page) == number && (page_is_branch(page) || page_is_leaf(page));
+}
+
+static bool is_sound(const struct pages *pages, const uint8_t *page, uint64_t number)
+{
+    return is_in_tree(page, number) && pages_is_packed(pages, page);
+}
+
+/* Of a sound one: each node ends where another begins, or with the page. */
+static bool is_tiled(const struct pages *pages, const uint8_t *page)
+{
+    const unsigned count = pages_node_count(pages, page);
+    uint8_t begins[PAGE_SIZE_MAX / 8 + 1] = {0};
+    struct page_node node;
+
+    begins[pages->size / 8] = 1;
+    for (unsigned i = 0; i < count; i++) {
+        const unsigned offset = le16(page + PAGE_HEADER + 2 * i);
+        begins[offset / 8] |= (uint8_t)(1 << offset % 8);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        pages_get_node(pages, page, i, &node);
+        const size_t end = le16(page + PAGE_HEADER + 2 * i) + NODE_HEADER +
+                           (node.key.size + node.data.size + 1) / 2 * 2;
+        if (end > pages->size || !(begins[end / 8] >> end % 8 & 1))
+            return false;
+    }
+    return true;
+}
+
+/* How nodes are packed tells of the bits in their heads and places. */
+static bool mend(const struct pages *pages, uint8_t *page, uint64_t number)
+{
+    for (uint32_t bit = 0; bit < pages->size * 8; bit++) {
+        page[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        if (is_sound(pages, page, number) && is_tiled(pages, page))
+            return true;
+        page[bit / 8] ^= (uint8_t)(1 << bit % 8);
+    }
+    return false;
+}
+
+bool pages_read_mended(const struct pages *pages, uint64_t number, uint8_t page[PAGE_SIZE_MAX],
+                       unsigned *tries)
+{
+    if (number >= pages->count || !read_at(pages, number * pages->size, page, pages->size))
+        return false;
+    if (is_sound(pages, page, number))
+        return true;
+    if (*tries > 0) {
+        --*tries;
+        if (mend(pages, page, number))
+            return true;
+    }
+    return is_in_tree(page, number);
+}
+
 bool pages_get_run(const struct pages *pages, const struct page_node *node, uint64_t *first,
                    uint64_t *count)
 {

@@ -48,6 +48,12 @@ void pages_release(struct pages *pages);
 /* Whether the page is there and says that it has that number. */
 bool pages_read(const struct pages *pages, uint64_t number, uint8_t page[PAGE_SIZE_MAX]);
 
+/* The same, and that it is a branch or a leaf. Where one turned bit explains what is wrong with its
+ * head or with the places of its nodes, that bit is turned back; *tries: for so many pages more is
+ * it looked for, as that takes some ms each. */
+bool pages_read_mended(const struct pages *pages, uint64_t number, uint8_t page[PAGE_SIZE_MAX],
+                       unsigned *tries);
+
 bool pages_was_seen(const struct pages *pages, uint64_t number);
 void pages_see(struct pages *pages, uint64_t number); /* beyond the file's end, nothing happens */
 

@@ -33,6 +33,7 @@ enum {
     SEVERAL = 1U << 31, /* in a use of a blob: it has more than one body */
 
     STEPS_PER_QUESTION = 1024,
+    MENDS_MAX = 100, /* pages: a second or two */
 };
 
 struct range {
@@ -45,8 +46,9 @@ struct salvage {
     struct database database; /* the new one */
     MDB_txn *txn;
     size_t txn_bytes;
-    bool sweeps; /* what is found now may be old */
-    int rc;      /* of the new one: 0 or LMDB's; ECANCELED: its owner would rather go */
+    unsigned mends_left; /* see pages_read_mended */
+    bool sweeps;         /* what is found now may be old */
+    int rc;              /* of the new one: 0 or LMDB's; ECANCELED: its owner would rather go */
     const struct store_waiting *waiting;
     uint64_t steps;
 
@@ -270,8 +272,8 @@ static void walk(struct salvage *salvage, uint64_t number, unsigned depth, node_
     if (number == PAGE_NONE || salvage->rc != 0)
         return;
     if (depth > PAGE_DEPTH_MAX || number < 2 || number >= old->count ||
-        pages_was_seen(old, number) || !pages_read(old, number, page) ||
-        !(page_is_branch(page) || page_is_leaf(page))) {
+        pages_was_seen(old, number) ||
+        !pages_read_mended(old, number, page, &salvage->mends_left)) {
         salvage->lost++;
         return;
     }
@@ -735,7 +737,7 @@ static bool is_ours(const struct salvage *salvage)
 int salvage(const struct store_options *options, struct store_salvage *saved,
             char error[STORE_ERROR_SIZE])
 {
-    struct salvage salvage = {.waiting = &options->waiting};
+    struct salvage salvage = {.waiting = &options->waiting, .mends_left = MENDS_MAX};
     char *new_directory = path_of(options->directory, "salvage.new");
 
     int rc = pages_open(&salvage.old, options->directory);

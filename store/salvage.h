@@ -14,7 +14,8 @@
  *
  * Salvage reads the file by read(2), page by page, and checks every number before it follows it
  * (pages.h):
- *   1. the trees, from the newer of the two meta pages; and if anything of it was amiss,
+ *   1. the trees, from the newer of the two meta pages, where a bit that has turned in a page's own
+ *      head is turned back; and if anything of it was amiss,
  *   2. every leaf page that was not met and is not in the list of free ones.
  * A row counts when its checksum does; what was found first stays, of two rows of a queue the later
  * one. So an undamaged tree is taken as it is, and only around damage may what had been deleted

@@ -904,6 +904,34 @@ START_TEST(a_damaged_head_of_a_node_is_noticed)
 }
 END_TEST
 
+/* The number, the kind, or the places of the nodes: a bit that has turned is known by the rest. */
+START_TEST(a_turned_bit_of_a_page_costs_nothing)
+{
+    static const struct {
+        uint8_t octet, bit;
+    } bits[] = {{0, 0},  {0, 7},  {3, 4},  {7, 7},  {10, 0}, {10, 1}, {12, 1},
+                {12, 3}, {13, 1}, {14, 0}, {15, 2}, {16, 1}, {17, 3}, {19, 0}};
+    static const enum database_id databases[] = {DB_RECORD, DB_QUEUE, DB_INDEX, DB_LIVE};
+    struct numbers numbers = {0};
+    struct template template;
+    struct map map;
+
+    template_begin(&template);
+    map_begin(&map, &template);
+    list_tree(&map, databases[_i], &numbers);
+    const uint64_t last = numbers.list.items[numbers.list.count - 1]; /* a leaf */
+    for (size_t i = 0; i < countof(bits); i++) {
+        uint8_t *octet = &template.data[last * map.pages.size + bits[i].octet];
+        *octet ^= (uint8_t)(1 << bits[i].bit);
+        check_costs_nothing(&template);
+        *octet ^= (uint8_t)(1 << bits[i].bit);
+    }
+    array_release(&numbers.list);
+    map_end(&map);
+    template_end(&template);
+}
+END_TEST
+
 START_TEST(a_damaged_root_costs_nothing)
 {
     enum { ROOT = 40 };
@@ -1293,6 +1321,7 @@ int main(void)
     tcase_add_loop_test(injured, a_damaged_name_costs_nothing, 0, DATABASE_COUNT);
     tcase_add_loop_test(injured, a_damaged_key_of_a_queue_costs_nothing, 0, 2);
     tcase_add_loop_test(injured, a_damaged_head_of_a_node_is_noticed, 0, DATABASE_COUNT);
+    tcase_add_loop_test(injured, a_turned_bit_of_a_page_costs_nothing, 0, 4);
     tcase_add_loop_test(injured, a_damaged_root_costs_nothing, 0, DATABASE_COUNT);
     tcase_add_loop_test(injured, a_damaged_kind_of_tree_costs_nothing, 0, DATABASE_COUNT);
     tcase_add_loop_test(injured, a_damaged_kind_of_the_first_trees_costs_nothing, 0, 2);
