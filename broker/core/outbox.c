@@ -144,6 +144,15 @@ static void on_time(struct timer *timer)
 
 /* ---- owing ---- */
 
+/* It owes so many letters more, or fewer, of so many octets. */
+static void count_owed(const struct outbox *outbox, int64_t count, int64_t bytes)
+{
+    struct dead_letters *letters = &outbox->queue->broker->dead_letters;
+
+    letters->owed_count += (uint64_t)count;
+    letters->owed_bytes += (uint64_t)bytes;
+}
+
 /* Not empty, and its queue does not keep dead letters until they are taken: as the first of all,
  * again if it owes already. */
 static void owe(struct outbox *outbox)
@@ -155,8 +164,7 @@ static void owe(struct outbox *outbox)
         TAILQ_REMOVE(&letters->owing, outbox, by_owing);
     } else if (outbox_count(outbox) > 0) {
         queue_ref(outbox->queue);
-        letters->owed_count += outbox_count(outbox);
-        letters->owed_bytes += outbox->bytes;
+        count_owed(outbox, (int64_t)outbox_count(outbox), (int64_t)outbox->bytes);
         outbox->owes = true;
         outbox->since_turn = broker->loop->turns;
         timer_cancel(&outbox->timer);
@@ -173,8 +181,7 @@ static void owe_no_more(struct outbox *outbox)
 
     assert(outbox->owes);
     outbox->owes = false;
-    letters->owed_count -= outbox_count(outbox);
-    letters->owed_bytes -= outbox->bytes;
+    count_owed(outbox, -(int64_t)outbox_count(outbox), -(int64_t)outbox->bytes);
     TAILQ_REMOVE(&letters->owing, outbox, by_owing);
 }
 
@@ -210,8 +217,7 @@ void outbox_send_one(struct outbox *outbox)
     const struct outgoing first = take_first(outbox);
     const uint32_t size = place_entry(first.place)->message->body_size;
     outbox->bytes -= size;
-    queue->broker->dead_letters.owed_count--;
-    queue->broker->dead_letters.owed_bytes -= size;
+    count_owed(outbox, -1, -(int64_t)size);
     if (outbox_count(outbox) > 0) {
         dead_letter_send(queue, first.place, first.death);
         return;
@@ -245,10 +251,8 @@ void outbox_add(struct outbox **outbox, struct queue *queue, struct place place,
     const uint32_t size = place_entry(place)->message->body_size;
     (*outbox)->bytes += size;
     wait(*outbox, &(struct outgoing){.place = place, .death = death});
-    if ((*outbox)->owes) {
-        queue->broker->dead_letters.owed_count++;
-        queue->broker->dead_letters.owed_bytes += size;
-    }
+    if ((*outbox)->owes)
+        count_owed(*outbox, 1, size);
     if (!queue->settings.keeps_dead_letters)
         owe(*outbox);
     else if (!(*outbox)->owes && (*outbox)->trying_count < OUTBOX_TRYING_MAX)
