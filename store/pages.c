@@ -234,6 +234,12 @@ bool pages_get_node(const struct pages *pages, const uint8_t *page, unsigned ind
     return true;
 }
 
+/* What it takes of a leaf or branch, overflow pages apart. */
+static size_t node_room(const struct page_node *node)
+{
+    return NODE_HEADER + (node->key.size + node->data.size + 1) / 2 * 2;
+}
+
 bool pages_is_packed(const struct pages *pages, const uint8_t *page)
 {
     const unsigned count = pages_node_count(pages, page), upper = le16(page + 14);
@@ -245,7 +251,7 @@ bool pages_is_packed(const struct pages *pages, const uint8_t *page)
         if (offset < upper || !pages_get_node(pages, page, i, &node) ||
             (page_is_leaf(page) && (le16(page + offset + 4) & ~(NODE_BIG | NODE_DATABASE)) != 0))
             return false;
-        room += NODE_HEADER + (node.key.size + node.data.size + 1) / 2 * 2;
+        room += node_room(&node);
     }
     return upper >= PAGE_HEADER + 2 * count && upper + room == pages->size;
 }
@@ -274,8 +280,7 @@ static bool is_tiled(const struct pages *pages, const uint8_t *page)
     }
     for (unsigned i = 0; i < count; i++) {
         pages_get_node(pages, page, i, &node);
-        const size_t end = le16(page + PAGE_HEADER + 2 * i) + NODE_HEADER +
-                           (node.key.size + node.data.size + 1) / 2 * 2;
+        const size_t end = le16(page + PAGE_HEADER + 2 * i) + node_room(&node);
         if (end > pages->size || !(begins[end / 8] >> end % 8 & 1))
             return false;
     }
